@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""The network contract in Python: records, capabilities, and the ``Network`` Protocol.
+
+The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.units import TIME_NEVER
+
+__all__ = [
+    "CAPABILITY_SENTENCES",
+    "COMPLETION",
+    "DELIVERED",
+    "LINK",
+    "PLACES_PER_TRANSFER",
+    "SENT",
+    "TIME_NEVER",
+    "TRANSFER",
+    "Advance",
+    "Capability",
+    "Exchange",
+    "Network",
+    "NetworkConfig",
+    "NetworkInfo",
+    "Status",
+    "Stop",
+]
+
+TRANSFER = np.dtype(
+    [
+        ("id", "<i8"),
+        ("start_ps", "<i8"),
+        ("bytes", "<i8"),
+        ("src", "<i4"),
+        ("dst", "<i4"),
+        ("traffic_class", "<u4"),
+        ("flags", "<u4"),
+        ("reserved", "<i8"),
+    ]
+)
+COMPLETION = np.dtype(
+    [
+        ("id", "<i8"),
+        ("time_ps", "<i8"),
+        ("kind", "<u4"),
+        ("outcome", "<i4"),
+        ("reserved", "<i8"),
+    ]
+)
+LINK = np.dtype(
+    [
+        ("src", "<i4"),
+        ("dst", "<i4"),
+        ("bytes_per_second", "<f8"),
+        ("latency_ps", "<i8"),
+        ("loss", "<f8"),
+    ]
+)
+DELIVERED, SENT = 1, 2
+PLACES_PER_TRANSFER = 4
+"""A transfer with id i owns the places i .. i+3 of the order inside one instant."""
+
+
+class Status(IntEnum):
+    OK = 0
+    UNSUPPORTED = 1
+    INVALID = 2
+    BAD_STATE = 3
+    INTERRUPTED = 4
+    MODEL = 5
+    INTERNAL = 6
+    FATAL = 7
+
+
+class Stop(IntEnum):
+    REACHED = 1
+    COMPLETION = 2
+    IDLE = 3
+
+
+class Capability(IntFlag):
+    MULTI_INSTANCE = 1
+    PARALLEL = 2
+    SENT = 4
+    INTERRUPT = 8
+    SNAPSHOT = 16
+    LINK_FAULTS = 32
+    CONGESTION = 64
+    ORDERED = 128
+
+
+CAPABILITY_SENTENCES = {
+    Capability.MULTI_INSTANCE: "several simulations per process",
+    Capability.PARALLEL: "different simulations on different threads",
+    Capability.SENT: "reports when the sender may reuse its buffer",
+    Capability.INTERRUPT: "a running advance can be interrupted",
+    Capability.SNAPSHOT: "a simulation can be copied",
+    Capability.LINK_FAULTS: "links can fail, recover and slow down",
+    Capability.CONGESTION: "transfers slow one another",
+    Capability.ORDERED: "keeps the exact order of events inside one instant (exchange)",
+}
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What a backend declares; constant while it is loaded."""
+
+    name: str
+    version: str
+    capabilities: Capability
+    resolution_ps: int = 1
+    max_in_flight: int = 2**63 - 1
+    traffic_classes: int = 1
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What creating a simulation takes: the physical topology and the backend's own options.
+
+    Attributes
+    ----------
+    endpoints, nodes : int
+        Nodes 0 .. endpoints-1 are endpoints, the rest (up to nodes-1) switches.
+    links : ndarray of LINK, shape (links,)
+        Directed links; a cable is two.  Empty where the options describe the topology.
+    options : mapping of str to str
+        The backend's own keys.
+    """
+
+    endpoints: int
+    nodes: int
+    links: NDArray[Any] = field(default_factory=lambda: np.zeros(0, LINK))
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Advance(NamedTuple):
+    now_ps: int
+    stop: Stop
+
+
+class Exchange(NamedTuple):
+    """What ``exchange`` returns; see docs/contract.md, "Order inside one instant"."""
+
+    completions: NDArray[Any]
+    now_ps: int
+    stop: Stop
+    place: int
+    next_ps: int
+    next_place: int
+
+
+@runtime_checkable
+class Network(Protocol):
+    """One simulation of one network.  Every backend, native or pure Python, looks like this."""
+
+    @property
+    def info(self) -> NetworkInfo: ...
+
+    def submit(self, items: NDArray[Any]) -> int:
+        """Take a prefix of ``items`` (TRANSFER, shape (n,)); return how many were accepted."""
+        ...
+
+    def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
+        """Run to min(until_ps, first completion + max(0, lookahead_ps - 1))."""
+        ...
+
+    def poll(self) -> NDArray[Any]:
+        """All completions not yet drained: COMPLETION, shape (m,), ascending time."""
+        ...
+
+    def exchange(
+        self,
+        starts: NDArray[Any],
+        now_ps: int,
+        until_ps: int,
+        until_place: int,
+        place: int,
+    ) -> Exchange:
+        """Start transfers now and run the events before (until_ps, until_place).  Needs ORDERED."""
+        ...
+
+    def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
+        """Scale the bandwidth of a link (index into config.links) at a time; 0 is down."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """The backend's own statistics, as a JSON-like dict; may be empty."""
+        ...
+
+    def snapshot(self) -> Network: ...
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Network: ...
+
+    def __exit__(self, *exc: object) -> None: ...
