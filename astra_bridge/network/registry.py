@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Name -> backend.  The one place that knows which network simulators exist.
+
+A backend is data, a :class:`BackendSpec`.  Built-in ones are listed in ``_BUILT_IN``; a plug-in
+package names its own under the entry-point group ``astra_bridge.backends``; a path to a shared
+library is a backend too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.network.api import Network, NetworkConfig
+
+__all__ = ["BackendSpec", "NetworkRequest", "Prepared", "backend", "names"]
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """What the user said about the network; each backend reads what it understands.
+
+    Attributes
+    ----------
+    network
+        Path of the network configuration, or an already parsed object of ``astra_bridge.inputs``.
+    logical_topology, physical_topology
+        Optional further files (used by packet-level backends).
+    options
+        ``--network-option KEY=VALUE``: the backend's own options, after everything in files.
+    """
+
+    network: object
+    logical_topology: Path | None = None
+    physical_topology: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that a backend has understood.
+
+    Attributes
+    ----------
+    config
+        What ``create`` takes.
+    dims
+        Logical dimensions (ranks per dimension, dimension 0 fastest) for hierarchical
+        collectives; their product is the number of ranks.
+    warnings
+        Sentences for the user (keys that are accepted and ignored, ...).
+    """
+
+    config: NetworkConfig
+    dims: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """One network simulator.
+
+    Attributes
+    ----------
+    name, summary
+        As on the command line; one sentence for people.
+    prepare
+        Reads the request; raises ``InputError``.
+    open
+        Makes a simulation.  A native one is a ``astra_bridge.network.native.NativeNetwork``, which
+        the native engine drives without Python in between.
+    unavailable
+        None where it can run here, else why not and what to do about it.
+    isolate
+        True where the simulator is process-wide or may abort: the whole simulation then runs in
+        a supervised child process.
+    """
+
+    name: str
+    summary: str
+    prepare: Callable[[NetworkRequest], Prepared]
+    open: Callable[[NetworkConfig], Network]
+    unavailable: Callable[[], str | None] = lambda: None
+    isolate: bool = False
+
+
+# Module path of each built-in: it has ``BACKENDS``, a tuple of specs.  Imported on first use, so
+# that importing astra_bridge stays quick.
+_BUILT_IN = {
+    "analytical-aware": "astra_bridge.network.analytical",
+    "analytical-unaware": "astra_bridge.network.analytical",
+    "analytical-aware-python": "astra_bridge.network.analytical",
+    "analytical-unaware-python": "astra_bridge.network.analytical",
+    "ns3": "astra_bridge.network.ns3",
+    "garnet": "astra_bridge.network.garnet",
+}
+
+
+def names() -> list[str]:
+    """Names of all known backends, built in and plugged in."""
+    return [*_BUILT_IN, *(entry.name for entry in entry_points(group="astra_bridge.backends"))]
+
+
+def backend(name: str) -> BackendSpec:
+    """The backend of this name, or behind this path of a shared library.
+
+    Raises
+    ------
+    InputError
+        No backend has this name.
+    BackendUnavailable
+        Its module cannot be imported here.
+    """
+    if name in _BUILT_IN:
+        try:
+            module = importlib.import_module(_BUILT_IN[name])
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(f"backend {name!r} is not part of this installation: {error}") from error
+        return next(spec for spec in module.BACKENDS if spec.name == name)
+    for entry in entry_points(group="astra_bridge.backends"):
+        if entry.name == name:
+            spec = entry.load()
+            if not isinstance(spec, BackendSpec):
+                raise BackendUnavailable(f"plug-in backend {name!r}: {entry.value} is not a BackendSpec")
+            return spec
+    if "/" in name or name.endswith((".so", ".dylib", ".dll")):
+        from astra_bridge.network.native import library_backend
+
+        return library_backend(Path(name))
+    raise InputError(
+        f"unknown backend {name!r}; known: {', '.join(names())}, or the path of a shared library",
+        key="--backend",
+    )
