@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""What the readers of all input formats share: loading, type conversion, errors with a remedy."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import reprlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from astra_bridge.errors import InputError
+
+__all__ = [
+    "MAX_TIME_NS",
+    "check_keys",
+    "convert",
+    "load_json",
+    "load_yaml",
+    "nearest",
+    "read_text",
+    "resolve",
+    "show",
+    "whole",
+]
+
+MAX_TIME_NS = 2**53 - 1
+"""Largest time an input may hold [ns]; in picoseconds it still fits an int64."""
+
+_MAX_FILE_BYTES = 1 << 28
+_MAX_YAML_DEPTH = 500
+
+_T = TypeVar("_T")
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+_short.maxlevel = 2
+
+
+def show(value: object) -> str:
+    """A bounded ``repr``: YAML aliases can make small files with astronomically long ones."""
+    return _short.repr(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the most similar known name, or an empty string."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+def read_text(path: str | Path) -> str:
+    """The content of a UTF-8 text file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is larger than 256 MiB, or is not UTF-8.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > _MAX_FILE_BYTES:
+            raise InputError("file is larger than 256 MiB", file=file)
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not a UTF-8 text file (byte {error.start})", file=file) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read the file: {reason}", file=file) from None
+
+
+def load_json(path: str | Path) -> Any:
+    """Parse a JSON file."""
+    text = read_text(path)
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InputError(f"not valid JSON: {error}", file=path) from None
+
+
+def load_yaml(path: str | Path) -> Any:
+    """Parse a YAML file; a repeated key is an error."""
+    text = read_text(path)
+    import yaml  # here, because JSON inputs should not pay for its import
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if key.id == "scalar"]
+            if len(set(keys)) < len(keys):
+                repeated = next(key for at, key in enumerate(keys) if key in keys[:at])
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: repeated key {show(repeated)}")
+            return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+    try:
+        # The C composer recurses without a limit and would take the process with it.  Nothing is
+        # nested deeper than the text is long, so small files skip the check.
+        if len(text) > _MAX_YAML_DEPTH:
+            depth = 0
+            for event in yaml.parse(text, Loader):
+                depth += isinstance(event, yaml.CollectionStartEvent)
+                depth -= isinstance(event, yaml.CollectionEndEvent)
+                if depth > _MAX_YAML_DEPTH:
+                    raise yaml.YAMLError(f"nested more than {_MAX_YAML_DEPTH} deep")
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"not valid YAML: {line}{error.problem}", file=path) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", file=path) from None
+    except Exception as error:
+        # PyYAML lets the exceptions of its scalar constructors through: ValueError for a date
+        # such as 2026-13-45, KeyError for "!!bool maybe", RecursionError, and more.
+        raise InputError(f"not valid YAML: {show(str(error))}", file=path) from None
+
+
+def check_keys(
+    raw: object,
+    known: Iterable[str],
+    *,
+    file: str | Path | None,
+    ignored: Mapping[str, str] | None = None,
+    where: str = "",
+) -> list[str]:
+    """Require a mapping with known keys only; return a warning for each ignored one.
+
+    Parameters
+    ----------
+    raw
+        What was read from the file.
+    known
+        The keys that have a meaning.
+    ignored
+        Keys that are accepted without effect, each with the reason.  Keys that start with ``_``
+        or ``$`` are comments.
+    where
+        Path of ``raw`` inside the file, for messages.
+
+    Raises
+    ------
+    InputError
+        ``raw`` is no mapping, or a key is unknown; names the nearest known one.
+    """
+    if not isinstance(raw, Mapping):
+        raise InputError(
+            f"expected keys and values, found {show(raw)}", file=file, key=where or None
+        )
+    known = list(known)
+    ignored = ignored or {}
+    warnings = []
+    prefix = f"{where}." if where else ""
+    for key in raw:
+        if not isinstance(key, str):
+            raise InputError(f"key {show(key)} is not a string", file=file, key=where or None)
+        if key in known or key.startswith(("_", "$")):
+            continue
+        if key not in ignored:
+            hint = nearest(key, [*known, *ignored]) or f"; known keys: {', '.join(known)}"
+            raise InputError(f"unknown key{hint}", file=file, key=f"{prefix}{key}")
+        at = f"{file}: " if file else ""
+        warnings.append(f"{at}{prefix}{key}: ignored: {ignored[key]}")
+    return warnings
+
+
+def convert(raw: Any, to: type[_T], *, file: str | Path | None, where: str = "") -> _T:
+    """``msgspec.convert`` whose error names file, key and value."""
+    try:
+        return msgspec.convert(raw, to)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$")
+        keys = _path_keys(path.rstrip("`"))
+        value: Any = raw
+        try:
+            for key in keys:
+                value = value[key]
+            reason = f"{reason}, found {show(value)}"
+        except (KeyError, IndexError, TypeError):
+            pass  # a missing key: the reason says so
+        key_text = where + "".join(
+            f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys
+        )
+        raise InputError(reason.replace("`", ""), file=file, key=key_text.strip(".")) from None
+
+
+def _path_keys(path: str) -> list[str | int]:
+    """Keys of a msgspec path: ``.links[3].src`` is links, 3, src."""
+    keys: list[str | int] = []
+    for part in path.replace("[", ".[").split("."):
+        if part.startswith("["):
+            index = part.strip("[]")
+            keys.append(int(index) if index.isdigit() else index)
+        elif part:
+            keys.append(part)
+    return keys
+
+
+def whole(value: float | int, *, key: str, file: str | Path | None, warnings: list[str]) -> int:
+    """An integer key: a fraction is cut off with a warning, as ASTRA-sim cuts it off silently."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"expected a whole number, found {value}", file=file, key=key)
+    if value != int(value):
+        at = f"{file}: " if file else ""
+        warnings.append(f"{at}{key}: whole numbers only: {value} is cut to {int(value)}")
+    return int(value)
+
+
+def resolve(path: str, file: str | Path | None) -> str:
+    """A path written inside a file: relative to the working directory, as ASTRA-sim takes it.
+
+    Where nothing of that name is there, and the folder of ``file`` has it, the latter is taken,
+    so that a folder of inputs works from anywhere.
+    """
+    if file is None or Path(path).is_absolute():
+        return path
+    beside = Path(file).parent / path
+    for candidate in (Path(path), beside):
+        folder, name = candidate.parent, candidate.name
+        # A prefix of trace files (name.0.et, ...) or one file.
+        if candidate.exists() or (folder / f"{name}.0.et").exists():
+            return str(candidate)
+    return path

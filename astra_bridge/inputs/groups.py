@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Communicator groups (JSON): ``{"1": [0, 1, 2], ...}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import load_json, show
+
+__all__ = ["read_comm_groups"]
+
+_ID = re.compile(r"\s*\+?[0-9]{1,10}\s*")
+
+
+def read_comm_groups(
+    source: str | Path | Mapping[Any, Any] | None, ranks: int | None = None
+) -> dict[int, tuple[int, ...]]:
+    """Read communicator groups.
+
+    Parameters
+    ----------
+    source
+        Path of the JSON file or its content; None, or any path that contains "empty", is no
+        groups at all (ASTRA-sim's rule; "empty" is the default of its flag).
+    ranks
+        Number of ranks; members are checked against it where it is given.
+
+    Returns
+    -------
+    dict of int to tuple of int
+        Group id -> ranks, in the order of the file (it is the order of the logical ring).
+        Group 0, in a trace, always means all ranks; the file may hold it only as such.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, an id is no positive number or repeated, a group is empty, or
+        a rank is repeated or out of range.
+    """
+    if source is None or (not isinstance(source, Mapping) and "empty" in str(source)):
+        return {}
+    file = None if isinstance(source, Mapping) else Path(source)
+    raw = load_json(file) if file is not None else source
+    if not isinstance(raw, Mapping):
+        raise InputError(
+            f'expected {{"<group id>": [rank, ...], ...}}, found {show(raw)}', file=file
+        )
+    groups: dict[int, tuple[int, ...]] = {}
+    for key, members in raw.items():
+        text = str(key)
+        group = int(text) if _ID.fullmatch(text) else -1
+        if not 0 <= group < 2**31:
+            raise InputError(
+                f"group id {show(key)} is not allowed; allowed: whole numbers from 1 to 2147483647",
+                file=file,
+                key=text,
+            )
+        if group in groups:
+            raise InputError(f"group {group} is given twice", file=file, key=text)
+        groups[group] = _members(members, ranks, file, text)
+    if 0 in groups:
+        zero = groups.pop(0)
+        if ranks is not None and sorted(zero) != list(range(ranks)):
+            raise InputError(
+                'a node whose pg_name is "0" runs on all ranks, so group 0 cannot be a part of '
+                f"them ({len(zero)} of {ranks}); give it another id from 1 on",
+                file=file,
+                key="0",
+            )
+    return groups
+
+
+def _members(members: object, ranks: int | None, file: Path | None, key: str) -> tuple[int, ...]:
+    if not isinstance(members, (list, tuple)) or not members:
+        raise InputError(
+            f"expected a list of at least one rank, found {show(members)}", file=file, key=key
+        )
+    seen = set()
+    for index, rank in enumerate(members):
+        limit = 2**31 if ranks is None else ranks
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < limit:
+            raise InputError(
+                f"{show(rank)} is not a rank; allowed: whole numbers from 0 to {limit - 1}",
+                file=file,
+                key=f"{key}[{index}]",
+            )
+        if rank in seen:
+            raise InputError(f"rank {rank} is given twice", file=file, key=f"{key}[{index}]")
+        seen.add(rank)
+    return tuple(members)

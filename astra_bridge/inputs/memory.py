@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""The remote-memory configuration (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
+
+import msgspec
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import (
+    MAX_TIME_NS,
+    check_keys,
+    convert,
+    load_json,
+    nearest,
+    show,
+    whole,
+)
+
+__all__ = ["MemoryKind", "RemoteMemoryConfig", "read_remote_memory"]
+
+MemoryKind = Literal[
+    "NO_MEMORY_EXPANSION",
+    "PER_NPU_MEMORY_EXPANSION",
+    "PER_NODE_MEMORY_EXPANSION",
+    "MEMORY_POOL",
+]
+
+
+@dataclass(frozen=True)
+class RemoteMemoryConfig:
+    """Where tensors live that a rank loads from or stores to remote memory.
+
+    Attributes
+    ----------
+    kind
+        Who shares one memory: nobody has one, each rank, the ranks of a node, or all ranks.
+    latency_ns, bandwidth_GBps
+        One access takes ``latency_ns + floor(bytes / bandwidth_GBps)`` ns.  The bandwidth is a
+        whole number of decimal GB/s, as in ASTRA-sim, and positive unless there is no memory.
+    num_nodes, num_npus_per_node
+        Nodes, and ranks per node (``PER_NODE_MEMORY_EXPANSION`` only, else 0).
+    source, warnings
+        The file, and sentences for the user.
+    """
+
+    kind: MemoryKind = "NO_MEMORY_EXPANSION"
+    latency_ns: int = 0
+    bandwidth_GBps: int = 0
+    num_nodes: int = 0
+    num_npus_per_node: int = 0
+    source: Path | None = field(default=None, compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+
+_Latency = (
+    Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_NS)]
+    | Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME_NS)]
+)
+_Bandwidth = (
+    Annotated[int, msgspec.Meta(ge=0, le=2**53)] | Annotated[float, msgspec.Meta(ge=0, le=2**53)]
+)
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class _MemoryFile(msgspec.Struct, rename="kebab"):
+    memory_type: str
+    remote_mem_latency: _Latency = 0
+    remote_mem_bw: _Bandwidth = 0
+    num_nodes: _Count | None = None
+    num_npus_per_node: _Count | None = None
+
+
+_KEYS = tuple(item.encode_name for item in msgspec.structs.fields(_MemoryFile))
+
+
+def read_remote_memory(
+    source: str | Path | Mapping[str, Any] | RemoteMemoryConfig,
+) -> RemoteMemoryConfig:
+    """Read a remote-memory configuration.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a key or value is not understood.
+    """
+    if isinstance(source, RemoteMemoryConfig):
+        return source
+    file = None if isinstance(source, Mapping) else Path(source)
+    raw = load_json(file) if file is not None else source
+    warnings = check_keys(raw, _KEYS, file=file)
+    kinds = get_args(MemoryKind)
+    kind = cast("dict[str, Any]", raw).get("memory-type")
+    if kind not in kinds:
+        hint = nearest(kind, kinds) if isinstance(kind, str) else ""
+        found = "missing" if kind is None else f"{show(kind)} is not allowed"
+        raise InputError(
+            f"{found}; allowed: {', '.join(kinds)}{hint}", file=file, key="memory-type"
+        )
+    read = convert(raw, _MemoryFile, file=file)
+    bandwidth = whole(read.remote_mem_bw, key="remote-mem-bw", file=file, warnings=warnings)
+    if kind != "NO_MEMORY_EXPANSION" and bandwidth == 0:
+        raise InputError(
+            f"{kind} needs a bandwidth of at least 1 GB/s (fractions are cut off, as ASTRA-sim "
+            f"does), found {read.remote_mem_bw}",
+            file=file,
+            key="remote-mem-bw",
+        )
+    if kind == "PER_NODE_MEMORY_EXPANSION":
+        for key in ("num-nodes", "num-npus-per-node"):
+            if getattr(read, key.replace("-", "_")) is None:
+                raise InputError(f"missing; {kind} needs it", file=file, key=key)
+    return RemoteMemoryConfig(
+        kind=cast("MemoryKind", kind),
+        latency_ns=whole(
+            read.remote_mem_latency, key="remote-mem-latency", file=file, warnings=warnings
+        ),
+        bandwidth_GBps=bandwidth,
+        num_nodes=read.num_nodes or 0,
+        num_npus_per_node=read.num_npus_per_node or 0,
+        source=file,
+        warnings=tuple(warnings),
+    )
