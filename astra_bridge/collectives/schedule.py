@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""What a collective algorithm is made of.
+
+A :class:`Schedule` is the part that one position of a group plays.  It is driven by two counts
+alone, packets processed and messages received, which is how ASTRA-sim's algorithms behave, so that
+one small machine in each engine runs them all:
+
+* at the start, steps that need no packet run, then ``window`` packets are inserted;
+* every received message inserts the next packet;
+* a packet crosses the bus, may pay a reduction, and is then *processed*;
+* a processed packet lets up to ``burst`` further steps run, as far as their ``need`` is met;
+* the schedule ends when ``end`` packets are processed and all steps have run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from astra_bridge.program import PacketFlag, Variant
+
+NO_GATE = 2**31 - 1
+
+
+class Kind(IntEnum):
+    """What a collective computes; values are Chakra's CollectiveCommType."""
+
+    ALL_REDUCE = 0
+    REDUCE = 1
+    ALL_GATHER = 2
+    GATHER = 3
+    SCATTER = 4
+    BROADCAST = 5
+    ALL_TO_ALL = 6
+    REDUCE_SCATTER = 7
+    REDUCE_SCATTER_BLOCK = 8
+    BARRIER = 9
+
+
+class Step(NamedTuple):
+    """Send to and/or post a receive from positions relative to the own one."""
+
+    need: int
+    send_to: int = 0
+    send_bytes: int = 0
+    recv_from: int = 0
+    recv_bytes: int = 0
+
+
+class Packet(NamedTuple):
+    """What the endpoint does with data before it counts as processed."""
+
+    bytes: int
+    flags: PacketFlag
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The part of one position; see the module's text."""
+
+    steps: Sequence[Step]
+    packets: Sequence[Packet]
+    window: int
+    end: int
+    burst: int = 1
+    gate_step: int = NO_GATE
+    gate_received: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build.
+
+    Attributes
+    ----------
+    kind : Kind
+    size : int
+        Members of the group, at least 2.
+    bytes : int
+        Data of this phase per member: the whole buffer, or for ALL_GATHER the shard.
+    variant : int
+        0 or 1: direction (0 clockwise) or tree (0 first), see ``Algorithm.variant``.
+    window : int
+        Concurrent sends of direct algorithms; -1 is all.
+    subgroup : bool
+        True in a communicator group that is not the whole world.
+    root : int
+        Position of the root of rooted collectives.
+    exact : bool
+        True where ASTRA-sim's quirks in charging reductions are not wanted.
+    """
+
+    kind: Kind
+    size: int
+    bytes: int
+    variant: int = 0
+    window: int = -1
+    subgroup: bool = False
+    root: int = 0
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """Schedules, one for all positions or one per position, and the data left per member."""
+
+    final_bytes: int
+    schedules: tuple[Schedule, ...]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A named algorithm.
+
+    Attributes
+    ----------
+    kinds
+        What it can compute.
+    variant
+        What ``Request.variant`` chooses.
+    fast_bus_in_subgroups
+        Whether packets of a communicator group cross the bus in a fixed 10 ns.
+    """
+
+    name: str
+    kinds: frozenset[Kind]
+    build: Callable[[Request], Built]
+    variant: Variant = Variant.BY_DIRECTION
+    fast_bus_in_subgroups: bool = True
+
+
+def at_least_one(size_bytes: int) -> int:
+    """A message has at least one byte: dividing small data must not make it vanish."""
+    return max(1, size_bytes)
+
+
+def final_bytes(kind: Kind, size: int, data_bytes: int) -> int:
+    """Data per member after the phase."""
+    if kind == Kind.ALL_GATHER:
+        return data_bytes * size
+    if kind in (Kind.REDUCE_SCATTER, Kind.REDUCE_SCATTER_BLOCK):
+        return data_bytes // size
+    return data_bytes
+
+
+def packet_flags(kind: Kind, window: int, charged: int, count: int) -> list[PacketFlag]:
+    """ASTRA-sim's charging pattern for ``count`` packets.
+
+    Runs of ``window`` packets that come from the endpoint and pay nothing alternate with runs of
+    ``charged`` received ones.  Of the latter, those of a reduce-scatter always pay a reduction,
+    those of an all-reduce in every second run.
+    """
+    flags: list[PacketFlag] = []
+    first_half = False
+    while len(flags) < count:
+        first_half = not first_half
+        flags += [PacketFlag.TO_MEMORY] * window
+        reduced = kind == Kind.REDUCE_SCATTER or (kind == Kind.ALL_REDUCE and first_half)
+        for left in range(charged, 0, -1):
+            flag = PacketFlag.REDUCED if reduced else PacketFlag(0)
+            flags.append(flag | PacketFlag.SEND_BACK if left > window else flag)
+    return flags[:count]
+
+
+def exact_flags(window: int, reductions: int, count: int) -> list[PacketFlag]:
+    """The first ``window`` packets are the own data, then ``reductions`` received ones pay."""
+    flags = [PacketFlag.TO_MEMORY] * min(window, count)
+    flags += [PacketFlag.REDUCED] * min(reductions, count - len(flags))
+    return flags + [PacketFlag(0)] * (count - len(flags))
