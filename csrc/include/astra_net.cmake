@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# astra_net_backend(NAME SOURCES...): a library astra_net_NAME that meets the build rules of the
+# contract: strict warnings, and no exported symbol but astra_net_backend_init.
+set(ASTRA_NET_INCLUDE "${CMAKE_CURRENT_LIST_DIR}")
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+function(astra_net_backend name)
+  set(target "astra_net_${name}")
+  add_library(${target} MODULE ${ARGN})
+  target_include_directories(${target} PRIVATE "${ASTRA_NET_INCLUDE}")
+  set_target_properties(${target} PROPERTIES
+    PREFIX lib SUFFIX .so
+    C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF C_VISIBILITY_PRESET hidden
+    CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Werror -O3)
+  # Hidden visibility is not enough: instantiations of the C++ standard library are exported
+  # whatever the flags, and one of them that another library has too may be bound to that one.
+  if(APPLE)
+    target_link_options(${target} PRIVATE -Wl,-exported_symbol,_astra_net_backend_init)
+  else()
+    target_link_options(${target} PRIVATE
+      "-Wl,--version-script=${ASTRA_NET_INCLUDE}/astra_net.map")
+  endif()
+endfunction()
