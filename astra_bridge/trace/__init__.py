@@ -9,5 +9,16 @@ from astra_bridge.trace.columns import (
     TraceColumns,
     Workload,
 )
+from astra_bridge.trace.reader import parse_trace, read_trace, read_workload
 
-__all__ = ["MISSING", "CommType", "NodeType", "ProcessGroup", "TraceColumns", "Workload"]
+__all__ = [
+    "MISSING",
+    "CommType",
+    "NodeType",
+    "ProcessGroup",
+    "TraceColumns",
+    "Workload",
+    "parse_trace",
+    "read_trace",
+    "read_workload",
+]

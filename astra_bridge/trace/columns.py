@@ -198,4 +198,4 @@ class Workload:
 
     def of_rank(self, rank: int) -> TraceColumns:
         """Return the trace of one rank."""
-        return self.columns[self.rank_to_columns[rank]]
+        return self.columns[int(self.rank_to_columns[rank])]

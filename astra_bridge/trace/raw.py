@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What both readers, native and pure Python, take out of a trace's bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+ATTRIBUTES: dict[bytes, int] = {
+    b"comm_type": 0,
+    b"comm_size": 1,
+    b"comm_src": 2,
+    b"comm_dst": 3,
+    b"comm_tag": 4,
+    b"comm_priority": 5,
+    b"num_ops": 6,
+    b"tensor_size": 7,
+    b"root_rank": 8,
+    b"comm_root": 8,
+    b"is_cpu_op": 9,
+    b"pg_name": 10,
+    b"involved_dim": 11,
+}
+"""Attributes that a simulation reads -> slot: 0 to 8 are rows of `RawTrace.ints`."""
+
+IS_CPU_OP, PG_NAME, INVOLVED_DIM = 9, 10, 11
+
+
+@dataclass(frozen=True)
+class RawTrace:
+    """Decoded records, before ids, names and groups are checked; n nodes, e dependencies.
+
+    Attributes
+    ----------
+    version : bytes
+    record_start : ndarray of int64, shape (n,)
+        Where each node's length prefix starts in the file.
+    node_id, duration_micros : ndarray of uint64, shape (n,)
+    type : ndarray of int32, shape (n,)
+    is_cpu_op : ndarray of uint8, shape (n,)
+        0 or 1.
+    ints : ndarray of int64, shape (9, n)
+        Rows as in `ATTRIBUTES`; MISSING where absent.
+    pg_name, involved_dim : ndarray of int32, shape (n,)
+        Index into `strings` and `involved_dims`, -1 where absent.
+    strings : list of bytes
+    involved_dims : list of bytes
+        One byte, 0 or 1, per dimension.
+    dep_start : ndarray of int64, shape (n + 1,)
+    dep_id : ndarray of uint64, shape (e,)
+        Ids of parents, control and data dependencies together.
+    """
+
+    version: bytes
+    record_start: npt.NDArray[np.int64]
+    node_id: npt.NDArray[np.uint64]
+    type: npt.NDArray[np.int32]
+    duration_micros: npt.NDArray[np.uint64]
+    is_cpu_op: npt.NDArray[np.uint8]
+    ints: npt.NDArray[np.int64]
+    pg_name: npt.NDArray[np.int32]
+    involved_dim: npt.NDArray[np.int32]
+    strings: list[bytes]
+    involved_dims: list[bytes]
+    dep_start: npt.NDArray[np.int64]
+    dep_id: npt.NDArray[np.uint64]
+
+
+class RawError(ValueError):
+    """The bytes are not a trace; `reader` turns this into an InputError that names the file.
+
+    Parameters
+    ----------
+    problem
+        What is wrong, without the place.
+    place
+        Where: "byte 17", or "node 12: comm_size".
+    """
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place, self.problem = place, problem

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: MIT
+"""Reading traces: from ``.et`` files to `TraceColumns`, one `Workload` for all ranks."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from astra_bridge.errors import InputError
+from astra_bridge.trace.columns import (
+    INT_COLUMNS,
+    MISSING,
+    NodeDetails,
+    NodeType,
+    ProcessGroup,
+    TraceColumns,
+    Workload,
+)
+from astra_bridge.trace.raw import RawError, RawTrace
+
+_native: Any
+try:
+    _native = importlib.import_module("astra_bridge._native._trace")
+except ImportError:
+    _native = None
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def native_available() -> bool:
+    """Say whether traces are read by the native decoder (the same columns, many times faster)."""
+    return _native is not None
+
+
+def _decode(data: Any) -> RawTrace:
+    if _native is not None:
+        try:
+            return RawTrace(*_native.decode(data))
+        except _native.RawError as error:
+            raise RawError(*error.args) from None
+    from astra_bridge.trace.decode import decode
+
+    return decode(data)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The bytes of a trace: kept (parsed from memory, or compressed), or read again from a file."""
+
+    file: Path | None
+    data: bytes | None
+    signature: tuple[int, int]
+    record_start: npt.NDArray[np.int64]
+
+    def record(self, i: int) -> bytes:
+        from astra_bridge.trace.decode import record_extent
+
+        position = int(self.record_start[i])
+        if self.data is not None:
+            begin, end = record_extent(self.data, position)
+            return self.data[begin:end]
+        assert self.file is not None
+        try:
+            with self.file.open("rb") as file:
+                if _signature(file.fileno()) != self.signature:
+                    raise InputError("the trace has changed since it was read", file=self.file)
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    begin, end = record_extent(data, position)
+                    return data[begin:end]
+        except OSError as error:
+            raise InputError(
+                f"cannot read the trace again: {error.strerror or error}", file=self.file
+            ) from None
+
+    def __call__(self, i: int) -> NodeDetails:
+        from google.protobuf.message import DecodeError
+
+        from astra_bridge.trace.schema import Node
+
+        try:
+            node = Node.FromString(self.record(i))
+        except DecodeError:
+            raise InputError(
+                "this record is not a Chakra Node message (wrong field or text that is not UTF-8)",
+                file=self.file,
+                key=f"byte {self.record_start[i]}",
+            ) from None
+        attributes = {}
+        for attribute in node.attr:
+            field = attribute.WhichOneof("value")
+            if field is not None:
+                value = getattr(attribute, field)
+                attributes[attribute.name] = (
+                    list(value.values) if field.endswith("_list") else value
+                )
+        return NodeDetails(
+            name=node.name,
+            start_time_micros=node.start_time_micros,
+            inputs_values=node.inputs.values,
+            outputs_values=node.outputs.values,
+            attributes=attributes,
+        )
+
+
+def _signature(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
+
+
+def _node(file: Path | None, node_id: int, problem: str, key: str = "") -> InputError:
+    return InputError(problem, file=file, key=f"node {node_id}{': ' if key else ''}{key}")
+
+
+def _resolve_deps(raw: RawTrace, file: Path | None) -> tuple[Any, Any]:
+    """Check ids and turn ids of parents into positions; returns (dep_start, dep)."""
+    ids = raw.node_id
+    n = len(ids)
+    # Producers number nodes in ascending order, so sorting is rarely needed.
+    order: npt.NDArray[np.int64] | None = None
+    if n > 1 and not bool(np.all(ids[1:] > ids[:-1])):
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        same = np.flatnonzero(ids[1:] == ids[:-1])
+        if len(same):
+            first, second = order[same[0]], order[same[0] + 1]
+            raise _node(
+                file,
+                int(ids[same[0]]),
+                f"the id is used twice, by the nodes at positions {first} and {second}; "
+                "ids must be unique",
+            )
+    if not len(raw.dep_id):
+        return raw.dep_start, np.zeros(0, np.int32)
+    counts = np.diff(raw.dep_start)
+    if n and int(ids[-1]) - int(ids[0]) == n - 1:
+        # Ids without gaps: the position is a subtraction (uint64 wraps below the first id).
+        parent: npt.NDArray[np.uint64] = raw.dep_id - ids[0]
+        known = parent < n
+    else:
+        parent = np.minimum(np.searchsorted(ids, raw.dep_id), n - 1).astype(np.uint64)
+        known = ids[parent] == raw.dep_id
+    if not bool(known.all()):
+        edge = int(np.argmin(known))
+        child = int(np.searchsorted(raw.dep_start, edge, side="right")) - 1
+        raise _node(
+            file,
+            int(raw.node_id[child]),
+            f"depends on node {raw.dep_id[edge]}, which this trace does not have",
+            "data_deps or ctrl_deps",
+        )
+    dep = parent.astype(np.int32)
+    if order is not None:
+        dep = order.astype(np.int32)[dep]
+    if int(counts.max()) > 1:
+        # Ascending per node and without repetition: child in the high half, parent in the low.
+        children = np.repeat(np.arange(n, dtype=np.int64), counts)
+        edges = np.unique(children << 32 | dep)
+        dep = (edges & 0xFFFFFFFF).astype(np.int32)
+        counts = np.bincount(edges >> 32, minlength=n).astype(np.int64)
+    dep_start = np.zeros(n + 1, np.int64)
+    np.cumsum(counts, out=dep_start[1:])
+    return dep_start, dep
+
+
+def _check_ranges(raw: RawTrace, file: Path | None) -> None:
+    """Refuse values that no simulation can use, on the nodes that use them."""
+    bad = np.flatnonzero((raw.type < 0) | (raw.type >= len(NodeType)))
+    if len(bad):
+        i = int(bad[0])
+        allowed = ", ".join(f"{t.value} {t.name}" for t in NodeType)
+        raise _node(
+            file, int(raw.node_id[i]), f"unknown node type {raw.type[i]}; allowed: {allowed}"
+        )
+    p2p = (raw.type == NodeType.COMM_SEND) | (raw.type == NodeType.COMM_RECV)
+    comm = p2p | (raw.type == NodeType.COMM_COLL)
+    memory = (raw.type == NodeType.MEM_LOAD) | (raw.type == NodeType.MEM_STORE)
+    compute = raw.type == NodeType.COMP
+    for name, used in (
+        ("comm_size", comm),
+        ("comm_src", p2p),
+        ("comm_dst", p2p),
+        ("root", comm),
+        ("num_ops", compute),
+        ("tensor_size", compute | memory),
+    ):
+        row = raw.ints[INT_COLUMNS.index(name)]
+        bad = np.flatnonzero(used & (row < 0) & (row != MISSING))
+        if len(bad):
+            i = int(bad[0])
+            raise _node(file, int(raw.node_id[i]), f"{row[i]} is negative; it must be >= 0", name)
+
+
+def _process_groups(
+    node_type: npt.NDArray[np.int32],
+    node_id: npt.NDArray[np.uint64],
+    read_details: Callable[[int], NodeDetails],
+    file: Path | None,
+) -> tuple[ProcessGroup, ...]:
+    """Parse the process groups that METADATA nodes declare.
+
+    PyTorch writes ``inputs.values`` as the text of a list with one string, which is JSON:
+    ``['[{"pg_name": "1", "ranks": [0, 1]}]']``.  Other METADATA nodes are none of our business.
+    """
+    groups: dict[str, ProcessGroup] = {}
+    for i in np.flatnonzero(node_type == NodeType.METADATA):
+        text = read_details(int(i)).inputs_values.strip()
+        if "pg_name" not in text:
+            continue
+        if text[:2] in ("['", '["'):
+            text = text[2:-2]
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError):
+            try:
+                entries = json.loads(text.replace('\\"', '"'))
+            except (ValueError, RecursionError):
+                entries = None
+        if not isinstance(entries, list):
+            raise _node(
+                file,
+                int(node_id[i]),
+                "process groups must be a quoted JSON list of {pg_name, ranks}, "
+                f"not {text[:60]!r}",
+                "inputs.values",
+            )
+        for entry in entries:
+            name = entry.get("pg_name") if isinstance(entry, dict) else None
+            ranks = entry.get("ranks") if isinstance(entry, dict) else None
+            if (
+                not isinstance(name, str)
+                or not isinstance(ranks, list)
+                or not all(type(rank) is int and 0 <= rank < 2**31 for rank in ranks)
+            ):
+                raise _node(
+                    file,
+                    int(node_id[i]),
+                    f"{str(entry)[:80]} is not a process group "
+                    '{"pg_name": text, "ranks": [ranks >= 0]}',
+                    "inputs.values",
+                )
+            groups[name] = ProcessGroup(name, tuple(ranks))
+    return tuple(groups.values())
+
+
+def _columns(
+    data: Any, file: Path | None, kept: bytes | None, signature: tuple[int, int]
+) -> TraceColumns:
+    try:
+        raw = _decode(data)
+    except RawError as error:
+        raise InputError(error.problem, file=file, key=error.place) from None
+    _check_ranges(raw, file)
+    dep_start, dep = _resolve_deps(raw, file)
+    source = _Source(file, kept, signature, raw.record_start)
+    try:
+        strings = tuple(text.decode() for text in raw.strings)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{error.object!r} is not UTF-8", file=file, key="pg_name") from None
+    columns = TraceColumns(
+        file=file,
+        version=raw.version.decode(errors="replace"),
+        node_id=raw.node_id,
+        type=raw.type,
+        duration_micros=np.minimum(raw.duration_micros, np.uint64(2**63 - 1)).astype(np.int64),
+        is_cpu_op=raw.is_cpu_op.view(np.bool_),
+        **{name: raw.ints[row] for row, name in enumerate(INT_COLUMNS)},
+        pg_name=raw.pg_name,
+        involved_dim=raw.involved_dim,
+        strings=strings,
+        involved_dims=tuple(tuple(map(bool, dims)) for dims in raw.involved_dims),
+        dep_start=dep_start,
+        dep=dep,
+        process_groups=_process_groups(raw.type, raw.node_id, source, file),
+        read_details=source,
+    )
+    for value in vars(columns).values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return columns
+
+
+def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
+    """Parse a trace that is already in memory, gzip-compressed or not.
+
+    Parameters
+    ----------
+    data
+        The content of an ``.et`` file.
+    file
+        The name that errors give; it is not opened.
+
+    Raises
+    ------
+    InputError
+        The bytes are not a valid trace.
+    """
+    path = None if file is None else Path(file)
+    if data[:2] == _GZIP_MAGIC:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"the gzip-compressed trace is damaged: {error}", file=path) from None
+    return _columns(data, path, data, (0, 0))
+
+
+def _open(file: Path) -> tuple[Any, tuple[int, int]]:
+    """Map a file; returns (bytes or mmap, signature)."""
+    try:
+        with file.open("rb") as handle:
+            signature = _signature(handle.fileno())
+            if signature[0] < 1 << 16:
+                return handle.read(), signature
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), signature
+    except OSError as error:
+        raise InputError(f"cannot read the trace: {error.strerror or error}", file=file) from None
+
+
+def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
+    if data[:2] == _GZIP_MAGIC:
+        return parse_trace(bytes(data), file=file)
+    return _columns(data, file, None, signature)
+
+
+def read_trace(path: str | Path) -> TraceColumns:
+    """Read one ``.et`` file (Chakra protobuf, gzip-compressed or not).
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or is not a valid trace; names the node and the attribute.
+    """
+    file = Path(path)
+    data, signature = _open(file)
+    return _parse_opened(data, file, signature)
+
+
+def trace_path(prefix: str | Path, rank: int) -> Path:
+    """Return ``{prefix}.{rank}.et``."""
+    return Path(f"{prefix}.{rank}.et")
+
+
+def read_workload(prefix: str | Path, ranks: int) -> Workload:
+    """Read ``{prefix}.{rank}.et`` of every rank; byte-identical files are parsed once.
+
+    Parameters
+    ----------
+    prefix
+        What ASTRA-sim calls workload configuration.
+    ranks
+        Number of ranks, >= 1.
+
+    Raises
+    ------
+    InputError
+        A file is missing (the message says which, and how many exist) or is not a valid trace.
+    """
+    columns: list[TraceColumns] = []
+    by_inode: dict[tuple[int, int], int] = {}
+    by_digest: dict[bytes, int] = {}
+    rank_to_columns = np.zeros(ranks, np.int32)
+    for rank in range(ranks):
+        file = trace_path(prefix, rank)
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise _missing(prefix, rank, ranks, error) from None
+        inode = (status.st_dev, status.st_ino)
+        index = by_inode.get(inode)
+        if index is None:
+            data, signature = _open(file)
+            digest = hashlib.sha256(data).digest()
+            index = by_digest.get(digest)
+            if index is None:
+                index = by_digest[digest] = len(columns)
+                columns.append(_parse_opened(data, file, signature))
+            by_inode[inode] = index
+        rank_to_columns[rank] = index
+    rank_to_columns.flags.writeable = False
+    return Workload(columns=tuple(columns), rank_to_columns=rank_to_columns)
+
+
+def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> InputError:
+    file = trace_path(prefix, rank)
+    exist = sum(trace_path(prefix, r).is_file() for r in range(ranks))
+    message = (
+        f"no trace for rank {rank} ({error.strerror}); {exist} of {ranks} ranks have a file "
+        "{prefix}.{rank}.et"
+    )
+    others = sorted(
+        {
+            name.rsplit(".", 2)[0]
+            for path in file.parent.glob("*.et")
+            if (name := path.name).count(".") >= 2
+        }
+    )
+    if not exist and others:
+        message += f"; prefixes with traces in that folder: {', '.join(others[:8])}"
+    return InputError(message, file=file)

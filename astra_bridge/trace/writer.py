@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Writing ``.et`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from astra_bridge.errors import InputError
+from astra_bridge.trace.columns import AttributeValue, NodeType
+from astra_bridge.trace.schema import ATTRIBUTE_FIELDS, Attribute, GlobalMetadata, Node
+
+VERSION = "0.0.4"
+"""Version of Chakra's schema that is written by default."""
+
+_INT32_ATTRIBUTES = frozenset(("comm_src", "comm_dst", "comm_tag", "comm_priority"))
+
+
+@dataclass
+class TraceNode:
+    """One node to be written.
+
+    Attributes
+    ----------
+    id : int
+        Unique within the trace, 0 to 2**64 - 1.
+    type : NodeType
+    name : str
+    duration_micros : int
+    data_deps, ctrl_deps : list of int
+        Ids of parents.
+    attributes : dict
+        Chakra attributes under their own names.  The kind follows the value (bool, int, float,
+        str, bytes, or a list of one of them; int becomes int32 for ``comm_src``, ``comm_dst``,
+        ``comm_tag``, ``comm_priority``, which ASTRA-sim's feeder reads so, and int64 otherwise),
+        or is said: ``("uint64_val", 5)``.
+    inputs_values : str
+        Text of ``inputs.values``; METADATA nodes declare process groups there.
+    """
+
+    id: int
+    type: NodeType
+    name: str = ""
+    duration_micros: int = 0
+    data_deps: list[int] = field(default_factory=list)
+    ctrl_deps: list[int] = field(default_factory=list)
+    attributes: dict[str, AttributeValue | tuple[str, Any]] = field(default_factory=dict)
+    inputs_values: str = ""
+
+
+def _kind(name: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return _kind("", value[0] if value else False).replace("_val", "_list")
+    if isinstance(value, bool):
+        return "bool_val"
+    if isinstance(value, int):
+        if name in _INT32_ATTRIBUTES and -(2**31) <= value < 2**31:
+            return "int32_val"
+        return "int64_val" if value < 2**63 else "uint64_val"
+    for kind, field_name in ((float, "double_val"), (str, "string_val"), (bytes, "bytes_val")):
+        if isinstance(value, kind):
+            return field_name
+    raise ValueError(f"a {type(value).__name__} cannot be an attribute")
+
+
+def _attribute(name: str, value: Any) -> Any:
+    if isinstance(value, tuple) and len(value) == 2 and value[0] in ATTRIBUTE_FIELDS:
+        kind, value = value
+    else:
+        kind = _kind(name, value)
+    attribute = Attribute(name=name)
+    if kind.endswith("_list"):
+        values = getattr(attribute, kind)
+        values.SetInParent()
+        values.values.extend(value)
+    else:
+        setattr(attribute, kind, value)
+    return attribute
+
+
+def to_message(node: TraceNode) -> Any:
+    """Convert to a Chakra ``Node`` message.
+
+    Raises
+    ------
+    InputError
+        A value does not fit its field.
+    """
+    name = ""
+    try:
+        message = Node(
+            id=node.id,
+            name=node.name,
+            type=int(node.type),
+            duration_micros=node.duration_micros,
+            data_deps=node.data_deps,
+            ctrl_deps=node.ctrl_deps,
+        )
+        for name, value in node.attributes.items():
+            message.attr.append(_attribute(name, value))
+        name = ""
+        if node.inputs_values:
+            message.inputs.values = node.inputs_values
+    except (ValueError, TypeError) as error:
+        key = f"node {node.id}{': ' if name else ''}{name}"
+        raise InputError(str(error), key=key) from None
+    return message
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_messages(metadata: Any, nodes: Iterable[Any]) -> bytes:
+    """Encode a ``GlobalMetadata`` and ``Node`` messages as the content of an ``.et`` file."""
+    out = bytearray()
+    for message in (metadata, *nodes):
+        record = message.SerializeToString()
+        out += _varint(len(record))
+        out += record
+    return bytes(out)
+
+
+def encode_trace(nodes: Iterable[TraceNode], *, version: str = VERSION) -> bytes:
+    """Encode nodes as the content of an ``.et`` file.
+
+    Raises
+    ------
+    InputError
+        A value does not fit its field.
+    """
+    return encode_messages(GlobalMetadata(version=version), map(to_message, nodes))
+
+
+def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = VERSION) -> None:
+    """Write an ``.et`` file.
+
+    Parameters
+    ----------
+    path
+        Where to; the folder must exist.
+    nodes
+        In the order in which they shall stand in the file.
+    version
+        ``GlobalMetadata.version``.
+
+    Raises
+    ------
+    InputError
+        A value does not fit its field.
+    """
+    Path(path).write_bytes(encode_trace(nodes, version=version))
