@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""ASTRA-sim's own result lines, so that scripts that read its output keep working.
+
+A line is ``[2026-01-01 12:00:00.123] [logger] [level] message``; "cycles" are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from astra_bridge.results.statistics import CATEGORIES, RankStatistics, Roofline
+
+if TYPE_CHECKING:
+    from astra_bridge.results.result import Result
+
+__all__ = ["frame", "rank_lines", "trace_lines"]
+
+
+def frame(logger: str, level: str, message: str, now: datetime) -> str:
+    """One line as ASTRA-sim's logging frames it."""
+    stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d}"
+    return f"[{stamp}] [{logger}] [{level}] {message}"
+
+
+def rank_lines(result: Result, now: datetime) -> Iterator[str]:
+    """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended."""
+    statistics = result.statistics
+    finish = result.finish_ns.tolist()
+    exposed = result.exposed_comm_ns.tolist()
+    head = frame("workload", "info", "", now)
+    statistic_head = frame("statistics", "info", "", now)
+    for rank in np.argsort(result.finish_ns, kind="stable").tolist():
+        yield (
+            f"{head}sys[{rank}] finished, {finish[rank]} cycles, "
+            f"exposed communication {exposed[rank]} cycles."
+        )
+        for message in _statistics(statistics, rank):
+            yield f"{statistic_head}sys[{rank}]{message}"
+
+
+def _statistics(statistics: RankStatistics, rank: int) -> Iterator[str]:
+    yield ". Post statistics processing start."
+    yield ". Post statistics processing end."
+    yield f", Wall time: {statistics.wall_ns[rank]}"
+    for index, name in enumerate(CATEGORIES):
+        if statistics.has[rank, index]:
+            yield f", {name} time: {statistics.time_ns[rank, index]}"
+    if statistics.overlap_ns[rank] > 0:
+        yield f", Total compute-communication overlap: {statistics.overlap_ns[rank]}"
+    if statistics.roofline is not None:
+        yield from _roofline(statistics.roofline, rank)
+
+
+def _roofline(roofline: Roofline, rank: int) -> Iterator[str]:
+    yield f", Compute bound percentage: {roofline.compute_bound[rank] * 100:.3f}%"
+    yield f", Average compute utilization: {roofline.compute_utilization[rank] * 100:.3f}%"
+    yield f", Average memory utilization: {roofline.memory_utilization[rank] * 100:.3f}%"
+    yield f", Average operation intensity: {roofline.operation_intensity[rank]:.3f}"
+
+
+def trace_lines(result: Result, now: datetime) -> Iterator[str]:
+    """The debug lines of ``trace-enabled``: issue and callback of every node, by time."""
+
+    def of_rank(rank: int) -> Iterator[tuple[int, int, int, str]]:
+        nodes = result.nodes(rank)
+        columns = nodes.columns
+        events = []
+        for index in np.flatnonzero(nodes.end_ps >= 0).tolist():
+            node = (
+                f"node->id={columns.node_id[index]}, node->name={columns.name(index)}, "
+                f"node->type={columns.type[index]}"
+            )
+            # At one instant, ASTRA-sim reports what has ended before it issues what follows.
+            for order, what, time_ps in (
+                (1, "issue", int(nodes.start_ps[index])),
+                (0, "callback", int(nodes.end_ps[index])),
+            ):
+                tick = time_ps // 1000
+                text = f"{what},sys->id={rank}, tick={tick}, {node}"
+                events.append((tick, rank, order, text))
+        events.sort(key=lambda event: event[:3])
+        return iter(events)
+
+    head = frame("workload", "debug", "", now)
+    for event in heapq.merge(*map(of_rank, range(result.ranks)), key=lambda event: event[:3]):
+        yield f"{head}{event[3]}"

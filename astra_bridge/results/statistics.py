@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Statistics per rank, as ASTRA-sim defines them, for all ranks at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from astra_bridge.trace import MISSING, NodeType
+
+if TYPE_CHECKING:
+    from astra_bridge.results.result import Result
+
+__all__ = ["CATEGORIES", "RankStatistics", "Roofline", "categories", "rank_statistics"]
+
+CATEGORIES = ("CPU", "GPU", "Comm", "Remote mem", "Invalid")
+"""Kinds of node time, under the names that ASTRA-sim prints."""
+
+_CPU, _GPU, _COMM, _REMOTE, _INVALID = range(5)
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Roofline:
+    """Averages over a rank's compute nodes, weighted by time; float64 arrays of shape (ranks,).
+
+    ASTRA-sim adds 1 ns to the total time that it divides by; so does this.
+    """
+
+    compute_bound: Floats
+    compute_utilization: Floats
+    memory_utilization: Floats
+    operation_intensity: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class RankStatistics:
+    """Statistics per rank.
+
+    Attributes
+    ----------
+    wall_ns : ndarray of int64, shape (ranks,)
+        End of the last node.
+    time_ns : ndarray of int64, shape (ranks, 5)
+        Time in which at least one node of a category (:data:`CATEGORIES`) ran.
+    has : ndarray of bool, shape (ranks, 5)
+        Whether the rank has nodes of the category.
+    overlap_ns : ndarray of int64, shape (ranks,)
+        Time in which GPU compute and communication ran at once.  With semantics "astra-sim", and
+        where the rank has no other nodes, ASTRA-sim's GPU + Comm - wall, which counts idle gaps
+        against the overlap; never less than 0 (ASTRA-sim prints 2**64 less something then).
+    roofline : Roofline or None
+        Where compute nodes were timed by the roofline.
+    """
+
+    wall_ns: Ints
+    time_ns: Ints
+    has: npt.NDArray[np.bool_]
+    overlap_ns: Ints
+    roofline: Roofline | None = None
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything as columns of shape (ranks,), named with their units."""
+        result: dict[str, npt.NDArray[Any]] = {"wall_ns": self.wall_ns}
+        for index, name in enumerate(CATEGORIES):
+            result[f"{name.lower().replace(' ', '_')}_ns"] = self.time_ns[:, index]
+        result["compute_comm_overlap_ns"] = self.overlap_ns
+        if self.roofline is not None:
+            result["compute_bound"] = self.roofline.compute_bound
+            result["compute_utilization"] = self.roofline.compute_utilization
+            result["memory_utilization"] = self.roofline.memory_utilization
+            result["operation_intensity_ops_per_byte"] = self.roofline.operation_intensity
+        return result
+
+
+def categories(
+    types: npt.NDArray[np.int32], is_cpu_op: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int8]:
+    """Index into :data:`CATEGORIES` of each node.
+
+    METADATA counts as Invalid: ASTRA-sim aborts on it.
+    """
+    table = np.full(8, _INVALID, np.int8)
+    table[[NodeType.MEM_LOAD, NodeType.MEM_STORE]] = _REMOTE
+    table[[NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL]] = _COMM
+    table[NodeType.COMP] = _GPU
+    result = table[np.where((types >= 0) & (types < 8), types, NodeType.INVALID)]
+    result[(types == NodeType.COMP) & is_cpu_op] = _CPU
+    return result
+
+
+def _union_length(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
+    """Length of the union of the intervals of each group, shape (groups,); exact."""
+    order = np.lexsort((start, group))
+    group, start, end = group[order], start[order], end[order]
+    # Running maximum of the ends before each interval, restarting with each group: ranks of the
+    # times stand in for the times, so that adding a group's offset cannot overflow.
+    times, place = np.unique(end, return_inverse=True)
+    reached = np.maximum.accumulate(place.reshape(-1) + group * len(times))
+    before = np.empty_like(end)
+    before[:1] = 0
+    before[1:] = times[reached[:-1] % max(1, len(times))]
+    first = np.empty(len(group), np.bool_)
+    first[:1] = True
+    first[1:] = group[1:] != group[:-1]
+    begin = np.where(first, start, np.maximum(start, before))
+    lengths = np.zeros(groups, np.int64)
+    np.add.at(lengths, group, np.maximum(end - begin, 0))
+    return lengths
+
+
+def _per_node(result: Result, name: str) -> npt.NDArray[Any]:
+    """A trace column for all nodes of all ranks, in the order of ``node_start_ps``."""
+    workload = result.workload
+    parts = [getattr(columns, name) for columns in workload.columns]
+    return np.concatenate([parts[index] for index in workload.rank_to_columns])
+
+
+def rank_statistics(result: Result) -> RankStatistics:
+    """Compute the statistics of all ranks."""
+    ranks = result.ranks
+    counts = np.diff(result.node_offset)
+    rank = np.repeat(np.arange(ranks, dtype=np.int64), counts)
+    kind = categories(_per_node(result, "type"), _per_node(result, "is_cpu_op")).astype(np.int64)
+    ran = result.node_end_ps >= 0
+    rank, kind = rank[ran], kind[ran]
+    start = result.node_start_ps[ran] // 1000
+    end = result.node_end_ps[ran] // 1000
+
+    wall = np.zeros(ranks, np.int64)
+    np.maximum.at(wall, rank, end)
+    width = len(CATEGORIES)
+    time = _union_length(rank * width + kind, start, end, ranks * width).reshape(ranks, width)
+    has = np.zeros((ranks, width), np.bool_)
+    has[rank, kind] = True
+
+    # |A and B| = |A| + |B| - |A or B|
+    both = (kind == _GPU) | (kind == _COMM)
+    joined = _union_length(rank[both], start[both], end[both], ranks)
+    overlap = time[:, _GPU] + time[:, _COMM] - joined
+    if result.semantics == "astra-sim":
+        only = ~has[:, [_CPU, _REMOTE, _INVALID]].any(axis=1)
+        theirs = np.maximum(time[:, _GPU] + time[:, _COMM] - wall, 0)
+        overlap = np.where(only & has[:, _GPU] & has[:, _COMM], theirs, overlap)
+
+    system = result.system
+    roofline = None
+    if system.compute_model == "roofline" or (
+        system.compute_model is None and system.enabled("roofline-enabled", result.semantics)
+    ):
+        num_ops = _per_node(result, "num_ops")[ran].astype(np.float64)
+        size = _per_node(result, "tensor_size")[ran].astype(np.float64)
+        roofline = _roofline(result, rank, kind, (end - start).astype(np.float64), num_ops, size)
+    return RankStatistics(wall, time, has, overlap, roofline)
+
+
+def _roofline(
+    result: Result, rank: Ints, kind: Ints, duration: Floats, num_ops: Floats, size: Floats
+) -> Roofline:
+    """perf = min(bandwidth * intensity, peak): Williams et al., Roofline, CACM 52(4), 2009."""
+    bandwidth = result.system.local_mem_bw_GBps * 1e9
+    peak = result.system.peak_perf_TFLOPS * 1e12
+    compute = (kind == _CPU) | (kind == _GPU)
+    total = np.bincount(rank[compute], duration[compute], result.ranks) + 1.0
+    timed = (kind == _GPU) & (size > 0) & (num_ops > 0) & (size != MISSING)
+    rank, duration = rank[timed], duration[timed]
+    intensity = num_ops[timed] / size[timed]
+    performance = np.minimum(bandwidth * intensity, peak)
+
+    def average(values: npt.NDArray[Any]) -> Floats:
+        return np.asarray(np.bincount(rank, values * duration, result.ranks) / total)
+
+    return Roofline(
+        compute_bound=average(performance >= peak),
+        compute_utilization=average(performance / peak if peak else performance),
+        memory_utilization=average(
+            performance / intensity / bandwidth if bandwidth else performance
+        ),
+        operation_intensity=average(intensity),
+    )
