@@ -26,8 +26,9 @@ class Wire final : public astra_net::Model {
         latency_ps_(config.options.integer("latency_ps", 500000, 0, 1000000000000)) {}
 
   void start(const astra_net_transfer& transfer) override {
-    const double wire_ps = std::ceil(static_cast<double>(transfer.bytes) / rate_Bps_ * 1e12);
-    if (wire_ps > 9e18) throw astra_net::Error(ASTRA_NET_MODEL, "transfer takes over 100 days");
+    // long double: 2^40 bytes times 10^12 is exact in it, and not in a double.
+    const long double wire_ps = std::ceil(transfer.bytes * 1e12L / rate_Bps_);
+    if (wire_ps > 9e18L) throw astra_net::Error(ASTRA_NET_MODEL, "transfer takes over 100 days");
     const int64_t end_ps = astra_net::add_ps(
         transfer.start_ps, astra_net::add_ps(static_cast<int64_t>(wire_ps), latency_ps_));
     arrivals_.push({end_ps, transfer.id});

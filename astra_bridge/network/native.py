@@ -1,0 +1,700 @@
+# SPDX-License-Identifier: MIT
+"""Native backends: loads a shared library behind the C contract and makes it a ``Network``.
+
+The header is parsed, not retyped: cffi (ABI mode, no compiler) reads the part of
+``csrc/include/astra_net.h`` between ``[cdef.begin]`` and ``[cdef.end]``.  A status becomes an
+exception in one place, :func:`check`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cffi
+import numpy as np
+from numpy.typing import NDArray
+
+import astra_bridge
+from astra_bridge.errors import (
+    BackendError,
+    BackendUnavailable,
+    ContractError,
+    InputError,
+    Interrupted,
+    NetworkError,
+    SimulationError,
+    Unsupported,
+)
+from astra_bridge.inputs.network import read_network
+from astra_bridge.network.api import (
+    COMPLETION,
+    LINK,
+    TIME_NEVER,
+    TRANSFER,
+    Advance,
+    Capability,
+    Exchange,
+    NetworkConfig,
+    NetworkInfo,
+    Status,
+    Stop,
+)
+from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.topology import topology_of
+
+__all__ = [
+    "Library",
+    "NativeNetwork",
+    "check",
+    "ffi",
+    "header_path",
+    "library_backend",
+    "library_path",
+    "source_root",
+]
+
+VERSIONS = (1001, 1000)
+"""Versions of the contract that this host speaks, newest first."""
+
+REQUIRED = ("info", "create", "destroy", "submit", "advance", "poll")
+OPTIONAL = ("interrupt", "set_link", "stats", "snapshot")
+OPTIONAL_1_1 = (*OPTIONAL, "exchange")
+
+_POLL_CAPACITY = 1024
+
+
+def source_root() -> Path:
+    """The folder with ``csrc/include`` and ``backends``: shipped with the package, or the tree."""
+    package = Path(astra_bridge.__file__).parent
+    shipped = package / "_sources"
+    return shipped if shipped.is_dir() else package.parent
+
+
+def header_path() -> Path:
+    """``astra_net.h``, the authority of the contract."""
+    return source_root() / "csrc" / "include" / "astra_net.h"
+
+
+def library_path(name: str) -> Path:
+    """Where the build puts the library of the backend ``name`` (which may not exist)."""
+    return Path(astra_bridge.__file__).parent / "_native" / f"libastra_net_{name}.so"
+
+
+@functools.cache
+def ffi() -> Any:
+    """The parsed header."""
+    text = header_path().read_text(encoding="utf-8")
+    cdef = text.split("/* [cdef.begin] */")[1].split("/* [cdef.end] */")[0]
+    parsed = cffi.FFI()
+    parsed.cdef(cdef + "astra_net_backend_init_fn astra_net_backend_init;")
+    return parsed
+
+
+_EXCEPTIONS: dict[int, type[NetworkError]] = {
+    Status.UNSUPPORTED: Unsupported,
+    Status.INVALID: ContractError,
+    Status.BAD_STATE: ContractError,
+    Status.INTERRUPTED: Interrupted,
+    Status.MODEL: SimulationError,
+    Status.INTERNAL: BackendError,
+    Status.FATAL: BackendError,
+}
+
+
+def check(backend: str, call: str, status: int, err: Any) -> None:
+    """Raise the exception that belongs to ``status``; the one way from status to exception.
+
+    Parameters
+    ----------
+    backend, call : str
+        Name of the backend, and of the entry that was called.
+    status : int
+        What it returned.
+    err : cdata of astra_net_error*
+        What it wrote; zeroed again for the next call.
+
+    Raises
+    ------
+    NetworkError
+        Of the class that ``status`` maps to; ``BackendError`` for a status that is unknown.
+    """
+    if status == Status.OK:
+        return
+    message = ffi().string(err.message).decode("utf-8", "replace")
+    native_code, item = err.native_code, err.item if message else -1
+    _reset(err)
+    if status in _EXCEPTIONS:
+        kind, said = _EXCEPTIONS[status], Status(status).name
+    else:
+        kind, said = BackendError, f"status {status}, which the contract does not know"
+    if not message:
+        message = f"{call}: {said} and no message"
+    elif kind is BackendError:
+        message = f"{message} ({said})"
+    raise kind(
+        f"{backend}: {message}",
+        backend=backend,
+        call=call,
+        status=status,
+        native_code=native_code,
+        item=item,
+    )
+
+
+def _reset(err: Any) -> None:
+    size = ffi().sizeof("astra_net_error")
+    ffi().memmove(err, bytes(size), size)
+    err.struct_size = size
+    err.item = -1
+
+
+def _new_error() -> Any:
+    err = ffi().new("astra_net_error *")
+    _reset(err)
+    return err
+
+
+@functools.cache
+def _stubs() -> dict[str, Any]:
+    """What stands in the table for an optional entry that a backend lacks."""
+    parsed = ffi()
+
+    def unsupported(name: str) -> Any:
+        def stub(*arguments: Any) -> int:
+            err = arguments[-1]
+            if err:
+                text = f"{name}: the backend does not have this optional entry".encode()
+                err.message[0 : len(text)] = [bytes([byte]) for byte in text]
+            return int(Status.UNSUPPORTED)
+
+        pointer = parsed.typeof("astra_net_backend").fields
+        kind = dict(pointer)[name].type
+        return parsed.callback(kind, stub)
+
+    made = {name: unsupported(name) for name in OPTIONAL_1_1 if name != "interrupt"}
+    made["interrupt"] = parsed.callback("void(astra_net_sim *)", lambda _sim: None)
+    return made
+
+
+@dataclass
+class Library:
+    """A loaded backend library.
+
+    Attributes
+    ----------
+    path : Path
+    version : int
+        The negotiated version of the contract (1001 is 1.1).
+    table : cdata of astra_net_backend*
+        Complete: optional entries that the library lacks are stubs.
+    missing : frozenset of str
+        Names of those entries.
+    info : NetworkInfo
+    fatal : str
+        Not empty after FATAL: nothing in this library may be called any more.
+    """
+
+    path: Path
+    version: int
+    table: Any
+    missing: frozenset[str]
+    info: NetworkInfo
+    fatal: str = ""
+    _keep: Any = field(default=None, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Library:
+        """Load ``path`` (once per process) and agree on a version.
+
+        Raises
+        ------
+        InputError
+            There is no such file.
+        BackendError
+            It is not a library, not a backend, too new or too old, or lacks a required entry.
+        """
+        path = Path(path).resolve()
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"no such library: {error.strerror}", file=path) from error
+        # A library that was built anew is another library.
+        return _load(path, stat.st_ino, stat.st_mtime_ns)
+
+    def call(self, name: str, *arguments: Any, err: Any = None) -> None:
+        """Call an entry of the table; ``err`` is appended."""
+        if self.fatal:
+            raise BackendError(
+                f"{self.info.name}: {name}: not called, because the library reported FATAL before: "
+                f"{self.fatal}",
+                backend=self.info.name,
+                call=name,
+                status=int(Status.FATAL),
+            )
+        err = err or _new_error()
+        status = getattr(self.table, name)(*arguments, err)
+        if status:
+            try:
+                check(self.info.name, name, status, err)
+            except NetworkError as error:
+                if status == Status.FATAL:
+                    self.fatal = str(error)
+                raise
+
+
+@functools.cache
+def _load(path: Path, _inode: int, _mtime_ns: int) -> Library:
+    parsed = ffi()
+
+    def failed(why: str) -> BackendError:
+        return BackendError(f"{path}: {why}", backend=path.name, call="load")
+
+    try:
+        library = parsed.dlopen(str(path), os.RTLD_NOW | os.RTLD_LOCAL)
+    except OSError as error:
+        raise failed(f"cannot be loaded: {error}") from error
+    try:
+        init = library.astra_net_backend_init
+    except AttributeError:
+        raise failed(
+            "exports no astra_net_backend_init, so it is not a backend (see docs/contract.md)"
+        ) from None
+    refusals = []
+    for version in VERSIONS:
+        # The size of the table as this version has it: an older library knows no more.
+        size = (
+            parsed.sizeof("astra_net_backend")
+            if version >= 1001
+            else parsed.offsetof("astra_net_backend", "exchange")
+        )
+        table = parsed.new("astra_net_backend *")
+        table.struct_size = size
+        err = _new_error()
+        status = init(version, table, err)
+        if status == Status.OK:
+            break
+        message = parsed.string(err.message).decode("utf-8", "replace") or f"status {status}"
+        if status != Status.UNSUPPORTED:
+            check(path.name, "astra_net_backend_init", status, err)
+        refusals.append(message)
+    else:
+        raise failed(
+            f"speaks none of the versions {', '.join(map(_dotted, VERSIONS))} of the contract: "
+            + "; ".join(refusals)
+        )
+    if table.abi_version != version or table.struct_size > size:
+        raise failed(
+            f"agreed to version {_dotted(version)} ({size} bytes), but filled its table for "
+            f"{_dotted(table.abi_version)} ({table.struct_size} bytes)"
+        )
+    known = table.struct_size
+
+    def lacks(name: str) -> bool:
+        # No field past the peer's struct_size is read (R1).
+        beyond = parsed.offsetof("astra_net_backend", name) + parsed.sizeof("void *") > known
+        return beyond or not getattr(table, name)
+
+    for name in REQUIRED:
+        if lacks(name):
+            raise failed(f"lacks the required entry {name!r} (it is NULL)")
+    optional = OPTIONAL_1_1 if version >= 1001 else OPTIONAL
+    missing = frozenset(OPTIONAL_1_1) - frozenset(name for name in optional if not lacks(name))
+    for name in missing:
+        setattr(table, name, _stubs()[name])
+    return Library(path, version, table, missing, _info(path, table), _keep=library)
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000}"
+
+
+def _info(path: Path, table: Any) -> NetworkInfo:
+    parsed = ffi()
+    out = parsed.new("astra_net_info *")
+    out.struct_size = parsed.sizeof("astra_net_info")
+    err = _new_error()
+    check(path.name, "info", table.info(out, err), err)
+
+    def text(pointer: Any) -> str:
+        return parsed.string(pointer).decode("utf-8", "replace") if pointer else ""
+
+    known = 0
+    for capability in Capability:
+        known |= capability
+    info = NetworkInfo(
+        text(out.name),
+        text(out.version),
+        # Unknown bits belong to a version that this host does not speak.
+        Capability(out.capabilities & known),
+        out.resolution_ps,
+        out.max_in_flight,
+        out.traffic_classes,
+    )
+    for name, good in {
+        "name": bool(info.name),
+        "resolution_ps": info.resolution_ps > 0,
+        "max_in_flight": info.max_in_flight > 0,
+        "traffic_classes": info.traffic_classes > 0,
+    }.items():
+        if not good:
+            raise BackendError(
+                f"{path}: info: {name} is {getattr(info, name)!r}", backend=path.name, call="info"
+            )
+    return info
+
+
+class NativeNetwork:
+    """One simulation in a native backend; a ``Network``.
+
+    Made by :meth:`open`.  Not thread-safe except :meth:`interrupt` (R10).
+    """
+
+    def __init__(self, library: Library, sim: Any, config: NetworkConfig, keep: Any) -> None:
+        self.library = library
+        self.config = config
+        self._sim = sim
+        self._keep = keep
+        self._err = _new_error()
+        self._now_ps = 0
+        parsed = ffi()
+        self._out_now = parsed.new("int64_t *")
+        self._out_stop = parsed.new("uint32_t *")
+        self._out_count = parsed.new("size_t *")
+        self._records = np.zeros(_POLL_CAPACITY, COMPLETION)
+        self._records_c = parsed.from_buffer("astra_net_completion[]", self._records)
+        self._exchange = parsed.new("astra_net_exchange *")
+        self._exchange.struct_size = parsed.sizeof("astra_net_exchange")
+        self._exchange.completions = self._records_c
+        self._exchange.capacity = _POLL_CAPACITY
+
+    @classmethod
+    def open(cls, library: Path, config: NetworkConfig) -> NativeNetwork:
+        """Create a simulation.
+
+        Parameters
+        ----------
+        library : Path
+            The shared library.
+        config : NetworkConfig
+            Topology and options; read only during the call.
+
+        Raises
+        ------
+        InputError
+            There is no such library.
+        ContractError
+            The backend refuses the configuration; the message says what and why.
+        BackendError
+            The library cannot be used.
+        """
+        return cls._create(Library.load(library), config)
+
+    @classmethod
+    def _create(cls, library: Library, config: NetworkConfig) -> NativeNetwork:
+        parsed = ffi()
+        logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
+
+        def log(_context: Any, level: int, message: Any) -> None:
+            logger.log(level, "%s", parsed.string(message).decode("utf-8", "replace"))
+
+        callback = parsed.callback("void(void *, int32_t, const char *)", log)
+        host = parsed.new("astra_net_host *")
+        host.struct_size = parsed.sizeof("astra_net_host")
+        host.log = callback
+
+        links = np.ascontiguousarray(config.links, LINK)
+        texts = [
+            (parsed.new("char[]", key.encode()), parsed.new("char[]", str(value).encode()))
+            for key, value in config.options.items()
+        ]
+        c_config = parsed.new("astra_net_config *")
+        c_config.struct_size = parsed.sizeof("astra_net_config")
+        c_config.endpoints, c_config.nodes = config.endpoints, config.nodes
+        c_links = parsed.from_buffer("astra_net_link[]", links)
+        c_options = parsed.new("astra_net_option[]", texts)
+        c_config.links, c_config.link_count = c_links, len(links)
+        c_config.options, c_config.option_count = c_options, len(texts)
+        out = parsed.new("astra_net_sim **")
+        library.call("create", c_config, host, out)
+        if not out[0]:
+            raise _broke(library, "create", "returned OK, but no simulation")
+        return cls(library, out[0], config, (callback, host))
+
+    @property
+    def info(self) -> NetworkInfo:
+        return self.library.info
+
+    @property
+    def handle(self) -> tuple[int, int]:
+        """Addresses of the ``astra_net_backend`` table and of the ``astra_net_sim``.
+
+        For the native engine, which calls the C functions itself.  Valid until :meth:`close`.
+        """
+        parsed = ffi()
+        self._open("handle")
+        return (
+            int(parsed.cast("uintptr_t", self.library.table)),
+            int(parsed.cast("uintptr_t", self._sim)),
+        )
+
+    def _open(self, call: str) -> Any:
+        if self._sim is None:
+            raise ContractError(
+                f"{self.info.name}: {call}: the simulation is closed",
+                backend=self.info.name,
+                call=call,
+                status=int(Status.BAD_STATE),
+            )
+        return self._sim
+
+    def submit(self, items: NDArray[Any]) -> int:
+        """Take a prefix of ``items``; return how many were accepted (R4).
+
+        Parameters
+        ----------
+        items : ndarray of TRANSFER, shape (n,)
+            Read only during the call.
+        """
+        sim = self._open("submit")
+        rows, count = self._transfers("submit", items)
+        self.library.call("submit", sim, rows, count, self._out_count, err=self._err)
+        accepted = int(self._out_count[0])
+        if accepted > count:
+            raise _broke(self.library, "submit", f"accepted {accepted} of {count}")
+        return accepted
+
+    def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
+        """Run to min(until_ps, first completion + max(0, lookahead_ps - 1)) (R5)."""
+        sim = self._open("advance")
+        self.library.call(
+            "advance",
+            sim,
+            self._time("advance", "until_ps", until_ps),
+            self._time("advance", "lookahead_ps", lookahead_ps),
+            self._out_now,
+            self._out_stop,
+            err=self._err,
+        )
+        now_ps, stop = int(self._out_now[0]), self._out_stop[0]
+        if not self._now_ps <= now_ps <= until_ps:
+            raise _broke(
+                self.library,
+                "advance",
+                f"returned now_ps={now_ps}, outside {self._now_ps} .. until_ps={until_ps}",
+            )
+        self._now_ps = now_ps
+        return Advance(now_ps, self._stop("advance", stop))
+
+    def poll(self) -> NDArray[Any]:
+        """All completions not yet drained, ascending in time (R7): COMPLETION, shape (m,)."""
+        sim = self._open("poll")
+        parts = []
+        while True:
+            self.library.call(
+                "poll", sim, self._records_c, _POLL_CAPACITY, self._out_count, err=self._err
+            )
+            count = int(self._out_count[0])
+            if count > _POLL_CAPACITY:
+                raise _broke(self.library, "poll", f"wrote {count} of {_POLL_CAPACITY} records")
+            parts.append(self._records[:count].copy())
+            if count < _POLL_CAPACITY:
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def exchange(
+        self,
+        starts: NDArray[Any],
+        now_ps: int,
+        until_ps: int,
+        until_place: int,
+        place: int,
+    ) -> Exchange:
+        """Start transfers now and run the events before (until_ps, until_place).
+
+        docs/contract.md, "Order inside one instant", says in which order.
+        """
+        sim = self._open("exchange")
+        x = self._exchange
+        # The array must live as long as its address stands in the struct.
+        rows, x.start_count = self._transfers("exchange", starts)
+        x.starts = rows
+        x.now_ps = self._time("exchange", "now_ps", now_ps)
+        x.until_ps = self._time("exchange", "until_ps", until_ps)
+        x.until_place = self._time("exchange", "until_place", until_place)
+        x.place = self._time("exchange", "place", place)
+        x.completion_count = 0
+        self.library.call("exchange", sim, x, err=self._err)
+        x.starts = ffi().NULL
+        count = x.completion_count
+        if count > _POLL_CAPACITY:
+            raise _broke(self.library, "exchange", f"wrote {count} of {_POLL_CAPACITY} records")
+        if x.now_ps < now_ps or x.now_ps > until_ps:
+            raise _broke(
+                self.library,
+                "exchange",
+                f"returned now_ps={x.now_ps}, outside {now_ps} .. until_ps={until_ps}",
+            )
+        if x.place < place:
+            raise _broke(self.library, "exchange", f"took the place counter back to {x.place}")
+        return Exchange(
+            self._records[:count].copy(),
+            x.now_ps,
+            self._stop("exchange", x.stop),
+            x.place,
+            x.next_ps,
+            x.next_place,
+        )
+
+    def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
+        """Scale the bandwidth of a link (index into ``config.links``) from a time on; 0 is down."""
+        sim = self._open("set_link")
+        self.library.call("set_link", sim, link, at_ps, bandwidth_scale, err=self._err)
+
+    def stats(self) -> dict[str, Any]:
+        """The backend's own statistics; empty where it has none."""
+        sim = self._open("stats")
+        if "stats" in self.library.missing:
+            return {}
+        parsed = ffi()
+        buffer, size = parsed.NULL, 0
+        # The text may grow between asking for its size and asking for it.
+        for _ in range(8):
+            try:
+                self.library.call("stats", sim, buffer, size, self._out_count, err=self._err)
+            except Unsupported:
+                return {}
+            needed = int(self._out_count[0])
+            if needed <= size or needed == 0:
+                return self._parse_stats(bytes(parsed.buffer(buffer, needed)) if needed else b"{}")
+            size = needed
+            buffer = parsed.new("uint8_t[]", size)
+        raise _broke(self.library, "stats", "asked for more room each time")
+
+    def _parse_stats(self, text: bytes) -> dict[str, Any]:
+        try:
+            parsed = json.loads(text)
+        except ValueError as error:
+            raise _broke(self.library, "stats", f"did not write JSON: {error}") from error
+        if not isinstance(parsed, dict):
+            raise _broke(self.library, "stats", "did not write a JSON object")
+        return parsed
+
+    def snapshot(self) -> NativeNetwork:
+        """A copy that goes its own way from here."""
+        sim = self._open("snapshot")
+        out = ffi().new("astra_net_sim **")
+        self.library.call("snapshot", sim, out, err=self._err)
+        if not out[0]:
+            raise _broke(self.library, "snapshot", "returned OK, but no simulation")
+        copy = NativeNetwork(self.library, out[0], self.config, self._keep)
+        copy._now_ps = self._now_ps
+        return copy
+
+    def interrupt(self) -> None:
+        """Make a running ``advance`` return early; may be called from any thread."""
+        sim = self._sim
+        if sim is not None and not self.library.fatal:
+            self.library.table.interrupt(sim)
+
+    def close(self) -> None:
+        """End the simulation; harmless when repeated."""
+        sim, self._sim = self._sim, None
+        # After FATAL the library may not be entered again, so its memory is lost.
+        if sim is not None and not self.library.fatal:
+            self.library.table.destroy(sim)
+
+    def __enter__(self) -> NativeNetwork:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_sim", None) is not None:
+            self.close()
+
+    def _transfers(self, call: str, items: NDArray[Any]) -> tuple[Any, int]:
+        if items.dtype != TRANSFER or items.ndim != 1:
+            raise ContractError(
+                f"{self.info.name}: {call}: expected records of dtype TRANSFER, shape (n,), but "
+                f"got dtype {items.dtype}, shape {items.shape}",
+                backend=self.info.name,
+                call=call,
+                status=int(Status.INVALID),
+            )
+        rows = np.ascontiguousarray(items)
+        return ffi().from_buffer("astra_net_transfer[]", rows), len(rows)
+
+    def _time(self, call: str, name: str, value: int) -> int:
+        if not -TIME_NEVER <= value <= TIME_NEVER:
+            raise ContractError(
+                f"{self.info.name}: {call}: {name}={value} is outside int64",
+                backend=self.info.name,
+                call=call,
+                status=int(Status.INVALID),
+            )
+        return int(value)
+
+    def _stop(self, call: str, stop: int) -> Stop:
+        try:
+            return Stop(stop)
+        except ValueError:
+            raise _broke(self.library, call, f"returned stop={stop}") from None
+
+
+def _broke(library: Library, call: str, what: str) -> BackendError:
+    return BackendError(
+        f"{library.info.name}: {call}: the backend broke the contract: it {what}",
+        backend=library.info.name,
+        call=call,
+        status=int(Status.INTERNAL),
+    )
+
+
+def library_backend(path: Path) -> BackendSpec:
+    """The backend in a shared library that is not built in.
+
+    It gets the network configuration as links, and ``--network-option`` as its options.
+
+    Raises
+    ------
+    InputError
+        There is no such file.
+    BackendError
+        It cannot be used; the message says why.
+    """
+    library = Library.load(path)
+
+    def prepare(request: NetworkRequest) -> Prepared:
+        network: Any = request.network
+        topology = topology_of(read_network(network))
+        options: Mapping[str, str] = request.options
+        links = topology.records(LINK)
+        return Prepared(
+            NetworkConfig(topology.endpoints, topology.nodes, links, options), topology.dims
+        )
+
+    def open_(config: NetworkConfig) -> NativeNetwork:
+        return NativeNetwork.open(path, config)
+
+    def unavailable() -> str | None:
+        try:
+            Library.load(path)
+        except (BackendUnavailable, BackendError, InputError) as error:
+            return str(error)
+        return None
+
+    return BackendSpec(
+        name=str(path),
+        summary=f"{library.info.name} {library.info.version}, from {path}",
+        prepare=prepare,
+        open=open_,
+        unavailable=unavailable,
+        isolate=Capability.MULTI_INSTANCE not in library.info.capabilities,
+    )
