@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Analytical networks: how long a transfer takes, from bandwidths and latencies alone.
+
+Two models (congestion-unaware, congestion-aware), each in pure Python and as a native twin with
+the same results; docs/networks.md has the formulas.
+"""
+
+from __future__ import annotations
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.network.analytical.aware import AwareNetwork
+from astra_bridge.network.analytical.unaware import UnawareNetwork
+from astra_bridge.network.api import LINK, NetworkConfig
+from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.topology import topology_of
+
+__all__ = ["BACKENDS", "AwareNetwork", "UnawareNetwork", "prepare"]
+
+_OPTIONS = {"semantics": ("astra-sim", "corrected")}
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Turn a network input into what ``create`` takes.
+
+    Dimensions travel as options, so that nobody has to list the n (n - 1) links of a
+    FullyConnected one; ``repr`` keeps every bit of a double.
+
+    Raises
+    ------
+    InputError
+        The network input, or an option, is not understood.
+    """
+    options = dict(request.options)
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise InputError(
+                f"unknown option {key!r}; the analytical networks have: {', '.join(_OPTIONS)}",
+                key="--network-option",
+            )
+        if value not in _OPTIONS[key]:
+            raise InputError(
+                f"{value!r} is not allowed; allowed: {', '.join(_OPTIONS[key])}", key=key
+            )
+    network = read_network(request.network)  # type: ignore[arg-type]
+    if isinstance(network, NetworkDims):
+        endpoints = 1
+        for size in network.npus_count:
+            endpoints *= size
+        hubs = sum(
+            endpoints // size
+            for kind, size in zip(network.topology, network.npus_count)
+            if kind == "Switch" and size > 1
+        )
+        options["topology"] = ",".join(network.topology)
+        options["npus_count"] = ",".join(map(str, network.npus_count))
+        options["bandwidth"] = ",".join(repr(float(one)) for one in network.bandwidth_GiBps)
+        options["latency"] = ",".join(repr(float(one)) for one in network.latency_ns)
+        config = NetworkConfig(endpoints, endpoints + hubs, options=options)
+        return Prepared(config, network.npus_count)
+    topology = topology_of(network)
+    config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
+    return Prepared(config, topology.dims)
+
+
+BACKENDS = (
+    BackendSpec(
+        "analytical-aware-python",
+        "Messages queue for links, first come, first served; pure Python.",
+        prepare,
+        AwareNetwork,
+    ),
+    BackendSpec(
+        "analytical-unaware-python",
+        "Every transfer has the network for itself; pure Python.",
+        prepare,
+        UnawareNetwork,
+    ),
+    BackendSpec(
+        "analytical-aware",
+        "Messages queue for links, first come, first served.",
+        prepare,
+        AwareNetwork,
+    ),
+    BackendSpec(
+        "analytical-unaware",
+        "Every transfer has the network for itself.",
+        prepare,
+        UnawareNetwork,
+    ),
+)

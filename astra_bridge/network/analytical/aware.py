@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Congestion-aware: messages queue for links, first come, first served."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from astra_bridge.network.analytical.network import AnalyticalNetwork
+from astra_bridge.network.analytical.topologies import is_corrected
+from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["AwareNetwork"]
+
+
+class _Link:
+    """One directed link and what waits for it."""
+
+    __slots__ = (
+        "busy",
+        "busy_ps",
+        "bytes",
+        "bytes_per_ns",
+        "dst",
+        "index",
+        "latency_ns",
+        "scale",
+        "src",
+        "waiting",
+    )
+
+    def __init__(self, index: int, src: int, dst: int, rate: float, latency_ns: float) -> None:
+        self.index, self.src, self.dst = index, src, dst
+        self.bytes_per_ns, self.latency_ns, self.scale = rate, latency_ns, 1.0
+        self.busy = False
+        self.waiting: deque[_Message] = deque()
+        self.bytes = self.busy_ps = 0
+
+
+class _Message:
+    """A transfer on its way: the links still ahead, the last one first."""
+
+    __slots__ = ("ahead", "id", "size", "tail_ps")
+
+    def __init__(self, transfer_id: int, size: int, ahead: list[_Link]) -> None:
+        self.id, self.size, self.ahead = transfer_id, size, ahead
+        self.tail_ps = 0  # when the last byte is at the present node (cut-through only)
+
+
+class AwareNetwork(AnalyticalNetwork):
+    """A transfer takes its links one after the other, and queues where they are busy.
+
+    The model of ASTRA-sim's analytical network with congestion (Won et al., "ASTRA-sim2.0",
+    ISPASS 2023, section IV-C): a message holds a link for floor(bytes / bandwidth) ns and is
+    at the next node floor(latency + bytes / bandwidth) ns after it got the link, whole: store
+    and forward.  With ``semantics=corrected`` the next link may take it as soon as its head is
+    there (cut-through), so that a lone message is serialised once.
+    """
+
+    info = NetworkInfo(
+        "analytical-aware-python",
+        "1.0",
+        Capability.MULTI_INSTANCE
+        | Capability.PARALLEL
+        | Capability.INTERRUPT
+        | Capability.SNAPSHOT
+        | Capability.LINK_FAULTS
+        | Capability.CONGESTION
+        | Capability.ORDERED,
+        resolution_ps=1000,
+    )
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self._cut_through = is_corrected(config)
+        self._links: dict[int, _Link] = {}  # made when first used
+        self._ways: dict[tuple[int, int], tuple[_Link, ...]] = {}
+
+    def _link(self, index: int) -> _Link:
+        link = self._links.get(index)
+        if link is None:
+            link = self._links[index] = _Link(index, *self._routes.link(index))
+        return link
+
+    def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+        way = self._ways.get((src, dst))
+        if way is None:
+            if len(self._ways) >= 1 << 16:
+                self._ways.clear()
+            way = tuple(self._link(index) for index in reversed(self._routes.route(src, dst)))
+            self._ways[src, dst] = way
+        self._forward(_Message(transfer_id, size, list(way)), now_ps)
+
+    def _forward(self, message: _Message, now_ps: int) -> None:
+        link = message.ahead.pop()
+        if link.busy or link.scale == 0:
+            link.waiting.append(message)
+        else:
+            self._transmit(link, message, now_ps)
+
+    def _transmit(self, link: _Link, message: _Message, now_ps: int) -> None:
+        link.busy = True
+        serialisation_ns = message.size / (link.bytes_per_ns * link.scale)
+        arrival_ns = _floor(link.latency_ns + serialisation_ns)
+        free_ns = _floor(serialisation_ns)
+        if self._cut_through:
+            # A slower link behind us feeds this one: it is held until the tail has passed.
+            late_ns = max(0, message.tail_ps - now_ps) // PS_PER_NS
+            free_ns = max(free_ns, late_ns)
+            arrival_ns = max(arrival_ns, late_ns + _floor(link.latency_ns))
+            message.tail_ps = now_ps + int(min(arrival_ns, 9.2e15)) * PS_PER_NS
+        link.bytes += message.size
+        link.busy_ps += int(min(free_ns, 9.2e15)) * PS_PER_NS
+        # The arrival comes before the release: the order that ASTRA-sim schedules them in.
+        if not message.ahead:
+            self._schedule(now_ps, arrival_ns, None, message.id)
+        elif self._cut_through:
+            self._schedule(now_ps, _floor(link.latency_ns), self._forward, message)
+        else:
+            self._schedule(now_ps, arrival_ns, self._forward, message)
+        self._schedule(now_ps, free_ns, self._release, link)
+
+    def _release(self, link: _Link, now_ps: int) -> None:
+        link.busy = False
+        if link.waiting and link.scale:
+            self._transmit(link, link.waiting.popleft(), now_ps)
+
+    def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
+        index, scale = link_and_scale
+        link = self._link(index)
+        link.scale = scale
+        # A message on the link keeps the bandwidth that it began with.
+        if scale and not link.busy and link.waiting:
+            self._transmit(link, link.waiting.popleft(), now_ps)
+
+    def _where_stuck(self) -> str:
+        waits = [
+            f"{len(link.waiting)} at link {link.index} ({link.src} -> {link.dst}), which is down"
+            for link in self._links.values()
+            if link.waiting
+        ]
+        return f"({'; '.join(waits[:4])}{'; ...' if len(waits) > 4 else ''})" if waits else ""
+
+    def stats(self) -> dict[str, Any]:
+        used = sorted(self._links.values(), key=lambda link: link.index)
+        table = {
+            "link": [link.index for link in used],
+            "src": [link.src for link in used],
+            "dst": [link.dst for link in used],
+            "bytes": [link.bytes for link in used],
+            "busy_ps": [link.busy_ps for link in used],
+        }
+        return super().stats() | {"tables": {"links": table}}
+
+
+def _floor(delay_ns: float) -> float:
+    return int(delay_ns) if delay_ns < 9.2e15 else delay_ns

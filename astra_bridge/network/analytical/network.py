@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""What both analytical models share: the contract's two ways to drive one event queue."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.errors import ContractError, Interrupted, SimulationError, Unsupported
+from astra_bridge.network.analytical.events import Event, TimeBuckets
+from astra_bridge.network.analytical.topologies import routes_of
+from astra_bridge.network.api import (
+    COMPLETION,
+    DELIVERED,
+    TIME_NEVER,
+    Advance,
+    Capability,
+    Exchange,
+    NetworkConfig,
+    NetworkInfo,
+    Status,
+    Stop,
+)
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["AnalyticalNetwork"]
+
+_FIRST_PLACE = -(2**63)
+"""Changes of links come before everything else in their instant."""
+_LAST_PLACE = 2**63 - 1
+
+
+class AnalyticalNetwork:
+    """A simulation of an analytical network; implements ``astra_bridge.network.api.Network``.
+
+    A model says how a transfer starts (``_start``) and schedules events with ``_schedule``.  Time
+    is in ps but stays on the grid of whole ns, as in ASTRA-sim.
+    """
+
+    info: NetworkInfo
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self._routes = routes_of(config)
+        self._events = TimeBuckets()
+        self._place = 0
+        self._records: list[tuple[int, int, int, int, int]] = []
+        self._starts: list[tuple[int, int, int, int, int]] = []  # heap: (start_ps, id, ...)
+        self._ids: set[int] = set()  # in flight, submit only
+        self._in_flight = 0
+        self._last_id = -(2**63)  # exchange only
+        self._now_ps = 0
+        self._ordered: bool | None = None  # how it is driven: exchange, or submit and advance
+        self._changes = 0
+        self._failed = self._interrupted = self._closed = False
+        self._transfers = self._bytes = 0
+
+    # -- what a model adds ------------------------------------------------------------------
+
+    @abstractmethod
+    def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+        """Start a transfer at the present; at most four events may be scheduled."""
+
+    def _schedule(
+        self,
+        now_ps: int,
+        delay_ns: float,
+        handle: Callable[[Any, int], None] | None,
+        subject: Any,
+    ) -> None:
+        """Schedule an event ``delay_ns`` (a whole number) from now, at the next place."""
+        place = self._place
+        self._place = place + 1
+        if delay_ns >= 9.2e15:
+            self._fail(f"a delay of {delay_ns} ns is beyond the range of time (2**63 ps)")
+        # A host may start between two grid points: the model then begins at the next one.
+        time_ps = -(-now_ps // PS_PER_NS) * PS_PER_NS + int(delay_ns) * PS_PER_NS
+        if time_ps >= TIME_NEVER:
+            self._fail("time passes its range (2**63 ps)")
+        self._events.push(time_ps, Event(place, handle, subject))
+
+    def _where_stuck(self) -> str:
+        return ""
+
+    # -- the one loop -----------------------------------------------------------------------
+
+    def _run(self, now_ps: int, until_ps: int, until_place: int, whole_instants: bool) -> int:
+        """Run events before (until_ps, until_place); return the time of the last one.
+
+        Stops in or after the first instant with a delivery.  With ``whole_instants`` it is run to
+        its end.  Without, only deliveries may follow the delivery: anything else could be seen by
+        what the host starts in answer to it, and ASTRA-sim lets the host answer first.
+        """
+        records, events = self._records, self._events
+        while not self._interrupted:
+            time_ps = events.first_time()
+            if time_ps is None or time_ps > until_ps or (records and time_ps > now_ps):
+                break
+            bucket = events.first()
+            while bucket:
+                place, handle, subject = bucket[0]
+                if time_ps == until_ps and place >= until_place:
+                    return now_ps
+                if handle is None:
+                    bucket.popleft()
+                    records.append((subject, time_ps, DELIVERED, 0, 0))
+                elif whole_instants or not records:
+                    bucket.popleft()
+                    handle(subject, time_ps)
+                    bucket = events.first()
+                else:
+                    return now_ps
+                now_ps = time_ps
+            events.drop_first()
+        return now_ps
+
+    # -- the contract: exchange -------------------------------------------------------------
+
+    def exchange(
+        self,
+        starts: NDArray[Any],
+        now_ps: int,
+        until_ps: int,
+        until_place: int,
+        place: int,
+    ) -> Exchange:
+        self._enter("exchange", ordered=True)
+        if not self._now_ps <= now_ps <= until_ps:
+            self._refuse(
+                "exchange", f"now_ps={now_ps} is not in {self._now_ps} .. until_ps={until_ps}"
+            )
+        rows = self._checked("exchange", starts)
+        last_id = self._last_id
+        for index, (transfer_id, start_ps, *_) in enumerate(rows):
+            if start_ps != now_ps:
+                self._refuse("exchange", f"start_ps={start_ps} differs from now_ps={now_ps}", index)
+            if transfer_id <= last_id:
+                self._refuse("exchange", f"id={transfer_id} does not ascend", index)
+            last_id = transfer_id
+        self._last_id = last_id
+        for transfer_id, _, size, src, dst, *_ in rows:
+            self._place = transfer_id
+            self._start(transfer_id, size, src, dst, now_ps)
+        self._count(rows)
+        self._place = place
+
+        now_ps = self._run(now_ps, until_ps, until_place, whole_instants=False)
+        records, self._records = self._records, []
+        self._in_flight -= len(records)
+        next_ps = self._events.first_time()
+        if self._interrupted:
+            self._interrupted = False
+            self._now_ps = now_ps
+            self._records = records
+            raise Interrupted("exchange: interrupted", call="exchange", status=Status.INTERRUPTED)
+        if records:
+            stop = Stop.COMPLETION
+        elif until_ps == TIME_NEVER and next_ps is None:
+            stop = Stop.IDLE
+            if self._in_flight:
+                self._stuck("exchange")
+        else:
+            stop = Stop.REACHED
+            now_ps = until_ps
+        self._now_ps = now_ps
+        return Exchange(
+            np.array(records, COMPLETION),
+            now_ps,
+            stop,
+            self._place,
+            TIME_NEVER if next_ps is None else next_ps,
+            0 if next_ps is None else self._events.first()[0].place,
+        )
+
+    # -- the contract: submit, advance, poll ------------------------------------------------
+
+    def submit(self, items: NDArray[Any]) -> int:
+        self._enter("submit", ordered=False)
+        rows = self._checked("submit", items)
+        fresh: set[int] = set()
+        for index, (transfer_id, start_ps, *_) in enumerate(rows):
+            if start_ps < self._now_ps or start_ps > TIME_NEVER - PS_PER_NS:
+                self._refuse("submit", f"start_ps={start_ps} but now is {self._now_ps} ps", index)
+            if transfer_id in self._ids or transfer_id in fresh:
+                self._refuse("submit", f"id={transfer_id} is already in flight", index)
+            fresh.add(transfer_id)
+        self._ids |= fresh
+        for transfer_id, start_ps, size, src, dst, *_ in rows:
+            on_grid_ps = -(-start_ps // PS_PER_NS) * PS_PER_NS
+            heapq.heappush(self._starts, (on_grid_ps, transfer_id, size, src, dst))
+        self._count(rows)
+        return len(rows)
+
+    def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
+        self._enter("advance", ordered=False)
+        if until_ps < self._now_ps:
+            self._refuse("advance", f"until_ps={until_ps} is before now, {self._now_ps} ps")
+        if lookahead_ps < 0:
+            self._refuse("advance", f"lookahead_ps={lookahead_ps} is negative")
+        if self._records:
+            waiting = f"{len(self._records)} completions wait for poll()"
+            raise ContractError(f"advance: {waiting}", call="advance", status=Status.BAD_STATE)
+        limit_ps, records = until_ps, self._records
+        done: list[tuple[int, int, int, int, int]] = []
+        while not self._interrupted:
+            event_ps = self._events.first_time()
+            start_ps = self._starts[0][0] if self._starts else None
+            time_ps = min((t for t in (event_ps, start_ps) if t is not None), default=None)
+            if time_ps is None or time_ps > limit_ps:
+                break
+            self._now_ps = time_ps
+            if event_ps == time_ps:
+                self._run(time_ps, time_ps, _LAST_PLACE, whole_instants=True)
+            else:
+                # After all that has happened in this instant; among themselves by id (R7).
+                while self._starts and self._starts[0][0] == time_ps:
+                    _, transfer_id, size, src, dst = heapq.heappop(self._starts)
+                    self._start(transfer_id, size, src, dst, time_ps)
+            if records:
+                if not done:
+                    limit_ps = min(limit_ps, time_ps + max(0, lookahead_ps - 1))
+                done += records
+                self._ids.difference_update(record[0] for record in records)
+                self._in_flight -= len(records)
+                records.clear()
+        self._records = done
+        if self._interrupted:
+            self._interrupted = False
+            raise Interrupted("advance: interrupted", call="advance", status=Status.INTERRUPTED)
+        if limit_ps != TIME_NEVER:
+            self._now_ps = limit_ps
+        if done:
+            return Advance(self._now_ps, Stop.COMPLETION)
+        idle = self._events.first_time() is None and not self._starts
+        if idle and self._in_flight:
+            self._stuck("advance")
+        return Advance(self._now_ps, Stop.IDLE if until_ps == TIME_NEVER else Stop.REACHED)
+
+    def poll(self) -> NDArray[Any]:
+        self._enter("poll", ordered=False)
+        records, self._records = self._records, []
+        return np.array(records, COMPLETION)
+
+    # -- the contract: the rest -------------------------------------------------------------
+
+    def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
+        if Capability.LINK_FAULTS not in self.info.capabilities:
+            raise Unsupported(
+                f"set_link: {self.info.name} has no links that could change",
+                call="set_link",
+                status=Status.UNSUPPORTED,
+            )
+        self._enter("set_link", ordered=self._ordered)
+        if not 0 <= link < self._routes.link_count:
+            self._refuse("set_link", f"link={link} but there are {self._routes.link_count} links")
+        if not self._now_ps <= at_ps < TIME_NEVER:
+            self._refuse("set_link", f"at_ps={at_ps} is before now, {self._now_ps} ps")
+        if not 0 <= bandwidth_scale < math.inf:
+            self._refuse("set_link", f"bandwidth_scale={bandwidth_scale} must be 0 or more")
+        if at_ps == self._now_ps:
+            self._change((link, bandwidth_scale), at_ps)
+        else:
+            place = _FIRST_PLACE + self._changes
+            self._changes += 1
+            self._events.push(at_ps, Event(place, self._change, (link, bandwidth_scale)))
+
+    def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
+        raise NotImplementedError
+
+    def stats(self) -> dict[str, Any]:
+        return {"transfers": self._transfers, "bytes": self._bytes}
+
+    def snapshot(self) -> AnalyticalNetwork:
+        self._enter("snapshot", ordered=self._ordered)
+        return deepcopy(self)
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> AnalyticalNetwork:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- checks -----------------------------------------------------------------------------
+
+    def _enter(self, call: str, ordered: bool | None) -> None:
+        if self._closed or self._failed:
+            what = "is closed" if self._closed else "has failed; only close() is allowed"
+            raise ContractError(
+                f"{call}: the simulation {what}", call=call, status=Status.BAD_STATE
+            )
+        if self._ordered is not None and self._ordered != ordered:
+            raise ContractError(
+                f"{call}: a simulation uses either exchange() or submit(), advance() and poll()",
+                call=call,
+                status=Status.BAD_STATE,
+            )
+        self._ordered = ordered
+
+    def _checked(self, call: str, items: NDArray[Any]) -> list[tuple[int, ...]]:
+        """The rows of TRANSFER records, every one of them valid."""
+        rows: list[tuple[int, ...]] = items.tolist()
+        count = self._routes.endpoints
+        for index, (_, _, size, src, dst, traffic_class, flags, reserved) in enumerate(rows):
+            if not (0 <= src < count and 0 <= dst < count):
+                name, value = ("dst", dst) if 0 <= src < count else ("src", src)
+                known = f"the topology has {count} endpoints (0..{count - 1})"
+                self._refuse(call, f"{name}={value} but {known}", index)
+            if src == dst:
+                self._refuse(call, f"src and dst are both {src}", index)
+            if size <= 0:
+                self._refuse(call, f"bytes={size} must be positive", index)
+            if traffic_class or flags or reserved:
+                self._refuse(call, "traffic_class, flags and reserved must be 0", index)
+        return rows
+
+    def _count(self, rows: list[tuple[int, ...]]) -> None:
+        self._in_flight += len(rows)
+        self._transfers += len(rows)
+        self._bytes += sum(row[2] for row in rows)
+
+    def _refuse(self, call: str, message: str, item: int = -1) -> NoReturn:
+        where = "" if item < 0 else f"item {item}: "
+        raise ContractError(
+            f"{call}: {where}{message}",
+            backend=self.info.name,
+            call=call,
+            status=Status.INVALID,
+            item=item,
+        )
+
+    def _fail(self, message: str, call: str = "") -> NoReturn:
+        self._failed = True
+        raise SimulationError(message, backend=self.info.name, call=call, status=Status.MODEL)
+
+    def _stuck(self, call: str) -> NoReturn:
+        ids = sorted(self._ids)[:4]
+        named = f": {', '.join(map(str, ids))}" if ids else ""
+        self._fail(
+            f"{call}: at {self._now_ps} ps no event is left, but {self._in_flight} transfers are "
+            f"in flight{named} {self._where_stuck()}".rstrip(),
+            call,
+        )

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Congestion-unaware: every transfer has the network for itself."""
+
+from __future__ import annotations
+
+import math
+
+from astra_bridge.network.analytical.network import AnalyticalNetwork
+from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
+
+__all__ = ["UnawareNetwork"]
+
+
+class UnawareNetwork(AnalyticalNetwork):
+    """A transfer takes floor(latency of the way + bytes / bandwidth) ns.
+
+    The model of ASTRA-sim's analytical network without congestion (Won et al., "ASTRA-sim2.0",
+    ISPASS 2023, section IV-C): the message is cut through, so it is serialised once, and
+    transfers never slow one another.
+    """
+
+    info = NetworkInfo(
+        "analytical-unaware-python",
+        "1.0",
+        Capability.MULTI_INSTANCE
+        | Capability.PARALLEL
+        | Capability.INTERRUPT
+        | Capability.SNAPSHOT
+        | Capability.ORDERED,
+        resolution_ps=1000,
+    )
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self._costs: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+        cost = self._costs.get((src, dst))
+        if cost is None:
+            if len(self._costs) >= 1 << 16:
+                self._costs.clear()
+            cost = self._costs[src, dst] = self._routes.cost(src, dst)
+        latency_ns, bytes_per_ns = cost
+        self._schedule(now_ps, _floor(latency_ns + size / bytes_per_ns), None, transfer_id)
+
+
+def _floor(delay_ns: float) -> float:
+    return math.floor(delay_ns) if delay_ns < math.inf else delay_ns
