@@ -56,7 +56,7 @@ def record_extent(data: Any, position: int) -> tuple[int, int]:
     if size > end - start:
         raise RawError(
             f"byte {position}",
-            f"a record of {size} bytes starts here but the file has only {end - start} more",
+            f"the record that starts here is longer than the rest of the file ({end - start} bytes)",
         )
     return start, start + size
 
