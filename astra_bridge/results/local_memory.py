@@ -2,8 +2,8 @@
 """The local-memory trace of ``track-local-mem``: which tensors live when, on each rank.
 
 Nodes say what they read and write in the attributes ``inputs`` and ``outputs``, each a list
-``[name, bytes, name, bytes, ...]``.  A tensor lives from the start of the node that writes it to the
-end of the last node that reads it; one that is read but never written is there from the start.
+``[name, bytes, name, bytes, ...]``.  A tensor lives from the start of the node that writes it to
+the end of the last node that reads it; one that is read but never written is there from the start.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""The command line: arguments in, report out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``astra-bridge`` and return its exit code.
+
+    0 done, 1 a fault of astra_bridge itself, 2 bad input, 3 the simulation cannot go on, 4 a
+    network backend failed, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    from astra_bridge.errors import AstraBridgeError
+
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+    except AstraBridgeError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output (such as head) has gone; nothing can be said to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("out of memory", 1)
+    except Exception as error:
+        if os.environ.get("ASTRA_BRIDGE_TRACEBACK") == "1":
+            raise
+        return _fail(
+            f"internal fault: {type(error).__name__}: {error}\n"
+            "This is a bug of astra_bridge; ASTRA_BRIDGE_TRACEBACK=1 shows where.",
+            1,
+        )
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["run"]:
+        # Its own small parser: it takes ASTRA-sim's flags as they are, and a small run would
+        # spend a third of its time importing typer and rich.
+        from astra_bridge.cli.run import run
+
+        return run(arguments[1:])
+    from astra_bridge.cli.app import app
+
+    try:
+        app(args=arguments, prog_name="astra-bridge")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""``astra-bridge doctor``: what works on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import import_module, metadata
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from astra_bridge import __version__
+from astra_bridge.errors import AstraBridgeError
+from astra_bridge.network import registry
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_EXTRAS = {
+    "pyarrow": "Parquet files with --output: pip install 'astra-bridge[data]'",
+    "matplotlib": "plots with --output: pip install 'astra-bridge[plot]'",
+    "scalesim": "compute model scalesim: pip install 'astra-bridge[scalesim]'",
+}
+
+
+Row = tuple[str, str | None, str]
+"""Name, why it is unavailable or None, what it is."""
+
+
+def _engines() -> Iterator[Row]:
+    yield "python", None, "the readable reference; needs no compiler"
+    why = None
+    try:
+        import_module("astra_bridge._native._engine")
+    except ModuleNotFoundError:
+        why = "not built: install again where a C++17 compiler is found"
+    except ImportError as error:
+        why = f"cannot be loaded: {error}"
+    yield "native", why, "C++, no Python per message"
+
+
+def _backend(name: str) -> Row:
+    try:
+        spec = registry.backend(name)
+        return name, spec.unavailable(), spec.summary
+    except AstraBridgeError as error:
+        return name, str(error), ""
+
+
+def _extra(name: str) -> Row:
+    try:
+        return name, None, metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return name, f"not installed; {_EXTRAS[name]}", ""
+
+
+@app.command()
+def doctor() -> None:
+    """Say which engines and backends are available here, and why others are not."""
+    console = Console()
+    console.print(
+        f"astra-bridge {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}"
+    )
+    for title, rows in (
+        ("Engines", _engines()),
+        ("Network backends", map(_backend, registry.names())),
+        ("Optional packages", map(_extra, _EXTRAS)),
+    ):
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("name", "available", "notes"):
+            table.add_column(column, overflow="fold")
+        for name, why, what in rows:
+            table.add_row(escape(name), "yes" if why is None else "no", escape(why or what))
+        console.print(table)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""The flags of ``astra-bridge run``: ASTRA-sim's own, under their own names, and ours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from astra_bridge.errors import InputError
+
+__all__ = ["FLAGS", "Flag", "help_text", "parse_flags"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    Attributes
+    ----------
+    name
+        Without the dashes.
+    help
+        One sentence.
+    kind
+        str, int, float or bool.
+    default
+        None where the flag may be left out.
+    required
+        Whether it must be given.
+    allowed
+        The values that a str may have, if not all.
+    repeated
+        Whether it may be given several times; its value is then a list.
+    """
+
+    name: str
+    help: str
+    kind: type = str
+    default: Any = None
+    required: bool = False
+    allowed: tuple[str, ...] = ()
+    repeated: bool = False
+    group: str = field(default="ASTRA-sim's flags", compare=False)
+
+
+_OURS = "Flags of astra-bridge"
+
+FLAGS = {
+    flag.name: flag
+    for flag in (
+        Flag("workload-configuration", "Prefix of the traces PREFIX.0.et, PREFIX.1.et, ...",
+             required=True),
+        Flag("system-configuration", "System JSON.", required=True),
+        Flag("network-configuration",
+             "Network file of the backend (YAML; ns-3 takes its config.txt).", required=True),
+        Flag("remote-memory-configuration", "Remote-memory JSON.", required=True),
+        Flag("comm-group-configuration",
+             'Communicator-group JSON; a path that contains "empty" is none.', default="empty"),
+        Flag("logging-configuration", "Accepted without effect (spdlog settings of ASTRA-sim).",
+             default="empty"),
+        Flag("logging-folder", "Write log.log and err.log into this folder."),
+        Flag("num-queues-per-dim", "Queues per network dimension.", int, 1),
+        Flag("comm-scale", 'Factor on communication sizes; no effect with semantics "astra-sim".',
+             float, 1.0),
+        Flag("compute-scale", 'Factor on compute times; no effect with semantics "astra-sim".',
+             float, 1.0),
+        Flag("injection-scale", "Factor on endpoint-delay.", float, 1.0),
+        Flag("rendezvous-protocol", "Receivers ask senders before data flows.", bool, False),
+        Flag("logical-topology-configuration", 'JSON {"logical-dims": ["8", "2"]} (ns-3).'),
+        Flag("backend", "Network simulator: a name that `astra-bridge doctor` lists, or the path "
+             "of a shared library.", default="analytical-aware", group=_OURS),
+        Flag("engine", "auto takes native where it was built.", default="auto",
+             allowed=("auto", "native", "python"), group=_OURS),
+        Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks.",
+             default="astra-sim", allowed=("astra-sim", "corrected"), group=_OURS),
+        Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS),
+        Flag("network-option", "KEY=VALUE for the backend; may be repeated.", repeated=True,
+             group=_OURS),
+        Flag("output", "Write tables, timeline, plot and log into this folder.", group=_OURS),
+        Flag("json", "Write the result as JSON to this file.", group=_OURS),
+    )
+}  # fmt: skip
+"""All flags by name, in the order of ``--help``."""
+
+_TRUE = ("true", "t", "1", "yes", "on")
+_FALSE = ("false", "f", "0", "no", "off")
+
+
+def parse_flags(arguments: list[str]) -> dict[str, Any]:
+    """Parse ``--key=value`` and ``--key value``; a flag given twice has its last value.
+
+    Returns
+    -------
+    dict
+        Flag name -> value, with defaults, for every flag.
+
+    Raises
+    ------
+    InputError
+        A flag is unknown (names the nearest known one), lacks its value or has a wrong one, or a
+        required one is missing.
+    """
+    values: dict[str, Any] = {
+        name: [] if flag.repeated else flag.default for name, flag in FLAGS.items()
+    }
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not name:
+            raise InputError(f"unexpected argument {argument!r}; flags look like --key=value")
+        flag = FLAGS.get(name)
+        if flag is None:
+            from astra_bridge.inputs.common import nearest
+
+            hint = nearest(name.replace("_", "-"), FLAGS)
+            raise InputError(f"unknown flag{hint or '; `astra-bridge run --help` lists all'}",
+                             key=f"--{name}")  # fmt: skip
+        if not equals:
+            text = "true" if flag.kind is bool else next(rest, "")
+        value = _value(flag, text)
+        if flag.repeated:
+            values[name].append(value)
+        else:
+            values[name] = value
+    missing = [
+        f"--{flag.name}" for flag in FLAGS.values() if flag.required and not values[flag.name]
+    ]
+    if missing:
+        raise InputError(f"missing: {', '.join(missing)}; `astra-bridge run --help` explains them")
+    return values
+
+
+def _value(flag: Flag, text: str) -> Any:
+    key = f"--{flag.name}"
+    if not text:
+        raise InputError("needs a value", key=key)
+    if flag.kind is bool:
+        if text.lower() not in _TRUE + _FALSE:
+            raise InputError(f"{text!r} is not allowed; allowed: true, false", key=key)
+        return text.lower() in _TRUE
+    if flag.kind is int:
+        # ASTRA-sim's only integer flag is a count.
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+            raise InputError(f"{text!r} is not allowed; allowed: whole numbers from 1", key=key)
+        return int(text)
+    if flag.kind is float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= 1e12:
+            raise InputError(f"{text!r} is not allowed; allowed: numbers from 0 on", key=key)
+        return number
+    if flag.allowed and text not in flag.allowed:
+        from astra_bridge.inputs.common import nearest
+
+        raise InputError(
+            f"{text!r} is not allowed; allowed: {', '.join(flag.allowed)}"
+            f"{nearest(text, flag.allowed)}",
+            key=key,
+        )
+    return text
+
+
+def help_text() -> str:
+    """What ``astra-bridge run --help`` prints."""
+    import textwrap
+
+    lines = ["Usage: astra-bridge run --KEY=VALUE ...", "", "Run a simulation."]
+    group = ""
+    for flag in FLAGS.values():
+        if flag.group != group:
+            group = flag.group
+            lines += ["", f"{group}:"]
+        notes = []
+        if flag.allowed:
+            notes.append(f"one of {', '.join(flag.allowed)}")
+        if flag.required:
+            notes.append("required")
+        elif flag.default is not None:
+            default = str(flag.default).lower() if flag.kind is bool else flag.default
+            notes.append(f"default {default}")
+        note = f" [{'; '.join(notes)}]" if notes else ""
+        lines.append(f"  --{flag.name}")
+        lines += textwrap.wrap(flag.help + note, 92, initial_indent=" " * 6,
+                               subsequent_indent=" " * 6)  # fmt: skip
+    lines += ["", "Exit codes: 0 done, 2 bad input, 3 the simulation cannot go on, 4 the network",
+              "backend failed."]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Progress of long runs, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+__all__ = ["ProgressReport"]
+
+_FIRST_S, _TERMINAL_S, _PLAIN_S = 1.0, 0.2, 10.0
+
+
+class Progress(Protocol):
+    """What the simulation says of itself while it runs."""
+
+    now_ps: int
+    events: int
+    nodes_done: int
+    nodes: int
+
+
+class ProgressReport:
+    """Callback of ``simulate``: one live line on a terminal, else a line every ten seconds.
+
+    Says nothing in the first second, so that short runs neither flicker nor import rich.
+    """
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._terminal = sys.stderr.isatty()
+        self._begin_s = self._last_s = time.monotonic()
+        self._last_events = 0
+
+    def __enter__(self) -> ProgressReport:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        now_s = time.monotonic()
+        wait_s = _TERMINAL_S if self._terminal else _PLAIN_S
+        if now_s - self._begin_s < _FIRST_S or now_s - self._last_s < wait_s:
+            return
+        rate = (progress.events - self._last_events) / (now_s - self._last_s)
+        self._last_s, self._last_events = now_s, progress.events
+        share = progress.nodes_done / max(progress.nodes, 1)
+        line = (
+            f"simulated {progress.now_ps / 1e9:,.3f} ms, {rate:,.0f} events/s, "
+            f"{share:.1%} of {progress.nodes:,} nodes done"
+        )
+        if not self._terminal:
+            sys.stderr.write(f"{line}\n")
+            return
+        from rich.text import Text
+
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._live.start()
+        self._live.update(Text(line), refresh=True)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""The short table for people at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from astra_bridge.results import Result
+
+__all__ = ["summary", "text_table"]
+
+_BUSIEST_LINKS = 3
+
+
+def text_table(header: list[str], rows: list[list[str]]) -> str:
+    """Lay out a table as text: first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, *rows]
+    )
+
+
+def summary(result: Result) -> str:
+    """Times over all ranks, and the busiest links where the backend reports links."""
+    columns = {"finish": result.finish_ns, "exposed communication": result.exposed_comm_ns}
+    statistics = result.statistics
+    names = {"gpu_ns": "GPU compute", "comm_ns": "communication", "cpu_ns": "CPU compute",
+             "remote_mem_ns": "remote memory", "compute_comm_overlap_ns": "overlap"}  # fmt: skip
+    for column, values in statistics.columns().items():
+        if column in names and values.any():
+            columns[names[column]] = values
+    rows = [
+        [name, f"{values.min():,}", f"{values.mean():,.0f}", f"{values.max():,}",
+         f"{int(values.argmax())}"]
+        for name, values in columns.items()
+    ]  # fmt: skip
+    parts = [
+        f"{result.ranks} ranks, backend {result.backend}, engine {result.engine}, "
+        f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
+        text_table(["time [ns]", "min", "mean", "max", "max at rank"], rows),
+    ]
+    links = result.tables.get("links")
+    if links is not None and len(links["bytes"]) and links["busy_ps"].any():
+        end_ps = max(int(result.finish_ns.max()) * 1000, 1)
+        order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
+        rows = [
+            [f"{links['src'][at]} -> {links['dst'][at]}", f"{links['bytes'][at]:,}",
+             f"{links['busy_ps'][at] / end_ps:.1%}"]
+            for at in order.tolist()
+        ]  # fmt: skip
+        parts.append(text_table([f"busiest of {len(links['bytes'])} links", "bytes", "busy"], rows))
+    return "\n\n".join(parts)
