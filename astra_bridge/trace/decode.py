@@ -56,7 +56,8 @@ def record_extent(data: Any, position: int) -> tuple[int, int]:
     if size > end - start:
         raise RawError(
             f"byte {position}",
-            f"the record that starts here is longer than the rest of the file ({end - start} bytes)",
+            "the record that starts here is longer than the rest of the file "
+            f"({end - start} bytes)",
         )
     return start, start + size
 
@@ -155,8 +156,10 @@ def decode(data: Any) -> RawTrace:
             id_view[i] = node.id
             type_view[i] = node.type
             duration_view[i] = node.duration_micros
-            dep_id.extend(node.data_deps)
-            dep_id.extend(node.ctrl_deps)
+            if parents := node.data_deps:
+                dep_id.extend(parents)
+            if parents := node.ctrl_deps:
+                dep_id.extend(parents)
             dep_view[i + 1] = len(dep_id)
             for encoded in node.attr:
                 hit = cache.get(encoded)

@@ -261,6 +261,8 @@ def _columns(
         raw = _decode(data)
     except RawError as error:
         raise InputError(error.problem, file=file, key=error.place) from None
+    except MemoryError:
+        raise InputError(f"{len(data)} bytes of records do not fit in memory", file=file) from None
     _check_ranges(raw, file)
     dep_start, dep = _resolve_deps(raw, file)
     source = _Source(file, kept, signature, raw.record_start)
@@ -330,11 +332,15 @@ def _open(file: Path) -> tuple[Any, tuple[int, int]]:
 def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
     if data[:2] == _GZIP_MAGIC:
         return parse_trace(bytes(data), file=file)
+    if file.suffix == ".json":
+        from astra_bridge.trace.json import json_to_et
+
+        return parse_trace(json_to_et(bytes(data), file=file), file=file)
     return _columns(data, file, None, signature)
 
 
 def read_trace(path: str | Path) -> TraceColumns:
-    """Read one ``.et`` file (Chakra protobuf, gzip-compressed or not).
+    """Read one trace: Chakra protobuf, gzip-compressed or not, or Chakra JSON (``.json``).
 
     Raises
     ------

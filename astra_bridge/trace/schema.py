@@ -7,10 +7,10 @@ work with every protobuf from 4.25 on, next to any other package.
 
 Two views of the same wire format:
 
-* `Node`, `Attribute`, `GlobalMetadata`: Chakra's schema, complete, for writing and for JSON.
-* `NodeRecord`, `AttributeRecord`, `MetadataRecord`: what a simulation reads.  Attributes stay
-  bytes (equal bytes are decoded once), text stays bytes, and everything else is skipped without
-  being looked at.  The native reader follows this view.
+* `Node`, `Attribute`, `IOInfo`, `GlobalMetadata`: Chakra's schema, complete.
+* `NodeRecord`, `AttributeRecord`, `MetadataRecord`: what a simulation reads and what generators
+  write.  Attributes stay bytes (equal bytes are decoded and encoded once), text stays bytes, and
+  everything else is skipped without being looked at.  The native reader follows this view.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def _fields(message: Any, text: str, oneof: int | None = None) -> None:
         field = message.field.add(name=name, number=int(number))
         field.label = proto.LABEL_REPEATED if kind.endswith("*") else proto.LABEL_OPTIONAL
         kind = kind.rstrip("*")
+        if kind == "uint64" and field.label == proto.LABEL_REPEATED:
+            field.options.packed = True  # proto3's default
         if kind in _SCALARS:
             field.type = proto.Type.Value(f"TYPE_{kind.upper()}")
         else:
@@ -125,8 +127,8 @@ def _records() -> Any:
     _fields(file.message_type.add(name="MetadataRecord"), "version=1:bytes")
     _fields(
         file.message_type.add(name="NodeRecord"),
-        "id=1:uint64 type=3:int32 ctrl_deps=4:uint64* data_deps=5:uint64* "
-        "duration_micros=7:uint64 attr=10:bytes*",
+        "id=1:uint64 name=2:bytes type=3:int32 ctrl_deps=4:uint64* data_deps=5:uint64* "
+        "duration_micros=7:uint64 inputs=8:bytes attr=10:bytes*",
     )
     file.dependency.append("et_def.proto")
     return file
@@ -143,6 +145,7 @@ def _message(name: str) -> Any:
 
 GlobalMetadata = _message("GlobalMetadata")
 Attribute = _message("AttributeProto")
+IOInfo = _message("IOInfo")
 Node = _message("Node")
 MetadataRecord = _message("records.MetadataRecord")
 AttributeRecord = _message("records.AttributeRecord")

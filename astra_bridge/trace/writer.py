@@ -5,16 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import AttributeValue, NodeType
-from astra_bridge.trace.schema import ATTRIBUTE_FIELDS, Attribute, GlobalMetadata, Node
+from astra_bridge.trace.schema import (
+    ATTRIBUTE_FIELDS,
+    Attribute,
+    GlobalMetadata,
+    IOInfo,
+    NodeRecord,
+)
 
 VERSION = "0.0.4"
 """Version of Chakra's schema that is written by default."""
 
+_MAX_CACHED_ATTRIBUTES = 1 << 16
 _INT32_ATTRIBUTES = frozenset(("comm_src", "comm_dst", "comm_tag", "comm_priority"))
 
 
@@ -62,10 +70,10 @@ def _kind(name: str, value: Any) -> str:
     for kind, field_name in ((float, "double_val"), (str, "string_val"), (bytes, "bytes_val")):
         if isinstance(value, kind):
             return field_name
-    raise ValueError(f"a {type(value).__name__} cannot be an attribute")
+    raise TypeError(f"a {type(value).__name__} cannot be an attribute")
 
 
-def _attribute(name: str, value: Any) -> Any:
+def _encode_attribute(name: str, value: Any) -> bytes:
     if isinstance(value, tuple) and len(value) == 2 and value[0] in ATTRIBUTE_FIELDS:
         kind, value = value
     else:
@@ -77,36 +85,49 @@ def _attribute(name: str, value: Any) -> Any:
         values.values.extend(value)
     else:
         setattr(attribute, kind, value)
-    return attribute
+    return bytes(attribute.SerializeToString())
 
 
-def to_message(node: TraceNode) -> Any:
-    """Convert to a Chakra ``Node`` message.
+class _Encoder:
+    """Encodes nodes; equal attributes are encoded once."""
 
-    Raises
-    ------
-    InputError
-        A value does not fit its field.
-    """
-    name = ""
-    try:
-        message = Node(
-            id=node.id,
-            name=node.name,
-            type=int(node.type),
-            duration_micros=node.duration_micros,
-            data_deps=node.data_deps,
-            ctrl_deps=node.ctrl_deps,
-        )
-        for name, value in node.attributes.items():
-            message.attr.append(_attribute(name, value))
+    def __init__(self) -> None:
+        self._attributes: dict[Any, bytes] = {}
+
+    def _attribute(self, name: str, value: Any) -> bytes:
+        if isinstance(value, (list, tuple)):  # a list inside cannot be a key
+            return _encode_attribute(name, value)
+        # The type, because 1 == True == 1.0.
+        key = name, type(value), value
+        known = self._attributes.get(key)
+        if known is None:
+            if len(self._attributes) == _MAX_CACHED_ATTRIBUTES:
+                self._attributes.clear()
+            known = self._attributes[key] = _encode_attribute(name, value)
+        return known
+
+    def encode(self, node: TraceNode) -> bytes:
         name = ""
-        if node.inputs_values:
-            message.inputs.values = node.inputs_values
-    except (ValueError, TypeError) as error:
-        key = f"node {node.id}{': ' if name else ''}{name}"
-        raise InputError(str(error), key=key) from None
-    return message
+        attributes = []
+        try:
+            for name, value in node.attributes.items():
+                attributes.append(self._attribute(name, value))
+            name = ""
+            record = NodeRecord(
+                name=node.name.encode(),
+                type=int(node.type) or None,  # like proto3, which omits zeros
+                id=node.id or None,
+                duration_micros=node.duration_micros or None,
+                data_deps=node.data_deps,
+                ctrl_deps=node.ctrl_deps,
+                attr=attributes,
+            )
+            if node.inputs_values:
+                record.inputs = IOInfo(values=node.inputs_values).SerializeToString()
+        except (ValueError, TypeError) as error:
+            key = f"node {node.id}{': ' if name else ''}{name}"
+            raise InputError(str(error), key=key) from None
+        return bytes(record.SerializeToString())
 
 
 def _varint(value: int) -> bytes:
@@ -118,11 +139,10 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def encode_messages(metadata: Any, nodes: Iterable[Any]) -> bytes:
-    """Encode a ``GlobalMetadata`` and ``Node`` messages as the content of an ``.et`` file."""
+def frame_records(records: Iterable[bytes]) -> bytes:
+    """Put encoded messages, GlobalMetadata first, together as the content of an ``.et`` file."""
     out = bytearray()
-    for message in (metadata, *nodes):
-        record = message.SerializeToString()
+    for record in records:
         out += _varint(len(record))
         out += record
     return bytes(out)
@@ -136,7 +156,8 @@ def encode_trace(nodes: Iterable[TraceNode], *, version: str = VERSION) -> bytes
     InputError
         A value does not fit its field.
     """
-    return encode_messages(GlobalMetadata(version=version), map(to_message, nodes))
+    metadata = GlobalMetadata(version=version).SerializeToString()
+    return frame_records(chain([metadata], map(_Encoder().encode, nodes)))
 
 
 def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = VERSION) -> None:
