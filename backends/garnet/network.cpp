@@ -1,0 +1,943 @@
+// SPDX-License-Identifier: MIT
+#include "network.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <queue>
+#include <sstream>
+
+namespace garnet {
+namespace {
+
+constexpr uint32_t kNone = UINT32_MAX;
+constexpr uint32_t kInterface = 1u << 31;  // a component that is a network interface
+constexpr int kFraction = 16;              // bits after the point of a link's busy time
+constexpr int64_t kMaxWheel = 8192;        // cycles; events further away wait in a map
+
+// The set of VCs of a port: one machine word in the usual case, several for many VCs.
+template <int W>
+struct Bits {
+  uint64_t word[W] = {};
+
+  void set(uint32_t i) { word[i >> 6] |= uint64_t{1} << (i & 63); }
+  void clear(uint32_t i) { word[i >> 6] &= ~(uint64_t{1} << (i & 63)); }
+  bool test(uint32_t i) const { return word[i >> 6] >> (i & 63) & 1; }
+  bool any() const {
+    uint64_t all = 0;
+    for (uint64_t w : word) all |= w;
+    return all != 0;
+  }
+  Bits operator&(const Bits& other) const {
+    Bits result;
+    for (int w = 0; w < W; ++w) result.word[w] = word[w] & other.word[w];
+    return result;
+  }
+  uint32_t first() const {
+    for (int w = 0; w < W; ++w)
+      if (word[w]) return static_cast<uint32_t>(w * 64 + __builtin_ctzll(word[w]));
+    return kNone;
+  }
+  // The first member, in circular order from `start`, for which accept() is true; else kNone.
+  template <class Accept>
+  uint32_t scan(uint32_t start, Accept&& accept) const {
+    const int first_word = static_cast<int>(start >> 6);
+    const uint64_t upper = ~uint64_t{0} << (start & 63);
+    for (int step = 0; step <= W; ++step) {
+      const int w = W == 1 ? 0 : (first_word + step) % W;
+      uint64_t bits = word[w];
+      if (step == 0) bits &= upper;
+      if (step == W) bits &= ~upper;
+      for (; bits; bits &= bits - 1) {
+        const auto i = static_cast<uint32_t>(w * 64 + __builtin_ctzll(bits));
+        if (accept(i)) return i;
+      }
+    }
+    return kNone;
+  }
+};
+
+template <int W>
+class Core final : public Network {
+ public:
+  explicit Core(const Config& config);
+  std::unique_ptr<Network> clone() const override { return std::make_unique<Core>(*this); }
+
+  bool has_route(int32_t src, int32_t dst) const override;
+  int64_t zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const override;
+  void enqueue(const Message& message) override;
+  int64_t next_cycle() const override;
+  void run(int64_t cycle) override;
+  int64_t in_flight() const override { return in_flight_; }
+  std::string find_deadlock(bool all) const override;
+  std::vector<LinkLoad> link_loads() const override;
+  std::vector<NodeLoad> node_loads() const override;
+  std::vector<uint64_t> router_flits() const override { return router_flits_; }
+  std::vector<SeriesPoint> series() const override;
+
+ private:
+  // A directed connection: the output port at its source and the input port at its end.
+  struct Link {
+    Bits<W> idle;      // source side: VCs that no packet holds
+    Bits<W> occupied;  // end side: VCs with flits
+    uint32_t src = 0, dst = 0;  // routers, or kInterface | node
+    uint32_t flit_delay = 0, credit_delay = 0;
+    uint32_t last_in = 0;   // source side: switch allocation starts at this input port
+    uint32_t next_vc = 0;   // end side: stage I starts at this VC
+    uint32_t port = 0;      // end side: number of the input port
+    int32_t dimension = -1;
+    bool dateline = false;
+    int64_t busy = 0;       // time per flit, fixed point; 0 where one cycle
+    int64_t free_at = 0;    // fixed point
+    uint64_t flits = 0;
+    int64_t waiting = 0;    // sum of departures - sum of arrivals at the input port
+    int32_t channel = -1;   // index into config.channels, or -1
+  };
+  // VC k of a link: the input VC at its end, with what the source keeps about it.
+  struct Vc {
+    uint32_t packet = 0;
+    uint32_t out = kNone;   // output link of the packet at its front
+    uint32_t down = kNone;  // VC that the packet got on that link
+    uint32_t left = 0;      // flits of the packet that have not left this VC
+    uint32_t count = 0;     // flits in the buffer
+    uint32_t credits = 0;   // free slots, as the source knows them
+    uint32_t vc_class = 0;  // which VCs of the output link the packet may take
+  };
+  struct Router {
+    uint32_t first_in = 0, inputs = 0;
+    uint32_t ports = 0;  // index of the first word of its set of occupied input ports
+    uint32_t port_words = 0;
+  };
+  struct Interface {
+    Bits<W> queued;        // VCs with flits to send
+    uint32_t last_vc = 0;  // winner of the last cycle
+    uint32_t link = 0;     // to the router
+    uint32_t waiting = 0;  // bit per vnet: messages queue for a VC
+    uint64_t injected = 0, ejected = 0;
+    int64_t max_queue = 0;
+  };
+  struct Queue {  // messages of one node and vnet, first in first out
+    uint32_t head = kNone, tail = kNone;
+    uint32_t next_vc = 0;  // where the search for an idle VC starts
+  };
+  struct MessageState {
+    Message message;
+    int64_t bytes_left = 0;  // not yet in packets
+    int64_t open_packets = 0;
+    int64_t first_pick = -1, packets = 0, flits = 0, queueing = 0, network = 0, hops = 0;
+    uint32_t next = kNone;
+  };
+  struct Packet {
+    uint32_t message = 0, flits = 0, node = 0, router = 0;
+    int32_t hops = 0, dimension = -1;
+    uint32_t vc_class = 0, src_vc = 0;
+    int64_t pick = 0, head_send = 0, tail_send = 0, head_recv = 0;
+    uint64_t serial = 0;
+  };
+  struct Start {
+    int64_t cycle, order, id;
+    uint32_t state;
+    bool operator>(const Start& other) const {
+      if (cycle != other.cycle) return cycle > other.cycle;
+      if (order != other.order) return order > other.order;
+      return id > other.id;
+    }
+  };
+  struct Best {
+    uint32_t distance = kNone, port = 0, vc = 0;
+  };
+  struct Progress {
+    uint64_t serial = 0;
+    uint32_t left = 0;
+  };
+
+  void add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel);
+  uint32_t next_link(uint32_t router, const Packet& packet) const;
+  void route(uint32_t slot, uint32_t router);
+  void wake(uint32_t component);
+  void post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at, uint32_t event);
+  void send(Link& link, uint32_t slot);
+  void credit(uint32_t slot, bool tail);
+  void take_credit(uint32_t event);
+  void take_flit(uint32_t slot);
+  void eject(uint32_t slot, Link& link);
+  bool step_interface(uint32_t node);
+  bool pick(uint32_t node, uint32_t vnet);
+  bool step_router(uint32_t router);
+  void grant(uint32_t router, uint32_t out);
+  bool blocked_by_order(uint32_t link, uint32_t vc) const;
+  const Bits<W>& choice(const Vc& vc, uint32_t k) const {
+    return vc_masks_[vnet_of_[k] * 3 + vc.vc_class];
+  }
+  void check_progress();
+  std::string describe(uint32_t slot) const;
+  template <class Function>
+  void for_each_event(Function&& function) const;
+
+  uint32_t shift_ = 0;  // slot of VC k of link l: l << shift_ | k
+  uint32_t vcs_ = 0, vcs_per_vnet_ = 0;
+  bool any_ordered_ = false;
+  std::vector<uint32_t> vnet_of_;
+  std::vector<Bits<W>> vc_masks_;  // [vnet * 3 + class]
+  std::vector<Link> links_;
+  std::vector<Vc> vcs_of_links_;
+  std::vector<Router> routers_;
+  std::vector<uint64_t> occupied_ports_;
+  std::vector<Interface> interfaces_;
+  std::vector<Queue> queues_;             // [node * vnets + vnet]
+  std::vector<uint32_t> to_send_;         // [slot]: flits that wait in the source interface
+  std::vector<int64_t> filled_at_;        // [slot], ordered vnets: arrival of the head
+  std::vector<int64_t> interface_filled_at_;
+  std::vector<uint32_t> eject_link_;      // [node]
+  std::vector<uint32_t> routes_;          // [router * targets + target]: link
+  size_t targets_ = 0;
+  bool route_by_node_ = false;
+  std::vector<Best> best_;                // [link], scratch of step_router
+  std::vector<uint32_t> requested_;
+
+  std::vector<MessageState> messages_;
+  std::vector<uint32_t> free_messages_;
+  std::vector<Packet> packet_pool_;
+  std::vector<uint32_t> free_packets_;
+  uint64_t serial_ = 0;
+  int64_t in_flight_ = 0;
+  std::priority_queue<Start, std::vector<Start>, std::greater<Start>> starts_;
+
+  int64_t wheel_size_ = 0;
+  std::vector<std::vector<uint32_t>> flits_, credits_;  // [cycle % wheel_size_]
+  std::vector<uint64_t> wheel_used_;                    // bit per bucket
+  int64_t wheel_events_ = 0;
+  std::map<int64_t, std::pair<std::vector<uint32_t>, std::vector<uint32_t>>> far_;
+
+  std::vector<uint32_t> awake_routers_, awake_interfaces_, scratch_;
+  std::vector<uint8_t> router_awake_, interface_awake_;
+
+  std::vector<uint64_t> router_flits_;
+  std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin
+  std::vector<SeriesPoint> series_;
+  std::vector<uint32_t> channel_link_;  // [channel]: link
+  int64_t next_bin_ = kNever, next_check_ = 0;
+  std::vector<Progress> progress_;      // [slot], at the last check
+};
+
+template <int W>
+Core<W>::Core(const Config& config) : Network(config) {
+  const auto vnets = static_cast<uint32_t>(config.vnets.size());
+  const auto routers = static_cast<uint32_t>(config.router_latency.size());
+  const auto nodes = static_cast<uint32_t>(config.nodes.size());
+  vcs_per_vnet_ = static_cast<uint32_t>(config.vcs_per_vnet);
+  vcs_ = vnets * vcs_per_vnet_;
+  while ((1u << shift_) < vcs_) ++shift_;
+  vc_masks_.resize(vnets * 3);
+  for (uint32_t k = 0; k < vcs_; ++k) {
+    const uint32_t vnet = k / vcs_per_vnet_, offset = k % vcs_per_vnet_;
+    vnet_of_.push_back(vnet);
+    vc_masks_[vnet * 3].set(k);
+    vc_masks_[vnet * 3 + (offset < vcs_per_vnet_ / 2 ? 1 : 2)].set(k);
+  }
+  for (const Vnet& vnet : config.vnets) any_ordered_ |= vnet.ordered;
+
+  // Links in the order of their input ports: by router, its interfaces first, then the neighbours
+  // by increasing number (Garnet numbers ports so, whatever the order of the list of links).
+  std::vector<std::vector<uint32_t>> nodes_at(routers), into(routers);
+  for (uint32_t n = 0; n < nodes; ++n)
+    nodes_at[static_cast<size_t>(config.nodes[n].router)].push_back(n);
+  for (uint32_t c = 0; c < config.channels.size(); ++c)
+    into[static_cast<size_t>(config.channels[c].dst)].push_back(c);
+  interfaces_.resize(nodes);
+  eject_link_.resize(nodes);
+  channel_link_.resize(config.channels.size());
+  uint32_t words = 0;
+  for (uint32_t r = 0; r < routers; ++r) {
+    Router router;
+    router.first_in = static_cast<uint32_t>(links_.size());
+    for (uint32_t n : nodes_at[r]) {
+      interfaces_[n].link = static_cast<uint32_t>(links_.size());
+      add_link(kInterface | n, r, config.nodes[n].wire, -1);
+    }
+    std::stable_sort(into[r].begin(), into[r].end(), [&](uint32_t a, uint32_t b) {
+      return config.channels[a].src < config.channels[b].src;
+    });
+    for (uint32_t c : into[r]) {
+      channel_link_[c] = static_cast<uint32_t>(links_.size());
+      add_link(static_cast<uint32_t>(config.channels[c].src), r, config.channels[c].wire,
+               static_cast<int32_t>(c));
+    }
+    router.inputs = static_cast<uint32_t>(links_.size()) - router.first_in;
+    router.ports = words;
+    router.port_words = (router.inputs + 63) / 64;
+    words += router.port_words;
+    routers_.push_back(router);
+  }
+  for (uint32_t n = 0; n < nodes; ++n) {
+    eject_link_[n] = static_cast<uint32_t>(links_.size());
+    add_link(static_cast<uint32_t>(config.nodes[n].router), kInterface | n, config.nodes[n].wire,
+             -1);
+  }
+  if (links_.size() >= (size_t{1} << (31 - shift_)))
+    throw ConfigError("too many links times VCs: " + std::to_string(links_.size()) + " * " +
+                      std::to_string(vcs_));
+  occupied_ports_.resize(words);
+  vcs_of_links_.resize(links_.size() << shift_);
+  for (size_t slot = 0; slot < vcs_of_links_.size(); ++slot) {
+    const uint32_t k = static_cast<uint32_t>(slot) & ((1u << shift_) - 1);
+    if (k >= vcs_) continue;
+    vcs_of_links_[slot].credits = static_cast<uint32_t>(config.vnets[vnet_of_[k]].data
+                                                            ? config.buffers_per_data_vc
+                                                            : config.buffers_per_ctrl_vc);
+    links_[slot >> shift_].idle.set(k);
+  }
+  to_send_.resize(vcs_of_links_.size());
+  if (any_ordered_) {
+    filled_at_.resize(vcs_of_links_.size());
+    interface_filled_at_.resize(vcs_of_links_.size());
+  }
+  queues_.resize(size_t{nodes} * vnets);
+  best_.resize(links_.size());
+  router_awake_.resize(routers);
+  interface_awake_.resize(nodes);
+  router_flits_.resize(routers);
+  binned_flits_.resize(config.channels.size());
+
+  route_by_node_ = config.routing == Routing::kCustom;
+  targets_ = route_by_node_ ? nodes : routers;
+  for (int32_t channel : compute_routes(config))
+    routes_.push_back(channel < 0 ? kNone : channel_link_[static_cast<size_t>(channel)]);
+
+  int64_t longest = 0;
+  for (const Link& link : links_)
+    longest = std::max<int64_t>({longest, link.flit_delay, link.credit_delay});
+  wheel_size_ = 64;
+  while (wheel_size_ <= longest && wheel_size_ < kMaxWheel) wheel_size_ *= 2;
+  flits_.resize(static_cast<size_t>(wheel_size_));
+  credits_.resize(static_cast<size_t>(wheel_size_));
+  wheel_used_.resize(static_cast<size_t>(wheel_size_ / 64));
+  next_check_ = config.deadlock_threshold;
+  progress_.resize(vcs_of_links_.size());
+  if (config.series_cycles > 0) next_bin_ = config.series_cycles;
+}
+
+template <int W>
+void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel) {
+  Link link;
+  link.src = src;
+  link.dst = dst;
+  link.channel = channel;
+  // Sent in T, stamped T + 1, then the latency; a router of depth p allocates p - 1 later.
+  link.flit_delay = static_cast<uint32_t>(1 + wire.latency);
+  if (!(dst & kInterface))
+    link.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
+  link.credit_delay = static_cast<uint32_t>(1 + wire.latency + (src & kInterface ? 1 : 0));
+  if (wire.cycles_per_flit > 1.0)
+    link.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
+  if (!(dst & kInterface)) {
+    uint32_t port = 0;
+    while (port < links_.size() && links_[links_.size() - 1 - port].dst == dst) ++port;
+    link.port = port;
+  }
+  if (channel >= 0) {
+    link.dimension = config_.channels[static_cast<size_t>(channel)].dimension;
+    link.dateline = config_.channels[static_cast<size_t>(channel)].dateline;
+  }
+  links_.push_back(link);
+}
+
+template <int W>
+bool Core<W>::has_route(int32_t src, int32_t dst) const {
+  Packet packet;
+  packet.node = static_cast<uint32_t>(dst);
+  packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
+  auto at = static_cast<uint32_t>(config_.nodes[static_cast<size_t>(src)].router);
+  while (at != packet.router) {  // ends: compute_routes gives no circles
+    const uint32_t link = next_link(at, packet);
+    if (link == kNone) return false;
+    at = links_[link].dst;
+  }
+  return true;
+}
+
+template <int W>
+int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const {
+  Packet packet;
+  packet.node = static_cast<uint32_t>(dst);
+  packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
+  double busiest = 1.0, cycles = 1.0;
+  const auto cross = [&](const Link& link) {
+    const double per_flit = link.busy ? std::ldexp(static_cast<double>(link.busy), -kFraction) : 1;
+    busiest = std::max(busiest, per_flit);
+    cycles += link.flit_delay + per_flit - 1;
+  };
+  const Interface& source = interfaces_[static_cast<size_t>(src)];
+  cross(links_[source.link]);
+  for (uint32_t at = links_[source.link].dst; at != packet.router;) {
+    const Link& link = links_[next_link(at, packet)];
+    cross(link);
+    at = link.dst;
+  }
+  cross(links_[eject_link_[packet.node]]);
+  const int64_t packet_bytes = config_.packet_bytes ? config_.packet_bytes : bytes;
+  const auto flits = [&](int64_t size) { return (size - 1) / config_.flit_bytes + 1; };
+  int64_t total = bytes / packet_bytes * flits(packet_bytes);
+  if (bytes % packet_bytes) total += flits(bytes % packet_bytes);
+  return static_cast<int64_t>(std::ceil(cycles + static_cast<double>(total - 1) * busiest));
+}
+
+template <int W>
+uint32_t Core<W>::next_link(uint32_t router, const Packet& packet) const {
+  if (router == packet.router) return eject_link_[packet.node];
+  return routes_[router * targets_ + (route_by_node_ ? packet.node : packet.router)];
+}
+
+template <int W>
+void Core<W>::route(uint32_t slot, uint32_t router) {
+  Vc& vc = vcs_of_links_[slot];
+  Packet& packet = packet_pool_[vc.packet];
+  vc.out = next_link(router, packet);
+  if (!config_.dateline) return;
+  // Dateline: a packet takes the upper half of the VCs from the link that closes the ring on.
+  const Link& out = links_[vc.out];
+  if (out.dimension < 0) {
+    vc.vc_class = 0;
+    return;
+  }
+  if (packet.dimension != out.dimension) {
+    packet.dimension = out.dimension;
+    packet.vc_class = 1;
+  }
+  if (out.dateline) packet.vc_class = 2;
+  vc.vc_class = packet.vc_class;
+}
+
+template <int W>
+void Core<W>::wake(uint32_t component) {
+  if (component & kInterface) {
+    const uint32_t n = component & ~kInterface;
+    if (interface_awake_[n]) return;
+    interface_awake_[n] = 1;
+    awake_interfaces_.push_back(n);
+  } else if (!router_awake_[component]) {
+    router_awake_[component] = 1;
+    awake_routers_.push_back(component);
+  }
+}
+
+template <int W>
+void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at,
+                   uint32_t event) {
+  if (at - now_ < wheel_size_) {
+    const auto bucket = static_cast<size_t>(at & (wheel_size_ - 1));
+    wheel[bucket].push_back(event);
+    wheel_used_[bucket >> 6] |= uint64_t{1} << (bucket & 63);
+    ++wheel_events_;
+  } else {
+    auto& [flits, credits] = far_[at];
+    (credit ? credits : flits).push_back(event);
+  }
+}
+
+template <int W>
+void Core<W>::send(Link& link, uint32_t slot) {
+  ++link.flits;
+  int64_t at = now_ + link.flit_delay;
+  if (link.busy) {
+    // A slower link takes the flits one after another; how many may wait is bounded by credits.
+    const int64_t start = std::max((now_ + 1) << kFraction, link.free_at);
+    link.free_at = start + link.busy;
+    at = ((link.free_at - 1) >> kFraction) + link.flit_delay - 1;
+  }
+  post(flits_, false, at, slot);
+}
+
+template <int W>
+void Core<W>::credit(uint32_t slot, bool tail) {
+  post(credits_, true, now_ + links_[slot >> shift_].credit_delay,
+       slot << 1 | static_cast<uint32_t>(tail));
+}
+
+template <int W>
+void Core<W>::take_credit(uint32_t event) {
+  const uint32_t slot = event >> 1;
+  Link& link = links_[slot >> shift_];
+  ++vcs_of_links_[slot].credits;
+  if (event & 1) link.idle.set(slot & ((1u << shift_) - 1));
+  wake(link.src);
+}
+
+template <int W>
+void Core<W>::take_flit(uint32_t slot) {
+  Link& link = links_[slot >> shift_];
+  if (link.dst & kInterface) {
+    eject(slot, link);
+    return;
+  }
+  Vc& vc = vcs_of_links_[slot];
+  if (vc.count++ == 0) {
+    link.occupied.set(slot & ((1u << shift_) - 1));
+    occupied_ports_[routers_[link.dst].ports + (link.port >> 6)] |= uint64_t{1}
+                                                                    << (link.port & 63);
+    if (vc.out == kNone) {
+      route(slot, link.dst);
+      if (any_ordered_) filled_at_[slot] = now_;
+    }
+  }
+  link.waiting -= now_;
+  wake(link.dst);
+}
+
+template <int W>
+void Core<W>::eject(uint32_t slot, Link& link) {
+  Vc& vc = vcs_of_links_[slot];
+  const uint32_t node = link.dst & ~kInterface;
+  Packet& packet = packet_pool_[vc.packet];
+  if (vc.left == packet.flits) packet.head_recv = now_;
+  const bool tail = --vc.left == 0;
+  credit(slot, tail);
+  ++interfaces_[node].ejected;
+  if (!tail) return;
+
+  MessageState& state = messages_[packet.message];
+  state.network += now_ - packet.pick - 1;
+  state.hops += packet.hops;
+  if (config_.record_packets)
+    packets_.push_back({state.message.id, packet.pick, packet.head_send, packet.tail_send,
+                        packet.head_recv, now_, static_cast<int32_t>(packet.flits), packet.hops,
+                        static_cast<int32_t>(packet.src_vc),
+                        static_cast<int32_t>(slot & ((1u << shift_) - 1))});
+  free_packets_.push_back(vc.packet);
+  if (--state.open_packets > 0 || state.bytes_left > 0) return;
+  deliveries_.push_back({state.message, now_, state.first_pick, state.packets, state.flits,
+                         state.queueing, state.network, state.hops});
+  free_messages_.push_back(packet.message);
+  --in_flight_;
+}
+
+template <int W>
+void Core<W>::enqueue(const Message& message) {
+  uint32_t index;
+  if (free_messages_.empty()) {
+    index = static_cast<uint32_t>(messages_.size());
+    messages_.emplace_back();
+  } else {
+    index = free_messages_.back();
+    free_messages_.pop_back();
+  }
+  messages_[index] = MessageState{};
+  messages_[index].message = message;
+  messages_[index].bytes_left = message.bytes;
+  starts_.push({message.cycle, message.order, message.id, index});
+  ++in_flight_;
+}
+
+template <int W>
+bool Core<W>::pick(uint32_t node, uint32_t vnet) {
+  Interface& interface = interfaces_[node];
+  Queue& queue = queues_[node * config_.vnets.size() + vnet];
+  Link& link = links_[interface.link];
+  const uint32_t base = vnet * vcs_per_vnet_;
+  uint32_t offset = queue.next_vc, tried = 0;
+  while (!link.idle.test(base + offset)) {
+    offset = offset + 1 == vcs_per_vnet_ ? 0 : offset + 1;
+    if (++tried == vcs_per_vnet_) return false;  // the pointer is back where it began
+  }
+  queue.next_vc = offset + 1 == vcs_per_vnet_ ? 0 : offset + 1;
+  const uint32_t k = base + offset, slot = interface.link << shift_ | k;
+
+  uint32_t index;
+  if (free_packets_.empty()) {
+    index = static_cast<uint32_t>(packet_pool_.size());
+    packet_pool_.emplace_back();
+  } else {
+    index = free_packets_.back();
+    free_packets_.pop_back();
+  }
+  MessageState& state = messages_[queue.head];
+  const int64_t bytes = config_.packet_bytes ? std::min(config_.packet_bytes, state.bytes_left)
+                                             : state.bytes_left;
+  Packet& packet = packet_pool_[index];
+  packet = Packet{};
+  packet.message = queue.head;
+  packet.flits = static_cast<uint32_t>((bytes - 1) / config_.flit_bytes + 1);
+  packet.node = static_cast<uint32_t>(state.message.dst);
+  packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
+  packet.src_vc = k;
+  packet.pick = now_;
+  packet.serial = ++serial_;
+  if (state.first_pick < 0) {
+    state.first_pick = now_;
+    interface.max_queue = std::max(interface.max_queue, now_ - state.message.cycle);
+  }
+  ++state.packets;
+  ++state.open_packets;
+  state.flits += packet.flits;
+  state.queueing += now_ - state.message.cycle;
+  state.bytes_left -= bytes;
+
+  link.idle.clear(k);
+  vcs_of_links_[slot].packet = index;
+  vcs_of_links_[slot].left = packet.flits;
+  to_send_[slot] = packet.flits;
+  interface.queued.set(k);
+  if (any_ordered_) interface_filled_at_[slot] = now_;
+  if (state.bytes_left == 0) {
+    queue.head = state.next;
+    if (queue.head == kNone) {
+      queue.tail = kNone;
+      interface.waiting &= ~(1u << vnet);
+    }
+  }
+  return true;
+}
+
+template <int W>
+bool Core<W>::step_interface(uint32_t node) {
+  Interface& interface = interfaces_[node];
+  bool worked = false;
+  for (uint32_t vnets = interface.waiting; vnets; vnets &= vnets - 1)
+    worked |= pick(node, static_cast<uint32_t>(__builtin_ctz(vnets)));
+
+  if (!interface.queued.any()) return worked;
+  const uint32_t base = interface.link << shift_;
+  const uint32_t start = interface.last_vc + 1 == vcs_ ? 0 : interface.last_vc + 1;
+  const uint32_t winner = interface.queued.scan(start, [&](uint32_t k) {
+    if (vcs_of_links_[base | k].credits == 0) return false;
+    if (!config_.vnets[vnet_of_[k]].ordered) return true;
+    return (interface.queued & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
+      return interface_filled_at_[base | other] < interface_filled_at_[base | k];
+    }) == kNone;
+  });
+  if (winner == kNone) return worked;
+  interface.last_vc = winner;
+  const uint32_t slot = base | winner;
+  Packet& packet = packet_pool_[vcs_of_links_[slot].packet];
+  if (to_send_[slot] == packet.flits) packet.head_send = now_;
+  if (--to_send_[slot] == 0) {
+    packet.tail_send = now_;
+    interface.queued.clear(winner);
+  }
+  --vcs_of_links_[slot].credits;
+  ++interface.injected;
+  send(links_[interface.link], slot);
+  return true;
+}
+
+// Ordered vnet: another VC of the vnet and input port, for the same output, was filled earlier.
+template <int W>
+bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
+  const uint32_t base = link << shift_;
+  const Vc& vc = vcs_of_links_[base | k];
+  return (links_[link].occupied & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
+    return vcs_of_links_[base | other].out == vc.out &&
+           filled_at_[base | other] < filled_at_[base | k];
+  }) != kNone;
+}
+
+template <int W>
+bool Core<W>::step_router(uint32_t index) {
+  const Router& router = routers_[index];
+  requested_.clear();
+  // Stage I: each input port chooses one VC, on the state before any grant of this cycle.
+  for (uint32_t w = 0; w < router.port_words; ++w) {
+    for (uint64_t ports = occupied_ports_[router.ports + w]; ports; ports &= ports - 1) {
+      const uint32_t port = w * 64 + static_cast<uint32_t>(__builtin_ctzll(ports));
+      const uint32_t in = router.first_in + port;
+      const Vc* const vcs = &vcs_of_links_[size_t{in} << shift_];
+      const Link& link = links_[in];
+      const uint32_t k = link.occupied.scan(link.next_vc, [&](uint32_t candidate) {
+        const Vc& vc = vcs[candidate];
+        if (vc.down == kNone) {
+          if (!(links_[vc.out].idle & choice(vc, candidate)).any()) return false;
+        } else if (vcs_of_links_[vc.down].credits == 0) {
+          return false;
+        }
+        return !any_ordered_ || !config_.vnets[vnet_of_[candidate]].ordered ||
+               !blocked_by_order(in, candidate);
+      });
+      if (k == kNone) continue;
+      // Stage II: each output port takes the first requesting input port from its pointer on.
+      const uint32_t out = vcs[k].out, from = links_[out].last_in;
+      const uint32_t distance = port >= from ? port - from : port + router.inputs - from;
+      Best& best = best_[out];
+      if (best.distance == kNone) requested_.push_back(out);
+      if (distance < best.distance) best = {distance, port, k};
+    }
+  }
+  for (uint32_t out : requested_) grant(index, out);
+  return !requested_.empty();
+}
+
+template <int W>
+void Core<W>::grant(uint32_t index, uint32_t out_index) {
+  const Router& router = routers_[index];
+  const Best best = best_[out_index];
+  best_[out_index].distance = kNone;
+  const uint32_t in_index = router.first_in + best.port, slot = in_index << shift_ | best.vc;
+  Link& in = links_[in_index];
+  Link& out = links_[out_index];
+  Vc& vc = vcs_of_links_[slot];
+  if (vc.down == kNone) {
+    const uint32_t k = (out.idle & choice(vc, best.vc)).first();
+    out.idle.clear(k);
+    vc.down = out_index << shift_ | k;
+    Packet& packet = packet_pool_[vc.packet];
+    Vc& next = vcs_of_links_[vc.down];
+    next.packet = vc.packet;
+    next.left = packet.flits;
+    if (out.channel >= 0) ++packet.hops;
+  }
+  --vcs_of_links_[vc.down].credits;
+  send(out, vc.down);
+  const bool tail = --vc.left == 0;
+  credit(slot, tail);
+  if (--vc.count == 0) {
+    in.occupied.clear(best.vc);
+    if (!in.occupied.any())
+      occupied_ports_[router.ports + (best.port >> 6)] &= ~(uint64_t{1} << (best.port & 63));
+  }
+  if (tail) vc.out = vc.down = kNone;
+  in.next_vc = best.vc + 1 == vcs_ ? 0 : best.vc + 1;
+  out.last_in = best.port + 1 == router.inputs ? 0 : best.port + 1;
+  in.waiting += now_;
+  ++router_flits_[index];
+  ++flit_hops_;
+}
+
+template <int W>
+int64_t Core<W>::next_cycle() const {
+  if (!awake_routers_.empty() || !awake_interfaces_.empty()) return now_ + 1;
+  int64_t next = starts_.empty() ? kNever : std::max(starts_.top().cycle, now_) + 1;
+  if (!far_.empty()) next = std::min(next, far_.begin()->first);
+  if (wheel_events_ > 0) {
+    const auto words = static_cast<int64_t>(wheel_used_.size());
+    const int64_t first = (now_ + 1) & (wheel_size_ - 1);
+    for (int64_t step = 0; step <= words; ++step) {
+      const int64_t w = ((first >> 6) + step) % words;
+      uint64_t used = wheel_used_[static_cast<size_t>(w)];
+      if (step == 0) used &= ~uint64_t{0} << (first & 63);
+      if (used == 0) continue;
+      const int64_t bucket = w * 64 + __builtin_ctzll(used);
+      return std::min(next, now_ + 1 + ((bucket - first) & (wheel_size_ - 1)));
+    }
+  }
+  return next;
+}
+
+template <int W>
+void Core<W>::run(int64_t cycle) {
+  if (cycle >= next_bin_) {
+    for (size_t c = 0; c < channel_link_.size(); ++c) {
+      const uint64_t flits = links_[channel_link_[c]].flits;
+      if (flits != binned_flits_[c])
+        series_.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
+                           flits - binned_flits_[c]});
+      binned_flits_[c] = flits;
+    }
+    next_bin_ = (cycle / config_.series_cycles + 1) * config_.series_cycles;
+  }
+  if (cycle >= next_check_) {
+    check_progress();
+    next_check_ = cycle + config_.deadlock_threshold;
+  }
+  now_ = cycle;
+  while (!starts_.empty() && starts_.top().cycle < cycle) {
+    const uint32_t index = starts_.top().state;
+    starts_.pop();
+    const Message& message = messages_[index].message;
+    const auto node = static_cast<uint32_t>(message.src);
+    Queue& queue = queues_[node * config_.vnets.size() + static_cast<size_t>(message.vnet)];
+    (queue.tail == kNone ? queue.head : messages_[queue.tail].next) = index;
+    queue.tail = index;
+    interfaces_[node].waiting |= 1u << message.vnet;
+    wake(kInterface | node);
+  }
+  const auto bucket = static_cast<size_t>(cycle & (wheel_size_ - 1));
+  if (wheel_used_[bucket >> 6] >> (bucket & 63) & 1) {
+    wheel_used_[bucket >> 6] &= ~(uint64_t{1} << (bucket & 63));
+    wheel_events_ -= static_cast<int64_t>(credits_[bucket].size() + flits_[bucket].size());
+    for (uint32_t event : credits_[bucket]) take_credit(event);
+    credits_[bucket].clear();
+    // Ejection posts credits only, at least one cycle ahead: this bucket does not change.
+    for (uint32_t slot : flits_[bucket]) take_flit(slot);
+    flits_[bucket].clear();
+  }
+  if (!far_.empty() && far_.begin()->first == cycle) {
+    const auto events = std::move(far_.begin()->second);
+    far_.erase(far_.begin());
+    for (uint32_t event : events.second) take_credit(event);
+    for (uint32_t slot : events.first) take_flit(slot);
+  }
+
+  scratch_.clear();
+  scratch_.swap(awake_interfaces_);
+  for (uint32_t n : scratch_) interface_awake_[n] = 0;
+  for (uint32_t n : scratch_)
+    if (step_interface(n) && (interfaces_[n].waiting || interfaces_[n].queued.any()))
+      wake(kInterface | n);
+  scratch_.clear();
+  scratch_.swap(awake_routers_);
+  for (uint32_t r : scratch_) router_awake_[r] = 0;
+  for (uint32_t r : scratch_) {
+    if (!step_router(r)) continue;
+    const Router& router = routers_[r];
+    uint64_t occupied = 0;
+    for (uint32_t w = 0; w < router.port_words; ++w) occupied |= occupied_ports_[router.ports + w];
+    if (occupied) wake(r);
+  }
+}
+
+template <int W>
+void Core<W>::check_progress() {
+  suspicious_ = false;
+  for (size_t slot = 0; slot < vcs_of_links_.size(); ++slot) {
+    const Vc& vc = vcs_of_links_[slot];
+    const Progress seen{vc.left ? packet_pool_[vc.packet].serial : 0, vc.left};
+    if (seen.left && seen.serial == progress_[slot].serial && seen.left == progress_[slot].left)
+      suspicious_ = true;
+    progress_[slot] = seen;
+  }
+}
+
+template <int W>
+template <class Function>
+void Core<W>::for_each_event(Function&& function) const {
+  for (const auto& bucket : flits_)
+    for (uint32_t slot : bucket) function(slot);
+  for (const auto& bucket : credits_)
+    for (uint32_t event : bucket) function(event >> 1);
+  for (const auto& [at, events] : far_) {
+    for (uint32_t slot : events.first) function(slot);
+    for (uint32_t event : events.second) function(event >> 1);
+  }
+}
+
+template <int W>
+std::string Core<W>::describe(uint32_t slot) const {
+  const Link& link = links_[slot >> shift_];
+  const Packet& packet = packet_pool_[vcs_of_links_[slot].packet];
+  const Message& message = messages_[packet.message].message;
+  std::ostringstream text;
+  text << "router " << link.dst << " input from "
+       << (link.src & kInterface ? "node " : "router ") << (link.src & ~kInterface) << " VC "
+       << (slot & ((1u << shift_) - 1)) << " (message " << message.id << ", " << message.src
+       << " to " << message.dst << ")";
+  return text.str();
+}
+
+template <int W>
+std::string Core<W>::find_deadlock(bool all) const {
+  const size_t slots = vcs_of_links_.size();
+  // alive: may still move.  A VC is stuck until something that it waits for is found alive.
+  std::vector<uint8_t> alive(slots, 1);
+  std::vector<uint32_t> holder(slots, kNone);  // the VC upstream whose packet owns this VC
+  for (uint32_t slot = 0; slot < slots; ++slot) {
+    const Vc& vc = vcs_of_links_[slot];
+    if (vc.down != kNone) holder[vc.down] = slot;
+    if (links_[slot >> shift_].dst & kInterface || vc.left == 0) continue;
+    const bool still = progress_[slot].left == vc.left &&
+                       progress_[slot].serial == packet_pool_[vc.packet].serial;
+    alive[slot] = !(all || still);
+  }
+  for_each_event([&](uint32_t slot) { alive[slot] = 1; });
+  // What a stuck VC waits for; any one of them is enough to set it free.
+  const auto waits_for = [&](uint32_t slot, std::vector<uint32_t>& result) {
+    result.clear();
+    const Vc& vc = vcs_of_links_[slot];
+    const uint32_t k = slot & ((1u << shift_) - 1);
+    if (vc.count == 0) {
+      if (holder[slot] != kNone) result.push_back(holder[slot]);
+    } else if (any_ordered_ && config_.vnets[vnet_of_[k]].ordered &&
+               blocked_by_order(slot >> shift_, k)) {
+      (links_[slot >> shift_].occupied & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
+        const uint32_t rival = (slot & ~((1u << shift_) - 1)) | other;
+        if (vcs_of_links_[rival].out == vc.out && filled_at_[rival] < filled_at_[slot])
+          result.push_back(rival);
+        return false;
+      });
+    } else if (vc.down != kNone) {
+      result.push_back(vc.down);
+    } else {
+      choice(vc, k).scan(0, [&](uint32_t other) {
+        result.push_back(vc.out << shift_ | other);
+        return false;
+      });
+    }
+  };
+  std::vector<uint32_t> targets;
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (uint32_t slot = 0; slot < slots; ++slot) {
+      if (alive[slot]) continue;
+      waits_for(slot, targets);
+      const bool freed =
+          (!all && targets.empty()) ||
+          std::any_of(targets.begin(), targets.end(), [&](uint32_t t) { return alive[t]; });
+      if (freed) alive[slot] = 1, changed = true;
+    }
+  }
+  // Every VC that is left waits only for others that are left, so a walk meets itself.
+  std::vector<uint32_t> walk, position(slots, kNone);
+  uint32_t at = kNone;
+  for (uint32_t slot = 0; slot < slots && at == kNone; ++slot)
+    if (!alive[slot]) at = slot;
+  while (at != kNone && position[at] == kNone) {
+    position[at] = static_cast<uint32_t>(walk.size());
+    walk.push_back(at);
+    waits_for(at, targets);
+    at = targets.empty() ? kNone : targets.front();
+  }
+  if (at == kNone) return "";
+  std::ostringstream text;
+  for (size_t i = position[at]; i < walk.size(); ++i) text << describe(walk[i]) << " waits for ";
+  text << describe(at);
+  return text.str();
+}
+
+template <int W>
+std::vector<LinkLoad> Core<W>::link_loads() const {
+  std::vector<LinkLoad> loads;
+  for (uint32_t index : channel_link_) {
+    const Link& link = links_[index];
+    int64_t buffered = 0;
+    for (uint32_t k = 0; k < vcs_; ++k) buffered += vcs_of_links_[index << shift_ | k].count;
+    loads.push_back({link.flits, static_cast<double>(link.waiting + buffered * now_)});
+  }
+  return loads;
+}
+
+template <int W>
+std::vector<NodeLoad> Core<W>::node_loads() const {
+  std::vector<NodeLoad> loads;
+  for (const Interface& interface : interfaces_) {
+    const Link& link = links_[interface.link];
+    int64_t buffered = 0;
+    for (uint32_t k = 0; k < vcs_; ++k)
+      buffered += vcs_of_links_[interface.link << shift_ | k].count;
+    loads.push_back({interface.injected, interface.ejected,
+                     static_cast<double>(link.waiting + buffered * now_), interface.max_queue});
+  }
+  return loads;
+}
+
+template <int W>
+std::vector<SeriesPoint> Core<W>::series() const {
+  std::vector<SeriesPoint> points = series_;
+  if (config_.series_cycles > 0)
+    for (size_t c = 0; c < channel_link_.size(); ++c) {
+      const uint64_t flits = links_[channel_link_[c]].flits;
+      if (flits != binned_flits_[c])
+        points.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
+                          flits - binned_flits_[c]});
+    }
+  return points;
+}
+
+}  // namespace
+
+std::unique_ptr<Network> Network::make(const Config& config) {
+  validate(config);
+  const size_t vcs = config.vnets.size() * static_cast<size_t>(config.vcs_per_vnet);
+  if (vcs <= 64) return std::make_unique<Core<1>>(config);
+  if (vcs <= 256) return std::make_unique<Core<4>>(config);
+  return std::make_unique<Core<16>>(config);
+}
+
+}  // namespace garnet

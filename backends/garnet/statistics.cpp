@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#include "statistics.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <type_traits>
+
+namespace garnet {
+namespace {
+
+std::string text(double value) {
+  char buffer[40];
+  std::snprintf(buffer, sizeof buffer, "%.10g", std::isfinite(value) ? value : 0.0);
+  return buffer;
+}
+template <class Integer, std::enable_if_t<std::is_integral_v<Integer>, int> = 0>
+std::string text(Integer value) {
+  return std::to_string(value);
+}
+
+class Table {
+ public:
+  Table(std::string& json, const char* name) : json_(json) {
+    if (json_.back() == '}') json_ += ',';
+    json_ += '"' + std::string(name) + "\":{";
+  }
+  ~Table() { json_ += '}'; }
+  template <class Rows, class Value>
+  Table& column(const char* name, const Rows& rows, Value&& value) {
+    if (json_.back() == ']') json_ += ',';
+    json_ += '"' + std::string(name) + "\":[";
+    size_t index = 0;
+    for (const auto& row : rows) {
+      if (index > 0) json_ += ',';
+      json_ += text(value(row, index++));
+    }
+    json_ += ']';
+    return *this;
+  }
+
+ private:
+  std::string& json_;
+};
+
+}  // namespace
+
+std::string statistics_json(const Network& network, const std::vector<Flow>& flows,
+                            const std::vector<std::pair<int32_t, int32_t>>& link_ends) {
+  const Config& config = network.config();
+  const double period_ps = 1e12 / static_cast<double>(config.clock_hz);
+  const int64_t cycles = network.now() + 1;
+  const std::vector<LinkLoad> links = network.link_loads();
+  const std::vector<NodeLoad> nodes = network.node_loads();
+  const std::vector<uint64_t> routers = network.router_flits();
+  const std::vector<SeriesPoint> series = network.series();
+  const auto utilization = [&](const LinkLoad& link, size_t i) {
+    return cycles > 0 ? static_cast<double>(link.flits) * config.channels[i].wire.cycles_per_flit /
+                            static_cast<double>(cycles)
+                      : 0.0;
+  };
+
+  uint64_t injected = 0, ejected = 0;
+  double buffered = 0;
+  for (const NodeLoad& node : nodes) {
+    injected += node.injected_flits;
+    ejected += node.ejected_flits;
+    buffered += node.occupancy_flit_cycles;
+  }
+  size_t saturated = 0;
+  double utilization_sum = 0;
+  for (size_t i = 0; i < links.size(); ++i) {
+    saturated += utilization(links[i], i) > 0.95;
+    utilization_sum += utilization(links[i], i);
+    buffered += links[i].occupancy_flit_cycles;
+  }
+  double packets = 0, hops = 0, latency = 0, queueing = 0, on_the_way = 0, ideal = 0;
+  for (const Flow& flow : flows) {
+    const auto count = static_cast<double>(flow.packets);
+    packets += count;
+    hops += static_cast<double>(flow.hops);
+    queueing += count * static_cast<double>(flow.queueing_ps);
+    on_the_way += count * static_cast<double>(flow.network_ps);
+    latency += static_cast<double>(flow.fct_ps);
+    ideal += static_cast<double>(flow.ideal_fct_ps);
+  }
+  const auto ratio = [](double a, double b) { return b > 0 ? a / b : 0.0; };
+  const auto transfers = static_cast<double>(flows.size());
+
+  std::string json = "{";
+  const auto scalar = [&](const char* name, const std::string& value) {
+    json += '"' + std::string(name) + "\":" + value + ',';
+  };
+  scalar("clock_hz", text(config.clock_hz));
+  scalar("flit_bytes", text(config.flit_bytes));
+  scalar("packet_bytes", text(config.packet_bytes));
+  scalar("cycles", text(cycles));
+  scalar("transfers", text(static_cast<int64_t>(flows.size())));
+  scalar("packets", text(static_cast<int64_t>(packets)));
+  scalar("flits_injected", text(injected));
+  scalar("flits_received", text(ejected));
+  scalar("flit_hops", text(network.flit_hops()));
+  scalar("average_hops", text(ratio(hops, packets)));
+  scalar("average_packet_queueing_latency_ps", text(ratio(queueing, packets)));
+  scalar("average_packet_network_latency_ps", text(ratio(on_the_way, packets)));
+  scalar("average_transfer_latency_ps", text(ratio(latency, transfers)));
+  scalar("average_ideal_transfer_latency_ps", text(ratio(ideal, transfers)));
+  scalar("average_link_utilization",
+         text(ratio(utilization_sum, static_cast<double>(links.size()))));
+  scalar("average_buffered_flits", text(ratio(buffered, static_cast<double>(cycles))));
+  json += "\"warnings\":[";
+  if (saturated > 0)
+    json += "\"saturated: " + std::to_string(saturated) + " of " + std::to_string(links.size()) +
+            " links were busy for more than 95 % of the time\"";
+  json += "],\"tables\":{";
+  if (!flows.empty()) {
+    Table(json, "flows")
+        .column("id", flows, [](const Flow& f, size_t) { return f.id; })
+        .column("src", flows, [](const Flow& f, size_t) { return f.src; })
+        .column("dst", flows, [](const Flow& f, size_t) { return f.dst; })
+        .column("bytes", flows, [](const Flow& f, size_t) { return f.bytes; })
+        .column("start_ps", flows, [](const Flow& f, size_t) { return f.start_ps; })
+        .column("fct_ps", flows, [](const Flow& f, size_t) { return f.fct_ps; })
+        .column("ideal_fct_ps", flows, [](const Flow& f, size_t) { return f.ideal_fct_ps; })
+        .column("queueing_ps", flows, [](const Flow& f, size_t) { return f.queueing_ps; })
+        .column("network_ps", flows, [](const Flow& f, size_t) { return f.network_ps; })
+        .column("packets", flows, [](const Flow& f, size_t) { return f.packets; })
+        .column("hops", flows, [](const Flow& f, size_t) { return f.hops; });
+  }
+  Table(json, "links")
+      .column("link", links, [](const LinkLoad&, size_t i) { return static_cast<int64_t>(i); })
+      .column("src", links, [&](const LinkLoad&, size_t i) { return link_ends[i].first; })
+      .column("dst", links, [&](const LinkLoad&, size_t i) { return link_ends[i].second; })
+      .column("bytes", links,
+              [&](const LinkLoad& l, size_t) {
+                return l.flits * static_cast<uint64_t>(config.flit_bytes);
+              })
+      .column("busy_ps", links,
+              [&](const LinkLoad& l, size_t i) {
+                return std::llround(static_cast<double>(l.flits) * period_ps *
+                                    config.channels[i].wire.cycles_per_flit);
+              })
+      .column("flits", links, [](const LinkLoad& l, size_t) { return l.flits; })
+      .column("utilization", links, utilization)
+      .column("average_buffered_flits", links, [&](const LinkLoad& l, size_t) {
+        return ratio(l.occupancy_flit_cycles, static_cast<double>(cycles));
+      });
+  Table(json, "routers")
+      .column("router", routers, [](uint64_t, size_t i) { return static_cast<int64_t>(i); })
+      .column("flits", routers, [](uint64_t flits, size_t) { return flits; });
+  Table(json, "interfaces")
+      .column("node", nodes, [](const NodeLoad&, size_t i) { return static_cast<int64_t>(i); })
+      .column("router", nodes, [&](const NodeLoad&, size_t i) { return config.nodes[i].router; })
+      .column("injected_flits", nodes, [](const NodeLoad& n, size_t) { return n.injected_flits; })
+      .column("ejected_flits", nodes, [](const NodeLoad& n, size_t) { return n.ejected_flits; })
+      .column("longest_wait_for_vc_ps", nodes, [&](const NodeLoad& n, size_t) {
+        return std::llround(static_cast<double>(n.max_queue_cycles) * period_ps);
+      });
+  if (config.series_cycles > 0)
+    Table(json, "link_series")
+        .column("start_ps", series,
+                [&](const SeriesPoint& p, size_t) {
+                  return std::llround(static_cast<double>(p.bin_start_cycle) * period_ps);
+                })
+        .column("link", series, [](const SeriesPoint& p, size_t) { return p.channel; })
+        .column("flits", series, [](const SeriesPoint& p, size_t) { return p.flits; });
+  if (config.record_packets) {
+    const auto& rows = network.packets();
+    using Row = PacketRecord;
+    Table(json, "packets")
+        .column("transfer", rows, [](const Row& r, size_t) { return r.id; })
+        .column("pick", rows, [](const Row& r, size_t) { return r.pick; })
+        .column("head_send", rows, [](const Row& r, size_t) { return r.head_send; })
+        .column("tail_send", rows, [](const Row& r, size_t) { return r.tail_send; })
+        .column("head_recv", rows, [](const Row& r, size_t) { return r.head_recv; })
+        .column("deliver", rows, [](const Row& r, size_t) { return r.deliver; })
+        .column("flits", rows, [](const Row& r, size_t) { return r.flits; })
+        .column("hops", rows, [](const Row& r, size_t) { return r.hops; })
+        .column("src_vc", rows, [](const Row& r, size_t) { return r.src_vc; })
+        .column("dst_vc", rows, [](const Row& r, size_t) { return r.dst_vc; });
+  }
+  json += "}}";
+  return json;
+}
+
+}  // namespace garnet
