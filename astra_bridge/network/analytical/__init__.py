@@ -7,11 +7,14 @@ the same results; docs/networks.md has the formulas.
 
 from __future__ import annotations
 
+import math
+
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims, read_network
 from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.unaware import UnawareNetwork
-from astra_bridge.network.api import LINK, NetworkConfig
+from astra_bridge.network.api import LINK, Network, NetworkConfig
+from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import topology_of
 
@@ -44,12 +47,10 @@ def prepare(request: NetworkRequest) -> Prepared:
             )
     network = read_network(request.network)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
-        endpoints = 1
-        for size in network.npus_count:
-            endpoints *= size
+        endpoints = math.prod(network.npus_count)
         hubs = sum(
             endpoints // size
-            for kind, size in zip(network.topology, network.npus_count)
+            for kind, size in zip(network.topology, network.npus_count, strict=True)
             if kind == "Switch" and size > 1
         )
         options["topology"] = ",".join(network.topology)
@@ -61,6 +62,16 @@ def prepare(request: NetworkRequest) -> Prepared:
     topology = topology_of(network)
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     return Prepared(config, topology.dims)
+
+
+def _open_aware(config: NetworkConfig) -> Network:
+    library = library_path("analytical_aware")
+    return NativeNetwork.open(library, config) if library.exists() else AwareNetwork(config)
+
+
+def _open_unaware(config: NetworkConfig) -> Network:
+    library = library_path("analytical_unaware")
+    return NativeNetwork.open(library, config) if library.exists() else UnawareNetwork(config)
 
 
 BACKENDS = (
@@ -80,12 +91,12 @@ BACKENDS = (
         "analytical-aware",
         "Messages queue for links, first come, first served.",
         prepare,
-        AwareNetwork,
+        _open_aware,
     ),
     BackendSpec(
         "analytical-unaware",
         "Every transfer has the network for itself.",
         prepare,
-        UnawareNetwork,
+        _open_unaware,
     ),
 )

@@ -94,7 +94,7 @@ class AwareNetwork(AnalyticalNetwork):
 
     def _forward(self, message: _Message, now_ps: int) -> None:
         link = message.ahead.pop()
-        if link.busy or link.scale == 0:
+        if link.busy or link.waiting or link.scale == 0:
             link.waiting.append(message)
         else:
             self._transmit(link, message, now_ps)
@@ -127,12 +127,14 @@ class AwareNetwork(AnalyticalNetwork):
             self._transmit(link, link.waiting.popleft(), now_ps)
 
     def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
-        index, scale = link_and_scale
-        link = self._link(index)
-        link.scale = scale
+        self._scale_link(*link_and_scale)
         # A message on the link keeps the bandwidth that it began with.
-        if scale and not link.busy and link.waiting:
-            self._transmit(link, link.waiting.popleft(), now_ps)
+        link = self._link(link_and_scale[0])
+        if not link.busy:
+            self._release(link, now_ps)
+
+    def _scale_link(self, link: int, bandwidth_scale: float) -> None:
+        self._link(link).scale = bandwidth_scale
 
     def _where_stuck(self) -> str:
         waits = [

@@ -98,7 +98,7 @@ class AnalyticalNetwork:
         what the host starts in answer to it, and ASTRA-sim lets the host answer first.
         """
         records, events = self._records, self._events
-        while not self._interrupted:
+        while True:
             time_ps = events.first_time()
             if time_ps is None or time_ps > until_ps or (records and time_ps > now_ps):
                 break
@@ -154,11 +154,6 @@ class AnalyticalNetwork:
         records, self._records = self._records, []
         self._in_flight -= len(records)
         next_ps = self._events.first_time()
-        if self._interrupted:
-            self._interrupted = False
-            self._now_ps = now_ps
-            self._records = records
-            raise Interrupted("exchange: interrupted", call="exchange", status=Status.INTERRUPTED)
         if records:
             stop = Stop.COMPLETION
         elif until_ps == TIME_NEVER and next_ps is None:
@@ -264,14 +259,16 @@ class AnalyticalNetwork:
         if not 0 <= bandwidth_scale < math.inf:
             self._refuse("set_link", f"bandwidth_scale={bandwidth_scale} must be 0 or more")
         if at_ps == self._now_ps:
-            self._change((link, bandwidth_scale), at_ps)
-        else:
-            place = _FIRST_PLACE + self._changes
-            self._changes += 1
-            self._events.push(at_ps, Event(place, self._change, (link, bandwidth_scale)))
+            self._scale_link(link, bandwidth_scale)
+        place = _FIRST_PLACE + self._changes
+        self._changes += 1
+        self._events.push(at_ps, Event(place, self._change, (link, bandwidth_scale)))
 
     def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
-        raise NotImplementedError
+        """Event: a link gets another bandwidth."""
+
+    def _scale_link(self, link: int, bandwidth_scale: float) -> None:
+        """Change the bandwidth of a link, and nothing else."""
 
     def stats(self) -> dict[str, Any]:
         return {"transfers": self._transfers, "bytes": self._bytes}

@@ -115,7 +115,7 @@ class Dimensions(Routes):
         stride, first_link, switches = 1, 0, []
         self._corrected = corrected
         self.endpoints = endpoints
-        for kind, size_text, rate_text, latency_text in zip(*columns.values()):
+        for kind, size_text, rate_text, latency_text in zip(*columns.values(), strict=True):
             try:
                 size, rate, latency = int(size_text), float(rate_text), float(latency_text)
             except ValueError as error:

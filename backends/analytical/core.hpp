@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+//
+// What both analytical models share: one event queue, and the two ways in which the contract
+// drives it.  A model (Derived) has
+//   void begin(const astra_net_transfer&, int64_t now_ps);  // start it at the present
+//   void handle(EventKind, int64_t subject, int64_t now_ps);  // any event but kDeliver
+// and both call schedule().  Times are in ps on the grid of whole ns, as in ASTRA-sim.
+#ifndef ASTRA_ANALYTICAL_CORE_HPP
+#define ASTRA_ANALYTICAL_CORE_HPP
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "astra_net.hpp"
+#include "event_queue.hpp"
+
+namespace analytical {
+
+constexpr int64_t kPsPerNs = 1000;
+
+// The part of a delay that counts: ASTRA-sim cuts it off to whole ns.
+inline int64_t whole_ns(double delay_ns) {
+  if (!(delay_ns < 9.2e15))
+    throw astra_net::Error(ASTRA_NET_MODEL, "a delay of " + std::to_string(delay_ns) +
+                                                " ns is beyond the range of time (2^63 ps)");
+  return static_cast<int64_t>(delay_ns);
+}
+
+template <class Derived>
+class Core : public astra_net::Model {
+ public:
+  void start(const astra_net_transfer& transfer) final {
+    self().begin(transfer, transfer.start_ps);
+  }
+
+  astra_net::Reached run(int64_t until_ps) final {
+    while (!queue_.empty() && queue_.first_time() <= until_ps && !interrupted()) {
+      now_ps_ = queue_.first_time();
+      for (;;) {
+        const auto [begin, end] = queue_.first();
+        if (begin == end) break;
+        const Event event = *begin;
+        queue_.take(1);
+        if (event.kind == EventKind::kDeliver)
+          deliver(event.subject, now_ps_);
+        else
+          self().handle(event.kind, event.subject, now_ps_);
+      }
+      queue_.drop_first();
+      if (delivered_something()) return {now_ps_, queue_.empty()};
+    }
+    if (until_ps != astra_net::kNever && !interrupted()) now_ps_ = until_ps;
+    return {now_ps_, queue_.empty()};
+  }
+
+  void exchange(astra_net_exchange& x) final {
+    // A host may start between two grid points: the model then begins at the next one.
+    const int64_t off_grid = x.now_ps % kPsPerNs;
+    const int64_t begin_ps = x.now_ps + (off_grid == 0 ? 0 : kPsPerNs - off_grid);
+    for (size_t i = 0; i < x.start_count; ++i) {
+      place_ = x.starts[i].id;
+      self().begin(x.starts[i], begin_ps);
+    }
+    place_ = x.place;
+    x.completion_count = 0;
+    x.stop = 0;
+    while (x.stop == 0) {
+      if (queue_.empty() || queue_.first_time() > x.until_ps ||
+          (x.completion_count > 0 && queue_.first_time() > x.now_ps))
+        break;
+      run_instant(x);
+    }
+    if (x.completion_count > 0) {
+      x.stop = ASTRA_NET_STOP_COMPLETION;
+    } else if (queue_.empty() && x.until_ps == astra_net::kNever) {
+      x.stop = ASTRA_NET_STOP_IDLE;
+    } else {
+      x.stop = ASTRA_NET_STOP_REACHED;
+      x.now_ps = x.until_ps;
+    }
+    now_ps_ = x.now_ps;
+    x.place = place_;
+    x.next_ps = queue_.empty() ? astra_net::kNever : queue_.first_time();
+    x.next_place = queue_.empty() ? 0 : queue_.first().first->place;
+  }
+
+  std::unique_ptr<astra_net::Model> copy() const final {
+    return std::make_unique<Derived>(static_cast<const Derived&>(*this));
+  }
+
+ protected:
+  // An event `delay_ns` from now, at the next place.
+  void schedule(int64_t now_ps, int64_t delay_ns, EventKind kind, int64_t subject) {
+    queue_.push(astra_net::add_ps(now_ps, delay_ns * kPsPerNs), {place_, subject, kind});
+    ++place_;
+  }
+
+  EventQueue queue_;
+  int64_t now_ps_ = 0;
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+
+  // The events of the first instant, up to (until_ps, until_place).  After a delivery only further
+  // deliveries may follow: anything else could be seen by what the host starts in answer, and in
+  // ASTRA-sim the host answers first.  A stop before the end of the instant sets x.stop.
+  void run_instant(astra_net_exchange& x) {
+    const int64_t time_ps = queue_.first_time();
+    const int64_t place_limit = time_ps == x.until_ps ? x.until_place : INT64_MAX;
+    const bool limited = time_ps == x.until_ps;
+    for (;;) {
+      const auto [begin, end] = queue_.first();
+      const Event* event = begin;
+      size_t count = x.completion_count;
+      while (event != end && event->kind == EventKind::kDeliver &&
+             !(limited && event->place >= place_limit) && count < x.capacity) {
+        x.completions[count++] = {event->subject, time_ps, ASTRA_NET_DELIVERED, 0, 0};
+        ++event;
+      }
+      if (event != begin) {
+        queue_.take(static_cast<size_t>(event - begin));
+        x.completion_count = count;
+        x.now_ps = time_ps;
+      }
+      if (event == end) break;
+      if (count > 0 || (limited && event->place >= place_limit)) {
+        x.stop = ASTRA_NET_STOP_REACHED;
+        return;
+      }
+      const Event next = *event;
+      queue_.take(1);
+      x.now_ps = time_ps;
+      self().handle(next.kind, next.subject, time_ps);
+    }
+    queue_.drop_first();
+  }
+
+  int64_t place_ = 0;
+};
+
+}  // namespace analytical
+
+#endif  // ASTRA_ANALYTICAL_CORE_HPP

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+//
+// The event queue: events in the order of (time, place).
+//
+// Thousands of transfers that start together also end together, and places are drawn from one
+// ascending counter.  So events of equal time go into one flat bucket, nearly always by appending;
+// a hash finds the bucket, and a heap orders the distinct times only.  Cost per event: constant
+// when times are shared, the logarithm of the number of distinct times when they are not.
+#ifndef ASTRA_ANALYTICAL_EVENT_QUEUE_HPP
+#define ASTRA_ANALYTICAL_EVENT_QUEUE_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "flat_map.hpp"
+
+namespace analytical {
+
+enum class EventKind : uint32_t {
+  kDeliver,  // subject: id of a transfer; schedules nothing and changes nothing
+  kForward,  // subject: a message that reached a node on its way
+  kRelease,  // subject: a link that becomes free
+  kChange,   // subject: a change of a link
+};
+
+struct Event {
+  int64_t place;
+  int64_t subject;
+  EventKind kind;
+};
+
+class EventQueue {
+ public:
+  void push(int64_t time_ps, const Event& event) {
+    int32_t index = of_time_.find(time_ps);
+    if (index < 0) index = open(time_ps);
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    if (!bucket.events.empty() && event.place < bucket.events.back().place)
+      bucket.ascending = false;
+    bucket.events.push_back(event);
+    most_ = std::max(most_, ++pending_);
+  }
+
+  bool empty() const { return times_.empty(); }
+  // The rest needs a queue that is not empty.
+  int64_t first_time() const { return times_.front().first; }
+
+  // The events of first_time() that have not been taken: [begin, end); valid until a push.
+  std::pair<const Event*, const Event*> first() {
+    Bucket& bucket = buckets_[static_cast<size_t>(times_.front().second)];
+    if (!bucket.ascending) sort(bucket);
+    const Event* base = bucket.events.data();
+    return {base + bucket.taken, base + bucket.events.size()};
+  }
+
+  // Take the first `count` of them.  An instant stays first until drop_first().
+  void take(size_t count) {
+    buckets_[static_cast<size_t>(times_.front().second)].taken += count;
+  }
+
+  // Forget first_time(), all of whose events have been taken.
+  void drop_first() {
+    const auto [time_ps, index] = times_.front();
+    std::pop_heap(times_.begin(), times_.end(), Later());
+    times_.pop_back();
+    of_time_.erase(time_ps);
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    pending_ -= bucket.events.size();
+    bucket.events.clear();
+    bucket.taken = 0;
+    bucket.ascending = true;
+    // Keep the memory for the next bucket, but never more than what was once in use.
+    const size_t room = bucket.events.capacity();
+    if (spare_ + room > most_ + kSmall)
+      std::vector<Event>().swap(bucket.events);
+    else
+      spare_ += room;
+    free_.push_back(index);
+  }
+
+ private:
+  struct Bucket {
+    std::vector<Event> events;
+    size_t taken = 0;
+    bool ascending = true;
+  };
+  using Time = std::pair<int64_t, int32_t>;  // and its bucket
+  struct Later {
+    bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
+  };
+  static constexpr size_t kSmall = 1024;
+
+  int32_t open(int64_t time_ps) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<int32_t>(buckets_.size()));
+      buckets_.emplace_back();
+    }
+    const int32_t index = free_.back();
+    free_.pop_back();
+    spare_ -= buckets_[static_cast<size_t>(index)].events.capacity();
+    times_.emplace_back(time_ps, index);
+    std::push_heap(times_.begin(), times_.end(), Later());
+    of_time_.insert(time_ps, index);
+    return index;
+  }
+
+  // Only for a host that drew places long ago and starts the transfer now.
+  static void sort(Bucket& bucket) {
+    std::sort(bucket.events.begin() + static_cast<std::ptrdiff_t>(bucket.taken),
+              bucket.events.end(),
+              [](const Event& a, const Event& b) { return a.place < b.place; });
+    bucket.ascending = true;
+  }
+
+  std::vector<Bucket> buckets_;
+  std::vector<int32_t> free_;
+  std::vector<Time> times_;  // a heap, earliest first
+  FlatMap of_time_;
+  size_t pending_ = 0, most_ = 0;  // events now, and at most so far
+  size_t spare_ = 0;               // room in free buckets
+};
+
+}  // namespace analytical
+
+#endif  // ASTRA_ANALYTICAL_EVENT_QUEUE_HPP
