@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+"""The command line, with a simulation that is replaced where it would be run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import astra_bridge
+from astra_bridge.cli import main
+from astra_bridge.cli.flags import FLAGS, parse_flags
+from astra_bridge.cli.progress import ProgressReport
+from astra_bridge.cli.summary import text_table
+from astra_bridge.errors import BackendError, InputError, StalledError
+from tests.made_result import PAIR, make
+
+REQUIRED = {
+    "workload-configuration": "trace",
+    "system-configuration": "system.json",
+    "network-configuration": "network.yml",
+    "remote-memory-configuration": "memory.json",
+}
+ARGUMENTS = [f"--{key}={value}" for key, value in REQUIRED.items()]
+
+
+def test_astra_sims_flags() -> None:
+    values = parse_flags(
+        [
+            *ARGUMENTS,
+            "--comm-group-configuration=empty",
+            "--num-queues-per-dim=2",
+            "--injection-scale=0.5",
+            "--rendezvous-protocol=true",
+            "--network-option=A=1",
+            "--network-option",
+            "B=x=y",
+        ]
+    )
+    assert {key: values[key] for key in REQUIRED} == REQUIRED
+    assert values["num-queues-per-dim"] == 2
+    assert values["injection-scale"] == 0.5
+    assert values["rendezvous-protocol"] is True
+    assert values["comm-scale"] == 1.0
+    assert values["network-option"] == ["A=1", "B=x=y"]
+    assert values["output"] is None
+    assert set(values) == set(FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rendezvous-protocl=true"], "did you mean 'rendezvous-protocol'"),
+        (["--system_configuration=x"], "did you mean 'system-configuration'"),
+        (["--zzz"], "run --help"),
+        (["trace"], "unexpected argument 'trace'"),
+        (["--"], "unexpected argument"),
+        (["--engine=fast"], "allowed: auto, native, python"),
+        (["--semantics=corected"], "did you mean 'corrected'"),
+        (["--num-queues-per-dim=0"], "whole numbers from 1"),
+        (["--num-queues-per-dim=1.5"], "whole numbers from 1"),
+        (["--num-queues-per-dim=²"], "whole numbers from 1"),
+        (["--comm-scale=nan"], "numbers from 0 on"),
+        (["--comm-scale=-1"], "numbers from 0 on"),
+        (["--rendezvous-protocol=maybe"], "allowed: true, false"),
+        (["--backend="], "--backend: needs a value"),
+        (["--backend"], "--backend: needs a value"),
+        ([], "missing: --workload-configuration, --system-configuration"),
+    ],
+)
+def test_flag_errors(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
+def write_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch, system: str = "{}") -> None:
+    (folder / "system.json").write_text(system)
+    (folder / "memory.json").write_text('{"memory-type": "NO_MEMORY_EXPANSION"}')
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace the simulation; what it is called with is collected."""
+    write_inputs(tmp_path, monkeypatch)
+    seen: list[dict[str, Any]] = []
+
+    def simulate(**arguments: Any) -> Any:
+        seen.append(arguments)
+        result = make(
+            tmp_path,
+            [[(0, 100), (50, 200)]] * 2,
+            [PAIR, PAIR],
+            {"track-local-mem": int(arguments["system"].track_local_mem)},
+            warnings=("queues are long",),
+        )
+        failure = {"stalled": StalledError, "broken": BackendError, "bug": ZeroDivisionError}
+        if arguments["backend"] in failure:
+            raise failure[arguments["backend"]](arguments["backend"])
+        return result
+
+    module = types.ModuleType("astra_bridge.simulation")
+    module.simulate = simulate  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "astra_bridge.simulation", module)
+    return seen
+
+
+def test_run(
+    calls: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "system.json").write_text('{"boost-mode": 1, "track-local-mem": 1}')
+    extra = ["--json=r.json", "--output=out", "--network-option=K=V", "--engine=python"]
+    assert main(["run", *ARGUMENTS, *extra]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].endswith(
+        "[workload] [info] sys[0] finished, 200 cycles, exposed communication 100 cycles."
+    )
+    assert any(line.endswith("sys[1] peak memory usage: 0.00 B") for line in lines)
+    assert any(line.startswith("finish ") and line.split()[1:] == ["200", "200", "200", "0"]
+               for line in lines)  # fmt: skip
+    assert captured.err.splitlines() == [
+        "warning: system.json: boost-mode: ignored: ASTRA-sim 2.0 reads no such key",
+        "warning: queues are long",
+    ]
+    assert json.loads((tmp_path / "r.json").read_text())["finish_ns"] == [200, 200]
+    for name in ("result.json", "ranks.csv", "nodes.csv", "timeline.json", "log/log.log",
+                 "log/err.log", "local_mem_trace.1.json"):  # fmt: skip
+        assert (tmp_path / "out" / name).is_file(), name
+    (call,) = calls
+    assert call["network_options"] == {"K": "V"}
+    assert (call["engine"], call["backend"]) == ("python", "analytical-aware")
+    assert call["comm_groups"] == "empty"
+    assert call["workload"] == "trace"
+
+
+@pytest.mark.parametrize(
+    ("backend", "code", "said"),
+    [
+        ("stalled", 3, "error: stalled\n"),
+        ("broken", 4, "error: broken\n"),
+        ("bug", 1, "error: internal fault: ZeroDivisionError: bug\n"),
+    ],
+)
+def test_exit_codes(
+    backend: str,
+    code: int,
+    said: str,
+    calls: list[dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", *ARGUMENTS, f"--backend={backend}"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith(said)
+    assert "Traceback" not in captured.err
+    assert "finished" not in captured.out
+
+
+def test_bad_system_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path, monkeypatch, '{"endpoint-delay": "ten"}')
+    assert main(["run", *ARGUMENTS]) == 2
+    assert capsys.readouterr().err == (
+        "error: system.json: endpoint-delay: Expected int | float, got str, found 'ten'\n"
+    )
+
+
+def test_bad_network_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *ARGUMENTS, "--network-option=K"]) == 2
+    assert "KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--version"], 0, f"astra-bridge {astra_bridge.__version__}"),
+        (["--help"], 0, "doctor"),
+        (["run", "--help"], 0, "--remote-memory-configuration"),
+        (["doctor"], 0, "analytical-aware"),
+        (["runn"], 2, "Did you mean 'run'"),
+    ],
+)
+def test_other_commands(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+
+
+def test_progress_speaks_after_a_while_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    progress = types.SimpleNamespace(now_ps=5_000_000_000, events=3000, nodes_done=1, nodes=4)
+    with ProgressReport() as report:
+        report(progress)
+        clock[0] = 9.0
+        report(progress)
+        assert capsys.readouterr().err == ""
+        clock[0] = 30.0
+        report(progress)
+    assert capsys.readouterr().err == ("simulated 5.000 ms, 100 events/s, 25.0% of 4 nodes done\n")
+
+
+def test_text_table() -> None:
+    assert text_table(["name", "n"], [["a", "10"], ["long name", "2"]]) == (
+        "name        n\na          10\nlong name   2"
+    )
+
+
+def test_version_is_that_of_the_project() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'\nversion = "{astra_bridge.__version__}"\n' in text
+
+
+def test_import_is_light() -> None:
+    """``import astra_bridge`` and the flags of ``run`` need neither numpy nor typer nor rich."""
+    code = (
+        "import sys, astra_bridge, astra_bridge.cli.run\n"
+        "heavy = {'numpy', 'typer', 'rich', 'yaml', 'google', 'msgspec'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert astra_bridge.InputError.exit_code == 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="simulte"):
+        astra_bridge.simulte  # noqa: B018
+    assert astra_bridge.InputError is InputError
