@@ -6,23 +6,16 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from astra_bridge.engine.outcome import Progress
+
 __all__ = ["ProgressReport"]
 
 _FIRST_S, _TERMINAL_S, _PLAIN_S = 1.0, 0.2, 10.0
-
-
-class Progress(Protocol):
-    """What the simulation says of itself while it runs."""
-
-    now_ps: int
-    events: int
-    nodes_done: int
-    nodes: int
 
 
 class ProgressReport:
@@ -56,10 +49,10 @@ class ProgressReport:
             return
         rate = (progress.events - self._last_events) / (now_s - self._last_s)
         self._last_s, self._last_events = now_s, progress.events
-        share = progress.nodes_done / max(progress.nodes, 1)
+        share = progress.nodes_done / max(progress.nodes_total, 1)
         line = (
             f"simulated {progress.now_ps / 1e9:,.3f} ms, {rate:,.0f} events/s, "
-            f"{share:.1%} of {progress.nodes:,} nodes done"
+            f"{share:.1%} of {progress.nodes_total:,} nodes done"
         )
         if not self._terminal:
             sys.stderr.write(f"{line}\n")

@@ -17,6 +17,7 @@ from astra_bridge.cli import main
 from astra_bridge.cli.flags import FLAGS, parse_flags
 from astra_bridge.cli.progress import ProgressReport
 from astra_bridge.cli.summary import text_table
+from astra_bridge.engine.outcome import Progress
 from astra_bridge.errors import BackendError, InputError, StalledError
 from tests.made_result import PAIR, make
 
@@ -203,7 +204,7 @@ def test_progress_speaks_after_a_while_only(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    progress = types.SimpleNamespace(now_ps=5_000_000_000, events=3000, nodes_done=1, nodes=4)
+    progress = Progress(now_ps=5_000_000_000, events=3000, nodes_done=1, nodes_total=4)
     with ProgressReport() as report:
         report(progress)
         clock[0] = 9.0
