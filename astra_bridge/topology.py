@@ -99,7 +99,11 @@ def topology_of(network: NetworkDims | NetworkLinks) -> Topology:
     latency: list[float] = []
     switch, stride = endpoints, 1
     for kind, size, rate, delay in zip(
-        network.topology, network.npus_count, network.bandwidth_GiBps, network.latency_ns
+        network.topology,
+        network.npus_count,
+        network.bandwidth_GiBps,
+        network.latency_ns,
+        strict=True,
     ):
         before = len(pairs)
         for node in range(endpoints if size > 1 else 0):
@@ -135,7 +139,7 @@ def _build(
 ) -> Topology:
     ends = np.array(pairs, np.int32).reshape(-1, 2)
     latency = np.rint(np.array(latency_ns, np.float64) * 1000)
-    if latency.size and not (0 <= latency.min() and latency.max() < 2**63):
+    if latency.size and not (latency.min() >= 0 and latency.max() < 2**63):
         bad = int(np.flatnonzero(~((latency >= 0) & (latency < 2**63)))[0])
         raise InputError(
             f"latency {latency_ns[bad]!r} ns is outside 0 .. 2**63 ps",
