@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: MIT
+//
+// The contract (astra_net.h) over a Fabric: options in, statistics out.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "astra_net.hpp"
+#include "congestion.h"
+#include "fabric.h"
+#include "ns3/global-value.h"
+#include "ns3/nstime.h"
+#include "ns3/object-factory.h"
+#include "ns3/simulator.h"
+#include "ns3/string.h"
+#include "simulator.h"
+
+namespace astra_ns3 {
+
+namespace {
+
+using astra_net::Error;
+
+[[noreturn]] void Refuse(const std::string& message) { throw Error(ASTRA_NET_INVALID, message); }
+
+std::vector<std::string> Split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::stringstream stream(text);
+  for (std::string part; std::getline(stream, part, separator);)
+    if (!part.empty()) parts.push_back(part);
+  return parts;
+}
+
+// "a:b:c,a:b:c" -> rows of numbers, each of the same width.
+std::vector<std::vector<double>> Table(const std::string& key, const std::string& text,
+                                       size_t width) {
+  std::vector<std::vector<double>> rows;
+  for (const std::string& item : Split(text, ',')) {
+    std::vector<double> row;
+    for (const std::string& field : Split(item, ':')) {
+      char* end = nullptr;
+      row.push_back(std::strtod(field.c_str(), &end));
+      if (end == field.c_str() || *end != '\0' || !std::isfinite(row.back()))
+        Refuse("option '" + key + "': '" + field + "' in '" + item + "' is not a number");
+    }
+    if (row.size() != width)
+      Refuse("option '" + key + "': '" + item + "' must be " + std::to_string(width) +
+             " numbers with ':' between them");
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+// One column of a table in JSON.
+class Column {
+ public:
+  explicit Column(const char* name) : text_(std::string("\"") + name + "\": [") {}
+  void Add(int64_t value) {
+    if (count_++ > 0) text_ += ", ";
+    text_ += std::to_string(value);
+  }
+  std::string Text() const { return text_ + "]"; }
+
+ private:
+  std::string text_;
+  size_t count_ = 0;
+};
+
+std::string JsonTable(const char* name, const std::vector<Column>& columns) {
+  std::string text = std::string("\"") + name + "\": {";
+  for (size_t i = 0; i < columns.size(); ++i) text += (i > 0 ? ", " : "") + columns[i].Text();
+  return text + "}";
+}
+
+}  // namespace
+
+class Ns3Model final : public astra_net::Model, public EventTarget {
+ public:
+  static astra_net_info info() {
+    astra_net_info info{};
+    info.name = "ns3";
+    info.version = "1.0";
+    info.capabilities =
+        ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_INTERRUPT;
+    info.resolution_ps = 1;  // the grid is an option (tick_ps): 1 or 1000 ps
+    info.max_in_flight = INT64_MAX;
+    info.traffic_classes = 5;  // class c is priority 3 + c
+    return info;
+  }
+
+  Ns3Model(astra_net::Config& config, const astra_net::Log& log);
+  ~Ns3Model() override {
+    fabric_.reset();
+    simulator_ = nullptr;
+    ns3::Simulator::Destroy();
+  }
+
+  void start(const astra_net_transfer& transfer) override {
+    const Tick tick = CeilTick(transfer.start_ps);
+    if (tick * tick_ps_ == transfer.start_ps) {
+      simulator_->EnterEndOf(tick);
+      StartNow(transfer);
+    } else {
+      late_starts_.push_back(transfer);
+      simulator_->AtEndOf(tick, this, kLateStart);
+    }
+  }
+
+  astra_net::Reached run(int64_t until_ps) override {
+    const Tick limit = until_ps == astra_net::kNever ? kNeverTick - 1 : until_ps / tick_ps_;
+    fabric_->stop = false;
+    const bool more = simulator_->RunUntil(limit, &fabric_->stop, [this] { return interrupted(); });
+    if (!fabric_->failure.empty()) throw Error(ASTRA_NET_MODEL, Present() + fabric_->failure);
+    if (!more) return {now_ps(), true};
+    if (fabric_->stop || until_ps == astra_net::kNever || simulator_->NextTick() <= limit)
+      return {now_ps(), false};
+    simulator_->EnterEndOf(limit);
+    return {until_ps, false};
+  }
+
+  void set_link(int32_t link, int64_t at_ps, double scale) override {
+    faults_.push_back({static_cast<uint32_t>(link), scale});
+    simulator_->AtEndOf(CeilTick(at_ps), this,
+                        kFault + static_cast<uint32_t>(faults_.size() - 1));
+  }
+
+  std::string stats() override;
+  std::string where_stuck() const override { return fabric_->WhereStuck(); }
+
+  void Fire(uint32_t kind, uint64_t) override {
+    if (kind == kLateStart) {
+      const astra_net_transfer transfer = late_starts_[next_late_start_++];
+      StartNow(transfer);
+    } else if (kind == kSample) {
+      Sample();
+    } else {
+      const auto [link, scale] = faults_[kind - kFault];
+      fabric_->SetLink(link, scale);
+    }
+  }
+
+ private:
+  enum Kind : uint32_t { kLateStart, kSample, kFault };
+  struct Flow {
+    int64_t id, src, dst, bytes, start_ps, fct_ps, ideal_fct_ps, retransmitted_bytes;
+  };
+  struct QueueSample {
+    Tick time;
+    uint32_t link, queue_bytes;
+    uint64_t tx_bytes;
+  };
+
+  int64_t now_ps() const { return simulator_->NowTick() * tick_ps_; }
+  std::string Present() const { return "at " + std::to_string(now_ps()) + " ps: "; }
+  Tick CeilTick(int64_t ps) const { return ps / tick_ps_ + (ps % tick_ps_ != 0 ? 1 : 0); }
+  void StartNow(const astra_net_transfer& t) {
+    fabric_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes), t.traffic_class,
+                   t.start_ps);
+    if (sample_interval_ > 0 && !sampling_) {
+      sampling_ = true;
+      simulator_->After(sample_interval_, this, kSample);
+    }
+  }
+  void Sample();
+  void ReadParameters(astra_net::Options& options, Parameters* parameters);
+  void Build(astra_net::Config& config);
+  void ReadControl(astra_net::Options& options);
+
+  ns3::Ptr<FabricSimulator> simulator_;
+  std::unique_ptr<Fabric> fabric_;
+  int64_t tick_ps_ = 1;
+  bool record_flows_ = true;
+  std::vector<Flow> flows_;
+  std::vector<astra_net_transfer> late_starts_;
+  size_t next_late_start_ = 0;
+  std::vector<std::pair<uint32_t, double>> faults_;
+  Tick sample_interval_ = 0;
+  bool sampling_ = false;
+  std::vector<QueueSample> samples_;
+};
+
+Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log&) {
+  Parameters parameters;
+  ReadParameters(config.options, &parameters);
+  tick_ps_ = parameters.tick_ps;
+  const ns3::Time::Unit unit = tick_ps_ == 1 ? ns3::Time::PS : ns3::Time::NS;
+  if (ns3::Time::GetResolution() != unit) ns3::Time::SetResolution(unit);
+  simulator_ = ns3::CreateObject<FabricSimulator>();
+  ns3::Simulator::SetImplementation(simulator_);
+  try {
+    fabric_ = std::make_unique<Fabric>(ns3::PeekPointer(simulator_), std::move(parameters));
+    Build(config);
+  } catch (...) {
+    fabric_.reset();
+    simulator_ = nullptr;
+    ns3::Simulator::Destroy();
+    throw;
+  }
+}
+
+void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
+  p->tick_ps = options.choice("tick_ps", "1", {"1", "1000"}) == "1" ? 1 : 1000;
+  const double per_us = 1e6 / static_cast<double>(p->tick_ps);
+  p->mtu_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 1000, 1, 1 << 20));
+  // RoCEv2 on the wire: preamble 8, Ethernet 18, gap 12, IPv4 20, UDP 8, BTH 12, ICRC 4; an ACK
+  // adds AETH 4; a PFC frame is the smallest Ethernet frame.
+  p->header_bytes = static_cast<uint32_t>(options.integer("header_bytes", 82, 0, 4096));
+  p->ack_bytes = static_cast<uint32_t>(options.integer("ack_bytes", 86, 1, 4096));
+  p->pause_bytes = static_cast<uint32_t>(options.integer("pause_bytes", 84, 1, 4096));
+  p->chunk_bytes = static_cast<uint64_t>(options.integer("chunk_bytes", 4000, 0));
+  p->ack_interval_bytes = static_cast<uint64_t>(options.integer("ack_interval_bytes", 1, 0));
+  p->back_to_zero = options.flag("back_to_zero", false);
+  p->nack_interval = static_cast<Tick>(options.number("nack_interval_us", 500, 0, 1e9) * per_us);
+  p->retransmit_timeout = static_cast<Tick>(options.number("rto_us", 4000, 0.1, 1e9) * per_us);
+  p->retransmit_limit = static_cast<uint32_t>(options.integer("retry_limit", 7, 0, 1000));
+  p->window = options.choice("window", "pair", {"pair", "global", "none"});
+  p->variable_window = options.flag("variable_window", true);
+  p->rate_bound = options.flag("rate_bound", true);
+  p->complete_at_ack = options.choice("completion", "data", {"data", "ack"}) == "ack";
+  p->ack_high_priority = options.flag("ack_high_priority", false);
+  p->ecn = options.flag("ecn", true);
+  p->pfc = options.flag("pfc", true);
+  p->upstream_order = options.choice("order", "plain", {"plain", "astra-sim"}) == "astra-sim";
+  p->telemetry_multiple =
+      static_cast<uint32_t>(options.integer("telemetry_multiple", 1, 1, 1 << 20));
+  p->telemetry_exact = options.flag("telemetry_exact", true);
+  record_flows_ = options.flag("flow_table", true);
+  sample_interval_ =
+      static_cast<Tick>(options.number("sample_interval_us", 0, 0, 1e9) * per_us);
+}
+
+void Ns3Model::ReadControl(astra_net::Options& options) {
+  const std::map<std::string, std::string> types = {
+      {"none", "CongestionControl"}, {"dcqcn", "Dcqcn"},   {"hpcc", "Hpcc"},
+      {"hpcc-pint", "HpccPint"},     {"timely", "Timely"}, {"dctcp", "Dctcp"},
+      {"swift", "Swift"}};
+  std::vector<std::string> names;
+  for (const auto& [name, type] : types) names.push_back(name);
+  const std::string name = options.choice("congestion_control", "dcqcn", names);
+  ns3::ObjectFactory factory("astra_ns3::" + types.at(name));
+  fabric_->control = factory.Create<CongestionControl>();
+  fabric_->control->fabric = fabric_.get();
+  fabric_->parameters.telemetry = name == "hpcc";
+  fabric_->parameters.pint = name == "hpcc-pint";
+  // cc.<Attribute> sets an attribute of the ns-3 object, by ns-3's own rules.
+  for (ns3::TypeId tid = factory.GetTypeId(); tid != ns3::Object::GetTypeId();
+       tid = tid.GetParent())
+    for (uint32_t i = 0; i < tid.GetAttributeN(); ++i) {
+      const std::string attribute = tid.GetAttribute(i).name;
+      const std::string value = options.text("cc." + attribute, "");
+      if (value.empty()) continue;
+      if (!fabric_->control->SetAttributeFailSafe(attribute, ns3::StringValue(value)))
+        Refuse("option 'cc." + attribute + "' is '" + value + "', but must be a " +
+               tid.GetAttribute(i).checker->GetValueTypeName() + " in its range");
+    }
+  if (name == "hpcc-pint")
+    fabric_->parameters.pint_log_base =
+        static_cast<const HpccPint&>(*fabric_->control).log_base;
+}
+
+void Ns3Model::Build(astra_net::Config& config) {
+  astra_net::Options& options = config.options;
+  Fabric& fabric = *fabric_;
+  ReadControl(options);
+  fabric.random = RandomStreams(static_cast<uint32_t>(options.integer("seed", 1, 1, 4294944442)),
+                                static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20)));
+  fabric.random.SkipStreams(static_cast<uint64_t>(options.integer("streams_taken", 0, 0, 1 << 30)));
+  const auto buffer = static_cast<uint64_t>(options.integer("buffer_bytes", 32 << 20, 1));
+  const double headroom_factor = options.number("headroom_factor", 2, 0, 1000);
+  const auto headroom_extra = static_cast<int64_t>(options.integer("headroom_extra_bytes", 4096));
+  std::vector<uint32_t> ids;
+  for (const auto& row : Table("node_ids", options.text("node_ids", ""), 1))
+    ids.push_back(static_cast<uint32_t>(row[0]));
+  if (!ids.empty() && ids.size() != static_cast<size_t>(config.nodes))
+    Refuse("option 'node_ids' has " + std::to_string(ids.size()) + " entries for " +
+           std::to_string(config.nodes) + " nodes");
+  if (config.links.empty()) Refuse("a packet-level network needs links");
+  if (config.nodes > 65535) Refuse("more than 65535 nodes");
+  for (int32_t node = 0; node < config.nodes; ++node) {
+    const uint32_t id = ids.empty() ? static_cast<uint32_t>(node) : ids[static_cast<size_t>(node)];
+    if (node < config.endpoints)
+      fabric.AddNic(node, id);
+    else
+      fabric.AddSwitch(node, id, buffer);
+  }
+
+  // Directed links in pairs: the k-th from a to b with the k-th from b to a.
+  std::map<std::pair<int32_t, int32_t>, std::vector<uint32_t>> unpaired;
+  for (size_t i = 0; i < config.links.size(); ++i) {
+    const astra_net_link& link = config.links[i];
+    const double bps = link.bytes_per_second * 8;
+    if (bps < 1 || bps > 1e17) Refuse("link " + std::to_string(i) + ": rate out of range");
+    fabric.AddPort(link.src, static_cast<int64_t>(std::llround(bps)),
+                   (link.latency_ps + tick_ps_ / 2) / tick_ps_, link.loss);
+    std::vector<uint32_t>& reverse = unpaired[{link.dst, link.src}];
+    const auto index = static_cast<uint32_t>(i);
+    if (reverse.empty()) {
+      unpaired[{link.src, link.dst}].push_back(index);
+    } else {
+      fabric.Join(reverse.front(), index);
+      reverse.erase(reverse.begin());
+    }
+  }
+  for (const auto& [ends, links] : unpaired)
+    if (!links.empty())
+      Refuse("link " + std::to_string(links.front()) + " (" + std::to_string(ends.first) + " -> " +
+             std::to_string(ends.second) +
+             ") has no link in the other direction, which acknowledgements need");
+
+  // ECN thresholds per link rate; without an entry, the DCQCN paper's in proportion to the rate.
+  std::map<int64_t, std::vector<double>> ecn;
+  for (const auto& row : Table("ecn_map", options.text("ecn_map", ""), 4))
+    ecn[std::llround(row[0])] = row;
+  const int64_t nic_bps = fabric.nodes[0]->ports.empty() ? 1 : fabric.nodes[0]->ports[0]->bps;
+  for (auto& port : fabric.ports) {
+    const auto found = ecn.find(port->bps);
+    const double scale = static_cast<double>(port->bps) / 25e9;
+    port->kmin = found == ecn.end() ? std::llround(100e3 * scale) : std::llround(found->second[1]);
+    port->kmax = found == ecn.end() ? std::llround(400e3 * scale) : std::llround(found->second[2]);
+    port->pmax = found == ecn.end() ? 0.2 : found->second[3];
+    if (port->kmin > port->kmax || port->pmax < 0 || port->pmax > 1)
+      Refuse("option 'ecn_map': needs Kmin <= Kmax and Pmax from 0 to 1");
+    // What is still on its way after a pause was sent: the wire twice, and a packet at each end.
+    const double wire = static_cast<double>(port->bps) * static_cast<double>(port->delay) *
+                        static_cast<double>(tick_ps_) * 1e-12 / 8;
+    port->headroom_limit = headroom_extra + static_cast<int64_t>(std::floor(wire) * headroom_factor);
+    // A faster port may take a larger share of the buffer (alpha doubles with the rate).
+    port->alpha_shift = 3;
+    for (int64_t bps = port->bps; bps > nic_bps && port->alpha_shift > 0; bps /= 2)
+      --port->alpha_shift;
+  }
+  fabric.Finish();
+  fabric.on_complete = [this](const QueuePair& qp, Tick now) {
+    deliver(qp.id, now * tick_ps_);
+    fabric_->stop = true;
+    if (!record_flows_) return;
+    const auto start = static_cast<int64_t>(qp.start_ps);
+    flows_.push_back({qp.id, qp.src, qp.dst, static_cast<int64_t>(qp.bytes), start,
+                      now * tick_ps_ - start, fabric_->IdealTicks(qp) * tick_ps_,
+                      static_cast<int64_t>(qp.retransmitted)});
+  };
+}
+
+void Ns3Model::Sample() {
+  const Tick now = simulator_->NowTick();
+  for (const auto& port : fabric_->ports)
+    if (port->waiting_bytes > 0 || port->tx_bytes > 0)
+      samples_.push_back({now, port->link, port->waiting_bytes, port->tx_bytes});
+  sampling_ = fabric_->InFlight() > 0;
+  if (sampling_) simulator_->After(sample_interval_, this, kSample);
+}
+
+std::string Ns3Model::stats() {
+  const Fabric& fabric = *fabric_;
+  uint64_t drops = 0, lost = 0, marks = 0, pauses = 0, resumes = 0;
+  std::vector<Column> links;
+  for (const char* name : {"link", "src", "dst", "bytes", "busy_ps", "packets", "drops", "lost",
+                           "ecn_marks", "pauses_sent", "max_queue_bytes"})
+    links.emplace_back(name);
+  for (const auto& port : fabric.ports) {
+    drops += port->drops;
+    lost += port->lost;
+    marks += port->marks;
+    pauses += port->pauses;
+    resumes += port->resumes;
+    const int64_t row[] = {port->link,
+                           port->owner->node,
+                           port->peer->owner->node,
+                           static_cast<int64_t>(port->tx_bytes),
+                           port->busy_ticks * tick_ps_,
+                           static_cast<int64_t>(port->tx_packets),
+                           static_cast<int64_t>(port->drops),
+                           static_cast<int64_t>(port->lost),
+                           static_cast<int64_t>(port->marks),
+                           static_cast<int64_t>(port->pauses),
+                           port->max_queue_bytes};
+    for (size_t i = 0; i < links.size(); ++i) links[i].Add(row[i]);
+  }
+  std::vector<Column> flows;
+  for (const char* name : {"id", "src", "dst", "bytes", "start_ps", "fct_ps", "ideal_fct_ps",
+                           "retransmitted_bytes"})
+    flows.emplace_back(name);
+  for (const Flow& flow : flows_) {
+    const int64_t row[] = {flow.id,       flow.src,    flow.dst,          flow.bytes,
+                           flow.start_ps, flow.fct_ps, flow.ideal_fct_ps, flow.retransmitted_bytes};
+    for (size_t i = 0; i < flows.size(); ++i) flows[i].Add(row[i]);
+  }
+  std::vector<Column> pfc;
+  for (const char* name : {"time_ps", "link", "priority", "pause"}) pfc.emplace_back(name);
+  for (const auto& event : fabric.pause_events) {
+    const int64_t row[] = {event.time * tick_ps_, event.link, event.queue, event.pause ? 1 : 0};
+    for (size_t i = 0; i < pfc.size(); ++i) pfc[i].Add(row[i]);
+  }
+  std::vector<Column> queues;
+  for (const char* name : {"time_ps", "link", "queue_bytes", "tx_bytes"}) queues.emplace_back(name);
+  for (const QueueSample& sample : samples_) {
+    const int64_t row[] = {sample.time * tick_ps_, sample.link, sample.queue_bytes,
+                           static_cast<int64_t>(sample.tx_bytes)};
+    for (size_t i = 0; i < queues.size(); ++i) queues[i].Add(row[i]);
+  }
+  std::string text = "{";
+  const std::pair<const char*, uint64_t> scalars[] = {{"packet_hops", fabric.packet_hops},
+                                                      {"data_packets", fabric.data_packets},
+                                                      {"events", simulator_->EventsRun()},
+                                                      {"ecn_marks", marks},
+                                                      {"drops", drops},
+                                                      {"lost", lost},
+                                                      {"pfc_pauses", pauses},
+                                                      {"pfc_resumes", resumes},
+                                                      {"retransmissions", fabric.retransmissions},
+                                                      {"timeouts", fabric.timeouts}};
+  for (const auto& [name, value] : scalars)
+    text += std::string("\"") + name + "\": " + std::to_string(value) + ", ";
+  text += "\"tables\": {" + JsonTable("links", links) + ", " + JsonTable("flows", flows) + ", " +
+          JsonTable("pfc", pfc);
+  if (sample_interval_ > 0) text += ", " + JsonTable("queues", queues);
+  return text + "}}";
+}
+
+}  // namespace astra_ns3
+
+ASTRA_NET_BACKEND(astra_ns3::Ns3Model)

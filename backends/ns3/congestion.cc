@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: MIT
+#include "congestion.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ns3/boolean.h"
+#include "ns3/double.h"
+#include "ns3/integer.h"
+#include "ns3/uinteger.h"
+
+namespace astra_ns3 {
+
+namespace {
+
+template <class T>
+ns3::TypeId Id(const char* name) {
+  return ns3::TypeId(name).SetParent<CongestionControl>().AddConstructor<T>();
+}
+
+// Rates are whole bits per second, rounded down at every step, as in ns3::DataRate.
+int64_t Scale(int64_t bps, double factor) {
+  return static_cast<int64_t>(static_cast<double>(bps) * factor);
+}
+int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
+
+}  // namespace
+
+#define RATE(name, text, Class, member)                                            \
+  AddAttribute(name, text " [bit/s]", ns3::IntegerValue(Class().member),           \
+               ns3::MakeIntegerAccessor(&Class::member), ns3::MakeIntegerChecker<int64_t>(1))
+#define REAL(name, text, Class, member)                                    \
+  AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
+               ns3::MakeDoubleAccessor(&Class::member), ns3::MakeDoubleChecker<double>())
+#define COUNT(name, text, Class, member)                                     \
+  AddAttribute(name, text, ns3::UintegerValue(Class().member),               \
+               ns3::MakeUintegerAccessor(&Class::member), ns3::MakeUintegerChecker<uint32_t>())
+#define FLAG(name, text, Class, member)                                    \
+  AddAttribute(name, text, ns3::BooleanValue(Class().member),              \
+               ns3::MakeBooleanAccessor(&Class::member), ns3::MakeBooleanChecker())
+
+NS_OBJECT_ENSURE_REGISTERED(CongestionControl);
+NS_OBJECT_ENSURE_REGISTERED(Dcqcn);
+NS_OBJECT_ENSURE_REGISTERED(Hpcc);
+NS_OBJECT_ENSURE_REGISTERED(HpccPint);
+NS_OBJECT_ENSURE_REGISTERED(Timely);
+NS_OBJECT_ENSURE_REGISTERED(Dctcp);
+NS_OBJECT_ENSURE_REGISTERED(Swift);
+
+ns3::TypeId CongestionControl::GetTypeId() {
+  static ns3::TypeId tid =
+      ns3::TypeId("astra_ns3::CongestionControl")
+          .SetParent<ns3::Object>()
+          .AddConstructor<CongestionControl>()
+          .RATE("MinRate", "Lowest rate of a queue pair", CongestionControl, min_bps);
+  return tid;
+}
+
+Tick CongestionControl::Microseconds(double us) const {
+  return static_cast<Tick>(us * 1e6 / static_cast<double>(fabric->parameters.tick_ps));
+}
+
+void CongestionControl::StartTimer(QueuePair& qp, uint32_t kind, Tick delay) {
+  qp.timer[kind] = Sim().After(delay, &qp, kind);
+}
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId Dcqcn::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<Dcqcn>("astra_ns3::Dcqcn")
+          .REAL("Gain", "g of equations 1 and 2", Dcqcn, gain)
+          .REAL("AlphaInterval", "Time between updates of alpha [us]", Dcqcn, alpha_interval_us)
+          .REAL("DecreaseInterval", "Shortest time between two decreases [us]", Dcqcn,
+                decrease_interval_us)
+          .REAL("IncreaseInterval", "Time between increases [us]", Dcqcn, increase_interval_us)
+          .COUNT("FastRecoveryTimes", "F: steps of fast recovery", Dcqcn, fast_recovery_times)
+          .RATE("AdditiveRate", "Step of additive increase", Dcqcn, additive_bps)
+          .RATE("HyperRate", "Step of hyper increase", Dcqcn, hyper_bps)
+          .FLAG("ClampTarget", "Every decrease lowers the target rate", Dcqcn, clamp_target);
+  return tid;
+}
+
+void Dcqcn::Begin(QueuePair& qp) { qp.dcqcn = {qp.max_bps, 1, false, false, true, 0}; }
+
+void Dcqcn::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  if (!ack.marked) return;
+  DcqcnState& s = qp.dcqcn;
+  s.alpha_cnp = s.decrease_cnp = true;
+  if (!s.first_cnp) return;
+  s.first_cnp = false;
+  s.alpha = 1;
+  s.alpha_cnp = false;
+  s.target_bps = qp.bps;
+  StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
+  // One nanosecond later, so that alpha is up to date when both fall on one time.
+  StartTimer(qp, kDecrease, Microseconds(decrease_interval_us) + Microseconds(0.001));
+}
+
+void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
+  DcqcnState& s = qp.dcqcn;
+  switch (kind) {
+    case kAlpha:
+      // Equation 1, alpha = (1 - g) alpha + g, with feedback; equation 2 without.
+      s.alpha = s.alpha_cnp ? (1 - gain) * s.alpha + gain : (1 - gain) * s.alpha;
+      s.alpha_cnp = false;
+      StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
+      break;
+    case kDecrease:
+      StartTimer(qp, kDecrease, Microseconds(decrease_interval_us));
+      if (!s.decrease_cnp) break;
+      // Equation 1: R_T = R_C, R_C = R_C (1 - alpha / 2); the target stays where it is when no
+      // increase came in between, unless it is clamped.
+      if (clamp_target || s.stage != 0) s.target_bps = qp.bps;
+      qp.SetRate(std::max(min_bps, Scale(qp.bps, 1 - s.alpha / 2)));
+      s.stage = 0;
+      s.decrease_cnp = false;
+      StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+      break;
+    case kIncrease:
+      StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+      // Section 3.2: fast recovery, then additive, then hyper increase of the target, and the
+      // current rate goes half way to it (equation 3).
+      if (s.stage >= fast_recovery_times)
+        s.target_bps =
+            std::min(qp.port->bps, s.target_bps + (s.stage == fast_recovery_times ? additive_bps
+                                                                                  : hyper_bps));
+      qp.SetRate(Mean(qp.bps, s.target_bps));
+      ++s.stage;
+      break;
+  }
+}
+
+void Dcqcn::End(QueuePair& qp) { qp.timer.fill(0); }
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId Hpcc::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<Hpcc>("astra_ns3::Hpcc")
+          .REAL("TargetUtilization", "eta", Hpcc, target_utilization)
+          .COUNT("MaxStage", "Additive steps before a multiplicative one", Hpcc, max_stage)
+          .RATE("AdditiveRate", "Additive step", Hpcc, additive_bps)
+          .FLAG("FastReact", "React to every ACK, from the rate of the last RTT", Hpcc, fast_react)
+          .FLAG("PerHopRates", "Keep a rate per hop and use the least", Hpcc, per_hop_rates)
+          .FLAG("SampleFeedback", "Between RTTs, react to hops with a queue only", Hpcc,
+                sample_feedback);
+  return tid;
+}
+
+void Hpcc::Begin(QueuePair& qp) {
+  qp.hpcc = {};
+  qp.hpcc.current_bps = qp.max_bps;
+  qp.hpcc.u = 1;
+  for (auto& hop : qp.hpcc.hop) hop = {1, qp.max_bps, 0};
+}
+
+void Hpcc::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  // Once per RTT the rate is moved for good; other ACKs react from it ("fast reaction").
+  if (ack.seq > qp.hpcc.last_update_seq)
+    Update(qp, ack, false);
+  else if (fast_react)
+    Update(qp, ack, true);
+}
+
+void Hpcc::Update(QueuePair& qp, const PacketRecord& ack, bool fast) {
+  HpccState& s = qp.hpcc;
+  if (ack.telemetry == nullptr) return;
+  const Telemetry& now = *ack.telemetry;
+  if (s.last_update_seq == 0) {  // the first RTT only fills the history
+    s.last_update_seq = qp.next_seq;
+    s.last = now;
+    return;
+  }
+  // The fork's counters are 24 bits of nanoseconds and 20 bits of 128-byte units.
+  const uint64_t unit = 128ull * fabric->parameters.telemetry_multiple;
+  const bool exact = fabric->parameters.telemetry_exact;
+  const auto base_rtt = static_cast<uint64_t>(qp.base_rtt);
+  const double tick_s = static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
+  if (now.hops <= kMaxTelemetry) {
+    double highest = 0;
+    uint64_t highest_dt = 0;
+    bool updated[kMaxTelemetry] = {}, any = false;
+    for (uint32_t i = 0; i < now.hops; ++i) {
+      const HopTelemetry& hop = now.hop[i];
+      HopTelemetry& last = s.last.hop[i];
+      if (sample_feedback && hop.queue_bytes == 0 && fast) continue;
+      updated[i] = any = true;
+      uint64_t tau = hop.time - last.time, bytes = hop.tx_bytes - last.tx_bytes;
+      if (!exact) {
+        tau &= (1u << 24) - 1;
+        bytes = (bytes & ((1u << 20) - 1)) * unit;
+      }
+      // Equation 2: U = min(qlen) / (B T) + txRate / B.
+      const double duration = static_cast<double>(tau) * (exact ? tick_s : 1e-9);
+      const double rate = static_cast<double>(bytes * 8) / duration;
+      const auto line = static_cast<double>(hop.bps);
+      const double u = rate / line + static_cast<double>(std::min(hop.queue_bytes, last.queue_bytes)) *
+                                         static_cast<double>(qp.max_bps) / line /
+                                         static_cast<double>(qp.window);
+      if (!per_hop_rates) {
+        if (u > highest) {
+          highest = u;
+          highest_dt = tau;
+        }
+      } else {
+        // Equation 4's moving average over one base RTT, per hop.
+        const uint64_t weight = std::min(tau, base_rtt);
+        s.hop[i].u = (s.hop[i].u * static_cast<double>(base_rtt - weight) +
+                      u * static_cast<double>(weight)) /
+                     static_cast<double>(base_rtt);
+      }
+      last = hop;
+    }
+    // Algorithm 1: multiplicative step when over the target or after max_stage additive ones.
+    const auto step = [&](double u, int64_t bps, uint32_t stage) {
+      const double c = u / target_utilization;
+      const bool multiply = c >= 1 || stage >= max_stage;
+      const int64_t wanted =
+          (multiply ? static_cast<int64_t>(static_cast<double>(bps) / c) : bps) + additive_bps;
+      return std::pair<int64_t, uint32_t>(std::min(std::max(wanted, min_bps), qp.max_bps),
+                                          multiply ? 0 : stage + 1);
+    };
+    int64_t bps = qp.max_bps;
+    if (!per_hop_rates) {
+      if (any) {
+        const uint64_t weight = std::min(highest_dt, base_rtt);
+        s.u = (s.u * static_cast<double>(base_rtt - weight) +
+               highest * static_cast<double>(weight)) /
+              static_cast<double>(base_rtt);
+        const auto [next, stage] = step(s.u, s.current_bps, s.increase_stage);
+        bps = next;
+        if (!fast) {
+          s.current_bps = next;
+          s.increase_stage = stage;
+        }
+      }
+    } else {
+      for (uint32_t i = 0; i < now.hops; ++i) {
+        int64_t hop_bps = s.hop[i].bps;
+        if (updated[i]) {
+          const auto [next, stage] = step(s.hop[i].u, hop_bps, s.hop[i].increase_stage);
+          hop_bps = next;
+          if (!fast) {
+            s.hop[i].bps = next;
+            s.hop[i].increase_stage = stage;
+          }
+        }
+        bps = std::min(bps, hop_bps);
+      }
+      if (any && !fast) s.current_bps = bps;
+    }
+    if (any) static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
+  }
+  if (!fast) s.last_update_seq = std::max(s.last_update_seq, qp.next_seq);
+}
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId HpccPint::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<HpccPint>("astra_ns3::HpccPint")
+          .REAL("TargetUtilization", "eta", HpccPint, target_utilization)
+          .REAL("LogBase", "Base of the code of the utilisation", HpccPint, log_base)
+          .REAL("Probability", "Share of the ACKs that are looked at", HpccPint, probability)
+          .COUNT("MaxStage", "Additive steps before a multiplicative one", HpccPint, max_stage)
+          .RATE("AdditiveRate", "Additive step", HpccPint, additive_bps);
+  return tid;
+}
+
+void HpccPint::Begin(QueuePair& qp) {
+  qp.hpcc = {};
+  qp.hpcc.current_bps = qp.max_bps;
+}
+
+void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  HpccState& s = qp.hpcc;
+  if (probability < 1 && fabric->random.Next() >= probability) return;
+  const bool fast = ack.seq <= s.last_update_seq;
+  if (s.last_update_seq == 0) {
+    s.last_update_seq = qp.next_seq;
+    return;
+  }
+  const double u = std::pow(log_base, static_cast<double>(ack.power)) / kPintUnit;
+  const double c = u / target_utilization;
+  const bool multiply = c >= 1 || s.increase_stage >= max_stage;
+  int64_t bps = (multiply ? static_cast<int64_t>(static_cast<double>(s.current_bps) / c)
+                          : s.current_bps) +
+                additive_bps;
+  bps = std::min(std::max(bps, min_bps), qp.max_bps);
+  static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
+  if (fast) return;
+  s.current_bps = bps;
+  s.increase_stage = multiply ? 0 : s.increase_stage + 1;
+  s.last_update_seq = std::max(s.last_update_seq, qp.next_seq);
+}
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId Timely::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<Timely>("astra_ns3::Timely")
+          .REAL("Alpha", "Weight of a new RTT difference", Timely, alpha)
+          .REAL("Beta", "Factor of decrease", Timely, beta)
+          .REAL("LowThreshold", "T_low [us]", Timely, low_us)
+          .REAL("HighThreshold", "T_high [us]", Timely, high_us)
+          .REAL("MinRtt", "Unit of the gradient [us]", Timely, min_rtt_us)
+          .RATE("AdditiveRate", "delta", Timely, additive_bps)
+          .RATE("HyperRate", "delta after five increases", Timely, hyper_bps)
+          .FLAG("Unstamped", "Packets carry no time, as in the public fork", Timely, unstamped);
+  return tid;
+}
+
+void Timely::Begin(QueuePair& qp) { qp.timely = {0, qp.max_bps, 0, 0, 0}; }
+
+void Timely::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  TimelyState& s = qp.timely;
+  if (ack.seq <= s.last_update_seq) return;  // once per RTT
+  const Tick rtt = Sim().NowTick() - (unstamped ? 0 : ack.sent);
+  if (s.last_update_seq != 0) {
+    // Algorithm 1.
+    const double difference = (1 - alpha) * s.rtt_diff + alpha * static_cast<double>(rtt - s.last_rtt);
+    const double gradient = difference / static_cast<double>(Microseconds(min_rtt_us));
+    const Tick low = Microseconds(low_us), high = Microseconds(high_us);
+    if (rtt < low || (rtt <= high && gradient <= 0)) {
+      s.current_bps = std::min(
+          qp.max_bps, s.current_bps + (s.increase_stage < 5 ? additive_bps : hyper_bps));
+      ++s.increase_stage;
+    } else {
+      const double factor =
+          rtt > high ? 1 - beta * (1 - static_cast<double>(high) / static_cast<double>(rtt))
+                     : std::max(0.0, 1 - beta * gradient);
+      s.current_bps = std::max(min_bps, Scale(s.current_bps, factor));
+      s.increase_stage = 0;
+    }
+    s.rtt_diff = difference;
+    qp.SetRate(s.current_bps);
+  }
+  if (qp.next_seq > s.last_update_seq) {
+    s.last_update_seq = qp.next_seq;
+    s.last_rtt = rtt;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId Dctcp::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<Dctcp>("astra_ns3::Dctcp")
+          .REAL("Gain", "g of equation 1", Dctcp, gain)
+          .RATE("AdditiveRate", "Increase per RTT", Dctcp, additive_bps);
+  return tid;
+}
+
+void Dctcp::Begin(QueuePair& qp) { qp.dctcp = {0, 0, false, 1, 0, 0}; }
+
+void Dctcp::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  DctcpState& s = qp.dctcp;
+  const uint64_t mtu = fabric->parameters.mtu_bytes;
+  if (ack.marked) ++s.marked;
+  const bool round = ack.seq > s.last_update_seq;
+  if (round) {
+    if (s.last_update_seq == 0) {
+      s.batch = qp.next_seq / mtu + 1;
+    } else {
+      // Equation 1: alpha = (1 - g) alpha + g F.
+      const double share =
+          std::min(1.0, static_cast<double>(s.marked) / static_cast<double>(s.batch));
+      s.alpha = (1 - gain) * s.alpha + gain * share;
+      s.marked = 0;
+      s.batch = (qp.next_seq - std::min(ack.seq, qp.next_seq)) / mtu + 1;
+    }
+    s.last_update_seq = qp.next_seq;
+  }
+  if (s.reduced && ack.seq > s.high_seq) s.reduced = false;
+  if (ack.marked && !s.reduced) {
+    // Equation 2: cwnd = cwnd (1 - alpha / 2), once per window.
+    qp.SetRate(std::max(min_bps, Scale(qp.bps, 1 - s.alpha / 2)));
+    s.reduced = true;
+    s.high_seq = qp.next_seq;
+  }
+  if (!s.reduced && round) qp.SetRate(std::min(qp.max_bps, qp.bps + additive_bps));
+}
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId Swift::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<Swift>("astra_ns3::Swift")
+          .REAL("AdditivePackets", "ai, packets per RTT", Swift, additive_packets)
+          .REAL("Beta", "Factor of decrease", Swift, beta)
+          .REAL("MaxDecrease", "max_mdf", Swift, max_decrease)
+          .REAL("BaseTarget", "Delay allowed above the unloaded RTT [us]", Swift, base_us)
+          .REAL("FlowScaling", "Target that a window of one packet adds [us]", Swift,
+                flow_scaling_us)
+          .REAL("FlowScalingLimit", "Its limit [us]", Swift, flow_scaling_limit_us)
+          .REAL("MinWindow", "Smallest window [packets]", Swift, min_window);
+  return tid;
+}
+
+void Swift::Begin(QueuePair& qp) {
+  const double packet = fabric->parameters.mtu_bytes;
+  const uint64_t start = qp.window != 0 ? qp.window : fabric->max_bdp;
+  qp.swift = {std::max(1.0, static_cast<double>(start) / packet), 0};
+}
+
+void Swift::OnAck(QueuePair& qp, const PacketRecord& ack) {
+  SwiftState& s = qp.swift;
+  const Tick now = Sim().NowTick();
+  const auto delay = static_cast<double>(now - ack.sent);
+  const double packet = fabric->parameters.mtu_bytes;
+  const double scaling =
+      std::min(flow_scaling_us / std::sqrt(s.window_packets), flow_scaling_limit_us);
+  // Section 3.2: the target grows with the path (here its unloaded RTT) and, as windows shrink,
+  // with the number of flows.
+  const double target =
+      static_cast<double>(qp.base_rtt) + static_cast<double>(Microseconds(base_us + scaling));
+  if (delay < target) {  // Algorithm 1, line 6
+    s.window_packets +=
+        s.window_packets >= 1 ? additive_packets / s.window_packets : additive_packets;
+  } else if (now - s.last_decrease >= static_cast<Tick>(delay)) {  // once per RTT
+    s.window_packets *= std::max(1 - beta * (delay - target) / delay, 1 - max_decrease);
+    s.last_decrease = now;
+  }
+  const double most =
+      static_cast<double>(qp.window != 0 ? qp.window : fabric->max_bdp) / packet + 1;
+  s.window_packets = std::min(std::max(s.window_packets, min_window), most);
+  // Below one packet the window cannot hold a flow back: it is paced instead.
+  if (s.window_packets < 1) {
+    const double rtt_s = delay * static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
+    qp.SetRate(std::max(min_bps, std::min(qp.max_bps, static_cast<int64_t>(
+                                                          s.window_packets * packet * 8 / rtt_s))));
+  } else {
+    qp.SetRate(qp.max_bps);
+  }
+  qp.current_window =
+      static_cast<uint64_t>(std::max(1.0, std::floor(s.window_packets)) * packet);
+}
+
+}  // namespace astra_ns3

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+//
+// Congestion controls.  One object serves all queue pairs of a fabric; what it remembers of each
+// pair stands in the pair.  All follow the published algorithms; where the public RDMA fork that
+// ASTRA-sim uses differs from a paper, an attribute says so.
+#ifndef ASTRA_NS3_CONGESTION_H
+#define ASTRA_NS3_CONGESTION_H
+
+#include <cstdint>
+
+#include "fabric.h"
+
+namespace astra_ns3 {
+
+// None: line rate and a fixed window.  Also the base of the others.
+class CongestionControl : public ns3::Object {
+ public:
+  static ns3::TypeId GetTypeId();
+  virtual void Begin(QueuePair&) {}
+  // An ACK or NACK for the pair has arrived; `ack` carries the mark and telemetry of its packet.
+  virtual void OnAck(QueuePair&, const PacketRecord& /*ack*/) {}
+  virtual void OnTimer(QueuePair&, uint32_t /*kind*/) {}
+  virtual void End(QueuePair&) {}
+
+  Fabric* fabric = nullptr;
+  int64_t min_bps = 100000000;
+
+ protected:
+  FabricSimulator& Sim() const { return *fabric->sim; }
+  Tick Microseconds(double us) const;
+  void StartTimer(QueuePair& qp, uint32_t kind, Tick delay);
+};
+
+// Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM 2015.
+class Dcqcn final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+  void OnTimer(QueuePair& qp, uint32_t kind) override;
+  void End(QueuePair& qp) override;
+
+  double gain = 1.0 / 256;
+  double alpha_interval_us = 55, decrease_interval_us = 4, increase_interval_us = 55;
+  uint32_t fast_recovery_times = 5;
+  int64_t additive_bps = 40000000, hyper_bps = 400000000;
+  bool clamp_target = false;
+
+ private:
+  enum Timer : uint32_t { kAlpha, kDecrease, kIncrease };
+};
+
+// Li et al., "HPCC: High Precision Congestion Control", SIGCOMM 2019.
+class Hpcc final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+
+  double target_utilization = 0.95;
+  uint32_t max_stage = 5;
+  int64_t additive_bps = 50000000;
+  bool fast_react = true, per_hop_rates = false, sample_feedback = false;
+
+ private:
+  void Update(QueuePair& qp, const PacketRecord& ack, bool fast);
+};
+
+// Ben Basat et al., "PINT: Probabilistic In-band Network Telemetry", SIGCOMM 2020, section 4.3:
+// HPCC from one number, the highest utilisation on the path, in a logarithmic code.
+class HpccPint final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+
+  double target_utilization = 0.95, log_base = 1.05, probability = 1;
+  uint32_t max_stage = 5;
+  int64_t additive_bps = 50000000;
+};
+
+// Mittal et al., "TIMELY: RTT-based Congestion Control for the Datacenter", SIGCOMM 2015.
+class Timely final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+
+  double alpha = 0.875, beta = 0.8;
+  double low_us = 50, high_us = 500, min_rtt_us = 20;
+  int64_t additive_bps = 10000000, hyper_bps = 50000000;
+  // The fork never stamps its packets, so that the RTT it sees is the time since the start of the
+  // simulation and every rate falls to the minimum.
+  bool unstamped = false;
+};
+
+// Alizadeh et al., "Data Center TCP", SIGCOMM 2010, acting on a rate.
+class Dctcp final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+
+  double gain = 1.0 / 16;
+  int64_t additive_bps = 1000000000;
+};
+
+// Kumar et al., "Swift: Delay is Simple and Effective for Congestion Control in the Datacenter",
+// SIGCOMM 2020.
+class Swift final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+
+  double additive_packets = 1, beta = 0.8, max_decrease = 0.5;
+  // Target = the pair's unloaded RTT + base + min(flow scaling / sqrt(window), its limit).
+  double base_us = 5, flow_scaling_us = 10, flow_scaling_limit_us = 50, min_window = 0.01;
+};
+
+// The logarithmic code of PINT (its section 4.3): utilisation in units of 1/512.
+constexpr double kPintUnit = 512;
+
+}  // namespace astra_ns3
+
+#endif  // ASTRA_NS3_CONGESTION_H

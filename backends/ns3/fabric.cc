@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: MIT
+#include "fabric.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "congestion.h"
+#include "ns3/hash.h"
+
+namespace astra_ns3 {
+
+namespace {
+
+// The addresses of the public fork, 11.(id / 256).(id % 256).1: ECMP hashes them.
+uint32_t Address(uint32_t id) { return 0x0b000001u + (id / 256) * 0x10000u + (id % 256) * 0x100u; }
+
+// The 32-bit hash of MurmurHash3 (A. Appleby, public domain) over three words: with the switch's
+// id as its seed, this is the fork's choice of a next hop, so that paths agree with it.
+uint32_t Murmur3(const std::array<uint32_t, 3>& words, uint32_t seed) {
+  const auto rotate = [](uint32_t x, int bits) { return (x << bits) | (x >> (32 - bits)); };
+  uint32_t hash = seed;
+  for (uint32_t word : words) {
+    hash ^= rotate(word * 0xcc9e2d51u, 15) * 0x1b873593u;
+    // The fork adds 4 h where the original multiplies by 5: the same.
+    hash = rotate(hash, 13) * 5 + 0xe6546b64u;
+  }
+  hash ^= 12;
+  hash = (hash ^ (hash >> 16)) * 0x85ebca6bu;
+  hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
+  return hash ^ (hash >> 16);
+}
+
+constexpr uint16_t kFirstSourcePort = 10000, kDestinationPort = 100;
+
+}  // namespace
+
+NS_OBJECT_ENSURE_REGISTERED(Device);
+
+ns3::TypeId Device::GetTypeId() {
+  static ns3::TypeId tid = ns3::TypeId("astra_ns3::Device").SetParent<ns3::Object>();
+  return tid;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Port
+
+void Port::Fire(uint32_t kind, uint64_t order) {
+  switch (kind) {
+    case kArrival: {
+      // An event whose packet was lost with its link finds another packet, or none.
+      if (wire.empty() || wire.head->order != order) return;
+      PacketRecord* packet = wire.pop();
+      if (!wire.empty()) fabric->sim->At(wire.head->arrive, wire.head->order, this, kArrival);
+      const bool control =
+          packet->kind == PacketKind::kPause || packet->kind == PacketKind::kResume;
+      if (loss > 0 && !control && fabric->random.Next() < loss) {
+        ++lost;
+        fabric->Free(packet);
+        return;
+      }
+      peer->owner->Receive(*peer, packet);
+      return;
+    }
+    case kDone:
+      if (order != done_order) return;
+      done_pending = false;
+      owner->Serve(*this);
+      return;
+    case kWake:
+      if (order != wake_order) return;
+      wake_at = kNeverTick;
+      if (!Busy()) owner->Serve(*this);
+      return;
+  }
+}
+
+void Port::TakeDown() {
+  up = false;
+  while (!wire.empty()) {
+    ++lost;
+    fabric->Free(wire.pop());
+  }
+  paused = 0;
+  wake_at = kNeverTick;
+  wake_order = 0;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Queue pair
+
+void QueuePair::SetRate(int64_t new_bps) {
+  bps = new_bps;
+  if (window == 0 || !fabric->parameters.variable_window) return;
+  const auto scaled = static_cast<unsigned __int128>(window) * static_cast<uint64_t>(bps) /
+                      static_cast<uint64_t>(max_bps);
+  current_window = std::max<uint64_t>(1, static_cast<uint64_t>(scaled));
+}
+
+void QueuePair::Fire(uint32_t kind, uint64_t order) {
+  if (timer[kind] == order) fabric->control->OnTimer(*this, kind);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Fabric: building
+
+Fabric::~Fabric() {
+  for (auto& node : nodes) node->Dispose();
+}
+
+void Fabric::AddNic(int32_t node, uint32_t address_id) {
+  auto nic = ns3::CreateObject<RdmaNic>();
+  nic->fabric = this;
+  nic->node = node;
+  nic->address_id = address_id;
+  nodes.push_back(nic);
+  ++hosts_;
+}
+
+void Fabric::AddSwitch(int32_t node, uint32_t address_id, uint64_t buffer_bytes) {
+  auto device = ns3::CreateObject<SharedBufferSwitch>();
+  device->fabric = this;
+  device->node = node;
+  device->address_id = address_id;
+  device->ecmp_seed = address_id;
+  device->buffer_bytes = buffer_bytes;
+  nodes.push_back(device);
+}
+
+void Fabric::AddPort(int32_t src, int64_t bps, Tick delay, double loss) {
+  auto port = std::make_unique<Port>();
+  Device* owner = ns3::PeekPointer(nodes[static_cast<size_t>(src)]);
+  port->owner = owner;
+  port->fabric = this;
+  port->link = static_cast<uint32_t>(ports.size());
+  port->local = static_cast<uint16_t>(owner->ports.size());
+  port->nominal_bps = port->bps = bps;
+  port->delay = delay;
+  port->loss = loss;
+  owner->ports.push_back(port.get());
+  ports.push_back(std::move(port));
+}
+
+void Fabric::Join(uint32_t link, uint32_t reverse) {
+  ports[link]->peer = ports[reverse].get();
+  ports[reverse]->peer = ports[link].get();
+}
+
+void Fabric::Finish() {
+  next_source_port_.assign(hosts_ * hosts_, kFirstSourcePort);
+  paths_.assign(hosts_ * hosts_, {});
+  Route();
+  for (size_t i = 0; i < hosts_; ++i)
+    for (size_t j = 0; j < hosts_; ++j) {
+      const Path& path = paths_[i * hosts_ + j];
+      if (i == j || path.delay < 0) continue;
+      const Tick rtt = 2 * path.delay + path.transmit;
+      max_rtt = std::max(max_rtt, rtt);
+      const auto bits = static_cast<unsigned __int128>(rtt) * static_cast<uint64_t>(path.bps) *
+                        static_cast<uint64_t>(parameters.tick_ps) / 1000000000000ull;
+      max_bdp = std::max(max_bdp, static_cast<uint64_t>(bits / 8));
+    }
+  for (auto& node : nodes)
+    if (auto* device = dynamic_cast<SharedBufferSwitch*>(ns3::PeekPointer(node)))
+      device->Configure();
+}
+
+Tick Fabric::Ticks(double bytes, int64_t bps) const {
+  const double ticks_per_second = 1e12 / static_cast<double>(parameters.tick_ps);
+  const double exact = bytes * 8 * ticks_per_second / static_cast<double>(bps);
+  // ns3::Time rounds to the nearest tick a quotient that it has first cut off after 64 binary
+  // places of a second: a half is always a little less than a half, and goes down.
+  return static_cast<Tick>(std::floor(exact + 0.5 - 2.5e-11));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Fabric: routes
+
+void Fabric::Route() {
+  routes_.assign(nodes.size(), std::vector<std::vector<Port*>>(hosts_));
+  for (size_t host = 0; host < hosts_; ++host) RouteTo(static_cast<int32_t>(host));
+}
+
+// Breadth first from the destination; only switches forward.
+void Fabric::RouteTo(int32_t host) {
+  // Next hops are numbered in the order in which the search meets them, and ECMP picks by number.
+  // The fork keeps neighbours ordered by the addresses of its objects, which come out as hosts by
+  // ascending id, then switches by descending id (large objects are mapped downwards).
+  const auto before = [this](const Port* a, const Port* b) {
+    const Device& x = *a->peer->owner;
+    const Device& y = *b->peer->owner;
+    const bool x_host = static_cast<size_t>(x.node) < hosts_;
+    const bool y_host = static_cast<size_t>(y.node) < hosts_;
+    if (x_host != y_host) return x_host;
+    if (x.node == y.node) return a->link < b->link;
+    return (x_host || !parameters.upstream_order) ? x.address_id < y.address_id
+                                                  : x.address_id > y.address_id;
+  };
+  std::vector<int32_t> distance(nodes.size(), -1);
+  std::vector<Path> path(nodes.size());
+  std::vector<int32_t> queue = {host};
+  distance[static_cast<size_t>(host)] = 0;
+  path[static_cast<size_t>(host)] = {0, 0, INT64_MAX};
+  for (size_t i = 0; i < queue.size(); ++i) {
+    const auto now = static_cast<size_t>(queue[i]);
+    std::vector<Port*> neighbours;
+    for (Port* port : nodes[now]->ports)
+      if (port->up && port->peer->up) neighbours.push_back(port);
+    std::sort(neighbours.begin(), neighbours.end(), before);
+    for (const Port* port : neighbours) {
+      const auto next = static_cast<size_t>(port->peer->owner->node);
+      const Port* towards = port->peer;
+      if (distance[next] < 0) {
+        distance[next] = distance[now] + 1;
+        path[next].delay = path[now].delay + towards->delay;
+        path[next].transmit =
+            path[now].transmit +
+            static_cast<Tick>(static_cast<double>(parameters.mtu_bytes) * 8 * 1e12 /
+                              static_cast<double>(parameters.tick_ps) /
+                              static_cast<double>(towards->nominal_bps));
+        path[next].bps = std::min(path[now].bps, towards->nominal_bps);
+        if (next >= hosts_) queue.push_back(static_cast<int32_t>(next));
+      }
+      if (distance[next] == distance[now] + 1)
+        routes_[next][static_cast<size_t>(host)].push_back(port->peer);
+    }
+  }
+  for (size_t source = 0; source < hosts_; ++source)
+    if (distance[source] >= 0) PathOf(static_cast<int32_t>(source), host) = path[source];
+}
+
+Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source_port,
+                     uint16_t destination_port) const {
+  const std::vector<Port*>& choices = Choices(at, to);
+  if (choices.empty()) return nullptr;
+  if (choices.size() == 1) return choices.front();
+  const uint32_t source = Address(nodes[static_cast<size_t>(from)]->address_id);
+  const uint32_t destination = Address(nodes[static_cast<size_t>(to)]->address_id);
+  const uint32_t both = source_port | (static_cast<uint32_t>(destination_port) << 16);
+  if (static_cast<size_t>(at.node) >= hosts_) {
+    const uint32_t seed = static_cast<const SharedBufferSwitch&>(at).ecmp_seed;
+    return choices[Murmur3({source, destination, both}, seed) % choices.size()];
+  }
+  const std::array<uint32_t, 3> key = {source, destination, both};
+  return choices[ns3::Hash32(reinterpret_cast<const char*>(key.data()), 12) % choices.size()];
+}
+
+void Fabric::FindPath(QueuePair* qp) {
+  const auto walk = [this](const Device& from, int32_t source, int32_t to, uint16_t sport,
+                           uint16_t dport, std::vector<Port*>* path) {
+    path->clear();
+    Port* first = Choose(from, source, to, sport, dport);
+    for (const Port* port = first; port != nullptr && port->peer->owner->node != to;) {
+      port = Choose(*port->peer->owner, source, to, sport, dport);
+      if (port == nullptr) break;
+      path->push_back(ports[port->link].get());
+    }
+    return first;
+  };
+  const Device& sender = *nodes[static_cast<size_t>(qp->src)];
+  const Device& receiver = *nodes[static_cast<size_t>(qp->dst)];
+  qp->port = walk(sender, qp->src, qp->dst, qp->source_port, kDestinationPort, &qp->forward);
+  qp->receiver_port =
+      walk(receiver, qp->dst, qp->src, kDestinationPort, qp->source_port, &qp->backward);
+  qp->epoch = epoch_;
+}
+
+Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
+  const QueuePair* qp = packet->qp;
+  const bool data = packet->kind == PacketKind::kData;
+  if (packet->epoch == qp->epoch) {
+    const std::vector<Port*>& path = data ? qp->forward : qp->backward;
+    if (packet->hop < path.size() && path[packet->hop]->owner == &at) return path[packet->hop++];
+  }
+  // The routes have changed since it was sent: look it up like a switch would.
+  return data ? Choose(at, qp->src, qp->dst, qp->source_port, kDestinationPort)
+              : Choose(at, qp->dst, qp->src, kDestinationPort, qp->source_port);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Fabric: running
+
+void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_t traffic_class,
+                   int64_t start_ps) {
+  if (free_pairs_.empty()) {
+    pairs_.push_back(std::make_unique<QueuePair>());
+    free_pairs_.push_back(pairs_.back().get());
+  }
+  QueuePair* qp = free_pairs_.back();
+  free_pairs_.pop_back();
+  qp->id = id;
+  qp->src = src;
+  qp->dst = dst;
+  qp->bytes = bytes;
+  qp->fabric = this;
+  qp->source_port = next_source_port_[static_cast<size_t>(src) * hosts_ + static_cast<size_t>(dst)]++;
+  qp->queue = static_cast<uint8_t>(3 + traffic_class);
+  qp->next_seq = qp->acked_seq = 0;
+  qp->expected_seq = qp->nacked_seq = 0;
+  qp->nack_until = 0;
+  qp->next_available = qp->start = qp->progress = sim->NowTick();
+  qp->start_ps = static_cast<uint64_t>(start_ps);
+  qp->last_wire_bytes = 0;
+  qp->timeouts = 0;
+  qp->retransmitted = 0;
+  qp->in_network = 0;
+  qp->listed = qp->acknowledged = qp->delivered = false;
+  qp->timer.fill(0);
+  FindPath(qp);
+  ++active_;
+
+  const Path& path = PathOf(src, dst);
+  const Tick rtt = path.delay < 0 ? 0 : 2 * path.delay + path.transmit;
+  qp->base_rtt = parameters.window == "global" ? max_rtt : rtt;
+  qp->window = 0;
+  if (parameters.window == "global") {
+    qp->window = max_bdp;
+  } else if (parameters.window == "pair" && path.delay >= 0) {
+    const auto bits = static_cast<unsigned __int128>(rtt) * static_cast<uint64_t>(path.bps) *
+                      static_cast<uint64_t>(parameters.tick_ps) / 1000000000000ull;
+    qp->window = std::max<uint64_t>(1, static_cast<uint64_t>(bits / 8));
+  }
+  qp->current_window = qp->window;
+  if (!watching_) {
+    watching_ = true;
+    watched_hops_ = packet_hops;
+    sim->After(parameters.retransmit_timeout, this, 0);
+  }
+  if (qp->port == nullptr) return;  // the watchdog reports it, unless a link comes up
+  qp->max_bps = qp->bps = qp->port->bps;
+  control->Begin(*qp);
+  static_cast<RdmaNic*>(ns3::PeekPointer(nodes[static_cast<size_t>(src)]))->Add(qp);
+}
+
+Tick Fabric::IdealTicks(const QueuePair& qp) {
+  const Path& path = PathOf(qp.src, qp.dst);
+  const double mtu = parameters.mtu_bytes, bytes = static_cast<double>(qp.bytes);
+  const double packets = std::ceil(bytes / mtu);
+  if (parameters.complete_at_ack) {
+    // As the fork has it: two delays, a packet's transmissions, and everything at the bottleneck,
+    // each packet with 48 bytes of headers.
+    return 2 * path.delay + path.transmit + Ticks(bytes + packets * 48, path.bps);
+  }
+  const double header = parameters.header_bytes;
+  const double first = std::min(bytes, mtu) + header;
+  return path.delay + static_cast<Tick>(static_cast<double>(path.transmit) * first / mtu) +
+         Ticks(bytes + packets * header - first, path.bps);
+}
+
+void Fabric::Deliver(QueuePair* qp) {
+  qp->delivered = true;
+  if (!parameters.complete_at_ack) on_complete(*qp, sim->NowTick());
+}
+
+void Fabric::Acknowledged(QueuePair* qp) {
+  qp->acknowledged = true;
+  control->End(*qp);
+  --active_;
+  if (parameters.complete_at_ack) on_complete(*qp, sim->NowTick());
+}
+
+void Fabric::Release(QueuePair* qp) {
+  if (qp->acknowledged && !qp->listed && qp->in_network == 0) free_pairs_.push_back(qp);
+}
+
+void Fabric::Free(PacketRecord* packet) {
+  if (parameters.telemetry && packet->qp != nullptr && packet->telemetry != nullptr) {
+    packet->telemetry->next_free = free_telemetry_;
+    free_telemetry_ = packet->telemetry;
+  }
+  QueuePair* qp = packet->qp;
+  packet->next = free_packets_;
+  free_packets_ = packet;
+  if (qp != nullptr && --qp->in_network == 0) Release(qp);
+}
+
+Telemetry* Fabric::NewTelemetry() {
+  if (free_telemetry_ == nullptr) {
+    constexpr size_t kBlock = 256;
+    telemetry_blocks_.emplace_back(new Telemetry[kBlock]);
+    for (size_t i = 0; i < kBlock; ++i) {
+      telemetry_blocks_.back()[i].next_free = free_telemetry_;
+      free_telemetry_ = &telemetry_blocks_.back()[i];
+    }
+  }
+  Telemetry* telemetry = free_telemetry_;
+  free_telemetry_ = telemetry->next_free;
+  telemetry->hops = 0;
+  return telemetry;
+}
+
+void Fabric::SetLink(uint32_t link, double scale) {
+  Port& port = *ports[link];
+  const bool was_up = port.up;
+  if (scale == 0) {
+    if (!was_up) return;
+    port.TakeDown();
+  } else {
+    port.bps = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(port.nominal_bps) * scale));
+    port.tx_cache_ = {};
+    port.up = true;
+  }
+  if (port.up != was_up) {
+    ++epoch_;
+    Route();
+    for (size_t host = 0; host < hosts_; ++host)
+      for (Port* other : nodes[host]->ports) {
+        for (QueuePair* qp : other->pairs) {
+          qp->listed = false;
+          Release(qp);
+        }
+        other->pairs.clear();
+      }
+    // Pairs go on, from their first unacknowledged byte only when a timeout says so.
+    for (auto& pair : pairs_) {
+      QueuePair* qp = pair.get();
+      if (qp->acknowledged) continue;
+      FindPath(qp);
+      if (qp->port == nullptr) continue;
+      if (qp->max_bps == 0) {
+        qp->max_bps = qp->bps = qp->port->bps;
+        control->Begin(*qp);
+      }
+      qp->port->pairs.push_back(qp);
+      qp->listed = true;
+    }
+    for (size_t host = 0; host < hosts_; ++host)
+      for (Port* other : nodes[host]->ports) other->RequestService();
+  }
+  if (port.up) port.RequestService();
+}
+
+// The watchdog: retransmission timeouts of all pairs, and networks that stand still.
+void Fabric::Fire(uint32_t, uint64_t) {
+  watching_ = false;
+  if (active_ == 0) return;
+  const Tick now = sim->NowTick();
+  const bool moved = packet_hops != watched_hops_;
+  Tick next = now + parameters.retransmit_timeout;
+  bool waiting = false;
+  for (auto& pair : pairs_) {
+    QueuePair* qp = pair.get();
+    if (qp->acknowledged) continue;
+    // Exponential backoff, at most 64 times the timeout.
+    const Tick patience = parameters.retransmit_timeout << std::min<uint32_t>(qp->timeouts, 6);
+    if (now < qp->progress + patience) {
+      next = std::min(next, qp->progress + patience);
+      waiting = true;
+      continue;
+    }
+    // What is still queued somewhere is late, not lost: a simulator knows, and need not guess.
+    if (qp->in_network > 0) {
+      waiting = waiting || moved;
+      continue;
+    }
+    if (qp->timeouts >= parameters.retransmit_limit) {
+      failure = "gave up after " + std::to_string(qp->timeouts) + " timeouts" + WhereStuck();
+      stop = true;
+      return;
+    }
+    ++qp->timeouts;
+    ++timeouts;
+    qp->progress = now;
+    waiting = true;
+    if (qp->next_seq > qp->acked_seq) {
+      qp->retransmitted += qp->next_seq - qp->acked_seq;
+      ++retransmissions;
+    }
+    qp->next_seq = qp->acked_seq;
+    if (qp->port != nullptr) {
+      if (!qp->listed) {
+        qp->port->pairs.push_back(qp);
+        qp->listed = true;
+      }
+      qp->port->RequestService();
+    }
+  }
+  if (!waiting && !moved) {
+    failure = "deadlock: nothing has moved for " +
+              std::to_string(parameters.retransmit_timeout * parameters.tick_ps / 1000000) +
+              " us" + WhereStuck();
+    stop = true;
+    return;
+  }
+  watching_ = true;
+  watched_hops_ = packet_hops;
+  sim->After(std::max<Tick>(next - now, 1), this, 0);
+}
+
+std::string Fabric::WhereStuck() const {
+  std::string text;
+  int named = 0;
+  for (const auto& pair : pairs_) {
+    const QueuePair& qp = *pair;
+    if (qp.acknowledged) continue;
+    if (++named > 4) break;
+    text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(qp.id) + " (" +
+            std::to_string(qp.src) + " -> " + std::to_string(qp.dst) + ", " +
+            std::to_string(qp.acked_seq) + " of " + std::to_string(qp.bytes) + " bytes" +
+            (qp.port == nullptr || qp.receiver_port == nullptr ? ", no route" : "") + ")";
+  }
+  if (static_cast<int>(active_) > named) text += ", of " + std::to_string(active_);
+  return text;
+}
+
+}  // namespace astra_ns3

@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: MIT
+//
+// The fabric: ports, packets and queue pairs, and the two devices that handle them, RdmaNic and
+// SharedBufferSwitch.  A packet here is a record of 64 bytes; an ns3::Packet is made of it only
+// for a pcap.  A packet-hop costs one event (its arrival) while its port is free, and a second
+// one (the port becoming free) only when something waits for the port.
+#ifndef ASTRA_NS3_FABRIC_H
+#define ASTRA_NS3_FABRIC_H
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ns3/object.h"
+#include "ns3/ptr.h"
+#include "ns3/traced-callback.h"
+#include "random.h"
+#include "simulator.h"
+
+namespace astra_ns3 {
+
+class CongestionControl;
+class Device;
+class Fabric;
+struct Port;
+struct QueuePair;
+
+constexpr uint32_t kQueues = 8;        // 0 is for control frames and goes first
+constexpr uint32_t kMaxTelemetry = 5;  // hops that one packet's telemetry can hold
+
+enum class PacketKind : uint8_t { kData, kAck, kNack, kPause, kResume };
+
+// What HPCC's switches write into a packet (Li et al., SIGCOMM 2019, section 3.1).
+struct HopTelemetry {
+  uint64_t time;      // [ticks] when the packet left
+  uint64_t tx_bytes;  // that the port had sent before it
+  uint32_t queue_bytes;
+  int64_t bps;
+};
+struct Telemetry {
+  std::array<HopTelemetry, kMaxTelemetry> hop;
+  uint32_t hops;
+  Telemetry* next_free;
+};
+
+struct PacketRecord {
+  PacketRecord* next;  // of the queue or the wire that it is on
+  QueuePair* qp;
+  uint64_t seq;    // data: its first byte; ACK and NACK: the byte that is expected next
+  Tick arrive;     // while on a wire: when, and at which place, it arrives
+  uint64_t order;
+  union {
+    Telemetry* telemetry;  // HPCC
+    uint64_t power;        // HPCC-PINT
+    Tick sent;             // TIMELY, Swift
+  };
+  uint32_t wire_bytes;
+  uint16_t ingress;  // local index of the port by which it entered this switch
+  PacketKind kind;
+  uint8_t queue;
+  uint8_t hop;    // index of the next egress port in its path
+  uint8_t epoch;  // of the routes that its path belongs to
+  bool marked;    // ECN congestion experienced
+};
+
+struct PacketQueue {
+  PacketRecord *head = nullptr, *tail = nullptr;
+  bool empty() const { return head == nullptr; }
+  void push(PacketRecord* packet) {
+    packet->next = nullptr;
+    if (tail == nullptr)
+      head = packet;
+    else
+      tail->next = packet;
+    tail = packet;
+  }
+  PacketRecord* pop() {
+    PacketRecord* packet = head;
+    head = packet->next;
+    if (head == nullptr) tail = nullptr;
+    return packet;
+  }
+};
+
+// One direction of a cable: the transmitter at `owner` and the wire to `peer->owner`.
+struct Port final : public EventTarget {
+  enum Kind : uint32_t { kArrival, kDone, kWake };
+
+  Device* owner = nullptr;
+  Fabric* fabric = nullptr;
+  Port* peer = nullptr;  // the other direction
+  uint32_t link = 0;     // index in the configuration
+  uint16_t local = 0;    // index among the owner's ports, from 0
+  bool up = true;
+  double loss = 0;
+  int64_t nominal_bps = 0, bps = 0;
+  Tick delay = 0;
+
+  // Transmitter
+  Tick busy_until = -1;
+  uint64_t done_order = 0;
+  bool done_pending = false;
+  PacketQueue wire;
+  uint32_t paused = 0;  // bit per queue
+
+  // Switch: waiting packets per queue.  NIC: control frames in queue 0, the rest are queue pairs.
+  std::array<PacketQueue, kQueues> queue;
+  std::array<uint32_t, kQueues> queue_bytes{};
+  uint32_t waiting = 0;  // bit per non-empty queue
+  uint32_t last_queue = 0;
+  uint32_t waiting_bytes = 0;
+
+  // NIC
+  std::vector<QueuePair*> pairs;
+  size_t last_pair = 0;
+  Tick wake_at = kNeverTick;
+  uint64_t wake_order = 0;
+
+  // Switch: buffer accounting for the ingress side of this port
+  std::array<int64_t, kQueues> ingress_bytes{}, headroom_bytes{}, egress_bytes{};
+  uint32_t pausing = 0;  // bit per queue whose sender we have paused
+  int64_t headroom_limit = 0;
+  uint32_t alpha_shift = 3;
+  int64_t kmin = 0, kmax = 0;
+  double pmax = 0;
+  // HPCC-PINT
+  double utilization = 0;
+  uint32_t last_bytes = 0;
+  Tick last_time = 0;
+
+  // Statistics
+  uint64_t tx_bytes = 0, tx_packets = 0, drops = 0, lost = 0, marks = 0;
+  uint64_t pauses = 0, resumes = 0;
+  uint32_t max_queue_bytes = 0;
+  Tick busy_ticks = 0;
+
+  bool Busy() const;
+  Tick TxTicks(uint32_t bytes);
+  void Send(PacketRecord* packet);
+  void RequestService();
+  void ExpectDone();
+  void Fire(uint32_t kind, uint64_t order) override;
+  void TakeDown();
+
+ private:
+  std::array<std::pair<uint32_t, Tick>, 2> tx_cache_{};
+  friend class Fabric;
+};
+
+// State that a congestion control keeps per queue pair; each uses its own member.
+struct DcqcnState {
+  int64_t target_bps;
+  double alpha;
+  bool alpha_cnp, decrease_cnp, first_cnp;
+  uint32_t stage;
+};
+struct HpccState {
+  uint64_t last_update_seq;
+  int64_t current_bps;
+  uint32_t increase_stage;
+  double u;
+  Telemetry last;
+  struct Hop {
+    double u;
+    int64_t bps;
+    uint32_t increase_stage;
+  } hop[kMaxTelemetry];
+};
+struct TimelyState {
+  uint64_t last_update_seq;
+  int64_t current_bps;
+  uint32_t increase_stage;
+  Tick last_rtt;
+  double rtt_diff;
+};
+struct DctcpState {
+  uint64_t last_update_seq, high_seq;
+  bool reduced;
+  double alpha;
+  uint64_t marked, batch;
+};
+struct SwiftState {
+  double window_packets;
+  Tick last_decrease;
+};
+
+// A reliable connection that carries one transfer.  Sender and receiver side in one record.
+struct QueuePair final : public EventTarget {
+  int64_t id = 0;  // of the transfer
+  int32_t src = 0, dst = 0;
+  uint64_t bytes = 0;
+  Fabric* fabric = nullptr;
+  Port* port = nullptr;  // of the sender
+  uint16_t source_port = 0;
+  uint8_t queue = 3;
+
+  // Sender
+  uint64_t next_seq = 0, acked_seq = 0;
+  uint64_t window = 0;          // [bytes], 0 is none; of the path
+  uint64_t current_window = 0;  // after congestion control
+  int64_t max_bps = 0, bps = 0;
+  Tick base_rtt = 0;
+  Tick next_available = 0;
+  uint32_t last_wire_bytes = 0;
+  Tick start = 0, progress = 0;
+  uint64_t start_ps = 0;
+  uint32_t timeouts = 0;
+  uint64_t retransmitted = 0;
+
+  // Receiver
+  Port* receiver_port = nullptr;
+  uint64_t expected_seq = 0, nacked_seq = 0;
+  Tick nack_until = 0;
+
+  // Routes: local index of the egress port at each switch on the way, data and acknowledgements
+  std::vector<Port*> forward, backward;
+  uint8_t epoch = 0;
+
+  // Life: the record is reused when none of these holds it
+  uint32_t in_network = 0;  // packets
+  bool listed = false;      // in its port's list
+  bool acknowledged = false, delivered = false;
+
+  std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
+  union {
+    DcqcnState dcqcn;
+    HpccState hpcc;
+    TimelyState timely;
+    DctcpState dctcp;
+    SwiftState swift;
+  };
+
+  QueuePair() : hpcc() {}
+  bool Finished() const { return acked_seq >= bytes; }
+  uint64_t BytesLeft() const { return bytes > next_seq ? bytes - next_seq : 0; }
+  bool WindowBound() const {
+    return current_window != 0 && next_seq - acked_seq >= current_window;
+  }
+  // The rate at which it is paced; a variable window follows it.
+  void SetRate(int64_t new_bps);
+  void Fire(uint32_t kind, uint64_t order) override;  // timers of congestion control
+};
+
+// A node of the fabric.
+class Device : public ns3::Object {
+ public:
+  static ns3::TypeId GetTypeId();
+  virtual void Receive(Port& ingress, PacketRecord* packet) = 0;
+  // The port is free: send the next packet, if there is one to send.
+  virtual void Serve(Port& port) = 0;
+
+  Fabric* fabric = nullptr;
+  int32_t node = 0;
+  uint32_t address_id = 0;  // what the node's IP address is made of
+  std::vector<Port*> ports;
+};
+
+class RdmaNic final : public Device {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Receive(Port& ingress, PacketRecord* packet) override;
+  void Serve(Port& port) override;
+  void Add(QueuePair* qp);
+  // The rate of a pair has changed while it waits for its next packet's time.
+  void ChangeRate(QueuePair* qp, int64_t bps);
+  void Wake(Port& port, Tick at);
+
+  ns3::TracedCallback<int64_t, uint64_t> trace_complete;  // transfer id, ticks it took
+  ns3::TracedCallback<uint32_t, bool> trace_pfc;          // link, paused
+
+ private:
+  QueuePair* Select(Port& port);
+  void SendData(Port& port, QueuePair* qp);
+  bool MoreToSend(const Port& port) const;
+  void ReceiveData(PacketRecord* packet);
+  void ReceiveAck(PacketRecord* packet);
+};
+
+class SharedBufferSwitch final : public Device {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Receive(Port& ingress, PacketRecord* packet) override;
+  void Serve(Port& port) override;
+  // After all ports are attached.
+  void Configure();
+
+  ns3::TracedCallback<uint32_t, bool> trace_pfc;   // link towards the paused sender, paused
+  ns3::TracedCallback<uint32_t> trace_mark;        // link
+  ns3::TracedCallback<uint32_t, uint32_t> trace_drop;  // link, bytes
+
+  uint64_t buffer_bytes = 32u << 20;
+  uint32_t ecmp_seed = 0;
+
+ private:
+  int64_t PauseThreshold(const Port& port) const;
+  int64_t SharedUse(const Port& port, uint32_t queue) const;
+  void SendPause(Port& port, uint32_t queue, bool pause);
+  void Unbuffer(Port& ingress, uint32_t queue, int64_t bytes);
+  bool Mark(const Port& port, uint32_t queue);
+  void Stamp(Port& port, PacketRecord* packet);
+  void StampPint(Port& port, PacketRecord* packet);
+
+  int64_t shared_bytes_ = 0, shareable_bytes_ = 0;
+};
+
+// Everything that a run is parameterised by; the adapter fills it from the options.
+struct Parameters {
+  int64_t tick_ps = 1000;
+  uint32_t mtu_bytes = 1000;
+  uint32_t header_bytes = 36, ack_bytes = 48, pause_bytes = 31;  // on the wire, without telemetry
+  uint64_t chunk_bytes = 4000, ack_interval_bytes = 1;
+  bool back_to_zero = false;
+  Tick nack_interval = 500000;
+  Tick retransmit_timeout = 4000000;
+  uint32_t retransmit_limit = 7;
+  std::string window = "pair";  // pair, global, none
+  bool variable_window = true, rate_bound = true;
+  bool complete_at_ack = true;
+  bool ack_high_priority = false;
+  bool ecn = true, pfc = true;
+  uint32_t reserve_bytes = 4096, resume_offset_bytes = 3072;
+  bool upstream_order = true;  // neighbours, random streams, wake-ups: as ASTRA-sim's fork
+  bool telemetry = false, pint = false;
+  uint32_t telemetry_multiple = 1;
+  bool telemetry_exact = false;
+  double pint_log_base = 1.05;
+};
+
+class Fabric final : public EventTarget {
+ public:
+  explicit Fabric(FabricSimulator* simulator, Parameters parameters)
+      : sim(simulator), parameters(std::move(parameters)) {}
+  ~Fabric();
+
+  // Building
+  void AddNic(int32_t node, uint32_t address_id);
+  void AddSwitch(int32_t node, uint32_t address_id, uint64_t buffer_bytes);
+  // Links are directed; `reverse` is the index of the other direction.
+  void AddPort(int32_t src, int64_t bps, Tick delay, double loss);
+  void Join(uint32_t link, uint32_t reverse);
+  void Finish();
+
+  // Running
+  void Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_t traffic_class,
+             int64_t start_ps);
+  void SetLink(uint32_t link, double scale);
+  size_t InFlight() const { return active_; }
+  // What the transfer would take alone.
+  Tick IdealTicks(const QueuePair& qp);
+  std::string WhereStuck() const;
+
+  // For the devices
+  PacketRecord* NewPacket();
+  void Free(PacketRecord* packet);
+  Telemetry* NewTelemetry();
+  Port* NextHop(const Device& at, PacketRecord* packet);
+  void Deliver(QueuePair* qp);
+  void Acknowledged(QueuePair* qp);
+  void Release(QueuePair* qp);
+  void Fire(uint32_t kind, uint64_t order) override;  // the watchdog
+  Tick Ticks(double bytes, int64_t bps) const;
+
+  FabricSimulator* sim;
+  Parameters parameters;
+  std::vector<ns3::Ptr<Device>> nodes;
+  std::vector<std::unique_ptr<Port>> ports;
+  ns3::Ptr<CongestionControl> control;
+  RandomStreams random;
+  std::function<void(const QueuePair&, Tick)> on_complete;
+  std::function<void(const QueuePair&)> on_lost;
+  std::function<void(const Port&, const PacketRecord&)> on_transmit;  // pcap; usually empty
+  Tick max_rtt = 0;
+  uint64_t max_bdp = 0;
+  uint64_t packet_hops = 0, data_packets = 0, retransmissions = 0, timeouts = 0;
+  std::string failure;  // why the run cannot go on; set with `stop`
+  bool stop = false;
+
+  struct PauseEvent {
+    Tick time;
+    uint32_t link;
+    uint32_t queue;
+    bool pause;
+  };
+  std::vector<PauseEvent> pause_events;
+
+ private:
+  struct Path {
+    Tick delay = -1;  // one way, unloaded
+    Tick transmit = 0;
+    int64_t bps = 0;
+  };
+  void Route();
+  void RouteTo(int32_t host);
+  void FindPath(QueuePair* qp);
+  const std::vector<Port*>& Choices(const Device& at, int32_t to) const {
+    return routes_[static_cast<size_t>(at.node)][static_cast<size_t>(to)];
+  }
+  Port* Choose(const Device& at, int32_t from, int32_t to, uint16_t source_port,
+               uint16_t destination_port) const;
+  Path& PathOf(int32_t src, int32_t dst) {
+    return paths_[static_cast<size_t>(src) * hosts_ + static_cast<size_t>(dst)];
+  }
+
+  size_t hosts_ = 0;
+  std::vector<std::vector<std::vector<Port*>>> routes_;  // [node][destination host]
+  std::vector<Path> paths_;
+  std::vector<uint16_t> next_source_port_;
+  uint8_t epoch_ = 0;
+  bool rerouted_ = false;
+
+  std::vector<std::unique_ptr<PacketRecord[]>> packet_blocks_;
+  PacketRecord* free_packets_ = nullptr;
+  std::vector<std::unique_ptr<Telemetry[]>> telemetry_blocks_;
+  Telemetry* free_telemetry_ = nullptr;
+  std::vector<std::unique_ptr<QueuePair>> pairs_;
+  std::vector<QueuePair*> free_pairs_;
+  size_t active_ = 0;
+  bool watching_ = false;
+  uint64_t watched_hops_ = 0;
+};
+
+// ---------------------------------------------------------------------------------------------
+// The fast path, inline.
+
+inline bool Port::Busy() const {
+  const FabricSimulator* sim = fabric->sim;
+  return sim->NowTick() < busy_until ||
+         (sim->NowTick() == busy_until && sim->CurrentOrder() < done_order);
+}
+
+inline void Port::ExpectDone() {
+  if (done_pending) return;
+  done_pending = true;
+  fabric->sim->At(busy_until, done_order, this, kDone);
+}
+
+inline void Port::RequestService() {
+  if (Busy())
+    ExpectDone();
+  else
+    owner->Serve(*this);
+}
+
+inline Tick Port::TxTicks(uint32_t bytes) {
+  if (tx_cache_[0].first == bytes) return tx_cache_[0].second;
+  if (tx_cache_[1].first == bytes) return tx_cache_[1].second;
+  tx_cache_[1] = tx_cache_[0];
+  tx_cache_[0] = {bytes, fabric->Ticks(bytes, bps)};
+  return tx_cache_[0].second;
+}
+
+inline void Port::Send(PacketRecord* packet) {
+  FabricSimulator* sim = fabric->sim;
+  const Tick transmit = TxTicks(packet->wire_bytes);
+  busy_until = sim->NowTick() + transmit;
+  done_order = sim->Reserve();
+  packet->arrive = busy_until + delay;
+  packet->order = sim->Reserve();
+  const bool alone = wire.empty();
+  wire.push(packet);
+  if (alone) sim->At(packet->arrive, packet->order, this, kArrival);
+  tx_bytes += packet->wire_bytes;
+  ++tx_packets;
+  busy_ticks += transmit;
+  ++fabric->packet_hops;
+  if (fabric->on_transmit) fabric->on_transmit(*this, *packet);
+}
+
+inline PacketRecord* Fabric::NewPacket() {
+  if (free_packets_ == nullptr) {
+    constexpr size_t kBlock = 1024;
+    packet_blocks_.emplace_back(new PacketRecord[kBlock]);
+    for (size_t i = 0; i < kBlock; ++i) {
+      packet_blocks_.back()[i].next = free_packets_;
+      free_packets_ = &packet_blocks_.back()[i];
+    }
+  }
+  PacketRecord* packet = free_packets_;
+  free_packets_ = packet->next;
+  return packet;
+}
+
+}  // namespace astra_ns3
+
+#endif  // ASTRA_NS3_FABRIC_H

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+
+#include "congestion.h"
+#include "fabric.h"
+
+namespace astra_ns3 {
+
+NS_OBJECT_ENSURE_REGISTERED(RdmaNic);
+
+ns3::TypeId RdmaNic::GetTypeId() {
+  static ns3::TypeId tid =
+      ns3::TypeId("astra_ns3::RdmaNic")
+          .SetParent<Device>()
+          .AddConstructor<RdmaNic>()
+          .AddTraceSource("Complete", "A transfer is acknowledged: its id, the ticks it took",
+                          ns3::MakeTraceSourceAccessor(&RdmaNic::trace_complete),
+                          "astra_ns3::RdmaNic::CompleteCallback")
+          .AddTraceSource("Pfc", "A pause (true) or resume frame has arrived: link, pause",
+                          ns3::MakeTraceSourceAccessor(&RdmaNic::trace_pfc),
+                          "astra_ns3::RdmaNic::PfcCallback");
+  return tid;
+}
+
+void RdmaNic::Add(QueuePair* qp) {
+  qp->port->pairs.push_back(qp);
+  qp->listed = true;
+  qp->port->RequestService();
+}
+
+void RdmaNic::Wake(Port& port, Tick at) {
+  port.wake_at = at;
+  port.wake_order = fabric->sim->Reserve();
+  fabric->sim->At(at, port.wake_order, &port, Port::kWake);
+}
+
+void RdmaNic::ChangeRate(QueuePair* qp, int64_t bps) {
+  if (bps != qp->bps) {
+    qp->next_available +=
+        fabric->Ticks(qp->last_wire_bytes, bps) - fabric->Ticks(qp->last_wire_bytes, qp->bps);
+    qp->SetRate(bps);
+  }
+  Port& port = *qp->port;
+  if (port.wake_at != kNeverTick && qp->next_available < port.wake_at)
+    Wake(port, std::max(qp->next_available, fabric->sim->NowTick()));
+}
+
+// Round robin over the pairs that may send now; drops those that have ended.
+QueuePair* RdmaNic::Select(Port& port) {
+  const Tick now = fabric->sim->NowTick();
+  std::vector<QueuePair*>& pairs = port.pairs;
+  const size_t count = pairs.size();
+  size_t first_finished = count;
+  QueuePair* chosen = nullptr;
+  size_t index = count == 0 ? 0 : (port.last_pair + 1) % count;
+  for (size_t step = 0; step < count; ++step, index = index + 1 == count ? 0 : index + 1) {
+    QueuePair* qp = pairs[index];
+    if (qp->BytesLeft() > 0 && !qp->WindowBound() && !(port.paused >> qp->queue & 1)) {
+      if (qp->next_available > now) continue;
+      chosen = qp;
+      break;
+    }
+    if (qp->Finished()) first_finished = std::min(first_finished, index);
+  }
+  if (first_finished < count) {
+    size_t kept = first_finished;
+    for (size_t i = first_finished; i < count; ++i) {
+      if (pairs[i]->Finished()) {
+        pairs[i]->listed = false;
+        fabric->Release(pairs[i]);
+        continue;
+      }
+      if (pairs[i] == chosen) index = kept;
+      pairs[kept++] = pairs[i];
+    }
+    pairs.resize(kept);
+  }
+  if (chosen != nullptr) port.last_pair = index;
+  return chosen;
+}
+
+void RdmaNic::Serve(Port& port) {
+  if (!port.up) return;
+  const Parameters& parameters = fabric->parameters;
+  const uint32_t ack_queue = parameters.ack_high_priority ? 0 : 3;
+  if (!port.queue[0].empty() && !(port.paused >> ack_queue & 1)) {
+    port.Send(port.queue[0].pop());
+  } else if (QueuePair* qp = Select(port)) {
+    SendData(port, qp);
+  } else {
+    // Nothing may go now: wake up when the first pair's pacing allows it.
+    if (port.wake_at != kNeverTick) return;
+    const Tick now = fabric->sim->NowTick();
+    Tick at = kNeverTick;
+    bool useful = false;
+    for (const QueuePair* waiting : port.pairs) {
+      const bool able = waiting->BytesLeft() > 0 && !waiting->WindowBound() &&
+                        !(port.paused >> waiting->queue & 1);
+      useful = useful || able;
+      // The fork also counts pairs that cannot send, and then never wakes up for the others:
+      // they go on with the next ACK.
+      if (able || parameters.upstream_order) at = std::min(at, waiting->next_available);
+    }
+    if (useful && at > now && at != kNeverTick) Wake(port, at);
+    return;
+  }
+  if (MoreToSend(port)) port.ExpectDone();
+}
+
+bool RdmaNic::MoreToSend(const Port& port) const {
+  if (!port.queue[0].empty()) return true;
+  for (const QueuePair* qp : port.pairs)
+    if (qp->BytesLeft() > 0 && !qp->WindowBound()) return true;
+  return false;
+}
+
+void RdmaNic::SendData(Port& port, QueuePair* qp) {
+  const Parameters& parameters = fabric->parameters;
+  const auto payload =
+      static_cast<uint32_t>(std::min<uint64_t>(qp->BytesLeft(), parameters.mtu_bytes));
+  PacketRecord* packet = fabric->NewPacket();
+  packet->qp = qp;
+  packet->seq = qp->next_seq;
+  packet->wire_bytes = payload + parameters.header_bytes;
+  packet->kind = PacketKind::kData;
+  packet->queue = qp->queue;
+  packet->hop = 0;
+  packet->epoch = qp->epoch;
+  packet->marked = false;
+  if (parameters.telemetry)
+    packet->telemetry = fabric->NewTelemetry();
+  else if (parameters.pint)
+    packet->power = 0;
+  else
+    packet->sent = fabric->sim->NowTick();
+  qp->next_seq += payload;
+  ++qp->in_network;
+  ++fabric->data_packets;
+  port.Send(packet);
+  qp->last_wire_bytes = packet->wire_bytes;
+  const int64_t bps = parameters.rate_bound ? qp->bps : qp->max_bps;
+  qp->next_available =
+      fabric->sim->NowTick() + (bps == port.bps ? port.TxTicks(packet->wire_bytes)
+                                                : fabric->Ticks(packet->wire_bytes, bps));
+}
+
+void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
+  switch (packet->kind) {
+    case PacketKind::kData:
+      ReceiveData(packet);
+      return;
+    case PacketKind::kAck:
+    case PacketKind::kNack:
+      ReceiveAck(packet);
+      return;
+    case PacketKind::kPause:
+    case PacketKind::kResume: {
+      const bool pause = packet->kind == PacketKind::kPause;
+      const uint32_t bit = 1u << packet->queue;
+      ingress.paused = pause ? ingress.paused | bit : ingress.paused & ~bit;
+      trace_pfc(ingress.link, pause);
+      fabric->Free(packet);
+      if (!pause) ingress.RequestService();
+      return;
+    }
+  }
+}
+
+void RdmaNic::ReceiveData(PacketRecord* packet) {
+  const Parameters& parameters = fabric->parameters;
+  QueuePair* qp = packet->qp;
+  const uint64_t expected = qp->expected_seq;
+  PacketKind answer = PacketKind::kData;  // none
+  if (packet->seq == expected) {
+    qp->expected_seq = expected + (packet->wire_bytes - parameters.header_bytes);
+    if (qp->expected_seq >= qp->bytes && !qp->delivered) fabric->Deliver(qp);
+    // Acknowledged: everything past the ACK interval, chunk ends, and the end of the transfer.
+    if (qp->expected_seq >= parameters.ack_interval_bytes || qp->expected_seq >= qp->bytes ||
+        (parameters.chunk_bytes != 0 && qp->expected_seq % parameters.chunk_bytes == 0))
+      answer = PacketKind::kAck;
+  } else if (packet->seq > expected) {
+    const Tick now = fabric->sim->NowTick();
+    if (now >= qp->nack_until || qp->nacked_seq != expected) {
+      qp->nack_until = now + parameters.nack_interval;
+      qp->nacked_seq = expected;
+      if (parameters.back_to_zero && parameters.chunk_bytes != 0)
+        qp->expected_seq = expected / parameters.chunk_bytes * parameters.chunk_bytes;
+      answer = PacketKind::kNack;
+    }
+  } else {
+    answer = PacketKind::kAck;  // again, because the first ACK may be lost
+  }
+  if (answer == PacketKind::kData) {
+    fabric->Free(packet);
+    return;
+  }
+  // The packet turns into its answer: telemetry, timestamp and mark travel back in it.
+  packet->kind = answer;
+  packet->seq = qp->expected_seq;
+  packet->wire_bytes = parameters.ack_bytes;
+  packet->hop = 0;
+  packet->epoch = qp->epoch;
+  if (parameters.ack_high_priority) packet->queue = 0;
+  Port* port = qp->receiver_port;
+  if (port == nullptr || !port->up) {
+    fabric->Free(packet);
+    return;
+  }
+  port->queue[0].push(packet);
+  port->RequestService();
+}
+
+void RdmaNic::ReceiveAck(PacketRecord* packet) {
+  const Parameters& parameters = fabric->parameters;
+  QueuePair* qp = packet->qp;
+  if (qp->acknowledged) {
+    fabric->Free(packet);
+    return;
+  }
+  uint64_t seq = packet->seq;
+  if (parameters.back_to_zero && parameters.chunk_bytes != 0 && seq < qp->bytes)
+    seq = seq / parameters.chunk_bytes * parameters.chunk_bytes;
+  if (seq > qp->acked_seq) {
+    qp->acked_seq = seq;
+    qp->next_seq = std::max(qp->next_seq, seq);  // a retransmission that proved needless
+    qp->progress = fabric->sim->NowTick();
+    qp->timeouts = 0;
+  }
+  Port* port = qp->port;
+  if (qp->Finished()) {
+    trace_complete(qp->id, static_cast<uint64_t>(fabric->sim->NowTick() - qp->start));
+    fabric->Acknowledged(qp);
+  } else {
+    if (packet->kind == PacketKind::kNack) {
+      qp->retransmitted += qp->next_seq - qp->acked_seq;
+      ++fabric->retransmissions;
+      qp->next_seq = qp->acked_seq;
+    }
+    fabric->control->OnAck(*qp, *packet);
+  }
+  fabric->Free(packet);
+  if (port != nullptr) port->RequestService();
+}
+
+}  // namespace astra_ns3

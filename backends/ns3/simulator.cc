@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+#include "simulator.h"
+
+#include "ns3/event-id.h"
+#include "ns3/make-event.h"
+#include "ns3/simulator.h"
+
+namespace astra_ns3 {
+
+NS_OBJECT_ENSURE_REGISTERED(FabricSimulator);
+
+ns3::TypeId FabricSimulator::GetTypeId() {
+  static ns3::TypeId tid = ns3::TypeId("astra_ns3::FabricSimulator")
+                               .SetParent<ns3::SimulatorImpl>()
+                               .AddConstructor<FabricSimulator>();
+  return tid;
+}
+
+FabricSimulator::FabricSimulator() { heap_.reserve(1024); }
+
+FabricSimulator::~FabricSimulator() = default;
+
+bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
+                               const std::function<bool()>& interrupted) {
+  stopped_ = false;
+  while (!heap_.empty()) {
+    const Entry entry = heap_.front();
+    const Tick time = TimeOf(entry.key);
+    if (time > limit) return true;
+    if (time > now_) {
+      if (*stop) return true;
+      // A look at the clock of the outside world every few thousand instants.
+      if ((++instants_ & 4095) == 0 && interrupted()) return true;
+    }
+    now_ = time;
+    order_ = static_cast<uint64_t>(entry.key);
+    ++events_run_;
+    hole_ = true;
+    if (entry.target != nullptr) {
+      entry.target->Fire(entry.kind, order_);
+    } else {
+      const Ns3Event event = slots_[entry.kind];
+      free_slots_.push_back(entry.kind);
+      context_ = event.context;
+      event.impl->Invoke();
+      event.impl->Unref();
+      context_ = 0xffffffff;
+    }
+    if (hole_) {
+      hole_ = false;
+      PopRoot();
+    }
+    if (stopped_) break;
+  }
+  return !heap_.empty();
+}
+
+void FabricSimulator::Run() {
+  const bool never = false;
+  RunUntil(kNeverTick - 1, &never, [] { return false; });
+}
+
+ns3::EventId FabricSimulator::Insert(Tick time, uint32_t context, ns3::EventImpl* event) {
+  uint32_t slot;
+  if (free_slots_.empty()) {
+    slot = static_cast<uint32_t>(slots_.size());
+    slots_.push_back({event, context});
+  } else {
+    slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[slot] = {event, context};
+  }
+  const uint64_t order = Reserve();
+  At(time, order, nullptr, slot);
+  return ns3::EventId(event, static_cast<uint64_t>(time), context, static_cast<uint32_t>(order));
+}
+
+ns3::EventId FabricSimulator::Stop(const ns3::Time& delay) {
+  return Schedule(delay, ns3::MakeEvent(&ns3::Simulator::Stop));
+}
+
+ns3::EventId FabricSimulator::Schedule(const ns3::Time& delay, ns3::EventImpl* event) {
+  return Insert(now_ + delay.GetTimeStep(), context_, event);
+}
+
+void FabricSimulator::ScheduleWithContext(uint32_t context, const ns3::Time& delay,
+                                          ns3::EventImpl* event) {
+  Insert(now_ + delay.GetTimeStep(), context, event);
+}
+
+ns3::EventId FabricSimulator::ScheduleNow(ns3::EventImpl* event) {
+  return Insert(now_, context_, event);
+}
+
+ns3::EventId FabricSimulator::ScheduleDestroy(ns3::EventImpl* event) {
+  // uid 2 is ns-3's mark of an event that waits for Simulator::Destroy().
+  const ns3::EventId id(ns3::Ptr<ns3::EventImpl>(event, false), static_cast<uint64_t>(now_),
+                        0xffffffff, 2);
+  at_destroy_.push_back(id);
+  return id;
+}
+
+void FabricSimulator::Destroy() {
+  while (!at_destroy_.empty()) {
+    const ns3::EventId id = at_destroy_.front();
+    at_destroy_.erase(at_destroy_.begin());
+    if (!id.PeekEventImpl()->IsCancelled()) id.PeekEventImpl()->Invoke();
+  }
+  for (const Entry& entry : heap_)
+    if (entry.target == nullptr) slots_[entry.kind].impl->Unref();
+  heap_.clear();
+}
+
+void FabricSimulator::Cancel(const ns3::EventId& id) {
+  if (!IsExpired(id)) id.PeekEventImpl()->Cancel();
+}
+
+bool FabricSimulator::IsExpired(const ns3::EventId& id) const {
+  if (id.PeekEventImpl() == nullptr || id.PeekEventImpl()->IsCancelled()) return true;
+  if (id.GetUid() == 2) {
+    for (const ns3::EventId& waiting : at_destroy_)
+      if (waiting == id) return false;
+    return true;
+  }
+  const auto time = static_cast<Tick>(id.GetTs());
+  if (time != now_) return time < now_;
+  // Orders are 64 bits, uids 32: inside one instant the difference tells which is earlier.
+  return order_ >= kLast - 1 ||
+         static_cast<int32_t>(id.GetUid() - static_cast<uint32_t>(order_)) <= 0;
+}
+
+ns3::Time FabricSimulator::GetDelayLeft(const ns3::EventId& id) const {
+  return IsExpired(id) ? ns3::TimeStep(0)
+                       : ns3::TimeStep(id.GetTs() - static_cast<uint64_t>(now_));
+}
+
+}  // namespace astra_ns3

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cmath>
+
+#include "congestion.h"
+#include "fabric.h"
+
+namespace astra_ns3 {
+
+NS_OBJECT_ENSURE_REGISTERED(SharedBufferSwitch);
+
+ns3::TypeId SharedBufferSwitch::GetTypeId() {
+  static ns3::TypeId tid =
+      ns3::TypeId("astra_ns3::SharedBufferSwitch")
+          .SetParent<Device>()
+          .AddConstructor<SharedBufferSwitch>()
+          .AddTraceSource("Pfc", "A pause (true) or resume frame is sent: link, pause",
+                          ns3::MakeTraceSourceAccessor(&SharedBufferSwitch::trace_pfc),
+                          "astra_ns3::SharedBufferSwitch::PfcCallback")
+          .AddTraceSource("Mark", "A packet is marked on leaving by a link",
+                          ns3::MakeTraceSourceAccessor(&SharedBufferSwitch::trace_mark),
+                          "astra_ns3::SharedBufferSwitch::MarkCallback")
+          .AddTraceSource("Drop", "No buffer or no route: link of entry, bytes",
+                          ns3::MakeTraceSourceAccessor(&SharedBufferSwitch::trace_drop),
+                          "astra_ns3::SharedBufferSwitch::DropCallback");
+  return tid;
+}
+
+void SharedBufferSwitch::Configure() {
+  int64_t reserved = 0;
+  for (const Port* port : ports)
+    reserved += port->headroom_limit + fabric->parameters.reserve_bytes;
+  shareable_bytes_ = static_cast<int64_t>(buffer_bytes) - reserved;
+}
+
+// Choudhury and Hahne's dynamic threshold (IEEE/ACM ToN 6(2), 1998): a share, alpha = 2^-shift,
+// of what is free now.
+int64_t SharedBufferSwitch::PauseThreshold(const Port& port) const {
+  return std::max<int64_t>(0, shareable_bytes_ - shared_bytes_) >> port.alpha_shift;
+}
+
+int64_t SharedBufferSwitch::SharedUse(const Port& port, uint32_t queue) const {
+  return std::max<int64_t>(0, port.ingress_bytes[queue] - fabric->parameters.reserve_bytes);
+}
+
+void SharedBufferSwitch::SendPause(Port& port, uint32_t queue, bool pause) {
+  const uint32_t bit = 1u << queue;
+  port.pausing = pause ? port.pausing | bit : port.pausing & ~bit;
+  ++(pause ? port.pauses : port.resumes);
+  trace_pfc(port.link, pause);
+  fabric->pause_events.push_back({fabric->sim->NowTick(), port.link, queue, pause});
+  if (fabric->parameters.upstream_order) fabric->random.SkipStreams(1);  // the fork's IP ident
+  if (!port.up) return;
+  PacketRecord* packet = fabric->NewPacket();
+  packet->qp = nullptr;
+  packet->kind = pause ? PacketKind::kPause : PacketKind::kResume;
+  packet->queue = static_cast<uint8_t>(queue);
+  packet->wire_bytes = fabric->parameters.pause_bytes;
+  port.queue[0].push(packet);
+  port.waiting |= 1;
+  port.waiting_bytes += packet->wire_bytes;
+  port.RequestService();
+}
+
+void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
+  if (packet->qp == nullptr) {
+    const bool pause = packet->kind == PacketKind::kPause;
+    const uint32_t bit = 1u << packet->queue;
+    ingress.paused = pause ? ingress.paused | bit : ingress.paused & ~bit;
+    trace_pfc(ingress.link, pause);
+    fabric->Free(packet);
+    if (!pause) ingress.RequestService();
+    return;
+  }
+  const int64_t bytes = packet->wire_bytes;
+  const uint32_t queue = packet->queue;
+  Port* egress = fabric->NextHop(*this, packet);
+  if (egress == nullptr || !egress->up) {
+    ++ingress.drops;
+    trace_drop(ingress.link, packet->wire_bytes);
+    fabric->Free(packet);
+    return;
+  }
+  if (queue != 0) {
+    const int64_t reserve = fabric->parameters.reserve_bytes;
+    const int64_t threshold = PauseThreshold(ingress);
+    int64_t& used = ingress.ingress_bytes[queue];
+    int64_t& headroom = ingress.headroom_bytes[queue];
+    const int64_t over_reserve = used + bytes - reserve;
+    if (headroom + bytes > ingress.headroom_limit &&
+        bytes + SharedUse(ingress, queue) > threshold) {
+      ++ingress.drops;
+      trace_drop(ingress.link, packet->wire_bytes);
+      fabric->Free(packet);
+      return;
+    }
+    // A packet goes to the queue's reserve, then to the shared pool up to the threshold, then to
+    // the headroom that pays for what is on the wire after a pause.
+    if (over_reserve > threshold && over_reserve > 0) {
+      headroom += bytes;
+    } else {
+      used += bytes;
+      if (over_reserve > 0) shared_bytes_ += std::min(bytes, over_reserve);
+    }
+    egress->egress_bytes[queue] += bytes;
+    if (fabric->parameters.pfc && !(ingress.pausing >> queue & 1) &&
+        (headroom > 0 || SharedUse(ingress, queue) >= PauseThreshold(ingress)))
+      SendPause(ingress, queue, true);
+  }
+  packet->ingress = ingress.local;
+  egress->queue[queue].push(packet);
+  egress->waiting |= 1u << queue;
+  egress->waiting_bytes += packet->wire_bytes;
+  egress->max_queue_bytes = std::max(egress->max_queue_bytes, egress->waiting_bytes);
+  egress->RequestService();
+}
+
+void SharedBufferSwitch::Serve(Port& port) {
+  if (!port.up) {
+    // Everything that waits for a dead link is lost, and its buffer is free again.
+    while (port.waiting != 0) {
+      const auto queue = static_cast<uint32_t>(__builtin_ctz(port.waiting));
+      PacketRecord* packet = port.queue[queue].pop();
+      if (port.queue[queue].empty()) port.waiting &= ~(1u << queue);
+      port.waiting_bytes -= packet->wire_bytes;
+      ++port.lost;
+      if (queue != 0) {
+        port.egress_bytes[queue] -= packet->wire_bytes;
+        Unbuffer(*ports[packet->ingress], queue, packet->wire_bytes);
+      }
+      fabric->Free(packet);
+    }
+    return;
+  }
+  const uint32_t ready = (port.waiting & 1) | (port.waiting & ~port.paused);
+  if (ready == 0) return;
+  uint32_t queue = 0;
+  if (!(ready & 1)) {  // control first, then round robin
+    queue = port.last_queue;
+    do queue = (queue + 1) % kQueues;
+    while (!(ready >> queue & 1));
+    port.last_queue = queue;
+  }
+  PacketRecord* packet = port.queue[queue].pop();
+  if (port.queue[queue].empty()) port.waiting &= ~(1u << queue);
+  port.waiting_bytes -= packet->wire_bytes;
+  if (queue != 0) {
+    port.egress_bytes[queue] -= packet->wire_bytes;
+    if (fabric->parameters.ecn && Mark(port, queue)) {
+      packet->marked = true;
+      ++port.marks;
+      trace_mark(port.link);
+    }
+    Unbuffer(*ports[packet->ingress], queue, packet->wire_bytes);
+  }
+  if (packet->kind == PacketKind::kData) {
+    if (fabric->parameters.telemetry)
+      Stamp(port, packet);
+    else if (fabric->parameters.pint)
+      StampPint(port, packet);
+  }
+  port.Send(packet);
+  port.last_bytes = packet->wire_bytes;
+  port.last_time = fabric->sim->NowTick();
+  if ((port.waiting & 1) | (port.waiting & ~port.paused)) port.ExpectDone();
+}
+
+void SharedBufferSwitch::Unbuffer(Port& ingress, uint32_t queue, int64_t bytes) {
+  int64_t& used = ingress.ingress_bytes[queue];
+  int64_t& headroom = ingress.headroom_bytes[queue];
+  const int64_t from_headroom = std::min(headroom, bytes);
+  shared_bytes_ -= std::min(bytes - from_headroom, SharedUse(ingress, queue));
+  headroom -= from_headroom;
+  used -= bytes - from_headroom;
+  if (!(ingress.pausing >> queue & 1) || headroom > 0) return;
+  const int64_t shared = SharedUse(ingress, queue);
+  if (shared == 0 ||
+      shared + fabric->parameters.resume_offset_bytes <= PauseThreshold(ingress))
+    SendPause(ingress, queue, false);
+}
+
+// RED on the queue that the packet leaves behind (Floyd and Jacobson, 1993, without averaging), as
+// in section 3.1 of the DCQCN paper.
+bool SharedBufferSwitch::Mark(const Port& port, uint32_t queue) {
+  const int64_t length = port.egress_bytes[queue];
+  if (length > port.kmax) return true;
+  if (length <= port.kmin) return false;
+  const double probability = port.pmax * static_cast<double>(length - port.kmin) /
+                             static_cast<double>(port.kmax - port.kmin);
+  return (fabric->parameters.upstream_order ? fabric->random.FirstOfNextStream()
+                                            : fabric->random.Next()) < probability;
+}
+
+void SharedBufferSwitch::Stamp(Port& port, PacketRecord* packet) {
+  Telemetry& telemetry = *packet->telemetry;
+  const Parameters& parameters = fabric->parameters;
+  HopTelemetry& hop = telemetry.hop[telemetry.hops % kMaxTelemetry];
+  ++telemetry.hops;
+  hop.time = static_cast<uint64_t>(fabric->sim->NowTick());
+  hop.bps = port.bps;
+  if (parameters.telemetry_exact) {
+    hop.tx_bytes = port.tx_bytes;
+    hop.queue_bytes = port.waiting_bytes;
+  } else {  // in the units of the header field: 128 bytes, 80 bytes, 17 bits
+    hop.tx_bytes = port.tx_bytes / (128ull * parameters.telemetry_multiple);
+    const uint32_t unit = 80 * parameters.telemetry_multiple;
+    hop.queue_bytes = (port.waiting_bytes / unit & ((1u << 17) - 1)) * unit;
+  }
+}
+
+void SharedBufferSwitch::StampPint(Port& port, PacketRecord* packet) {
+  // The moving average of equation 4 of HPCC over the largest RTT T, kept by the port:
+  // U = (T - dt)/T U + qlen dt / (B T^2) + bytes / (B T).
+  const auto rtt = static_cast<double>(fabric->max_rtt);
+  const double dt = std::min(rtt, static_cast<double>(fabric->sim->NowTick() - port.last_time));
+  const double bytes_per_tick =
+      static_cast<double>(port.bps) / 8 * static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
+  port.utilization = (rtt - dt) / rtt * port.utilization +
+                     port.waiting_bytes * dt / (bytes_per_tick * rtt * rtt) +
+                     port.last_bytes / (bytes_per_tick * rtt);
+  // Coded as a power of the base, rounded up or down at random so that the mean is right.
+  const double base = fabric->parameters.pint_log_base;
+  const double units = std::max(1.0, std::ceil(port.utilization * kPintUnit));
+  const double exact = std::log(units) / std::log(base);
+  const double lower = std::floor(exact), upper = std::ceil(exact);
+  const double low = std::pow(base, lower), high = std::pow(base, upper == lower ? lower + 1 : upper);
+  const bool up = fabric->random.Next() < (units - low) / (high - low);
+  packet->power = std::max(packet->power, static_cast<uint64_t>(up ? upper : lower));
+}
+
+}  // namespace astra_ns3
