@@ -293,6 +293,20 @@ def _columns(
     return columns
 
 
+def _plain(data: bytes, file: Path | None) -> bytes:
+    """Return the uncompressed content of an ``.et`` file."""
+    if data[:2] == _GZIP_MAGIC:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"the gzip-compressed trace is damaged: {error}", file=file) from None
+    if file is not None and file.suffix == ".json":
+        from astra_bridge.trace.json import json_to_et
+
+        data = json_to_et(data, file=file)
+    return data
+
+
 def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
     """Parse a trace that is already in memory, gzip-compressed or not.
 
@@ -301,7 +315,8 @@ def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
     data
         The content of an ``.et`` file.
     file
-        The name that errors give; it is not opened.
+        The name that errors give; it is not opened.  If it ends in ``.json``, the content is
+        Chakra JSON.
 
     Raises
     ------
@@ -309,11 +324,7 @@ def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
         The bytes are not a valid trace.
     """
     path = None if file is None else Path(file)
-    if data[:2] == _GZIP_MAGIC:
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"the gzip-compressed trace is damaged: {error}", file=path) from None
+    data = _plain(data, path)
     return _columns(data, path, data, (0, 0))
 
 
@@ -330,12 +341,8 @@ def _open(file: Path) -> tuple[Any, tuple[int, int]]:
 
 
 def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
-    if data[:2] == _GZIP_MAGIC:
+    if data[:2] == _GZIP_MAGIC or file.suffix == ".json":
         return parse_trace(bytes(data), file=file)
-    if file.suffix == ".json":
-        from astra_bridge.trace.json import json_to_et
-
-        return parse_trace(json_to_et(bytes(data), file=file), file=file)
     return _columns(data, file, None, signature)
 
 
@@ -350,6 +357,21 @@ def read_trace(path: str | Path) -> TraceColumns:
     file = Path(path)
     data, signature = _open(file)
     return _parse_opened(data, file, signature)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a trace of any kind as the uncompressed content of an ``.et`` file, without parsing it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is no valid gzip or JSON file.
+    """
+    file = Path(path)
+    try:
+        return _plain(file.read_bytes(), file)
+    except OSError as error:
+        raise InputError(f"cannot read the trace: {error.strerror or error}", file=file) from None
 
 
 def trace_path(prefix: str | Path, rank: int) -> Path:

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+"""Generators of workloads: builders, micro-benchmarks, models, importers."""
+
+from astra_bridge.workload.astra1 import import_text
+from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.micro import collective
+from astra_bridge.workload.training import Transformer, transformer
+
+__all__ = [
+    "GeneratedWorkload",
+    "TraceBuilder",
+    "Transformer",
+    "collective",
+    "import_text",
+    "transformer",
+]

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Micro-benchmarks: one kind of communication, repeated, with or without compute between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from astra_bridge.errors import InputError
+from astra_bridge.trace.columns import CommType
+from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+
+SEND_RECV = "send-recv"
+KINDS: dict[str, CommType | None] = {
+    kind.name.lower().replace("_", "-"): kind
+    for kind in CommType
+    if kind is not CommType.REDUCE_SCATTER_BLOCK
+} | {SEND_RECV: None}
+"""Names of what can be generated; ``send-recv`` passes a message on around each group."""
+
+_ROOTED = (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER)
+
+
+def collective(
+    kind: str | CommType,
+    size_bytes: int,
+    ranks: int,
+    *,
+    groups: Sequence[Sequence[int]] | None = None,
+    root: int | None = None,
+    repeat: int = 1,
+    compute_us: int = 0,
+    overlap: bool = False,
+) -> GeneratedWorkload:
+    """Generate a workload of collectives, or of messages around a ring.
+
+    Parameters
+    ----------
+    kind
+        A key of `KINDS`, or a CommType.
+    size_bytes
+        Chakra's ``comm_size``: the whole buffer of one rank, or for all-gather what one rank
+        contributes; for send-recv the size of each message.
+    ranks
+        Number of ranks, >= 1.
+    groups
+        Disjoint lists of ranks; each runs the collective on its own, and ranks in none of them
+        stay idle.  None: all ranks together.
+    root
+        Position of the root within each group, for rooted collectives; 0 where None.
+    repeat
+        How many times, one after the other.
+    compute_us
+        Duration of a compute node before each one; 0 for none.
+    overlap
+        A compute node waits for the compute node before it only, so that it overlaps with
+        communication; otherwise it waits for the communication before it.
+
+    Raises
+    ------
+    InputError
+        An argument is out of range, or groups overlap.
+    """
+    comm_type = _comm_type(kind)
+    for name, value, lowest in (
+        ("size_bytes", size_bytes, 0 if comm_type is CommType.BARRIER else 1),
+        ("ranks", ranks, 1),
+        ("repeat", repeat, 1),
+        ("compute_us", compute_us, 0),
+    ):
+        if value < lowest:
+            raise InputError(f"{value} is not allowed; it must be >= {lowest}", key=name)
+    everyone = tuple(range(ranks))
+    members = [everyone] if groups is None else [tuple(group) for group in groups]
+    _check_groups(members, ranks)
+    if root is not None and comm_type not in _ROOTED:
+        raise InputError(f"{kind} has no root", key="root")
+
+    idle = TraceBuilder()
+    idle.comp("idle")  # ASTRA-sim aborts on a trace without nodes
+    traces = [idle] * ranks
+    for index, group in enumerate(members):
+        group_id = None if group == everyone else index + 1
+        root_rank = None
+        if comm_type in _ROOTED:
+            position = root or 0
+            if not 0 <= position < len(group):
+                raise InputError(
+                    f"{position} is not a position in a group of {len(group)}", key="root"
+                )
+            root_rank = group[position]
+        shared: TraceBuilder | None = None
+        for position, rank in enumerate(group):
+            if comm_type is not None and shared is not None:
+                traces[rank] = shared
+                continue
+            trace = shared = TraceBuilder()
+            compute: list[int] = []
+            communication: list[int] = []
+            for step in range(repeat):
+                if compute_us:
+                    before = compute if overlap else communication
+                    compute = [trace.comp(f"comp{step}", duration_us=compute_us, deps=before)]
+                deps = sorted({*compute, *communication})
+                if comm_type is not None:
+                    node = trace.coll(
+                        comm_type, size_bytes, group=group_id, root=root_rank, deps=deps
+                    )
+                    communication = [node]
+                elif len(group) > 1:
+                    after = group[(position + 1) % len(group)]
+                    send = trace.send(after, size_bytes, step, deps=deps)
+                    recv = trace.recv(group[position - 1], size_bytes, step, deps=deps)
+                    communication = [send, recv]
+            if not trace.nodes:
+                trace.comp("idle")
+            traces[rank] = trace
+    used = {i + 1: group for i, group in enumerate(members) if group != everyone}
+    return GeneratedWorkload(tuple(traces), {} if comm_type is None else used)
+
+
+def _comm_type(kind: str | CommType) -> CommType | None:
+    if isinstance(kind, CommType):
+        return kind
+    if kind not in KINDS:
+        raise InputError(f"unknown collective {kind!r}; allowed: {', '.join(KINDS)}", key="kind")
+    return KINDS[kind]
+
+
+def _check_groups(groups: Sequence[Sequence[int]], ranks: int) -> None:
+    seen: set[int] = set()
+    for index, group in enumerate(groups):
+        if not group:
+            raise InputError("a group has at least one rank", key=f"groups[{index}]")
+        for rank in group:
+            if not 0 <= rank < ranks:
+                raise InputError(
+                    f"rank {rank} does not exist; allowed: 0 to {ranks - 1}", key=f"groups[{index}]"
+                )
+            if rank in seen:
+                raise InputError(f"rank {rank} is in two groups", key=f"groups[{index}]")
+            seen.add(rank)

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: MIT
+"""A training step of a transformer with data, tensor, pipeline and expert parallelism.
+
+Compute and communication volumes follow Megatron-LM: Shoeybi et al. 2019 (arXiv 1909.08053,
+section 3: two all-reduces per layer and direction) and Narayanan et al. 2021 (SC'21, section 3.2
+and appendix: FLOPs of a layer; section 2.2: the 1F1B schedule); experts follow Rajbhandari et al.
+2022 (DeepSpeed-MoE: all-to-all before and after the experts).
+
+No deadlock on a system with one communication slot per rank
+------------------------------------------------------------
+On each rank, every collective and every send depends on the one before it, so the slot is used in
+program order.  All members of a collective belong to the same pipeline stage and have the same
+program, so they agree on the order of collectives; receives need no slot and are posted at once,
+so a send always ends; and 1F1B without communication has no cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from astra_bridge.errors import InputError
+from astra_bridge.trace.columns import CommType
+from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Model, batch and parallelism; ``ranks = data * tensor * pipeline``.
+
+    Ranks are numbered with the tensor index fastest, then data, then pipeline.
+
+    Attributes
+    ----------
+    layers, hidden, sequence, vocabulary : int
+        Shape of the model; sequence in tokens.
+    ffn_hidden : int
+        Width of the feed-forward layers; 0 for 4 * hidden.
+    experts, top_k : int
+        Experts per layer in place of its feed-forward part (0: dense), and how many each token
+        goes to.
+    micro_batch, micro_batches : int
+        Sequences per micro-batch, and micro-batches per step and data-parallel rank.
+    data, tensor, pipeline, expert : int
+        Degrees of parallelism.  Expert-parallel groups are parts of data-parallel groups, so
+        `expert` divides `data`.
+    element_bytes, gradient_bytes : int
+        Size of a parameter or activation, and of a gradient, in bytes.
+    sharded_optimizer : bool
+        Reduce-scatter gradients and all-gather parameters (ZeRO stage 1) instead of all-reduce.
+    tflops : float
+        Sustained TFLOP/s of one rank; gives the compute nodes their durations.  A system with
+        roofline-enabled uses their num_ops and tensor_size instead.
+    steps : int
+        Training steps, one after the other.
+    """
+
+    layers: int = 8
+    hidden: int = 4096
+    sequence: int = 2048
+    vocabulary: int = 32000
+    ffn_hidden: int = 0
+    experts: int = 0
+    top_k: int = 2
+    micro_batch: int = 1
+    micro_batches: int = 4
+    data: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    expert: int = 1
+    element_bytes: int = 2
+    gradient_bytes: int = 2
+    sharded_optimizer: bool = False
+    tflops: float = 200.0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            lowest = 0 if item.name in ("ffn_hidden", "experts", "sharded_optimizer") else 1
+            if item.name == "tflops":
+                if not (math.isfinite(value) and value > 0):
+                    raise InputError(f"{value} is not allowed; it must be > 0", key="tflops")
+            elif value < lowest:
+                raise InputError(f"{value} is not allowed; it must be >= {lowest}", key=item.name)
+        if self.layers % self.pipeline:
+            raise InputError(
+                f"{self.pipeline} stages cannot share {self.layers} layers evenly", key="pipeline"
+            )
+        for what in ("hidden", "vocabulary", "ffn"):
+            size = getattr(self, what)
+            if size % self.tensor:
+                raise InputError(f"{self.tensor} does not divide {what} {size}", key="tensor")
+        if self.data % self.expert:
+            raise InputError(f"{self.expert} does not divide data {self.data}", key="expert")
+        if self.expert > 1 and not self.experts:
+            raise InputError("needs a model with experts", key="expert")
+        if self.experts % self.expert:
+            raise InputError(
+                f"{self.expert} ranks cannot share {self.experts} experts evenly", key="expert"
+            )
+        if self.experts and self.top_k > self.experts:
+            raise InputError(f"{self.top_k} is more than {self.experts} experts", key="top_k")
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return self.data * self.tensor * self.pipeline
+
+    @property
+    def ffn(self) -> int:
+        """Width of the feed-forward layers."""
+        return self.ffn_hidden or 4 * self.hidden
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One compute node of the forward pass, on one rank."""
+
+    name: str
+    flops: int
+    weights: int  # parameters whose gradients it makes
+    traffic: int  # elements that it moves to or from memory
+    experts: bool = False
+
+
+class _Rank:
+    """Builds the program of one rank."""
+
+    def __init__(self, model: Transformer, rank: int, groups: dict[tuple[int, ...], int]) -> None:
+        self.model = m = model
+        self.trace = TraceBuilder()
+        self._groups = groups
+        self._t = rank % m.tensor
+        self._d = rank // m.tensor % m.data
+        self._stage = rank // (m.tensor * m.data)
+        self._slot: list[int] = []  # the last node that used the communication slot
+        self._compute: list[int] = []  # what the next compute node waits for
+        self._tensor_group = self._group(self._at(t=t) for t in range(m.tensor))
+        self._data_group = self._group(self._at(d=d) for d in range(m.data))
+        first = self._d - self._d % m.expert
+        self._expert_group = self._group(self._at(d=first + e) for e in range(m.expert))
+        self._expert_data_group = self._group(
+            self._at(d=d) for d in range(self._d % m.expert, m.data, m.expert)
+        )
+        self._boundary_bytes = m.micro_batch * m.sequence * m.hidden * m.element_bytes
+
+    def _at(self, t: int | None = None, d: int | None = None, stage: int | None = None) -> int:
+        t = self._t if t is None else t
+        d = self._d if d is None else d
+        stage = self._stage if stage is None else stage
+        return (stage * self.model.data + d) * self.model.tensor + t
+
+    def _group(self, members: Iterator[int]) -> tuple[int, int | None]:
+        """Return (size, id) of a group; all ranks together have no id."""
+        ranks = tuple(members)
+        if len(ranks) in (1, self.model.ranks):
+            return len(ranks), None
+        return len(ranks), self._groups.setdefault(ranks, len(self._groups) + 1)
+
+    # What a stage computes for one micro-batch.
+
+    def _layer(self, layer: int) -> Iterator[_Work]:
+        m = self.model
+        tokens = m.micro_batch * m.sequence
+        rows = tokens * m.hidden
+        attention = 8 * tokens * m.hidden**2 + 4 * tokens * m.sequence * m.hidden
+        ffn_weights = 2 * m.hidden * m.ffn
+        weights = 4 * m.hidden**2 // m.tensor
+        yield _Work(f"layer{layer}.attention", attention // m.tensor, weights, weights + 2 * rows)
+        flops = 2 * tokens * ffn_weights // m.tensor
+        weights = ffn_weights // m.tensor
+        if m.experts:
+            flops *= m.top_k
+            weights *= m.experts // m.expert
+            rows *= m.top_k
+            yield _Work(f"layer{layer}.experts", flops, weights, weights + 2 * rows, True)
+        else:
+            yield _Work(f"layer{layer}.mlp", flops, weights, weights + 2 * rows)
+
+    def _stage_work(self) -> list[_Work]:
+        m = self.model
+        tokens = m.micro_batch * m.sequence
+        rows = tokens * m.hidden
+        per_stage = m.layers // m.pipeline
+        table = m.vocabulary * m.hidden // m.tensor
+        work: list[_Work] = []
+        if self._stage == 0:
+            # A look-up: one row per token, and no arithmetic worth counting.
+            work.append(_Work("embedding", rows, table, 2 * rows))
+        for layer in range(self._stage * per_stage, (self._stage + 1) * per_stage):
+            work += self._layer(layer)
+        if self._stage == m.pipeline - 1:
+            logits = tokens * m.vocabulary // m.tensor
+            work.append(_Work("head", 2 * tokens * table, table, table + rows + logits))
+        return work
+
+    # Nodes.
+
+    def _comp(self, name: str, flops: int, traffic_elements: int) -> None:
+        m = self.model
+        node = self.trace.comp(
+            name,
+            duration_us=max(1, round(flops / (m.tflops * 1e6))),
+            num_ops=max(1, flops),
+            tensor_size_bytes=max(1, traffic_elements * m.element_bytes),
+            deps=self._compute,
+        )
+        self._compute = [node]
+
+    def _coll(
+        self, kind: CommType, name: str, size_bytes: int, group: tuple[int, int | None]
+    ) -> None:
+        """Add a collective that the next compute node does not wait for."""
+        members, group_id = group
+        if members == 1:
+            return
+        node = self.trace.coll(
+            kind,
+            size_bytes,
+            name=name,
+            group=group_id,
+            deps=sorted({*self._compute, *self._slot}),
+        )
+        self._slot = [node]
+
+    def _blocking(
+        self, kind: CommType, name: str, size_bytes: int, group: tuple[int, int | None]
+    ) -> None:
+        """Add a collective whose result the next compute node needs."""
+        before = self._slot
+        self._coll(kind, name, size_bytes, group)
+        if self._slot is not before:
+            self._compute = self._slot
+
+    def _exchange(self, work: _Work, direction: str) -> None:
+        """All-to-all of the tokens of a micro-batch among experts."""
+        if work.experts:
+            self._blocking(
+                CommType.ALL_TO_ALL,
+                f"{work.name}.{direction}",
+                self._boundary_bytes * self.model.top_k,
+                self._expert_group,
+            )
+
+    def _send(self, step: int, micro: int, forward: bool) -> None:
+        peer = self._at(stage=self._stage + (1 if forward else -1))
+        node = self.trace.send(
+            peer,
+            self._boundary_bytes,
+            self._tag(step, micro, forward),
+            name=f"send.{'fwd' if forward else 'bwd'}.mb{micro}",
+            deps=sorted({*self._compute, *self._slot}),
+        )
+        self._slot = [node]
+
+    def _recv(self, step: int, micro: int, forward: bool) -> None:
+        peer = self._at(stage=self._stage + (-1 if forward else 1))
+        node = self.trace.recv(
+            peer,
+            self._boundary_bytes,
+            self._tag(step, micro, forward),
+            name=f"recv.{'fwd' if forward else 'bwd'}.mb{micro}",
+        )
+        self._compute = [*self._compute, node]
+
+    def _tag(self, step: int, micro: int, forward: bool) -> int:
+        return 2 * (step * self.model.micro_batches + micro) + (not forward)
+
+    def _forward(self, step: int, micro: int, stage_work: list[_Work]) -> None:
+        if self._stage > 0:
+            self._recv(step, micro, forward=True)
+        for work in stage_work:
+            name = f"{work.name}.fwd.mb{micro}"
+            self._exchange(work, f"dispatch.fwd.mb{micro}")
+            self._comp(name, work.flops, work.traffic)
+            if work.name != "head":
+                self._blocking(
+                    CommType.ALL_REDUCE, f"{name}.tp", self._boundary_bytes, self._tensor_group
+                )
+            self._exchange(work, f"combine.fwd.mb{micro}")
+        if self._stage < self.model.pipeline - 1:
+            self._send(step, micro, forward=True)
+
+    def _backward(self, step: int, micro: int, stage_work: list[_Work]) -> None:
+        if self._stage < self.model.pipeline - 1:
+            self._recv(step, micro, forward=False)
+        last = micro == self.model.micro_batches - 1
+        for work in reversed(stage_work):
+            name = f"{work.name}.bwd.mb{micro}"
+            self._exchange(work, f"combine.bwd.mb{micro}")
+            # Gradients of inputs and of weights: twice the forward work.
+            self._comp(name, 2 * work.flops, 2 * work.traffic)
+            if work.name != "embedding":
+                self._blocking(
+                    CommType.ALL_REDUCE, f"{name}.tp", self._boundary_bytes, self._tensor_group
+                )
+            self._exchange(work, f"dispatch.bwd.mb{micro}")
+            if last:
+                self._synchronise(work)
+        if self._stage > 0:
+            self._send(step, micro, forward=False)
+
+    def _synchronise(self, work: _Work) -> None:
+        m = self.model
+        kind = CommType.REDUCE_SCATTER if m.sharded_optimizer else CommType.ALL_REDUCE
+        size_bytes = work.weights * m.gradient_bytes
+        self._coll(kind, f"{work.name}.grad", size_bytes, self._replicas(work))
+
+    def _replicas(self, work: _Work) -> tuple[int, int | None]:
+        """Return the group of ranks that hold the same weights."""
+        return self._expert_data_group if work.experts else self._data_group
+
+    def _optimizer(self, step: int, stage_work: list[_Work]) -> None:
+        m = self.model
+        weights = sum(
+            work.weights // (self._replicas(work)[0] if m.sharded_optimizer else 1)
+            for work in stage_work
+        )
+        self._compute = sorted({*self._compute, *self._slot})
+        # Adam: about ten operations per parameter; reads and writes parameter and two moments.
+        self._comp(f"optimizer.step{step}", 10 * weights, 6 * weights)
+        if m.sharded_optimizer:
+            for work in stage_work:
+                group = self._replicas(work)
+                shard = math.ceil(work.weights / group[0]) * m.element_bytes
+                self._blocking(CommType.ALL_GATHER, f"{work.name}.param", shard, group)
+
+    def build(self) -> TraceBuilder:
+        m = self.model
+        stage_work = self._stage_work()
+        warm_up = min(m.pipeline - 1 - self._stage, m.micro_batches)
+        for step in range(m.steps):
+            for micro in range(warm_up):
+                self._forward(step, micro, stage_work)
+            for micro in range(m.micro_batches - warm_up):
+                self._forward(step, micro + warm_up, stage_work)
+                self._backward(step, micro, stage_work)
+            for micro in range(m.micro_batches - warm_up, m.micro_batches):
+                self._backward(step, micro, stage_work)
+            self._optimizer(step, stage_work)
+        return self.trace
+
+
+def transformer(model: Transformer) -> GeneratedWorkload:
+    """Generate the traces of a training step.
+
+    Returns
+    -------
+    GeneratedWorkload
+        One trace per rank; its communicator groups are those of more than one and fewer than all
+        ranks.
+    """
+    groups: dict[tuple[int, ...], int] = {}
+    traces = tuple(_Rank(model, rank, groups).build() for rank in range(model.ranks))
+    return GeneratedWorkload(traces, {group_id: ranks for ranks, group_id in groups.items()})
