@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Garnet: networks on chips, packages and boards, cycle by cycle.
+
+A from-scratch implementation of the router of gem5's Garnet 3.0; docs/garnet.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import load_yaml, nearest
+from astra_bridge.inputs.garnet import GarnetNetwork, is_garnet, read_garnet
+from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.network.api import LINK, Network, NetworkConfig
+from astra_bridge.network.native import NativeNetwork, library_path
+from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.topology import links_per_endpoint, topology_of
+
+__all__ = ["BACKENDS", "prepare"]
+
+OPTIONS = (
+    "clock_hz",
+    "flit_bytes",
+    "packet_bytes",
+    "vcs_per_vnet",
+    "buffers_per_ctrl_vc",
+    "buffers_per_data_vc",
+    "vnets",
+    "router_latency",
+    "deadlock_avoidance",
+    "deadlock_threshold",
+    "series_cycles",
+    "record_packets",
+)
+"""What ``--network-option`` may set; the same names as in a Garnet YAML."""
+
+_PACKET_FLITS = 16
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Read a Garnet YAML, an ASTRA-sim 1.0 Garnet file, or the analytical networks' YAML.
+
+    Raises
+    ------
+    InputError
+        A key, a value or an option is not understood.
+    """
+    for key in request.options:
+        if key not in OPTIONS:
+            raise InputError(
+                f"unknown option {key!r}; Garnet has: {', '.join(OPTIONS)}{nearest(key, OPTIONS)}",
+                key="--network-option",
+            )
+    network: Any = request.network
+    if isinstance(network, (str, Path)):
+        raw = load_yaml(network)
+        if is_garnet(raw):
+            network = read_garnet(network)
+    elif isinstance(network, Mapping) and is_garnet(network):
+        network = read_garnet(network)
+    if isinstance(network, GarnetNetwork):
+        return _prepare_garnet(network, request.options)
+    return _prepare_links(network, request.options)
+
+
+def _prepare_garnet(network: GarnetNetwork, given: Mapping[str, str]) -> Prepared:
+    options = network.options()
+    if network.packet_bytes == 0:
+        # gem5 makes a message one packet; a transfer of a collective may be gigabytes.
+        options["packet_bytes"] = str(_PACKET_FLITS * network.flit_bytes)
+    for key, value in given.items():
+        if key == "router_latency":
+            options["routers"] = " ".join([value] * len(network.routers))
+        else:
+            options[key] = value
+    nodes = len(network.nodes)
+    config = NetworkConfig(nodes, nodes, options=options)
+    return Prepared(config, network.dims or (nodes,), network.warnings)
+
+
+def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
+    """A router per node; the backend chooses flits and buffers that keep every link busy."""
+    network = read_network(source)
+    topology = topology_of(network)
+    options = dict(given)
+    if isinstance(network, NetworkDims):
+        weights: list[int] = []
+        rings: list[int] = []
+        datelines: list[int] = []
+        stride = 1
+        for index, (kind, size) in enumerate(
+            zip(network.topology, network.npus_count, strict=True)
+        ):
+            count = topology.endpoints * links_per_endpoint(kind, size)
+            first = len(weights)
+            # Least weight first at equal distance: dimension 0, then 1, ...
+            weights += [index + 1] * count
+            ring = kind == "Ring" and size > 3
+            rings += [index if ring else -1] * count
+            for link in range(first, first + count):
+                ends = (
+                    int(topology.src[link]) // stride % size,
+                    (int(topology.dst[link]) // stride % size),
+                )
+                datelines.append(int(ring and abs(ends[0] - ends[1]) > 1))
+            stride *= size
+        options["link_weights"] = " ".join(map(str, weights))
+        if any(ring >= 0 for ring in rings) and options.get("deadlock_avoidance") != "none":
+            options["deadlock_avoidance"] = "dateline"
+            options["link_dimensions"] = " ".join(map(str, rings))
+            options["link_datelines"] = " ".join(map(str, datelines))
+    config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
+    return Prepared(config, topology.dims)
+
+
+def _open(config: NetworkConfig) -> Network:
+    return NativeNetwork.open(library_path("garnet"), config)
+
+
+def _unavailable() -> str | None:
+    if library_path("garnet").exists():
+        return None
+    return "not built: install again where a C++17 compiler is found"
+
+
+BACKENDS = (
+    BackendSpec(
+        "garnet",
+        "gem5's Garnet router, cycle by cycle: flits, virtual channels, credits.",
+        prepare,
+        _open,
+        _unavailable,
+    ),
+)
