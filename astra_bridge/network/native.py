@@ -194,6 +194,7 @@ class Library:
         The negotiated version of the contract (1001 is 1.1).
     table : cdata of astra_net_backend*
         Complete: optional entries that the library lacks are stubs.
+    init : cdata of astra_net_backend_init_fn*
     missing : frozenset of str
         Names of those entries.
     info : NetworkInfo
@@ -204,6 +205,7 @@ class Library:
     path: Path
     version: int
     table: Any
+    init: Any
     missing: frozenset[str]
     info: NetworkInfo
     fatal: str = ""
@@ -308,7 +310,7 @@ def _load(path: Path, _inode: int, _mtime_ns: int) -> Library:
     missing = frozenset(OPTIONAL_1_1) - frozenset(name for name in optional if not lacks(name))
     for name in missing:
         setattr(table, name, _stubs()[name])
-    return Library(path, version, table, missing, _info(path, table), _keep=library)
+    return Library(path, version, table, init, missing, _info(path, table), _keep=library)
 
 
 def _dotted(version: int) -> str:

@@ -70,7 +70,7 @@ typedef struct sim {
   int has_min_id; /* INT64_MIN itself is a legal id */
   astra_net_completion *ready;
   size_t ready_head, ready_count, ready_room;
-  int64_t now_ps, place, last_id, submitted;
+  int64_t now_ps, place, submitted;
 } sim;
 
 astra_net_status mock_fail(astra_net_error *err, astra_net_status status, int64_t item,
@@ -393,7 +393,6 @@ static astra_net_status mock_create(const astra_net_config *config, const astra_
   if (s == NULL) return mock_fail(err, ASTRA_NET_INTERNAL, -1, "create: out of memory");
   s->endpoints = config->endpoints;
   s->links = (int32_t)config->link_count;
-  s->last_id = INT64_MIN;
   s->ports = calloc((size_t)s->endpoints, sizeof *s->ports);
   s->link_src = calloc((size_t)s->links + 1, sizeof *s->link_src);
   if (s->ports == NULL || s->link_src == NULL) {
@@ -577,7 +576,6 @@ static astra_net_status mock_exchange(astra_net_sim *opaque, astra_net_exchange 
                                       astra_net_error *err) {
   sim *s = (sim *)opaque;
   size_t i;
-  int64_t last;
   astra_net_status status = enter(s, "exchange", 1, err);
   if (status != ASTRA_NET_OK) return status;
   if (x == NULL || x->struct_size < sizeof *x || (x->start_count > 0 && x->starts == NULL) ||
@@ -590,15 +588,12 @@ static astra_net_status mock_exchange(astra_net_sim *opaque, astra_net_exchange 
                      (long long)x->now_ps, (long long)x->until_ps, (long long)s->now_ps);
   status = check_items(s, "exchange", x->starts, x->start_count, err);
   if (status != ASTRA_NET_OK) return status;
-  last = s->last_id;
   for (i = 0; i < x->start_count; i++) {
-    if (x->starts[i].start_ps != x->now_ps || x->starts[i].id <= last)
+    if (x->starts[i].start_ps != x->now_ps || (i > 0 && x->starts[i].id <= x->starts[i - 1].id))
       return mock_fail(err, ASTRA_NET_INVALID, (int64_t)i,
                        "exchange: item %llu: start_ps must be now_ps, and id=%lld must ascend",
                        (unsigned long long)i, (long long)x->starts[i].id);
-    last = x->starts[i].id;
   }
-  s->last_id = last;
   s->exchanging = 1;
   s->now_ps = x->now_ps;
   s->place = x->place;

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What the suite tests: a way to make simulations, and the network that they are of."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from astra_bridge.conformance.quirks import QUIRKS, Quirks
+from astra_bridge.errors import BackendUnavailable
+from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.network.api import LINK, Network, NetworkConfig, NetworkInfo
+from astra_bridge.network.native import Library, NativeNetwork
+from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared, backend
+from astra_bridge.topology import Topology, topology_of
+from astra_bridge.units import PS_PER_S
+
+__all__ = ["Subject", "subject"]
+
+DEFAULT_NETWORK = NetworkDims(("FullyConnected",), (6,), (50.0,), (500.0,))
+"""What every backend can do, with or without routing."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend on one network.
+
+    Attributes
+    ----------
+    name : str
+    open : callable
+        Makes a fresh simulation.
+    config : NetworkConfig
+    topology : Topology
+        The same network as links, for the physical bounds.
+    info : NetworkInfo
+    library : Library or None
+        None for a pure Python network.
+    quirks : Quirks
+    """
+
+    name: str
+    open: Callable[[], Network]
+    config: NetworkConfig
+    topology: Topology
+    info: NetworkInfo
+    library: Library | None
+    quirks: Quirks
+
+    def earliest_ps(self, src: int, dst: int, size_bytes: int) -> float:
+        """No transfer can take less: bytes / widest path + shortest path."""
+        latency = _best(self.topology, src, dst, lambda far, hop: far + hop[0], 0.0)
+        width = -_best(self.topology, src, dst, lambda far, hop: max(far, -hop[1]), -math.inf)
+        return size_bytes / width * PS_PER_S + latency
+
+
+def _best(
+    topology: Topology,
+    src: int,
+    dst: int,
+    extend: Callable[[float, tuple[float, float]], float],
+    begin: float,
+) -> float:
+    """Cost of the cheapest path, where ``extend(cost, (latency_ps, bytes_per_second))`` grows."""
+    neighbours: dict[int, list[tuple[int, tuple[float, float]]]] = {}
+    for a, b, latency, rate in zip(
+        topology.src.tolist(),
+        topology.dst.tolist(),
+        topology.latency_ps.tolist(),
+        topology.bytes_per_second.tolist(),
+        strict=True,
+    ):
+        neighbours.setdefault(a, []).append((b, (latency, rate)))
+    queue, done = [(begin, src)], set()
+    while queue:
+        cost, node = heapq.heappop(queue)
+        if node == dst:
+            return cost
+        if node not in done:
+            done.add(node)
+            for other, hop in neighbours.get(node, ()):
+                heapq.heappush(queue, (extend(cost, hop), other))
+    raise ValueError(f"no path from {src} to {dst}")
+
+
+def subject(
+    target: str | Path | BackendSpec | Callable[[NetworkConfig], Network],
+    *,
+    network: object = DEFAULT_NETWORK,
+    options: Mapping[str, str] | None = None,
+    quirks: Quirks | None = None,
+) -> Subject:
+    """Make a subject of a backend's name, a library's path, a spec, or a Python network class.
+
+    Raises
+    ------
+    InputError, BackendError
+        The backend is unknown, cannot be loaded, or refuses the network.
+    BackendUnavailable
+        It cannot run here; the message says why.
+    """
+    if isinstance(target, (str, Path)):
+        target = backend(str(target) if "/" in str(target) else _named(str(target)))
+    topology = topology_of(read_network(network))  # type: ignore[arg-type]
+    if isinstance(target, BackendSpec):
+        reason = target.unavailable()
+        if reason is not None:
+            raise BackendUnavailable(f"{target.name}: {reason}")
+        prepared = target.prepare(NetworkRequest(network, options=dict(options or {})))
+        name, make = target.name, target.open
+    else:
+        config = NetworkConfig(
+            topology.endpoints, topology.nodes, topology.records(LINK), dict(options or {})
+        )
+        prepared = Prepared(config, topology.dims)
+        name, make = getattr(target, "__name__", str(target)), target
+    with make(prepared.config) as probe:
+        info = probe.info
+        library = probe.library if isinstance(probe, NativeNetwork) else None
+
+    def open_() -> Network:
+        # Its own copy of the links: R2 scribbles over them.
+        return make(replace(prepared.config, links=prepared.config.links.copy()))
+
+    return Subject(
+        name,
+        open_,
+        prepared.config,
+        topology,
+        info,
+        library,
+        quirks or QUIRKS.get(info.name, Quirks()),
+    )
+
+
+def _named(name: str) -> str:
+    """A file in the working directory needs no ./ in front."""
+    return str(Path(name).resolve()) if Path(name).is_file() else name
