@@ -17,7 +17,7 @@ _COMMANDS = {
     "workload": "astra_bridge.cli.workload:app",
     "garnet": "astra_bridge.cli.garnet:app",
     "doctor": "astra_bridge.cli.doctor:app",
-    "conformance": "astra_bridge.conformance.command:app",
+    "conformance": "astra_bridge.cli.conformance:app",
 }
 
 

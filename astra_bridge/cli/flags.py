@@ -9,7 +9,7 @@ from typing import Any
 
 from astra_bridge.errors import InputError
 
-__all__ = ["FLAGS", "Flag", "help_text", "parse_flags"]
+__all__ = ["FLAGS", "Flag", "help_text", "key_value", "parse_flags"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,20 @@ def _value(flag: Flag, text: str) -> Any:
             key=key,
         )
     return text
+
+
+def key_value(text: str, flag: str) -> tuple[str, str]:
+    """Split KEY=VALUE.
+
+    Raises
+    ------
+    InputError
+        It is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise InputError(f"{text!r} is not of the form KEY=VALUE", key=flag)
+    return key, value
 
 
 def help_text() -> str:

@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astra_bridge.cli.flags import help_text, parse_flags
-from astra_bridge.errors import InputError
+from astra_bridge.cli.flags import help_text, key_value, parse_flags
 
 if TYPE_CHECKING:
     from astra_bridge.results import Result
@@ -24,7 +23,7 @@ def run(arguments: list[str]) -> int:
         print(help_text())
         return 0
     values = parse_flags(arguments)
-    options = dict(_option(text) for text in values["network-option"])
+    options = dict(key_value(text, "--network-option") for text in values["network-option"])
 
     from astra_bridge.inputs.memory import read_remote_memory
     from astra_bridge.inputs.system import read_system
@@ -65,13 +64,6 @@ def run(arguments: list[str]) -> int:
     _warn(warning for warning in result.warnings if warning not in said)
     _report(result, values)
     return 0
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise InputError(f"{text!r} is not of the form KEY=VALUE", key="--network-option")
-    return key, value
 
 
 def _warn(warnings: Iterable[str]) -> None:
