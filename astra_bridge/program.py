@@ -165,7 +165,7 @@ GROUP = _struct(
     ("size", "<i4"),
     ("stride", "<i4"),  # > 0: positions are (rank // stride) % size; 0: a list
     ("member_start", "<i8"),  # into members, ranks in order of position
-    ("tag_base", "<i4"),  # first stream number of collectives of this group
+    ("tag_base", "<i8"),  # tag of the first stream of collectives of this group
 )
 SCHEDULE = _struct(
     ("step_start", "<i8"),

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""The roofline model (Williams, Waterman and Patterson, CACM 2009).
+
+Attainable performance is ``min(memory bandwidth * operational intensity, peak)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def roofline_ns(
+    num_ops: NDArray[np.int64],
+    tensor_bytes: NDArray[np.int64],
+    memory_Bps: float,
+    peak_ops_per_s: float,
+) -> NDArray[np.int64]:
+    """Run time of each operator in whole ns, cut off, in ASTRA-sim's order of evaluation.
+
+    Operators without operations or without data take no time: ASTRA-sim would wait 2**63 ns for
+    the former and never go on after the latter.
+    """
+    ops = num_ops.astype(np.float64)
+    data = tensor_bytes.astype(np.float64)
+    work = (ops > 0) & (data > 0)
+    result = np.zeros(len(ops), np.int64)
+    intensity = ops[work] / data[work]
+    performance = np.minimum(memory_Bps * intensity, peak_ops_per_s)
+    result[work] = (ops[work] / performance * 1e9).astype(np.int64)
+    return result

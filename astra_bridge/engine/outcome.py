@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What an engine gives back, the same from both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WAIT = np.dtype(
+    [
+        ("rank", "<i4"),  # who waits
+        ("peer", "<i4"),
+        ("bytes", "<i8"),
+        ("node", "<i4"),  # local node of the template, or -1
+        ("collective", "<i4"),  # index, or -1
+        ("what", "<i4"),  # 0 receive without send, 1 send in the network, 2 send without receive
+    ]
+)
+"""Something that is not complete when nothing more can happen."""
+
+
+class Progress(NamedTuple):
+    """How far a simulation is.
+
+    Attributes
+    ----------
+    now_ps : int
+        Simulated time.
+    events : int
+        Events so far.
+    nodes_done, nodes_total : int
+        Trace nodes of all ranks.
+    """
+
+    now_ps: int
+    events: int
+    nodes_done: int
+    nodes_total: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The end of a simulation.
+
+    Attributes
+    ----------
+    finish_ps : ndarray of int64, shape (ranks,)
+        When the last node of each rank completed; -1 where it did not.
+    node_start_ps, node_end_ps : ndarray of int64, shape (nodes of all ranks,)
+        Rank by rank, nodes in the order of the template; -1 where it did not happen.  Empty
+        where recording is off.
+    rank_node_start : ndarray of int64, shape (ranks + 1,)
+        Where the nodes of a rank begin in these arrays.
+    events, transfers : int
+        Events of the engine, and messages given to the network.
+    waits : ndarray of WAIT
+        What is incomplete; empty after a complete run.
+    """
+
+    finish_ps: NDArray[np.int64]
+    node_start_ps: NDArray[np.int64]
+    node_end_ps: NDArray[np.int64]
+    rank_node_start: NDArray[np.int64]
+    events: int
+    transfers: int
+    waits: NDArray[Any]

@@ -1,0 +1,663 @@
+# SPDX-License-Identifier: MIT
+"""Lower inputs and traces to a Program.
+
+Everything that can be known before the first event is decided here: durations, chunks, phases,
+schedules, who belongs to which group.  Bad input is found here, with file, node and value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.collectives import Kind
+from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
+from astra_bridge.errors import InputError, StalledError
+from astra_bridge.inputs.memory import RemoteMemoryConfig
+from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.memory import access_ns, servers
+from astra_bridge.program import (
+    GRAPH,
+    GRAPH_NODE,
+    MESSAGE,
+    NODE,
+    TEMPLATE,
+    BusModel,
+    GraphOp,
+    Op,
+    Policy,
+    Program,
+    Unit,
+)
+from astra_bridge.system.plans import WORLD, PlanBuilder
+from astra_bridge.trace import MISSING, NodeType, TraceColumns, Workload, read_trace
+from astra_bridge.units import PS_PER_NS, PS_PER_US
+
+__all__ = ["Lowered", "Semantics", "lower"]
+
+Semantics = Literal["astra-sim", "corrected"]
+
+_TAGS = 500_000_000
+"""ASTRA-sim folds the tags of send and receive nodes into this range."""
+
+_RENDEZVOUS_BYTES = 8192
+_FAST_DELAY_NS = 10
+_UNLIMITED = 2**31 - 1
+
+_UNIT = np.array(
+    [
+        Unit.NONE,  # INVALID
+        Unit.NONE,  # METADATA
+        Unit.COMM,  # MEM_LOAD
+        Unit.COMM,  # MEM_STORE
+        Unit.COMPUTE,  # COMP
+        Unit.COMM,  # COMM_SEND
+        Unit.NONE,  # COMM_RECV
+        Unit.COMM,  # COMM_COLL
+    ],
+    np.uint8,
+)
+"""What a node occupies, by its type, unless it runs on the CPU."""
+
+_NODE_NAMES = {
+    NodeType.COMM_SEND: "COMM_SEND",
+    NodeType.COMM_RECV: "COMM_RECV",
+    NodeType.COMM_COLL: "COMM_COLL",
+    NodeType.COMP: "COMP",
+    NodeType.MEM_LOAD: "MEM_LOAD",
+    NodeType.MEM_STORE: "MEM_STORE",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A Program and the way back from its nodes to the trace.
+
+    Attributes
+    ----------
+    program : Program
+    order : tuple of ndarray of int64
+        Per template: node i of the template is node ``order[i]`` of the trace file.
+    traces : tuple of TraceColumns
+        Per template.
+    warnings : tuple of str
+    """
+
+    program: Program
+    order: tuple[NDArray[np.int64], ...]
+    traces: tuple[TraceColumns, ...]
+    warnings: tuple[str, ...]
+
+
+def lower(
+    workload: Workload,
+    system: SystemConfig,
+    memory: RemoteMemoryConfig,
+    dims: tuple[int, ...],
+    comm_groups: Mapping[int, tuple[int, ...]],
+    *,
+    semantics: Semantics = "astra-sim",
+    dim_bandwidth: tuple[float, ...] | None = None,
+    queues_per_dim: int = 1,
+    injection_scale: float = 1.0,
+    rendezvous: bool = False,
+) -> Lowered:
+    """Lower a workload on a system to a Program.
+
+    Parameters
+    ----------
+    dims
+        Logical dimensions; their product is the number of ranks.
+    comm_groups
+        Group id -> ranks, in order of position.
+    dim_bandwidth
+        Bandwidth per dimension in any unit, for greedy scheduling; None takes them as equal.
+    queues_per_dim, injection_scale, rendezvous
+        ASTRA-sim's command-line flags.
+
+    Raises
+    ------
+    InputError
+        A node cannot be run on this system.
+    StalledError
+        Nodes of a trace wait for one another in a circle.
+    """
+    return _Lowering(
+        workload,
+        system,
+        memory,
+        dims,
+        comm_groups,
+        semantics,
+        dim_bandwidth or (1.0,) * len(dims),
+    ).lower(queues_per_dim, injection_scale, rendezvous)
+
+
+class _Lowering:
+    def __init__(
+        self,
+        workload: Workload,
+        system: SystemConfig,
+        memory: RemoteMemoryConfig,
+        dims: tuple[int, ...],
+        comm_groups: Mapping[int, tuple[int, ...]],
+        semantics: Semantics,
+        dim_bandwidth: tuple[float, ...],
+    ) -> None:
+        self.workload, self.system, self.memory = workload, system, memory
+        self.ranks = math.prod(dims)
+        self.comm_groups = comm_groups
+        self.semantics = semantics
+        self.corrected = semantics == "corrected"
+        self.plans = PlanBuilder(system, dims, self.corrected, dim_bandwidth)
+        self.warnings: list[str] = []
+        self.replay = system.enabled("replay-only", semantics)
+        self.nodes: list[Any] = []
+        self.children: list[Any] = []
+        self.messages: list[Any] = []
+        self.node_total = self.child_total = self.message_total = 0
+        self.collective_index: dict[Any, int] = {}
+        self.graphs: list[tuple[int, int]] = []
+        self.graph_nodes: list[Any] = []
+        self.graph_children: list[Any] = []
+        self.graph_of_position: list[int] = []
+        self.graph_total = self.graph_child_total = 0
+        self.graph_index: dict[Any, int] = {}
+
+    def lower(self, queues_per_dim: int, injection_scale: float, rendezvous: bool) -> Lowered:
+        system, ranks = self.system, self.ranks
+        if self.workload.ranks != ranks:
+            raise InputError(
+                f"the workload has {self.workload.ranks} ranks, the network {ranks}", key="workload"
+            )
+        templates, orders = [], []
+        for trace in self.workload.columns:
+            order, compute_ps = self._template(trace)
+            templates.append((self.node_total - len(order), len(order), compute_ps))
+            orders.append(order)
+        endpoint_delay_ns = system.endpoint_delay_ns
+        if "endpoint-delay" in system.present:
+            endpoint_delay_ns = int(endpoint_delay_ns * injection_scale)
+        capacity = [1, 1, _UNLIMITED if self.corrected else 1, _UNLIMITED]
+        program = Program(
+            ranks=ranks,
+            template_of_rank=self.workload.rank_to_columns.astype(np.int32),
+            templates=np.array(templates, TEMPLATE),
+            nodes=np.concatenate([np.zeros(0, NODE), *self.nodes]),
+            children=np.concatenate([np.zeros(0, np.int32), *self.children]),
+            messages=np.concatenate([np.zeros(0, MESSAGE), *self.messages]),
+            graphs=np.array(self.graphs, GRAPH),
+            graph_nodes=np.concatenate([np.zeros(0, GRAPH_NODE), *self.graph_nodes]),
+            graph_children=np.concatenate([np.zeros(0, np.int32), *self.graph_children]),
+            graph_of_position=np.array(self.graph_of_position, np.int32),
+            levels=len(self.plans.dims),
+            queues_per_level=queues_per_dim,
+            streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
+            policy=Policy[system.scheduling_policy],
+            unit_capacity=np.array(capacity, np.int32),
+            endpoint_delay_ps=endpoint_delay_ns * PS_PER_NS,
+            fast_delay_ps=_FAST_DELAY_NS * PS_PER_NS,
+            bus_model=BusModel.LOGGP if system.model_shared_bus else BusModel.FIXED,
+            loggp=(
+                int(np.float32(system.L_ns)),
+                int(np.float32(system.o_ns)),
+                int(np.float32(system.g_ns)),
+                # ASTRA-sim keeps G in single precision.
+                float(np.float32(system.G_ns_per_byte)),
+                system.local_reduction_delay_ns,
+            ),
+            rendezvous_bytes=_RENDEZVOUS_BYTES if rendezvous else 0,
+            memory_server=servers(self.memory, ranks),
+            **self.plans.arrays(),
+        )
+        program.validate()
+        return Lowered(program, tuple(orders), self.workload.columns, tuple(self.warnings))
+
+    # One trace
+
+    def _template(self, trace: TraceColumns) -> tuple[NDArray[np.int64], int]:
+        """Append the nodes of a trace in ascending id; return that order and the compute time."""
+        order = np.argsort(trace.node_id, kind="stable")
+        count = len(order)
+        nodes = np.zeros(count, NODE)
+        types = trace.type[order]
+        cpu = trace.is_cpu_op[order]
+        nodes["unit"] = _UNIT[types]
+        nodes["unit"][cpu] = Unit.CPU
+        duration_ps = _replay_ps(trace, order)
+        compute_ps = 0
+        if self.replay:
+            nodes["op"] = Op.DELAY
+            nodes["duration_ps"] = duration_ps
+            compute_ps = int(duration_ps[~cpu].sum())
+        else:
+            compute_ps = self._compute(trace, order, nodes, types, cpu, duration_ps)
+            self._remote_memory(trace, order, nodes, types)
+            self._messages(trace, order, nodes, types)
+            self._collectives(trace, order, nodes, types)
+        self._dependencies(trace, order, nodes)
+        self.nodes.append(nodes)
+        self.node_total += count
+        return order, compute_ps
+
+    def _at(self, trace: TraceColumns, position: int, attribute: str = "") -> str:
+        kind = _NODE_NAMES.get(NodeType(int(trace.type[position])), "")
+        return f"node {trace.node_id[position]} {kind} {attribute}".strip()
+
+    def _required(
+        self,
+        trace: TraceColumns,
+        order: NDArray[np.int64],
+        which: NDArray[np.bool_],
+        column: str,
+        low: int,
+        high: int,
+    ) -> NDArray[np.int64]:
+        """Values of an attribute that these nodes must have, within [low, high]."""
+        values: NDArray[np.int64] = getattr(trace, column)[order[which]]
+        bad = (values < low) | (values > high)
+        if bad.any():
+            at = int(np.argmax(bad))
+            position = int(order[which][at])
+            value = int(values[at])
+            found = "is missing" if value == MISSING else f"is {value}"
+            raise InputError(
+                f"{found}; allowed: {low} to {high}",
+                file=trace.file,
+                key=self._at(trace, position, column),
+            )
+        return values
+
+    def _compute(
+        self,
+        trace: TraceColumns,
+        order: NDArray[np.int64],
+        nodes: Any,
+        types: NDArray[np.int32],
+        cpu: NDArray[np.bool_],
+        duration_ps: NDArray[np.int64],
+    ) -> int:
+        """COMP nodes; returns the time that does not count as exposed communication."""
+        comp = types == NodeType.COMP
+        nodes["op"][comp] = Op.DELAY
+        nodes["duration_ps"][comp] = duration_ps[comp]
+        modelled = comp & ~cpu
+        model = self.system.compute_model
+        if model is None:
+            roofline = self.system.enabled("roofline-enabled", self.semantics)
+            model = "roofline" if roofline else "trace"
+        if model != "trace" and modelled.any():
+            num_ops = self._required(trace, order, modelled, "num_ops", 0, 2**62)
+            tensor = self._required(trace, order, modelled, "tensor_size", 0, 2**62)
+            nodes["duration_ps"][modelled] = self._modelled_ps(model, num_ops, tensor)
+        return int(nodes["duration_ps"][modelled].sum())
+
+    def _modelled_ps(
+        self, model: str, num_ops: NDArray[np.int64], tensor: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        system = self.system
+        if model == "roofline":
+            for key, value in (
+                ("local-mem-bw", system.local_mem_bw_GBps),
+                ("peak-perf", system.peak_perf_TFLOPS),
+            ):
+                if value <= 0:
+                    raise InputError(
+                        "must be above 0 for the roofline", file=system.source, key=key
+                    )
+            ns = roofline_ns(
+                num_ops, tensor, system.local_mem_bw_GBps * 1e9, system.peak_perf_TFLOPS * 1e12
+            )
+            return ns * PS_PER_NS
+        array = system.systolic_array
+        pairs, inverse = np.unique(
+            np.stack([num_ops, tensor], axis=1), axis=0, return_inverse=True
+        )
+        cycles = np.zeros(len(pairs), np.float64)
+        for i, (ops, data) in enumerate(pairs.tolist()):
+            if ops and data:
+                m, n, k = gemm_of(ops, data)
+                if model == "scalesim":
+                    from astra_bridge.compute.scalesim import scalesim_cycles
+
+                    cycles[i] = scalesim_cycles(m, n, k, array)
+                else:
+                    cycles[i] = systolic_cycles(
+                        m, n, k, rows=array.rows, columns=array.columns, dataflow=array.dataflow
+                    )
+        ps = np.ceil(cycles * (PS_PER_NS / array.frequency_GHz)).astype(np.int64)
+        return ps[inverse.reshape(-1)]
+
+    def _remote_memory(
+        self,
+        trace: TraceColumns,
+        order: NDArray[np.int64],
+        nodes: Any,
+        types: NDArray[np.int32],
+    ) -> None:
+        which = (types == NodeType.MEM_LOAD) | (types == NodeType.MEM_STORE)
+        if not which.any():
+            return
+        if self.memory.kind == "NO_MEMORY_EXPANSION":
+            position = int(order[which][0])
+            raise InputError(
+                "needs remote memory, but memory-type is NO_MEMORY_EXPANSION"
+                f"{f' in {self.memory.source}' if self.memory.source else ''}",
+                file=trace.file,
+                key=self._at(trace, position),
+            )
+        sizes = self._required(trace, order, which, "tensor_size", 0, 2**62)
+        nodes["op"][which] = Op.MEMORY
+        nodes["duration_ps"][which] = access_ns(self.memory, sizes) * PS_PER_NS
+
+    def _messages(
+        self,
+        trace: TraceColumns,
+        order: NDArray[np.int64],
+        nodes: Any,
+        types: NDArray[np.int32],
+    ) -> None:
+        ranks_of_trace: NDArray[np.int64] | None = None
+        for node_type, op, peer, own in (
+            (NodeType.COMM_SEND, Op.SEND, "comm_dst", "comm_src"),
+            (NodeType.COMM_RECV, Op.RECV, "comm_src", "comm_dst"),
+        ):
+            which = types == node_type
+            if not which.any():
+                continue
+            if ranks_of_trace is None:
+                index = self.workload.columns.index(trace)
+                ranks_of_trace = np.flatnonzero(self.workload.rank_to_columns == index)
+            messages = np.zeros(int(which.sum()), MESSAGE)
+            messages["peer"] = self._required(trace, order, which, peer, 0, self.ranks - 1)
+            messages["bytes"] = self._required(trace, order, which, "comm_size", 1, 2**62)
+            tags = self._required(trace, order, which, "comm_tag", -(2**31), 2**32 - 1)
+            messages["tag"] = (tags % 2**32) % _TAGS
+            owners = getattr(trace, own)[order[which]]
+            for bad, what in (
+                ((owners != MISSING) & ~np.isin(owners, ranks_of_trace), own),
+                (np.isin(messages["peer"], ranks_of_trace), peer),
+            ):
+                # One trace may serve several ranks, but then none of them is named as owner,
+                # and none talks to itself.
+                named = bad if what == own else bad & (len(ranks_of_trace) == 1)
+                if named.any():
+                    position = int(order[which][int(np.argmax(named))])
+                    value = int(getattr(trace, what)[position])
+                    raise InputError(
+                        f"is {value}, but this is the trace of rank "
+                        f"{', '.join(map(str, ranks_of_trace[:4]))}"
+                        f"{' ...' if len(ranks_of_trace) > 4 else ''}: a rank "
+                        + (
+                            "sends and receives in its own name"
+                            if what == own
+                            else "cannot send to itself"
+                        ),
+                        file=trace.file,
+                        key=self._at(trace, position, what),
+                    )
+            nodes["op"][which] = op
+            nodes["arg"][which] = self.message_total + np.arange(len(messages))
+            self.messages.append(messages)
+            self.message_total += len(messages)
+
+    def _collectives(
+        self,
+        trace: TraceColumns,
+        order: NDArray[np.int64],
+        nodes: Any,
+        types: NDArray[np.int32],
+    ) -> None:
+        which = np.flatnonzero(types == NodeType.COMM_COLL)
+        if not len(which):
+            return
+        positions = order[which]
+        chosen = types == NodeType.COMM_COLL
+        kinds = self._required(trace, order, chosen, "comm_type", 0, max(Kind))
+        needs_size = chosen.copy()
+        needs_size[which] = kinds != Kind.BARRIER
+        self._required(trace, order, needs_size, "comm_size", 0, 2**62)
+        columns = [
+            kinds,
+            trace.comm_size[positions],
+            trace.pg_name[positions].astype(np.int64),
+            trace.involved_dim[positions].astype(np.int64),
+            trace.comm_priority[positions],
+            trace.root[positions],
+        ]
+        if self.system.per_node_custom:
+            ids = trace.node_id[positions].astype(np.int64)
+            custom = np.isin(ids, list(self.system.per_node_custom))
+            columns.append(np.where(custom, ids, -1))
+        table, first, inverse = np.unique(
+            np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        indices = [
+            self._collective(trace, int(positions[at]), row)
+            for at, row in zip(first.tolist(), table.tolist(), strict=True)
+        ]
+        arg = np.array(indices, np.int32)[inverse.reshape(-1)]
+        nodes["op"][which] = np.where(arg < 0, Op.NOTHING, Op.COLLECTIVE)
+        nodes["arg"][which] = arg
+
+    def _collective(self, trace: TraceColumns, position: int, row: list[int]) -> int:
+        """Index of a collective, or -1 where there is nothing to do."""
+        kind, size, pg_name, involved_dim, priority, root, *custom = row
+        group, ranks = self._group(trace, position, pg_name)
+        involved = trace.involved_dims[involved_dim] if involved_dim >= 0 else ()
+        priority = 0 if priority == MISSING else priority
+        root_position = 0
+        if root != MISSING:
+            if root not in ranks:
+                raise InputError(
+                    f"root {root} is not a member of the group",
+                    file=trace.file,
+                    key=self._at(trace, position, "root"),
+                )
+            root_position = ranks.index(root)
+        prefix = self.system.per_node_custom.get(custom[0]) if custom else None
+        named = {
+            Kind.ALL_REDUCE: "all-reduce",
+            Kind.ALL_GATHER: "all-gather",
+            Kind.REDUCE_SCATTER: "reduce-scatter",
+            Kind.ALL_TO_ALL: "all-to-all",
+        }.get(Kind(kind))
+        if prefix is None and named is not None:
+            prefix = self.system.custom.get(named)
+        size = 0 if size == MISSING else size
+        key = (kind, size, group, involved, priority, root_position, prefix)
+        if key in self.collective_index:
+            return self.collective_index[key]
+        if prefix is not None:
+            graph = self._graphs(prefix, group, ranks)
+            index = self.plans.graph_collective(Kind(kind), size, group, graph)
+        else:
+            index = self.plans.collective(
+                Kind(kind),
+                size,
+                group,
+                involved=involved,
+                priority=priority,
+                root=root_position,
+                where=f"{trace.file or 'the trace'}: {self._at(trace, position)}",
+            )
+        self.collective_index[key] = index
+        return index
+
+    def _group(self, trace: TraceColumns, position: int, pg_name: int) -> tuple[int, list[int]]:
+        """Group index and its ranks in order of position."""
+        name = trace.strings[pg_name] if pg_name >= 0 else ""
+        world = list(range(self.ranks))
+        if name in ("", "0"):
+            return WORLD, world
+        declared = next((g for g in reversed(trace.process_groups) if g.name == name), None)
+        at = self._at(trace, position, "pg_name")
+        try:
+            group_id = int(name)
+        except ValueError:
+            raise InputError(
+                f"{name!r} is not a number; communicator groups have numbers as names",
+                file=trace.file,
+                key=at,
+            ) from None
+        ranks: list[int] = []
+        if declared is not None:
+            ranks = list(declared.ranks) or world
+            if min(ranks) < 0 or max(ranks) >= self.ranks or len(set(ranks)) != len(ranks):
+                raise InputError(
+                    f"process group {name} has ranks {_shorten(ranks)}; allowed: 0 to "
+                    f"{self.ranks - 1}, each once",
+                    file=trace.file,
+                    key=at,
+                )
+        elif group_id in self.comm_groups:
+            ranks = list(self.comm_groups[group_id])
+        else:
+            known = ", ".join(map(str, list(self.comm_groups)[:10])) or "none"
+            raise InputError(
+                f"communicator group {name} is not defined; defined: {known} (0 is all ranks)",
+                file=trace.file,
+                key=at,
+            )
+        columns = self.workload.columns.index(trace)
+        users = np.flatnonzero(self.workload.rank_to_columns == columns)
+        outside = users[~np.isin(users, ranks)]
+        if len(outside):
+            raise InputError(
+                f"rank {outside[0]} runs this trace, but is not a member of communicator group "
+                f"{name} (ranks {_shorten(ranks)})",
+                file=trace.file,
+                key=at,
+            )
+        return self.plans.group(group_id, ranks), ranks
+
+    def _graphs(self, prefix: str, group: int, ranks: list[int]) -> int:
+        """One graph per position of the group; returns the first in graph_of_position."""
+        key = (prefix, group)
+        if key in self.graph_index:
+            return self.graph_index[key]
+        ordered = sorted(ranks)
+        # ASTRA-sim finds the own file by the position among the sorted ranks, but takes peers
+        # from the list as given.
+        peers = ordered if self.corrected else ranks
+        graphs = [self._graph(Path(f"{prefix}.{ordered.index(rank)}.et"), peers) for rank in ranks]
+        self.graph_index[key] = len(self.graph_of_position)
+        self.graph_of_position += graphs
+        return self.graph_index[key]
+
+    def _graph(self, file: Path, peers: list[int]) -> int:
+        trace = read_trace(file)
+        order = np.argsort(trace.node_id, kind="stable")
+        nodes = np.zeros(len(order), GRAPH_NODE)
+        types = trace.type[order]
+        known = np.isin(types, [NodeType.COMP, NodeType.COMM_SEND, NodeType.COMM_RECV])
+        if not known.all():
+            position = int(order[int(np.argmin(known))])
+            raise InputError(
+                "a custom collective consists of COMP, COMM_SEND and COMM_RECV nodes",
+                file=file,
+                key=self._at(trace, position),
+            )
+        nodes["op"] = GraphOp.DELAY
+        nodes["duration_ps"] = _replay_ps(trace, order)
+        members = np.array(peers, np.int32)
+        for node_type, op, column in (
+            (NodeType.COMM_SEND, GraphOp.SEND, "comm_dst"),
+            (NodeType.COMM_RECV, GraphOp.RECV, "comm_src"),
+        ):
+            which = types == node_type
+            if not which.any():
+                continue
+            peer = self._required(trace, order, which, column, 0, len(peers) - 1)
+            nodes["op"][which] = op
+            nodes["peer"][which] = members[peer]
+            nodes["bytes"][which] = self._required(trace, order, which, "comm_size", 1, 2**62)
+            tags = self._required(trace, order, which, "comm_tag", -(2**31), 2**32 - 1)
+            nodes["tag"][which] = (tags % 2**32) % _TAGS
+        children = _children(trace, order, nodes, self.graph_child_total)
+        self.graphs.append((self.graph_total, len(nodes)))
+        self.graph_nodes.append(nodes)
+        self.graph_children.append(children)
+        self.graph_total += len(nodes)
+        self.graph_child_total += len(children)
+        return len(self.graphs) - 1
+
+    def _dependencies(self, trace: TraceColumns, order: NDArray[np.int64], nodes: Any) -> None:
+        children = _children(trace, order, nodes, self.child_total)
+        self.children.append(children)
+        self.child_total += len(children)
+
+
+def _shorten(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+
+
+def _replay_ps(trace: TraceColumns, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Recorded durations; a node without one takes 1 ns."""
+    duration_us = trace.duration_micros[order]
+    too_long = duration_us > 2**62 // PS_PER_US
+    if too_long.any():
+        position = int(order[int(np.argmax(too_long))])
+        raise InputError(
+            f"is {trace.duration_micros[position]}; allowed: up to {2**62 // PS_PER_US}",
+            file=trace.file,
+            key=f"node {trace.node_id[position]} duration_micros",
+        )
+    result: NDArray[np.int64] = np.where(duration_us == 0, PS_PER_NS, duration_us * PS_PER_US)
+    return result
+
+
+def _children(
+    trace: TraceColumns, order: NDArray[np.int64], nodes: Any, offset: int
+) -> NDArray[np.int32]:
+    """Fill parents and children of nodes that stand in ``order``; check for circles."""
+    count = len(order)
+    rank_of = np.empty(count, np.int64)
+    rank_of[order] = np.arange(count)
+    parents_per_node = np.diff(trace.dep_start)
+    child = rank_of[np.repeat(np.arange(count), parents_per_node)]
+    parent = rank_of[trace.dep]
+    nodes["parents"] = parents_per_node[order]
+    by_parent = np.lexsort((child, parent))
+    children: NDArray[np.int32] = child[by_parent].astype(np.int32)
+    per_parent = np.bincount(parent, minlength=count)
+    nodes["child_count"] = per_parent
+    nodes["child_start"] = offset + np.cumsum(per_parent) - per_parent
+    if (parent >= child).any():
+        # Parents usually come first, in which case there can be no circle.
+        _check_acyclic(trace, order, nodes, children, offset)
+    return children
+
+
+def _check_acyclic(
+    trace: TraceColumns,
+    order: NDArray[np.int64],
+    nodes: Any,
+    children: NDArray[np.int32],
+    offset: int,
+) -> None:
+    waiting = nodes["parents"].tolist()
+    start = (nodes["child_start"] - offset).tolist()
+    count = nodes["child_count"].tolist()
+    kids = children.tolist()
+    free = [i for i, parents in enumerate(waiting) if parents == 0]
+    done = 0
+    while free:
+        node = free.pop()
+        done += 1
+        for child in kids[start[node] : start[node] + count[node]]:
+            waiting[child] -= 1
+            if waiting[child] == 0:
+                free.append(child)
+    if done < len(waiting):
+        stuck = [int(trace.node_id[order[i]]) for i, w in enumerate(waiting) if w > 0]
+        raise StalledError(
+            f"{trace.file or 'trace'}: nodes wait for one another in a circle: "
+            f"{', '.join(map(str, stuck[:10]))}{' ...' if len(stuck) > 10 else ''}"
+        )

@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: MIT
+"""From one collective to chunks, phases and schedules.
+
+This is where ASTRA-sim's rules for chunks, dimensions and queues live (docs/semantics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from astra_bridge.collectives import Algorithm, Kind, Request, Schedule, algorithm
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.program import (
+    COLLECTIVE,
+    GROUP,
+    PACKET,
+    PHASE,
+    PLAN,
+    SCHEDULE,
+    STEP,
+    Bus,
+    PacketFlag,
+    QueuePick,
+    Variant,
+)
+from astra_bridge.units import PS_PER_NS
+
+WORLD = 0
+"""Index of the group of all ranks."""
+
+_SYSTEM_KEY = {
+    Kind.ALL_REDUCE: "all-reduce",
+    Kind.ALL_GATHER: "all-gather",
+    Kind.REDUCE_SCATTER: "reduce-scatter",
+    Kind.REDUCE_SCATTER_BLOCK: "reduce-scatter",
+    Kind.ALL_TO_ALL: "all-to-all",
+}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a logical topology: its algorithm and who takes part."""
+
+    algorithm: Algorithm
+    window: int
+    size: int
+    layout: int  # group index
+    level: int  # whose queues it uses
+    bandwidth: float = 1.0  # relative, for greedy scheduling
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    kind: Kind
+    dimension: Dimension
+    pick: QueuePick
+
+
+@dataclass
+class PlanBuilder:
+    """Collects groups, schedules, phases and collectives of a Program, each once.
+
+    Attributes
+    ----------
+    dims
+        Ranks per logical dimension.
+    corrected
+        True for ``semantics="corrected"``.
+    dim_bandwidth
+        Bandwidth per dimension, in any unit, for greedy scheduling.
+    """
+
+    system: SystemConfig
+    dims: tuple[int, ...]
+    corrected: bool
+    dim_bandwidth: tuple[float, ...]
+    groups: list[tuple[int, int, int, int]] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+    collectives: list[tuple[int, ...]] = field(default_factory=list)
+    plans: list[tuple[int, int]] = field(default_factory=list)
+    phases: list[tuple[int, ...]] = field(default_factory=list)
+    families: list[tuple[int, int]] = field(default_factory=list)
+    schedules: list[tuple[int, ...]] = field(default_factory=list)
+    _steps: list[Any] = field(default_factory=list)
+    _packets: list[Any] = field(default_factory=list)
+    _step_total: int = 0
+    _packet_total: int = 0
+    _group_index: dict[Any, int] = field(default_factory=dict)
+    _family_index: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    _plan_index: dict[Any, int] = field(default_factory=dict)
+    _tag_index: dict[Any, int] = field(default_factory=dict)
+    _slot_index: dict[Any, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ranks = int(np.prod(self.dims, dtype=np.int64))
+        self._strided(1, self.ranks, tag_key=("world",))
+
+    # Groups
+
+    def _tag(self, key: Any) -> int:
+        # One range of stream numbers per communicator, so that no two share a tag.
+        return (self._tag_index.setdefault(key, len(self._tag_index)) + 1) << 32
+
+    def _strided(self, stride: int, size: int, tag_key: Any) -> int:
+        key = ("strided", stride, size)
+        if key not in self._group_index:
+            self._group_index[key] = len(self.groups)
+            self.groups.append((size, stride, 0, self._tag(tag_key)))
+        return self._group_index[key]
+
+    def group(self, group_id: int, ranks: Sequence[int]) -> int:
+        """Index of a communicator group: its id and its ranks, in order of position."""
+        key = (group_id, tuple(ranks))
+        if key not in self._group_index:
+            self._group_index[key] = len(self.groups)
+            tag = self._tag((group_id, tuple(sorted(ranks))))
+            self.groups.append((len(ranks), 0, len(self.members), tag))
+            self.members += ranks
+        return self._group_index[key]
+
+    def group_ranks(self, group: int) -> list[int]:
+        """Ranks of a group, in order of position (strided groups: of rank 0's instance)."""
+        size, stride, start, _ = self.groups[group]
+        if stride:
+            return [position * stride for position in range(size)]
+        return self.members[start : start + size]
+
+    # Logical topologies
+
+    def _names(self, kind: Kind, where: str) -> tuple[str, ...]:
+        key = _SYSTEM_KEY[kind]
+        if key not in self.system.implementations:
+            raise InputError(
+                f"missing, but {where} is an {key}; give one algorithm per dimension, such as "
+                f"{['ring'] * len(self.dims)}",
+                file=self.system.source,
+                key=f"{key}-implementation",
+            )
+        return self.system.implementations[key]
+
+    def _world_dimensions(self, kind: Kind, where: str) -> list[Dimension]:
+        """Dimensions of a collective over all ranks; ``one...`` spans all and ends the list."""
+        names = self._names(kind, where)
+        if len(names) > len(self.dims):
+            raise InputError(
+                f"{len(names)} algorithms for {len(self.dims)} network dimensions; give one per "
+                "dimension",
+                file=self.system.source,
+                key=f"{_SYSTEM_KEY[kind]}-implementation",
+            )
+        if self.corrected and len(names) < len(self.dims) and not names[-1].startswith("one"):
+            raise InputError(
+                f"{len(names)} algorithms for {len(self.dims)} network dimensions would leave "
+                'dimensions out; give one per dimension (semantics "astra-sim" leaves them out)',
+                file=self.system.source,
+                key=f"{_SYSTEM_KEY[kind]}-implementation",
+            )
+        dimensions = []
+        stride = 1
+        for level, name in enumerate(names):
+            found, window, one = algorithm(name)
+            size = self.ranks if one else self.dims[level]
+            layout = self._strided(1 if one else stride, size, ("dimension", level, one))
+            dimensions.append(
+                Dimension(found, window, size, layout, level, self.dim_bandwidth[level])
+            )
+            if one:
+                break
+            stride *= self.dims[level]
+        return dimensions
+
+    def _group_dimension(self, kind: Kind, group: int, where: str) -> Dimension:
+        """The single dimension of a communicator group that is not the whole world."""
+        names = self._names(kind, where)
+        # ASTRA-sim falls back to a ring wherever several algorithms are configured.
+        name = names[0] if len(names) == 1 or self.corrected else "ring"
+        found, window, _ = algorithm(name)
+        return Dimension(found, window, self.groups[group][0], group, level=0)
+
+    # Phases
+
+    def _phase_specs(
+        self, kind: Kind, dimensions: list[Dimension], involved: Sequence[bool]
+    ) -> list[PhaseSpec]:
+        active = [
+            dimension
+            for index, dimension in enumerate(dimensions)
+            if dimension.size > 1 and (index >= len(involved) or involved[index])
+        ]
+        if not active:
+            return []
+        if kind != Kind.ALL_REDUCE or self.system.collective_optimization == "baseline":
+            order = active[::-1] if kind == Kind.ALL_GATHER else active
+            return [PhaseSpec(kind, dimension, QueuePick.NEXT) for dimension in order]
+        return [
+            *(PhaseSpec(Kind.REDUCE_SCATTER, d, QueuePick.FIRST) for d in active[:-1]),
+            PhaseSpec(Kind.ALL_REDUCE, active[-1], QueuePick.FIRST),
+            *(PhaseSpec(Kind.ALL_GATHER, d, QueuePick.LAST) for d in reversed(active[:-1])),
+        ]
+
+    def _plan(self, specs: Sequence[PhaseSpec], chunk_bytes: int, kind: Kind, root: int) -> int:
+        """Append the phases of one chunk; return the index of the plan."""
+        key = (kind, tuple(specs), chunk_bytes, root)
+        if key in self._plan_index:
+            return self._plan_index[key]
+        start = len(self.phases)
+        data = chunk_bytes
+        for spec in specs:
+            dimension = spec.dimension
+            found = dimension.algorithm
+            if spec.kind not in found.kinds:
+                raise InputError(
+                    f"{found.name} cannot do {spec.kind.name}; it can do "
+                    f"{', '.join(sorted(k.name for k in found.kinds))}",
+                    file=self.system.source,
+                    key=f"{_SYSTEM_KEY.get(kind, kind.name.lower())}-implementation",
+                )
+            if self.corrected and found.name == "doubleBinaryTree" and spec.kind != Kind.ALL_REDUCE:
+                # A tree only reduces and broadcasts; ASTRA-sim runs that whatever is asked.
+                found = algorithm("ring")[0]
+            families, data_after = self._families(found, spec, data, root)
+            subgroup = self.groups[dimension.layout][1] == 0
+            fast = subgroup and found.fast_bus_in_subgroups and not self.corrected
+            slot = -1
+            if found.variant == Variant.ALTERNATE:
+                # The tree alternates per rank, collective type and dimension.
+                slot_key = (kind, dimension.layout)
+                slot = self._slot_index.setdefault(slot_key, len(self._slot_index))
+            self.phases.append(
+                (
+                    dimension.level,
+                    dimension.layout,
+                    families[0],
+                    families[1],
+                    slot,
+                    int(spec.pick),
+                    int(found.variant),
+                    int(Bus.FAST if fast else Bus.ENDPOINT),
+                )
+            )
+            data = data_after
+        self._plan_index[key] = len(self.plans)
+        self.plans.append((start, len(self.phases) - start))
+        return self._plan_index[key]
+
+    def _families(
+        self, found: Algorithm, spec: PhaseSpec, data: int, root: int
+    ) -> tuple[tuple[int, int], int]:
+        """Families of both variants, and the data left after the phase."""
+        dimension = spec.dimension
+        kind = Kind.REDUCE_SCATTER if spec.kind == Kind.REDUCE_SCATTER_BLOCK else spec.kind
+        families = []
+        final = data
+        for variant in (0, 1):
+            request = Request(
+                kind=kind,
+                size=dimension.size,
+                bytes=data,
+                variant=variant,
+                window=dimension.window,
+                subgroup=self.groups[dimension.layout][1] == 0,
+                root=root,
+                exact=self.corrected,
+            )
+            key = (found.name, request)
+            if key not in self._family_index:
+                built = found.build(request)
+                first = len(self.schedules)
+                for schedule in built.schedules:
+                    self._append_schedule(schedule)
+                self.families.append((first, len(built.schedules)))
+                self._family_index[key] = (len(self.families) - 1, built.final_bytes)
+            index, final = self._family_index[key]
+            families.append(index)
+        return (families[0], families[1]), final
+
+    def _append_schedule(self, schedule: Schedule) -> None:
+        steps = np.zeros(len(schedule.steps), STEP)
+        if len(steps):
+            table = np.array(schedule.steps, np.int64).reshape(len(steps), 5)
+            names = ("need", "send_to", "send_bytes", "recv_from", "recv_bytes")
+            for column, name in enumerate(names):
+                steps[name] = table[:, column]
+        packets = np.zeros(len(schedule.packets), PACKET)
+        if len(packets):
+            table = np.array(schedule.packets, np.int64).reshape(len(packets), 2)
+            packets["bytes"], packets["flags"] = table[:, 0], table[:, 1]
+            reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
+            packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
+        self.schedules.append(
+            (
+                self._step_total,
+                self._packet_total,
+                len(steps),
+                schedule.window,
+                schedule.burst,
+                schedule.gate_step,
+                schedule.gate_received,
+                schedule.end,
+            )
+        )
+        self._steps.append(steps)
+        self._packets.append(packets)
+        self._step_total += len(steps)
+        self._packet_total += len(packets)
+
+    def _reduce_ps(self, size_bytes: Any) -> Any:
+        """One write and two reads of local memory; free where its bandwidth is not given."""
+        bandwidth_Bps = self.system.local_mem_bw_GBps * 1e9
+        if bandwidth_Bps == 0:
+            return 0
+        once_ns = (size_bytes.astype(np.float64) / bandwidth_Bps * 1e9).astype(np.int64)
+        return 3 * once_ns * PS_PER_NS
+
+    # Collectives
+
+    def collective(
+        self,
+        kind: Kind,
+        size_bytes: int,
+        group: int,
+        *,
+        involved: Sequence[bool] = (),
+        priority: int = 0,
+        root: int = 0,
+        where: str = "a node",
+    ) -> int:
+        """Append a native collective.
+
+        Parameters
+        ----------
+        kind, size_bytes
+            What, and ``comm_size``: the whole buffer, or for ALL_GATHER the shard.
+        group
+            Index of the group, `WORLD` for all ranks.
+        involved
+            For the world: the dimensions that take part; those beyond the list do.
+        root
+            Position of the root in the group.
+        where
+            The node, for messages.
+
+        Returns
+        -------
+        int
+            Index into collectives, or -1 where there is nothing to do (one member, or no
+            dimension takes part).
+        """
+        members = self.groups[group][0]
+        whole_world = members == self.ranks
+        if kind in _SYSTEM_KEY:
+            if whole_world:
+                dimensions = self._world_dimensions(kind, where)
+                specs = self._phase_specs(kind, dimensions, involved if group == WORLD else ())
+            else:
+                dimensions = [self._group_dimension(kind, group, where)]
+                specs = self._phase_specs(kind, dimensions, ())
+        elif members > 1:
+            tree, _, _ = algorithm("binomialTree")
+            specs = [PhaseSpec(kind, Dimension(tree, -1, members, group, 0), QueuePick.NEXT)]
+        else:
+            specs = []
+        chunks = self._chunks(kind, size_bytes)
+        if not specs or not chunks:
+            return -1
+        greedy = self.system.inter_dimension_scheduling == "themis" and len(specs) > 1
+        orders = self._greedy_orders(kind, specs, chunks) if greedy else [specs] * len(chunks)
+        made = [
+            self._plan(order, chunk, kind, root)
+            for order, chunk in zip(orders, chunks, strict=True)
+        ]
+        if len(set(made)) == 1:
+            first, count = made[0], 1
+        else:
+            # Chunks differ: their plans must stand side by side.
+            first, count = len(self.plans), len(made)
+            self.plans += [self.plans[plan] for plan in made]
+        self.collectives.append(
+            (len(chunks), first, count, group, priority, -1, int(kind), size_bytes)
+        )
+        return len(self.collectives) - 1
+
+    def _chunks(self, kind: Kind, size_bytes: int) -> list[int]:
+        """Bytes of each chunk."""
+        splits = self.system.preferred_dataset_splits
+        if kind == Kind.BARRIER:
+            return [1]
+        if self.corrected:
+            splits = max(1, min(splits, size_bytes))
+            chunk, more = divmod(size_bytes, splits)
+            return [chunk + (i < more) for i in range(splits)] if size_bytes else []
+        chunk = size_bytes // splits
+        if kind != Kind.ALL_GATHER and self.ranks > chunk:
+            chunk = self.ranks
+            size_bytes = splits * chunk
+        # ASTRA-sim never ends where an all-gather has fewer bytes than chunks.
+        chunk = max(1, chunk)
+        # A remainder costs a whole further chunk.
+        return [chunk] * -(-size_bytes // chunk)
+
+    def _greedy_orders(
+        self, kind: Kind, specs: Sequence[PhaseSpec], chunks: Sequence[int]
+    ) -> list[list[PhaseSpec]]:
+        """Themis: each chunk visits the least loaded dimension first.
+
+        Rashidi et al., "Themis: a network bandwidth-aware collective scheduling policy for
+        distributed training of DL models", ISCA 2022, algorithm 1.
+        """
+        load = {spec.dimension: 0.0 for spec in specs}
+        orders = []
+        for chunk in chunks:
+            ascending = sorted(load, key=lambda dimension: load[dimension])
+            if kind == Kind.ALL_GATHER:
+                order = [PhaseSpec(kind, d, QueuePick.NEXT) for d in reversed(ascending)]
+            elif kind == Kind.ALL_REDUCE:
+                order = [PhaseSpec(Kind.REDUCE_SCATTER, d, QueuePick.FIRST) for d in ascending]
+                order += [
+                    PhaseSpec(Kind.ALL_GATHER, d, QueuePick.LAST) for d in reversed(ascending)
+                ]
+            else:
+                order = [PhaseSpec(kind, d, QueuePick.NEXT) for d in ascending]
+            data = float(chunk)
+            for spec in order:
+                size = spec.dimension.size
+                if spec.kind == Kind.ALL_GATHER:
+                    moved, data = data * (size - 1), data * size
+                else:
+                    moved = data * (size - 1) / size
+                    data = data / size if spec.kind == Kind.REDUCE_SCATTER else data
+                load[spec.dimension] += moved / spec.dimension.bandwidth
+            orders.append(order)
+        return orders
+
+    def graph_collective(self, kind: Kind, size_bytes: int, group: int, graph: int) -> int:
+        """Append a custom collective: ``graph`` is the first of one graph per position."""
+        self.collectives.append((1, 0, 0, group, 0, graph, int(kind), size_bytes))
+        return len(self.collectives) - 1
+
+    # Result
+
+    def arrays(self) -> dict[str, Any]:
+        """The arrays of the Program that were collected here."""
+
+        def table(rows: Sequence[Any], dtype: Any) -> Any:
+            return np.array([tuple(row) for row in rows], dtype)
+
+        return {
+            "groups": table(self.groups, GROUP),
+            "members": np.array(self.members, np.int32),
+            "collectives": table(self.collectives, COLLECTIVE),
+            "plans": table(self.plans, PLAN),
+            "phases": table(self.phases, PHASE),
+            "families": np.array(self.families, np.int32).reshape(-1, 2),
+            "schedules": table(self.schedules, SCHEDULE),
+            "steps": np.concatenate([np.zeros(0, STEP), *self._steps]),
+            "packets": np.concatenate([np.zeros(0, PACKET), *self._packets]),
+            "alternate_slots": len(self._slot_index),
+        }
