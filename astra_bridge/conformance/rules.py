@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import locale
 import logging
+import math
 import os
 import signal
 import sys
@@ -573,8 +574,10 @@ def numbers(s: Subject) -> str:
     resolution = s.info.resolution_ps
     size = 4096
     took = finish_times(simulate(s, transfers([(4, 0, size, 0, 1)])))[4]
-    start = (2**53 // resolution + 3) * resolution
-    start += 0 if start % 2 or resolution % 2 == 0 else resolution
+    # Past 2**60 a double is a multiple of 256.  An odd number of microseconds is not, but it is a
+    # whole number of cycles of the usual clocks.
+    grid = math.lcm(10**6, resolution)
+    start = (2**60 // grid | 1) * grid
     late = finish_times(simulate(s, transfers([(4, start, size, 0, 1)])))[4]
     need(
         late - start == took,
