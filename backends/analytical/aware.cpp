@@ -31,13 +31,13 @@ class Aware final : public Core<Aware> {
   }
 
   Aware(astra_net::Config& config, const astra_net::Log&)
-      : cut_through_(is_corrected(config)) {
+      : cut_through_(is_corrected(config)), recent_(static_cast<size_t>(config.endpoints)) {
     if (has_dimensions(config))
       dimensions_.emplace(config, cut_through_);
     else
       graph_.emplace(config);
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
-    for (const Rate& rate : rates) speeds_.push_back({rate, whole_ns(rate.latency_ns), 0, 0, 0});
+    for (const Rate& rate : rates) speeds_.push_back({rate, whole_ns(rate.latency_ns), 0, {}});
     const int64_t count = dimensions_ ? dimensions_->link_count() : graph_->link_count();
     if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
   }
@@ -45,38 +45,49 @@ class Aware final : public Core<Aware> {
   void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     bytes_ += transfer.bytes;
-    forward({transfer.id, transfer.bytes, 0, transfer.src, transfer.dst, {transfer.src, -1}},
-            now_ps);
+    Recent& recent = recent_[static_cast<size_t>(transfer.src)];
+    if (recent.dst != transfer.dst) {
+      const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1});
+      recent = {transfer.dst, hop, link_state(hop.link)};
+    }
+    Link& link = links_[recent.link];
+    if (is_last(recent.hop.next, transfer.dst) && is_free(link)) {
+      // The common case: one link, and nobody on it.  No message needs to be remembered.
+      const Times times = occupy(link, recent.hop.rate, transfer.bytes, 0, now_ps);
+      schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, transfer.id);
+      schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
+      return;
+    }
+    const int32_t slot = allocate();
+    messages_[static_cast<size_t>(slot)] = {transfer.id,  transfer.bytes,  0, transfer.src,
+                                            transfer.dst, recent.hop.next, 0, -1};
+    enter(slot, recent.hop, now_ps);
   }
 
   void handle(EventKind kind, int64_t subject, int64_t now_ps) {
-    const auto index = static_cast<size_t>(subject);
-    switch (kind) {
-      case EventKind::kRelease:
-        links_[index].busy = false;
-        serve(index, now_ps);
-        break;
-      case EventKind::kForward: {
-        const Message message = messages_[index].message;
-        release(static_cast<int32_t>(subject));
-        forward(message, now_ps);
-        break;
-      }
-      case EventKind::kChange:
-        change(changes_[index], now_ps);
-        break;
-      case EventKind::kDeliver:
-        break;
+    if (kind == EventKind::kRelease) {
+      Link& link = links_[static_cast<size_t>(subject)];
+      link.busy = false;
+      if (link.first >= 0) serve(link, now_ps);
+    } else if (kind == EventKind::kForward) {
+      const Message& message = messages_[static_cast<size_t>(subject)];
+      const Hop hop = next(message.src, message.dst, message.at);
+      enter(static_cast<int32_t>(subject), hop, now_ps);
+    } else {
+      const Change& change = changes_[static_cast<size_t>(subject)];
+      Link& link = links_[link_state(change.link)];
+      link.scale = change.scale;
+      // A message on the link keeps the bandwidth that it began with.
+      serve(link, now_ps);
     }
   }
 
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) final {
-    // A change comes before everything else in its instant.
     const auto change = static_cast<int64_t>(changes_.size());
-    const Event event{INT64_MIN + change, change, EventKind::kChange};
     changes_.push_back({link, bandwidth_scale});
     if (at_ps == now_ps_) links_[link_state(link)].scale = bandwidth_scale;
-    queue_.push(at_ps, event);
+    // A change comes before everything else in its instant.
+    queue_.push<EventKind::kChange>(at_ps, INT64_MIN + change, change);
   }
 
   std::string stats() final {
@@ -85,11 +96,11 @@ class Aware final : public Core<Aware> {
     std::sort(used.begin(), used.end());
     std::string link, src, dst, bytes, busy;
     for (const auto& [number, one] : used) {
-      const Ends ends = dimensions_ ? dimensions_->ends(number) : graph_->ends(number);
+      const auto [from, to] = ends(*one);
       const char* comma = link.empty() ? "" : ",";
       link += comma + std::to_string(number);
-      src += comma + std::to_string(ends.src);
-      dst += comma + std::to_string(ends.dst);
+      src += comma + std::to_string(from);
+      dst += comma + std::to_string(to);
       bytes += comma + std::to_string(one->bytes);
       busy += comma + std::to_string(one->busy_ns * kPsPerNs);
     }
@@ -104,44 +115,62 @@ class Aware final : public Core<Aware> {
     int named = 0;
     for (const Link& link : links_) {
       if (link.first < 0 || ++named > 4) continue;
-      const Ends ends = dimensions_ ? dimensions_->ends(link.number) : graph_->ends(link.number);
+      const auto [from, to] = ends(link);
       text += (text.empty() ? "waiting for link " : ", ") + std::to_string(link.number) + " (" +
-              std::to_string(ends.src) + " -> " + std::to_string(ends.dst) + ")";
+              std::to_string(from) + " -> " + std::to_string(to) + ")";
     }
     return text.empty() ? text : "(" + text + (named > 4 ? ", ..." : "") + ", which is down)";
   }
 
  private:
+  // A transfer that waits for a link, or is on its way to a node that is not its last.
   struct Message {
     int64_t id, bytes;
-    int64_t tail_ps;  // when its last byte is at the present node (cut-through only)
+    int64_t tail_ps;  // when its last byte is at the node before (cut-through only)
     int32_t src, dst;
-    Position at;
+    Position at;    // the end of the link that it waits for or is on
+    int32_t rate;   // of that link
+    int32_t after;  // the next one in the link's queue, or in the list of free ones
   };
-  // A message that waits for a link or travels to a node that is not its last.
-  struct Stored {
-    Message message;
-    Hop hop;       // the one that it waits for
-    int32_t next;  // in the link's queue, or in the free list
+  // The first hop of the last transfer from an endpoint: collectives send to the same peer again
+  // and again, and finding the way takes longer than all the rest.
+  struct Recent {
+    int32_t dst = -1;
+    Hop hop{};
+    size_t link = 0;  // its state
   };
   struct Link {
     int64_t number;
     int64_t bytes = 0, busy_ns = 0;
     double scale = 1;               // of the bandwidth; 0 is down
-    int32_t first = -1, last = -1;  // queue of stored messages
+    int32_t first = -1, last = -1;  // queue of messages
     bool busy = false;
   };
-  // A rate, and the last delays at it: collectives send one size again and again.
+  struct Times {
+    int64_t free_ns, arrival_ns;
+  };
+  // A rate, and the last times at it: collectives send one size again and again.
   struct Speed {
     Rate rate;
-    int64_t latency_ns;
-    int64_t bytes, free_ns, arrival_ns;
+    int64_t latency_ns, bytes;
+    Times times;
   };
   struct Change {
     int64_t link;
     double scale;
   };
   static constexpr int64_t kDenseLinks = int64_t{1} << 16;
+
+  static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
+  static bool is_free(const Link& link) {
+    return !link.busy && link.first < 0 && link.scale > 0;
+  }
+  Hop next(int32_t src, int32_t dst, const Position& at) {
+    return dimensions_ ? dimensions_->next(src, dst, at) : graph_->next(src, dst, at);
+  }
+  Ends ends(const Link& link) const {
+    return dimensions_ ? dimensions_->ends(link.number) : graph_->ends(link.number);
+  }
 
   // Where the state of a link is.  Made when first used: n endpoints that are FullyConnected have
   // n (n - 1) links, of which a ring uses n.
@@ -159,108 +188,99 @@ class Aware final : public Core<Aware> {
     return static_cast<size_t>(index);
   }
 
-  void forward(const Message& message, int64_t now_ps) {
-    const Hop hop = dimensions_ ? dimensions_->next(message.src, message.dst, message.at)
-                                : graph_->next(message.src, message.dst, message.at);
-    const size_t index = link_state(hop.link);
-    Link& link = links_[index];
-    if (!link.busy && link.scale > 0 && link.first < 0) {
-      transmit(index, message, hop, now_ps);
+  // A message takes the link of `hop`, or queues for it.
+  void enter(int32_t slot, const Hop& hop, int64_t now_ps) {
+    Message& message = messages_[static_cast<size_t>(slot)];
+    message.at = hop.next;
+    message.rate = hop.rate;
+    message.after = -1;
+    Link& link = links_[link_state(hop.link)];
+    if (is_free(link)) {
+      transmit(link, slot, now_ps);
       return;
     }
-    const int32_t stored = store(message, hop);
     if (link.first < 0)
-      link.first = stored;
+      link.first = slot;
     else
-      messages_[static_cast<size_t>(link.last)].next = stored;
-    link.last = stored;
+      messages_[static_cast<size_t>(link.last)].after = slot;
+    link.last = slot;
   }
 
-  // The first message that waits for a link gets it, if the link is up and free.
-  void serve(size_t index, int64_t now_ps) {
-    Link& link = links_[index];
+  // The first message that waits for a link gets it, if the link is up and idle.
+  void serve(Link& link, int64_t now_ps) {
     if (link.first < 0 || link.busy || !(link.scale > 0)) return;
-    const int32_t stored = link.first;
-    const Stored first = messages_[static_cast<size_t>(stored)];
-    link.first = first.next;
-    release(stored);
-    transmit(index, first.message, first.hop, now_ps);
+    const int32_t slot = link.first;
+    link.first = messages_[static_cast<size_t>(slot)].after;
+    transmit(link, slot, now_ps);
   }
 
-  void transmit(size_t index, const Message& message, const Hop& hop, int64_t now_ps) {
-    Link& link = links_[index];
-    Speed& speed = speeds_[static_cast<size_t>(hop.rate)];
-    if (link.scale != 1) {
-      // A slowed link shares nothing; 0 bytes match no message.
-      compute(speed, message.bytes, link.scale);
-      speed.bytes = 0;
-    } else if (speed.bytes != message.bytes) {
-      compute(speed, message.bytes, 1);
-      speed.bytes = message.bytes;
+  void transmit(Link& link, int32_t slot, int64_t now_ps) {
+    Message& message = messages_[static_cast<size_t>(slot)];
+    const Times times = occupy(link, message.rate, message.bytes, message.tail_ps, now_ps);
+    // The arrival comes before the release: the order that ASTRA-sim schedules them in.
+    if (is_last(message.at, message.dst)) {
+      schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, message.id);
+      message.after = free_;
+      free_ = slot;
+    } else if (cut_through_) {
+      message.tail_ps = astra_net::add_ps(now_ps, times.arrival_ns * kPsPerNs);
+      const int64_t head_ns = speeds_[static_cast<size_t>(message.rate)].latency_ns;
+      schedule<EventKind::kForward>(now_ps, head_ns, slot);
+    } else {
+      schedule<EventKind::kForward>(now_ps, times.arrival_ns, slot);
     }
-    int64_t free_ns = speed.free_ns, arrival_ns = speed.arrival_ns;
-    const bool last = hop.next.node == message.dst && hop.next.hub < 0;
-    if (cut_through_ && message.tail_ps > now_ps) {
+    schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
+  }
+
+  // A link gets busy with a message; from now, when it is free again and the message arrives.
+  Times occupy(Link& link, int32_t rate, int64_t bytes, int64_t tail_ps, int64_t now_ps) {
+    Speed& speed = speeds_[static_cast<size_t>(rate)];
+    Times times;
+    if (link.scale != 1) {
+      times = compute(speed.rate, bytes, link.scale);
+    } else {
+      if (speed.bytes != bytes) {
+        speed.times = compute(speed.rate, bytes, 1);
+        speed.bytes = bytes;
+      }
+      times = speed.times;
+    }
+    if (cut_through_ && tail_ps > now_ps) {
       // A slower link behind us feeds this one: it is held until the tail has passed.
-      const int64_t late_ns = (message.tail_ps - now_ps) / kPsPerNs;
-      free_ns = std::max(free_ns, late_ns);
-      arrival_ns = std::max(arrival_ns, late_ns + speed.latency_ns);
+      const int64_t late_ns = (tail_ps - now_ps) / kPsPerNs;
+      times.free_ns = std::max(times.free_ns, late_ns);
+      times.arrival_ns = std::max(times.arrival_ns, late_ns + speed.latency_ns);
     }
     link.busy = true;
-    link.bytes += message.bytes;
-    link.busy_ns += free_ns;
-    // The arrival comes before the release: the order that ASTRA-sim schedules them in.
-    if (last) {
-      schedule(now_ps, arrival_ns, EventKind::kDeliver, message.id);
-    } else {
-      Message onward = message;
-      onward.at = hop.next;
-      if (cut_through_) onward.tail_ps = astra_net::add_ps(now_ps, arrival_ns * kPsPerNs);
-      schedule(now_ps, cut_through_ ? speed.latency_ns : arrival_ns, EventKind::kForward,
-               store(onward, {}));
-    }
-    schedule(now_ps, free_ns, EventKind::kRelease, static_cast<int64_t>(index));
+    link.bytes += bytes;
+    link.busy_ns += times.free_ns;
+    return times;
+  }
+  static Times compute(const Rate& rate, int64_t bytes, double scale) {
+    const double serialisation_ns = static_cast<double>(bytes) / (rate.bytes_per_ns * scale);
+    return {whole_ns(serialisation_ns), whole_ns(rate.latency_ns + serialisation_ns)};
   }
 
-  static void compute(Speed& speed, int64_t bytes, double scale) {
-    const double serialisation_ns =
-        static_cast<double>(bytes) / (speed.rate.bytes_per_ns * scale);
-    speed.free_ns = whole_ns(serialisation_ns);
-    speed.arrival_ns = whole_ns(speed.rate.latency_ns + serialisation_ns);
-  }
-
-  void change(const Change& one, int64_t now_ps) {
-    const size_t index = link_state(one.link);
-    links_[index].scale = one.scale;
-    // A message on the link keeps the bandwidth that it began with.
-    serve(index, now_ps);
-  }
-
-  int32_t store(const Message& message, const Hop& hop) {
-    int32_t index = free_;
-    if (index < 0) {
-      index = static_cast<int32_t>(messages_.size());
+  int32_t allocate() {
+    const int32_t slot = free_;
+    if (slot < 0) {
       messages_.emplace_back();
-    } else {
-      free_ = messages_[static_cast<size_t>(index)].next;
+      return static_cast<int32_t>(messages_.size() - 1);
     }
-    messages_[static_cast<size_t>(index)] = {message, hop, -1};
-    return index;
-  }
-  void release(int32_t index) {
-    messages_[static_cast<size_t>(index)].next = free_;
-    free_ = index;
+    free_ = messages_[static_cast<size_t>(slot)].after;
+    return slot;
   }
 
   bool cut_through_;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
+  std::vector<Recent> recent_;    // per endpoint
   std::vector<Speed> speeds_;     // per rate of the topology
   std::vector<int32_t> dense_;    // number of a link -> index into links_, or -1
   FlatMap sparse_;                // the same, where there are too many links for a table
   std::vector<Link> links_;       // those in use
-  std::vector<Stored> messages_;
-  int32_t free_ = -1;
+  std::vector<Message> messages_;
+  int32_t free_ = -1;             // first of the messages_ that are not in use
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;
 };

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -93,9 +94,9 @@ class Core : public astra_net::Model {
 
  protected:
   // An event `delay_ns` from now, at the next place.
-  void schedule(int64_t now_ps, int64_t delay_ns, EventKind kind, int64_t subject) {
-    queue_.push(astra_net::add_ps(now_ps, delay_ns * kPsPerNs), {place_, subject, kind});
-    ++place_;
+  template <EventKind kind>
+  [[gnu::always_inline]] void schedule(int64_t now_ps, int64_t delay_ns, int64_t subject) {
+    queue_.template push<kind>(astra_net::add_ps(now_ps, delay_ns * kPsPerNs), place_++, subject);
   }
 
   EventQueue queue_;
@@ -109,31 +110,30 @@ class Core : public astra_net::Model {
   // ASTRA-sim the host answers first.  A stop before the end of the instant sets x.stop.
   void run_instant(astra_net_exchange& x) {
     const int64_t time_ps = queue_.first_time();
-    const int64_t place_limit = time_ps == x.until_ps ? x.until_place : INT64_MAX;
     const bool limited = time_ps == x.until_ps;
-    for (;;) {
-      const auto [begin, end] = queue_.first();
-      const Event* event = begin;
-      size_t count = x.completion_count;
-      while (event != end && event->kind == EventKind::kDeliver &&
-             !(limited && event->place >= place_limit) && count < x.capacity) {
-        x.completions[count++] = {event->subject, time_ps, ASTRA_NET_DELIVERED, 0, 0};
+    auto [event, end] = queue_.first();
+    const Event* begin = event;
+    for (; event != end; x.now_ps = time_ps) {
+      if (limited && event->place >= x.until_place) break;
+      if (event->kind == EventKind::kDeliver) {
+        if (x.completion_count == x.capacity) break;
+        x.completions[x.completion_count++] = {event->subject, time_ps, ASTRA_NET_DELIVERED, 0, 0};
         ++event;
+        continue;
       }
-      if (event != begin) {
-        queue_.take(static_cast<size_t>(event - begin));
-        x.completion_count = count;
-        x.now_ps = time_ps;
-      }
-      if (event == end) break;
-      if (count > 0 || (limited && event->place >= place_limit)) {
-        x.stop = ASTRA_NET_STOP_REACHED;
-        return;
-      }
-      const Event next = *event;
-      queue_.take(1);
-      x.now_ps = time_ps;
-      self().handle(next.kind, next.subject, time_ps);
+      if (x.completion_count > 0) break;
+      const size_t pending = queue_.pending();
+      self().handle(event->kind, event->subject, time_ps);
+      ++event;
+      if (queue_.pending() == pending) continue;
+      queue_.take(static_cast<size_t>(event - begin));
+      std::tie(event, end) = queue_.first();
+      begin = event;
+    }
+    queue_.take(static_cast<size_t>(event - begin));
+    if (event != end) {
+      x.stop = ASTRA_NET_STOP_REACHED;
+      return;
     }
     queue_.drop_first();
   }

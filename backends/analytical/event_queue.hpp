@@ -19,12 +19,15 @@
 
 namespace analytical {
 
-enum class EventKind : uint32_t {
+// As wide as its neighbours in Event: a record that is written in pieces and read whole makes the
+// processor wait, which took as long as the rest of a transfer.
+enum class EventKind : uint64_t {
   kDeliver,  // subject: id of a transfer; schedules nothing and changes nothing
   kForward,  // subject: a message that reached a node on its way
   kRelease,  // subject: a link that becomes free
   kChange,   // subject: a change of a link
 };
+constexpr size_t kEventKinds = 4;
 
 struct Event {
   int64_t place;
@@ -34,16 +37,23 @@ struct Event {
 
 class EventQueue {
  public:
-  void push(int64_t time_ps, const Event& event) {
-    int32_t index = of_time_.find(time_ps);
-    if (index < 0) index = open(time_ps);
-    Bucket& bucket = buckets_[static_cast<size_t>(index)];
-    if (!bucket.events.empty() && event.place < bucket.events.back().place)
-      bucket.ascending = false;
-    bucket.events.push_back(event);
-    most_ = std::max(most_, ++pending_);
+  template <EventKind kind>
+  [[gnu::always_inline]] void push(int64_t time_ps, int64_t place, int64_t subject) {
+    // Each kind of event mostly goes where the last one of its kind went.
+    int32_t& recent = recent_[static_cast<size_t>(kind)];
+    if (recent < 0 || buckets_[static_cast<size_t>(recent)].time_ps != time_ps) {
+      recent = of_time_.find(time_ps);
+      if (recent < 0) recent = open(time_ps);
+    }
+    Bucket& bucket = buckets_[static_cast<size_t>(recent)];
+    if (place < bucket.last_place) bucket.ascending = false;
+    bucket.last_place = place;
+    bucket.events.push_back({place, subject, kind});
+    ++pending_;
   }
 
+  // Unchanged as long as nothing is pushed or dropped.
+  size_t pending() const { return pending_; }
   bool empty() const { return times_.empty(); }
   // The rest needs a queue that is not empty.
   int64_t first_time() const { return times_.front().first; }
@@ -68,9 +78,12 @@ class EventQueue {
     times_.pop_back();
     of_time_.erase(time_ps);
     Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    most_ = std::max(most_, pending_);
     pending_ -= bucket.events.size();
+    bucket.time_ps = kFree;
     bucket.events.clear();
     bucket.taken = 0;
+    bucket.last_place = INT64_MIN;
     bucket.ascending = true;
     // Keep the memory for the next bucket, but never more than what was once in use.
     const size_t room = bucket.events.capacity();
@@ -83,6 +96,8 @@ class EventQueue {
 
  private:
   struct Bucket {
+    int64_t time_ps = kFree;
+    int64_t last_place = INT64_MIN;
     std::vector<Event> events;
     size_t taken = 0;
     bool ascending = true;
@@ -92,6 +107,7 @@ class EventQueue {
     bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
   };
   static constexpr size_t kSmall = 1024;
+  static constexpr int64_t kFree = -1;  // no event has this time
 
   int32_t open(int64_t time_ps) {
     if (free_.empty()) {
@@ -100,7 +116,9 @@ class EventQueue {
     }
     const int32_t index = free_.back();
     free_.pop_back();
-    spare_ -= buckets_[static_cast<size_t>(index)].events.capacity();
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    bucket.time_ps = time_ps;
+    spare_ -= bucket.events.capacity();
     times_.emplace_back(time_ps, index);
     std::push_heap(times_.begin(), times_.end(), Later());
     of_time_.insert(time_ps, index);
@@ -119,6 +137,7 @@ class EventQueue {
   std::vector<int32_t> free_;
   std::vector<Time> times_;  // a heap, earliest first
   FlatMap of_time_;
+  int32_t recent_[kEventKinds] = {-1, -1, -1, -1};  // bucket of the last push, per kind
   size_t pending_ = 0, most_ = 0;  // events now, and at most so far
   size_t spare_ = 0;               // room in free buckets
 };

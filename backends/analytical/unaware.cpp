@@ -27,19 +27,20 @@ class Unaware final : public Core<Unaware> {
   }
 
   Unaware(astra_net::Config& config, const astra_net::Log&)
-      : endpoints_(config.endpoints), corrected_(is_corrected(config)) {
-    if (has_dimensions(config)) {
-      dimensions_.emplace(config, corrected_);
-      recent_.resize(dimensions_->rates().size());
-    } else {
+      : recent_(static_cast<size_t>(config.endpoints)) {
+    if (has_dimensions(config))
+      dimensions_.emplace(config, is_corrected(config));
+    else
       links_.emplace(config);
-    }
   }
 
   void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     bytes_ += transfer.bytes;
-    schedule(now_ps, delay_ns(transfer), EventKind::kDeliver, transfer.id);
+    Recent& recent = recent_[static_cast<size_t>(transfer.src)];
+    if (recent.dst != transfer.dst || recent.bytes != transfer.bytes)
+      recent = {transfer.dst, transfer.bytes, delay_ns(transfer)};
+    schedule<EventKind::kDeliver>(now_ps, recent.delay_ns, transfer.id);
   }
 
   void handle(EventKind, int64_t, int64_t) {}
@@ -50,55 +51,22 @@ class Unaware final : public Core<Unaware> {
   }
 
  private:
-  // The last delay in a dimension.  Collectives send the same size over the same distance again
-  // and again, and a division takes as long as the rest of a transfer.
+  // The last transfer from an endpoint.  Collectives send the same size to the same peer again and
+  // again, and finding the way takes longer than all the rest.
   struct Recent {
+    int32_t dst = -1;
     int64_t bytes = 0, delay_ns = 0;
-    int32_t hops = 0;
   };
-  static constexpr size_t kMostCosts = size_t{1} << 16;
 
   int64_t delay_ns(const astra_net_transfer& transfer) {
-    if (links_ || corrected_) {
-      const Cost cost = links_ ? cost_of(transfer.src, transfer.dst)
-                               : dimensions_->cost(transfer.src, transfer.dst);
-      return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns);
-    }
-    const auto by = dimensions_->difference(transfer.src, transfer.dst);
-    const int32_t hops = dimensions_->hops(by);
-    Recent& recent = recent_[static_cast<size_t>(by.dimension)];
-    if (recent.bytes != transfer.bytes || recent.hops != hops) {
-      const Rate& rate = dimensions_->rates()[static_cast<size_t>(by.dimension)];
-      recent.delay_ns = whole_ns(hops * rate.latency_ns +
-                                 static_cast<double>(transfer.bytes) / rate.bytes_per_ns);
-      recent.bytes = transfer.bytes;
-      recent.hops = hops;
-    }
-    return recent.delay_ns;
+    const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
+                                  : links_->cost(transfer.src, transfer.dst);
+    return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns);
   }
 
-  const Cost& cost_of(int32_t src, int32_t dst) {
-    const int64_t pair = static_cast<int64_t>(src) * endpoints_ + dst;
-    int32_t index = cost_of_.find(pair);
-    if (index < 0) {
-      if (costs_.size() >= kMostCosts) {
-        costs_.clear();
-        cost_of_.clear();
-      }
-      costs_.push_back(links_->cost(src, dst));
-      index = static_cast<int32_t>(costs_.size() - 1);
-      cost_of_.insert(pair, index);
-    }
-    return costs_[static_cast<size_t>(index)];
-  }
-
-  int32_t endpoints_;
-  bool corrected_;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> links_;
-  std::vector<Recent> recent_;  // per dimension
-  FlatMap cost_of_;             // pair of endpoints -> index into costs_
-  std::vector<Cost> costs_;
+  std::vector<Recent> recent_;  // per endpoint
   int64_t transfers_ = 0, bytes_ = 0;
 };
 
