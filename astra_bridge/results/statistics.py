@@ -96,18 +96,22 @@ def categories(
 
 def _union_length(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     """Length of the union of the intervals of each group, shape (groups,); exact."""
+    if not len(end):
+        return np.zeros(groups, np.int64)
     order = np.lexsort((start, group))
     group, start, end = group[order], start[order], end[order]
-    # Running maximum of the ends before each interval, restarting with each group: ranks of the
-    # times stand in for the times, so that adding a group's offset cannot overflow.
-    times, place = np.unique(end, return_inverse=True)
-    reached = np.maximum.accumulate(place.reshape(-1) + group * len(times))
-    before = np.empty_like(end)
-    before[:1] = 0
-    before[1:] = times[reached[:-1] % max(1, len(times))]
-    first = np.empty(len(group), np.bool_)
-    first[:1] = True
-    first[1:] = group[1:] != group[:-1]
+    # Latest end before each interval, restarting with each group: ends of later groups are lifted
+    # above all ends of earlier ones.  Where that would overflow, the places of the ends in their
+    # sorted order stand in for them.
+    times, lifted = None, end
+    if groups * (int(end.max()) + 1) >= 2**63:
+        times, lifted = np.unique(end, return_inverse=True)
+    width = int(lifted.max()) + 1
+    reached = np.maximum.accumulate(lifted + group * width)
+    before = np.concatenate([start[:1], reached[:-1] % width])
+    if times is not None:
+        before[1:] = times[before[1:]]
+    first = np.concatenate([[True], group[1:] != group[:-1]])
     begin = np.where(first, start, np.maximum(start, before))
     lengths = np.zeros(groups, np.int64)
     np.add.at(lengths, group, np.maximum(end - begin, 0))
