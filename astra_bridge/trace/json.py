@@ -99,6 +99,13 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
                 raise
             raise InputError(error.reason, file=path, key=error.key) from None
 
+    if isinstance(first, dict) and "nodes" in first:
+        raise InputError(
+            "this is a PyTorch execution trace; Chakra's chakra_trace_link and chakra_converter "
+            "turn it into an .et file",
+            file=path,
+        )
+
     def records() -> Iterator[bytes]:
         message = GlobalMetadata()
         for index, value in enumerate(chain([first], objects)):
