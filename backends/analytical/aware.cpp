@@ -37,7 +37,7 @@ class Aware final : public Core<Aware> {
     else
       graph_.emplace(config);
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
-    for (const Rate& rate : rates) speeds_.push_back({rate, whole_ns(rate.latency_ns), 0, {}});
+    for (const Rate& rate : rates) speeds_.push_back({rate});
     const int64_t count = dimensions_ ? dimensions_->link_count() : graph_->link_count();
     if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
   }
@@ -53,14 +53,19 @@ class Aware final : public Core<Aware> {
     Link& link = links_[recent.link];
     if (is_last(recent.hop.next, transfer.dst) && is_free(link)) {
       // The common case: one link, and nobody on it.  No message needs to be remembered.
-      const Times times = occupy(link, recent.hop.rate, transfer.bytes, 0, now_ps);
+      const Times times = occupy(link, recent.hop.rate, transfer.bytes);
       schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, transfer.id);
       schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
       return;
     }
     const int32_t slot = allocate();
-    messages_[static_cast<size_t>(slot)] = {transfer.id,  transfer.bytes,  0, transfer.src,
-                                            transfer.dst, recent.hop.next, 0, -1};
+    Message& message = messages_[static_cast<size_t>(slot)];
+    message = {};
+    message.id = transfer.id;
+    message.bytes = transfer.bytes;
+    message.src = transfer.src;
+    message.dst = transfer.dst;
+    message.arrived_ps = now_ps;
     enter(slot, recent.hop, now_ps);
   }
 
@@ -126,11 +131,14 @@ class Aware final : public Core<Aware> {
   // A transfer that waits for a link, or is on its way to a node that is not its last.
   struct Message {
     int64_t id, bytes;
-    int64_t tail_ps;  // when its last byte is at the node before (cut-through only)
     int32_t src, dst;
     Position at;    // the end of the link that it waits for or is on
     int32_t rate;   // of that link
     int32_t after;  // the next one in the link's queue, or in the list of free ones
+    // Cut-through only: when its head came to the node before that link, how far the exact time
+    // is behind that, and how far its tail is.
+    int64_t arrived_ps;
+    double carry_ns, tail_ns;
   };
   // The first hop of the last transfer from an endpoint: collectives send to the same peer again
   // and again, and finding the way takes longer than all the rest.
@@ -152,8 +160,8 @@ class Aware final : public Core<Aware> {
   // A rate, and the last times at it: collectives send one size again and again.
   struct Speed {
     Rate rate;
-    int64_t latency_ns, bytes;
-    Times times;
+    int64_t bytes = 0;
+    Times times{};
   };
   struct Change {
     int64_t link;
@@ -215,46 +223,66 @@ class Aware final : public Core<Aware> {
   }
 
   void transmit(Link& link, int32_t slot, int64_t now_ps) {
+    if (cut_through_) {
+      transmit_head(link, slot, now_ps);
+      return;
+    }
     Message& message = messages_[static_cast<size_t>(slot)];
-    const Times times = occupy(link, message.rate, message.bytes, message.tail_ps, now_ps);
+    const Times times = occupy(link, message.rate, message.bytes);
     // The arrival comes before the release: the order that ASTRA-sim schedules them in.
     if (is_last(message.at, message.dst)) {
       schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, message.id);
-      message.after = free_;
-      free_ = slot;
-    } else if (cut_through_) {
-      message.tail_ps = astra_net::add_ps(now_ps, times.arrival_ns * kPsPerNs);
-      const int64_t head_ns = speeds_[static_cast<size_t>(message.rate)].latency_ns;
-      schedule<EventKind::kForward>(now_ps, head_ns, slot);
+      release(slot);
     } else {
       schedule<EventKind::kForward>(now_ps, times.arrival_ns, slot);
     }
     schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
   }
 
+  // Cut-through: the event that a node sees is the arrival of the head.  What is cut off to whole
+  // ns is carried along, so that a lone message takes floor(latencies + bytes / bandwidth).
+  void transmit_head(Link& link, int32_t slot, int64_t now_ps) {
+    Message& message = messages_[static_cast<size_t>(slot)];
+    const Rate& rate = speeds_[static_cast<size_t>(message.rate)].rate;
+    const double waited_ns =
+        static_cast<double>(now_ps - message.arrived_ps) / static_cast<double>(kPsPerNs);
+    const double carry_ns = waited_ns > 0 ? 0 : message.carry_ns;
+    const double serialisation_ns =
+        static_cast<double>(message.bytes) / (rate.bytes_per_ns * link.scale);
+    // A slower link behind us feeds this one: it is held until the tail has passed.
+    const double held_ns = std::max(carry_ns + serialisation_ns, message.tail_ns - waited_ns);
+    const int64_t free_ns = whole_ns(held_ns);
+    if (is_last(message.at, message.dst)) {
+      schedule<EventKind::kDeliver>(now_ps, whole_ns(rate.latency_ns + held_ns), message.id);
+      release(slot);
+    } else {
+      const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns);
+      message.arrived_ps = astra_net::add_ps(now_ps, head_ns * kPsPerNs);
+      message.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
+      message.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
+      schedule<EventKind::kForward>(now_ps, head_ns, slot);
+    }
+    hold(link, message.bytes, free_ns);
+    schedule<EventKind::kRelease>(now_ps, free_ns, &link - links_.data());
+  }
+
   // A link gets busy with a message; from now, when it is free again and the message arrives.
-  Times occupy(Link& link, int32_t rate, int64_t bytes, int64_t tail_ps, int64_t now_ps) {
+  Times occupy(Link& link, int32_t rate, int64_t bytes) {
     Speed& speed = speeds_[static_cast<size_t>(rate)];
-    Times times;
+    Times times = speed.times;
     if (link.scale != 1) {
       times = compute(speed.rate, bytes, link.scale);
-    } else {
-      if (speed.bytes != bytes) {
-        speed.times = compute(speed.rate, bytes, 1);
-        speed.bytes = bytes;
-      }
-      times = speed.times;
+    } else if (speed.bytes != bytes) {
+      times = speed.times = compute(speed.rate, bytes, 1);
+      speed.bytes = bytes;
     }
-    if (cut_through_ && tail_ps > now_ps) {
-      // A slower link behind us feeds this one: it is held until the tail has passed.
-      const int64_t late_ns = (tail_ps - now_ps) / kPsPerNs;
-      times.free_ns = std::max(times.free_ns, late_ns);
-      times.arrival_ns = std::max(times.arrival_ns, late_ns + speed.latency_ns);
-    }
+    hold(link, bytes, times.free_ns);
+    return times;
+  }
+  static void hold(Link& link, int64_t bytes, int64_t free_ns) {
     link.busy = true;
     link.bytes += bytes;
-    link.busy_ns += times.free_ns;
-    return times;
+    link.busy_ns += free_ns;
   }
   static Times compute(const Rate& rate, int64_t bytes, double scale) {
     const double serialisation_ns = static_cast<double>(bytes) / (rate.bytes_per_ns * scale);
@@ -269,6 +297,10 @@ class Aware final : public Core<Aware> {
     }
     free_ = messages_[static_cast<size_t>(slot)].after;
     return slot;
+  }
+  void release(int32_t slot) {
+    messages_[static_cast<size_t>(slot)].after = free_;
+    free_ = slot;
   }
 
   bool cut_through_;

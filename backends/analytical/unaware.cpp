@@ -28,8 +28,9 @@ class Unaware final : public Core<Unaware> {
 
   Unaware(astra_net::Config& config, const astra_net::Log&)
       : recent_(static_cast<size_t>(config.endpoints)) {
+    const bool corrected = is_corrected(config);
     if (has_dimensions(config))
-      dimensions_.emplace(config, is_corrected(config));
+      dimensions_.emplace(config, corrected);
     else
       links_.emplace(config);
   }

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from astra_bridge.network.analytical.network import AnalyticalNetwork
+from astra_bridge.network.analytical.network import AnalyticalNetwork, whole_ns
 from astra_bridge.network.analytical.topologies import is_corrected
 from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
 from astra_bridge.units import PS_PER_NS
@@ -41,11 +41,13 @@ class _Link:
 class _Message:
     """A transfer on its way: the links still ahead, the last one first."""
 
-    __slots__ = ("ahead", "id", "size", "tail_ps")
+    __slots__ = ("ahead", "arrived_ps", "carry_ns", "id", "size", "tail_ns")
 
-    def __init__(self, transfer_id: int, size: int, ahead: list[_Link]) -> None:
+    def __init__(self, transfer_id: int, size: int, ahead: list[_Link], now_ps: int) -> None:
         self.id, self.size, self.ahead = transfer_id, size, ahead
-        self.tail_ps = 0  # when the last byte is at the present node (cut-through only)
+        # Cut-through only: when the head came to the present node, how far the exact time is
+        # behind that, and how far the tail is.
+        self.arrived_ps, self.carry_ns, self.tail_ns = now_ps, 0.0, 0.0
 
 
 class AwareNetwork(AnalyticalNetwork):
@@ -90,7 +92,7 @@ class AwareNetwork(AnalyticalNetwork):
                 self._ways.clear()
             way = tuple(self._link(index) for index in reversed(self._routes.route(src, dst)))
             self._ways[src, dst] = way
-        self._forward(_Message(transfer_id, size, list(way)), now_ps)
+        self._forward(_Message(transfer_id, size, list(way), now_ps), now_ps)
 
     def _forward(self, message: _Message, now_ps: int) -> None:
         link = message.ahead.pop()
@@ -100,26 +102,31 @@ class AwareNetwork(AnalyticalNetwork):
             self._transmit(link, message, now_ps)
 
     def _transmit(self, link: _Link, message: _Message, now_ps: int) -> None:
-        link.busy = True
         serialisation_ns = message.size / (link.bytes_per_ns * link.scale)
-        arrival_ns = _floor(link.latency_ns + serialisation_ns)
-        free_ns = _floor(serialisation_ns)
+        carry_ns, held_ns = 0.0, serialisation_ns
         if self._cut_through:
-            # A slower link behind us feeds this one: it is held until the tail has passed.
-            late_ns = max(0, message.tail_ps - now_ps) // PS_PER_NS
-            free_ns = max(free_ns, late_ns)
-            arrival_ns = max(arrival_ns, late_ns + _floor(link.latency_ns))
-            message.tail_ps = now_ps + int(min(arrival_ns, 9.2e15)) * PS_PER_NS
-        link.bytes += message.size
-        link.busy_ps += int(min(free_ns, 9.2e15)) * PS_PER_NS
+            # What is cut off to whole ns is carried along, so that a lone message takes
+            # floor(latencies + bytes / bandwidth).  A slower link behind us feeds this one: it is
+            # held until the tail has passed.
+            waited_ns = (now_ps - message.arrived_ps) / PS_PER_NS
+            carry_ns = 0.0 if waited_ns > 0 else message.carry_ns
+            held_ns = max(carry_ns + serialisation_ns, message.tail_ns - waited_ns)
         # The arrival comes before the release: the order that ASTRA-sim schedules them in.
         if not message.ahead:
-            self._schedule(now_ps, arrival_ns, None, message.id)
+            self._schedule(now_ps, whole_ns(link.latency_ns + held_ns), None, message.id)
         elif self._cut_through:
-            self._schedule(now_ps, _floor(link.latency_ns), self._forward, message)
+            head_ns = whole_ns(link.latency_ns + carry_ns)
+            message.arrived_ps = now_ps + head_ns * PS_PER_NS
+            message.carry_ns = link.latency_ns + carry_ns - head_ns
+            message.tail_ns = link.latency_ns + held_ns - head_ns
+            self._schedule(now_ps, head_ns, self._forward, message)
         else:
-            self._schedule(now_ps, arrival_ns, self._forward, message)
+            self._schedule(now_ps, whole_ns(link.latency_ns + held_ns), self._forward, message)
+        free_ns = whole_ns(held_ns)
         self._schedule(now_ps, free_ns, self._release, link)
+        link.busy = True
+        link.bytes += message.size
+        link.busy_ps += free_ns * PS_PER_NS
 
     def _release(self, link: _Link, now_ps: int) -> None:
         link.busy = False
@@ -154,7 +161,3 @@ class AwareNetwork(AnalyticalNetwork):
             "busy_ps": [link.busy_ps for link in used],
         }
         return super().stats() | {"tables": {"links": table}}
-
-
-def _floor(delay_ns: float) -> float:
-    return int(delay_ns) if delay_ns < 9.2e15 else delay_ns

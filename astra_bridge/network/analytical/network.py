@@ -6,7 +6,8 @@ from __future__ import annotations
 import heapq
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -30,11 +31,18 @@ from astra_bridge.network.api import (
 )
 from astra_bridge.units import PS_PER_NS
 
-__all__ = ["AnalyticalNetwork"]
+__all__ = ["AnalyticalNetwork", "whole_ns"]
 
 _FIRST_PLACE = -(2**63)
 """Changes of links come before everything else in their instant."""
 _LAST_PLACE = 2**63 - 1
+
+
+def whole_ns(delay_ns: float) -> int:
+    """The part of a delay that counts: ASTRA-sim cuts it off to whole ns."""
+    if not delay_ns < 9.2e15:
+        raise SimulationError(f"a delay of {delay_ns} ns is beyond the range of time (2**63 ps)")
+    return int(delay_ns)
 
 
 class AnalyticalNetwork:
@@ -70,19 +78,17 @@ class AnalyticalNetwork:
     def _schedule(
         self,
         now_ps: int,
-        delay_ns: float,
+        delay_ns: int,
         handle: Callable[[Any, int], None] | None,
         subject: Any,
     ) -> None:
-        """Schedule an event ``delay_ns`` (a whole number) from now, at the next place."""
+        """Schedule an event ``delay_ns`` from now, at the next place."""
         place = self._place
         self._place = place + 1
-        if delay_ns >= 9.2e15:
-            self._fail(f"a delay of {delay_ns} ns is beyond the range of time (2**63 ps)")
         # A host may start between two grid points: the model then begins at the next one.
-        time_ps = -(-now_ps // PS_PER_NS) * PS_PER_NS + int(delay_ns) * PS_PER_NS
+        time_ps = -(-now_ps // PS_PER_NS) * PS_PER_NS + delay_ns * PS_PER_NS
         if time_ps >= TIME_NEVER:
-            self._fail("time passes its range (2**63 ps)")
+            raise SimulationError("time passes its range (2**63 ps)")
         self._events.push(time_ps, Event(place, handle, subject))
 
     def _where_stuck(self) -> str:
@@ -144,13 +150,13 @@ class AnalyticalNetwork:
                 self._refuse("exchange", f"id={transfer_id} does not ascend", index)
             last_id = transfer_id
         self._last_id = last_id
-        for transfer_id, _, size, src, dst, *_ in rows:
-            self._place = transfer_id
-            self._start(transfer_id, size, src, dst, now_ps)
         self._count(rows)
-        self._place = place
-
-        now_ps = self._run(now_ps, until_ps, until_place, whole_instants=False)
+        with self._modelling("exchange"):
+            for transfer_id, _, size, src, dst, *_ in rows:
+                self._place = transfer_id
+                self._start(transfer_id, size, src, dst, now_ps)
+            self._place = place
+            now_ps = self._run(now_ps, until_ps, until_place, whole_instants=False)
         records, self._records = self._records, []
         self._in_flight -= len(records)
         next_ps = self._events.first_time()
@@ -210,13 +216,14 @@ class AnalyticalNetwork:
             if time_ps is None or time_ps > limit_ps:
                 break
             self._now_ps = time_ps
-            if event_ps == time_ps:
-                self._run(time_ps, time_ps, _LAST_PLACE, whole_instants=True)
-            else:
-                # After all that has happened in this instant; among themselves by id (R7).
-                while self._starts and self._starts[0][0] == time_ps:
-                    _, transfer_id, size, src, dst = heapq.heappop(self._starts)
-                    self._start(transfer_id, size, src, dst, time_ps)
+            with self._modelling("advance"):
+                if event_ps == time_ps:
+                    self._run(time_ps, time_ps, _LAST_PLACE, whole_instants=True)
+                else:
+                    # After all that has happened in this instant; among themselves by id (R7).
+                    while self._starts and self._starts[0][0] == time_ps:
+                        _, transfer_id, size, src, dst = heapq.heappop(self._starts)
+                        self._start(transfer_id, size, src, dst, time_ps)
             if records:
                 if not done:
                     limit_ps = min(limit_ps, time_ps + max(0, lookahead_ps - 1))
@@ -337,15 +344,22 @@ class AnalyticalNetwork:
             item=item,
         )
 
-    def _fail(self, message: str, call: str = "") -> NoReturn:
-        self._failed = True
-        raise SimulationError(message, backend=self.info.name, call=call, status=Status.MODEL)
+    @contextmanager
+    def _modelling(self, call: str) -> Iterator[None]:
+        """After an error of the model only close() is allowed."""
+        try:
+            yield
+        except SimulationError as error:
+            self._failed = True
+            raise SimulationError(
+                f"{call}: {error}", backend=self.info.name, call=call, status=Status.MODEL
+            ) from None
 
-    def _stuck(self, call: str) -> NoReturn:
+    def _stuck(self, call: str) -> None:
         ids = sorted(self._ids)[:4]
         named = f": {', '.join(map(str, ids))}" if ids else ""
-        self._fail(
-            f"{call}: at {self._now_ps} ps no event is left, but {self._in_flight} transfers are "
-            f"in flight{named} {self._where_stuck()}".rstrip(),
-            call,
-        )
+        with self._modelling(call):
+            raise SimulationError(
+                f"at {self._now_ps} ps no event is left, but {self._in_flight} transfers are in "
+                f"flight{named} {self._where_stuck()}".rstrip()
+            )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from astra_bridge.errors import ContractError
+from astra_bridge.errors import ContractError, SimulationError
 from astra_bridge.network.api import NetworkConfig, Status
 from astra_bridge.topology import links_per_endpoint
 from astra_bridge.units import PS_PER_NS, gibps_to_bytes_per_ns
@@ -231,7 +231,7 @@ class LinkList(Routes):
     def route(self, src: int, dst: int) -> list[int]:
         hops = self._hops_to(dst)
         if hops[src] < 0:
-            raise refuse(f"no way from endpoint {src} to endpoint {dst}")
+            raise SimulationError(f"no way from endpoint {src} to endpoint {dst}")
         links, node = [], src
         while node != dst:
             closer = hops[node] - 1

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import math
-
-from astra_bridge.network.analytical.network import AnalyticalNetwork
+from astra_bridge.network.analytical.network import AnalyticalNetwork, whole_ns
 from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
 
 __all__ = ["UnawareNetwork"]
@@ -41,8 +39,4 @@ class UnawareNetwork(AnalyticalNetwork):
                 self._costs.clear()
             cost = self._costs[src, dst] = self._routes.cost(src, dst)
         latency_ns, bytes_per_ns = cost
-        self._schedule(now_ps, _floor(latency_ns + size / bytes_per_ns), None, transfer_id)
-
-
-def _floor(delay_ns: float) -> float:
-    return math.floor(delay_ns) if delay_ns < math.inf else delay_ns
+        self._schedule(now_ps, whole_ns(latency_ns + size / bytes_per_ns), None, transfer_id)
