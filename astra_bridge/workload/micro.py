@@ -100,7 +100,8 @@ def collective(
                 if compute_us:
                     before = compute if overlap else communication
                     compute = [trace.comp(f"comp{step}", duration_us=compute_us, deps=before)]
-                deps = sorted({*compute, *communication})
+                # Without overlap, compute waits for communication already.
+                deps = compute if compute and not overlap else [*communication, *compute]
                 if comm_type is not None:
                     node = trace.coll(
                         comm_type, size_bytes, group=group_id, root=root_rank, deps=deps

@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: MIT
+"""Generated workloads: what they contain, and that they can run to their end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from astra_bridge.cli.trace import app as trace_app
+from astra_bridge.cli.workload import app as workload_app
+from astra_bridge.errors import InputError
+from astra_bridge.trace import (
+    MISSING,
+    CommType,
+    NodeType,
+    ProcessGroup,
+    TraceColumns,
+    read_trace,
+    read_workload,
+)
+from astra_bridge.workload import (
+    GeneratedWorkload,
+    TraceBuilder,
+    Transformer,
+    collective,
+    import_text,
+    transformer,
+)
+from tests.trace_twins import differences, parents
+
+
+def names(trace: TraceColumns) -> list[str]:
+    return [trace.name(i) for i in range(len(trace))]
+
+
+def run_to_end(generated: GeneratedWorkload) -> int:
+    """Execute a workload under ASTRA-sim's rule of one communication slot per rank.
+
+    A collective or a send takes the slot of its rank; a collective ends when all members have
+    issued theirs, a send at once (it needs no receiver), a receive when its message was sent.
+    Ready nodes are issued in ascending order of id.  Returns the number of nodes run; asserts
+    that nothing is left and that every message was received.
+    """
+    workload = generated.workload()
+    ranks = workload.ranks
+    traces = [workload.of_rank(rank) for rank in range(ranks)]
+    children: list[dict[int, list[int]]] = []
+    waiting: list[list[int]] = []
+    ready: list[set[int]] = []
+    for trace in traces:
+        below = defaultdict(list)
+        counts = (trace.dep_start[1:] - trace.dep_start[:-1]).tolist()
+        for i in range(len(trace)):
+            for parent in trace.dep[trace.dep_start[i] : trace.dep_start[i + 1]].tolist():
+                below[parent].append(i)
+        children.append(below)
+        waiting.append(counts)
+        ready.append({i for i, count in enumerate(counts) if count == 0})
+    slot: list[int | None] = [None] * ranks
+    arrived: Counter[tuple[int, int, int, int]] = Counter()
+    joined: dict[Any, list[tuple[int, int]]] = defaultdict(list)
+    done = 0
+
+    def finish(rank: int, node: int) -> None:
+        nonlocal done
+        done += 1
+        if slot[rank] == node:
+            slot[rank] = None
+        for child in children[rank][node]:
+            waiting[rank][child] -= 1
+            if waiting[rank][child] == 0:
+                ready[rank].add(child)
+
+    progress = True
+    while progress:
+        progress = False
+        for rank, trace in enumerate(traces):
+            for node in sorted(ready[rank]):
+                kind = NodeType(int(trace.type[node]))
+                if kind in (NodeType.COMM_COLL, NodeType.COMM_SEND):
+                    if slot[rank] is not None:
+                        continue
+                    slot[rank] = node
+                message = (int(trace.comm_tag[node]), int(trace.comm_size[node]))
+                if kind is NodeType.COMM_RECV:
+                    key = (int(trace.comm_src[node]), rank, *message)
+                    if not arrived[key]:
+                        continue
+                    arrived[key] -= 1
+                ready[rank].discard(node)
+                progress = True
+                if kind is NodeType.COMM_COLL:
+                    index = int(trace.pg_name[node])
+                    group = int(trace.strings[index]) if index >= 0 else 0
+                    members = generated.comm_groups[group] if group else tuple(range(ranks))
+                    assert rank in members
+                    joined[group].append((rank, node))
+                    if len(joined[group]) == len(members):
+                        calls = joined.pop(group)
+                        assert {r for r, _ in calls} == set(members)
+                        what = {
+                            (
+                                int(traces[r].comm_type[k]),
+                                int(traces[r].comm_size[k]),
+                                traces[r].name(k),
+                            )
+                            for r, k in calls
+                        }
+                        assert len(what) == 1, what
+                        for r, k in calls:
+                            finish(r, k)
+                    continue
+                if kind is NodeType.COMM_SEND:
+                    destination = int(trace.comm_dst[node])
+                    assert 0 <= destination < ranks
+                    assert destination != rank
+                    key = (rank, destination, *message)
+                    assert not arrived[key], "two messages in flight that cannot be told apart"
+                    arrived[key] += 1
+                finish(rank, node)
+    stuck = {
+        rank: [traces[rank].name(i) for i in sorted(ready[rank])]
+        for rank in range(ranks)
+        if ready[rank] or slot[rank] is not None
+    }
+    assert done == sum(len(trace) for trace in traces), f"stuck: {stuck}"
+    assert not +arrived, "messages that nobody received"
+    return done
+
+
+# The builder
+
+
+def test_builder_writes_every_kind_of_node(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    a = builder.comp("a", duration_us=3, num_ops=100, tensor_size_bytes=10)
+    b = builder.coll(
+        CommType.BROADCAST,
+        64,
+        group=2,
+        root=1,
+        priority=5,
+        involved_dim=[True, False],
+        deps=[a],
+    )
+    c = builder.send(1, 8, 7, deps=[b])
+    d = builder.recv(1, 8, 9, deps=[b])
+    e = builder.load(100, deps=[c, d])
+    builder.store(200, deps=[e])
+    builder.comp("host", cpu=True)
+    builder.process_groups({"1": [0, 1], "2": []})
+    paths = GeneratedWorkload((builder,), {2: (0, 1)}).write(tmp_path / "new" / "w")
+    assert [path.name for path in paths] == ["w.0.et", "comm_group.json"]
+    assert json.loads(paths[1].read_text()) == {"2": [0, 1]}
+    trace = read_trace(paths[0])
+    assert [NodeType(int(t)).name for t in trace.type] == [
+        "COMP", "COMM_COLL", "COMM_SEND", "COMM_RECV", "MEM_LOAD", "MEM_STORE", "COMP", "METADATA",
+    ]  # fmt: skip
+    assert [parents(trace, i) for i in range(8)] == [[], [0], [1], [1], [2, 3], [4], [], []]
+    assert trace.duration_micros[a] == 3
+    assert (trace.num_ops[a], trace.tensor_size[a]) == (100, 10)
+    assert (trace.comm_type[b], trace.comm_size[b]) == (CommType.BROADCAST, 64)
+    assert (trace.root[b], trace.comm_priority[b]) == (1, 5)
+    assert trace.strings[trace.pg_name[b]] == "2"
+    assert trace.involved_dims[trace.involved_dim[b]] == (True, False)
+    assert (trace.comm_dst[c], trace.comm_tag[c], trace.comm_src[c]) == (1, 7, MISSING)
+    assert (trace.comm_src[d], trace.comm_tag[d], trace.comm_dst[d]) == (1, 9, MISSING)
+    assert trace.tensor_size.tolist()[e : e + 2] == [100, 200]
+    assert trace.is_cpu_op.tolist() == [False] * 6 + [True, False]
+    assert trace.process_groups == (ProcessGroup("1", (0, 1)), ProcessGroup("2", ()))
+
+
+def test_workload_in_memory_equals_the_written_one(tmp_path: Path) -> None:
+    generated = collective("all-reduce", 1024, 4, groups=[[0, 1], [2, 3]], repeat=2)
+    generated.write(tmp_path / "w")
+    on_disk, in_memory = read_workload(tmp_path / "w", 4), generated.workload()
+    assert on_disk.rank_to_columns.tolist() == in_memory.rank_to_columns.tolist() == [0, 0, 1, 1]
+    for a, b in zip(on_disk.columns, in_memory.columns, strict=True):
+        assert differences(a, b) == []
+        assert names(a) == names(b)
+
+
+def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the workload"):
+        collective("barrier", 0, 2).write(tmp_path / "file" / "w")
+
+
+# Micro-benchmarks
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CommType if kind.name != "REDUCE_SCATTER_BLOCK"])
+def test_every_collective(kind: CommType) -> None:
+    generated = collective(kind, 3000, 5)
+    workload = generated.workload()
+    assert len(workload.columns) == 1
+    trace = workload.columns[0]
+    assert (trace.comm_type[0], trace.comm_size[0], trace.pg_name[0]) == (kind, 3000, -1)
+    rooted = kind.name in ("BROADCAST", "REDUCE", "GATHER", "SCATTER")
+    assert trace.root[0] == (0 if rooted else MISSING)
+    assert run_to_end(generated) == 5
+
+
+def test_groups_have_their_own_ids_and_roots() -> None:
+    generated = collective("broadcast", 10, 6, groups=[[4, 1], [0, 2, 5]], root=1)
+    assert generated.comm_groups == {1: (4, 1), 2: (0, 2, 5)}
+    workload = generated.workload()
+    roots = [int(workload.of_rank(rank).root[0]) for rank in range(6)]
+    assert roots == [2, 1, 2, MISSING, 1, 2]
+    assert names(workload.of_rank(3)) == ["idle"]
+    run_to_end(generated)
+
+
+def test_a_group_of_all_ranks_in_another_order_stays_a_group() -> None:
+    assert collective("all-gather", 10, 3, groups=[[2, 0, 1]]).comm_groups == {1: (2, 0, 1)}
+    assert collective("all-gather", 10, 3, groups=[[0, 1, 2]]).comm_groups == {}
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected"),
+    [(False, [[], [0], [1], [2]]), (True, [[], [0], [0], [1, 2]])],
+)
+def test_repetition_with_compute(overlap: bool, expected: list[list[int]]) -> None:
+    generated = collective("all-reduce", 64, 2, repeat=2, compute_us=9, overlap=overlap)
+    trace = generated.workload().columns[0]
+    assert [parents(trace, i) for i in range(4)] == expected
+    assert trace.duration_micros.tolist() == [9, 0, 9, 0]
+    run_to_end(generated)
+
+
+def test_messages_around_a_ring() -> None:
+    generated = collective("send-recv", 100, 5, groups=[[0, 3, 1], [4]], repeat=3)
+    assert generated.comm_groups == {}
+    trace = generated.workload().of_rank(3)
+    assert trace.comm_dst.tolist()[0] == 1
+    assert trace.comm_src.tolist()[1] == 0
+    assert run_to_end(generated) == 3 * 6 + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "allreduce"}, "kind: unknown collective 'allreduce'; allowed: all-reduce, "),
+        ({"size_bytes": 0}, "size_bytes: 0 is not allowed"),
+        ({"ranks": 0}, "ranks: 0 is not allowed"),
+        ({"repeat": 0}, "repeat: 0 is not allowed"),
+        ({"compute_us": -1}, "compute_us: -1 is not allowed"),
+        ({"root": 1}, "root: all-reduce has no root"),
+        ({"kind": "reduce", "root": 4}, "root: 4 is not a position in a group of 4"),
+        ({"groups": [[0], []]}, r"groups\[1\]: a group has at least one rank"),
+        ({"groups": [[0, 4]]}, r"groups\[0\]: rank 4 does not exist; allowed: 0 to 3"),
+        ({"groups": [[0, 1], [1]]}, r"groups\[1\]: rank 1 is in two groups"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = {"kind": "all-reduce", "size_bytes": 1, "ranks": 4}
+    with pytest.raises(InputError, match=message):
+        collective(**(valid | arguments))
+
+
+# Transformers
+
+
+def test_work_of_a_dense_layer() -> None:
+    # Narayanan et al. 2021: a forward pass of one layer is 24 B s h^2 + 4 B s^2 h, the backward
+    # pass twice that; B = 3 sequences, s = 64, h = 32, and two micro-batches of them:
+    # 3 * 2 * (24 * 3 * 64 * 32^2 + 4 * 3 * 64^2 * 32) = 37_748_736.
+    model = Transformer(
+        layers=1, hidden=32, sequence=64, vocabulary=100, micro_batch=3, micro_batches=2
+    )
+    trace = transformer(model).workload().columns[0]
+    layer = [i for i, name in enumerate(names(trace)) if name.startswith("layer0")]
+    assert sum(int(trace.num_ops[i]) for i in layer) == 37_748_736
+    assert (trace.type == NodeType.COMP).all()
+    # Weights: 12 h^2 per layer, and two tables of 100 rows; the optimizer does 10 operations each.
+    assert trace.num_ops[-1] == 10 * (12 * 32**2 + 2 * 100 * 32)
+
+
+def test_volume_of_each_parallelism() -> None:
+    model = Transformer(
+        layers=4,
+        hidden=32,
+        sequence=16,
+        vocabulary=64,
+        experts=8,
+        top_k=2,
+        micro_batches=3,
+        data=4,
+        tensor=2,
+        pipeline=2,
+        expert=2,
+    )
+    generated = transformer(model)
+    run_to_end(generated)
+    trace = generated.workload().of_rank(0)  # stage 0
+    boundary = 16 * 32 * 2  # tokens * hidden * bytes
+    sizes: dict[str, Counter[int]] = defaultdict(Counter)
+    for i, name in enumerate(names(trace)):
+        roles = {"tp", "dispatch", "combine", "send", "recv", "grad"} & set(name.split("."))
+        for role in roles:
+            sizes[role][int(trace.comm_size[i])] += 1
+    # Two all-reduces per layer and direction, one for the embedding; 2 layers, 3 micro-batches.
+    assert sizes["tp"] == {boundary: 3 * (2 * 2 * 2 + 1)}
+    # Dispatch and combine in both directions, of every token top_k times.
+    assert sizes["dispatch"] == sizes["combine"] == {2 * boundary: 3 * 2 * 2}
+    assert sizes["send"] == sizes["recv"] == {boundary: 3}
+    # Gradients of 2 bytes: attention 4 h^2, 4 experts of 8 h^2, the embedding; all over tensor.
+    assert sizes["grad"] == {
+        2 * 4 * 32**2 // 2: 2,
+        2 * 4 * 8 * 32**2 // 2: 2,
+        2 * 64 * 32 // 2: 1,
+    }
+    groups = set(generated.comm_groups.values())
+    assert {(0, 1), (0, 2), (0, 4), (0, 2, 4, 6)} <= groups  # tensor, expert, replicas, data
+
+
+def test_sharded_optimizer_gathers_what_it_scattered() -> None:
+    model = Transformer(layers=1, hidden=32, vocabulary=64, data=4, sharded_optimizer=True)
+    trace = transformer(model).workload().columns[0]
+    scattered = trace.comm_size[trace.comm_type == CommType.REDUCE_SCATTER]
+    gathered = trace.comm_size[trace.comm_type == CommType.ALL_GATHER]
+    assert sorted(scattered.tolist()) == sorted((4 * gathered).tolist())
+    assert len(scattered) == 4
+
+
+def test_pipeline_is_1f1b() -> None:
+    model = Transformer(layers=4, hidden=8, sequence=8, vocabulary=8, pipeline=4, micro_batches=6)
+    generated = transformer(model)
+    workload = generated.workload()
+    orders = []
+    for stage in range(4):
+        trace = workload.of_rank(stage)
+        order = [
+            name.split(".")[2][0].upper() + name[-1]
+            for name in names(trace)
+            if ".attention." in name
+        ]
+        orders.append(" ".join(order))
+    assert orders == [
+        "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5",
+        "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5",
+        "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5",
+        "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5",
+    ]
+    run_to_end(generated)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    data=st.sampled_from([1, 2, 4]),
+    tensor=st.sampled_from([1, 2]),
+    pipeline=st.sampled_from([1, 2, 3]),
+    expert=st.sampled_from([1, 2]),
+    micro_batches=st.integers(1, 5),
+    steps=st.integers(1, 2),
+    sharded=st.booleans(),
+)
+def test_no_combination_deadlocks(
+    data: int,
+    tensor: int,
+    pipeline: int,
+    expert: int,
+    micro_batches: int,
+    steps: int,
+    sharded: bool,
+) -> None:
+    expert = min(expert, data)
+    model = Transformer(
+        layers=2 * pipeline,
+        hidden=16,
+        sequence=8,
+        vocabulary=16,
+        experts=2 * expert if expert > 1 else 0,
+        micro_batches=micro_batches,
+        data=data,
+        tensor=tensor,
+        pipeline=pipeline,
+        expert=expert,
+        sharded_optimizer=sharded,
+        steps=steps,
+    )
+    generated = transformer(model)
+    assert len(generated.traces) == data * tensor * pipeline
+    run_to_end(generated)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 0}, "layers: 0 is not allowed"),
+        ({"pipeline": 3}, "pipeline: 3 stages cannot share 8 layers evenly"),
+        ({"tensor": 3}, "tensor: 3 does not divide hidden 4096"),
+        ({"data": 2, "expert": 3, "experts": 3}, "expert: 3 does not divide data 2"),
+        ({"data": 2, "expert": 2}, "expert: needs a model with experts"),
+        ({"data": 2, "expert": 2, "experts": 3}, "expert: 2 ranks cannot share 3 experts"),
+        ({"experts": 1}, "top_k: 2 is more than 1 experts"),
+        ({"tflops": 0.0}, "tflops: 0.0 is not allowed"),
+        ({"tflops": float("nan")}, "tflops: nan is not allowed"),
+    ],
+)
+def test_impossible_models_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Transformer(**arguments)
+
+
+# ASTRA-sim 1.0 text
+
+LAYERS = """2
+a -1 10 ALLREDUCE 100 20 ALLTOALL 200 30 ALLGATHER 300 5
+b -1 11 REDUCESCATTER 101 21 ALLREDUCE 201 31 NONE 0 5
+"""
+
+
+def imported(tmp_path: Path, text: str, **arguments: Any) -> dict[str, list[str]]:
+    path = tmp_path / "w.txt"
+    path.write_text(text)
+    trace = import_text(path, 2, **arguments).workload().columns[0]
+    known = names(trace)
+    return {
+        known[i]: sorted(known[p] for p in trace.dep[trace.dep_start[i] : trace.dep_start[i + 1]])
+        for i in range(len(trace))
+    }
+
+
+def test_text_data_parallel(tmp_path: Path) -> None:
+    assert imported(tmp_path, "DATA\n" + LAYERS) == {
+        "a.forward": [],
+        "b.forward": ["a.forward"],
+        "b.weight_gradient": ["b.forward"],
+        "b.input_gradient": ["b.weight_gradient"],
+        "a.weight_gradient": ["b.input_gradient"],
+        "a.weight_gradient.comm": ["a.weight_gradient"],
+    }
+
+
+@pytest.mark.parametrize("parallelism", ["MODEL", "HYBRID_DATA_MODEL", "HYBRID_MODEL_DATA"])
+def test_text_model_parallel(tmp_path: Path, parallelism: str) -> None:
+    expected = {
+        "a.forward": [],
+        "a.forward.comm": ["a.forward"],
+        "b.forward": ["a.forward.comm"],
+        "b.forward.comm": ["b.forward"],
+        "b.input_gradient": ["b.forward.comm"],
+        "b.input_gradient.comm": ["b.input_gradient"],
+        "b.weight_gradient": ["b.input_gradient"],
+        "a.input_gradient": ["b.input_gradient.comm", "b.weight_gradient"],
+        "a.weight_gradient": ["a.input_gradient"],
+    }
+    if parallelism != "MODEL":
+        expected["a.weight_gradient.comm"] = ["a.weight_gradient"]
+    assert imported(tmp_path, f"{parallelism}\n{LAYERS}") == expected
+
+
+def test_text_dlrm(tmp_path: Path) -> None:
+    text = """HYBRID_DLRM 1
+3
+emb -1 1 ALLTOALL 64 1 ALLTOALL 64 1 NONE 0 1
+bot -1 1 NONE 0 1 NONE 0 1 ALLREDUCE 64 1
+top -1 1 NONE 0 1 NONE 0 1 ALLREDUCE 64 1
+"""
+    assert imported(tmp_path, text) == {
+        "emb.forward": [],
+        "emb.forward.comm": ["emb.forward"],
+        "bot.forward": ["emb.forward", "emb.forward.comm"],
+        "top.forward": ["bot.forward"],
+        "top.weight_gradient": ["top.forward"],
+        "top.weight_gradient.comm": ["top.weight_gradient"],
+        "top.input_gradient": ["top.weight_gradient"],
+        "emb.input_gradient.comm": ["top.input_gradient"],
+        "bot.weight_gradient": ["top.input_gradient"],
+        "bot.weight_gradient.comm": ["bot.weight_gradient"],
+        "bot.input_gradient": ["bot.weight_gradient"],
+        "emb.weight_gradient": ["bot.input_gradient", "emb.input_gradient.comm"],
+    }
+
+
+def test_text_passes_follow_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text("DATA\n" + LAYERS)
+    trace = import_text(path, 1, passes=2).workload().columns[0]
+    assert len(trace) == 12
+    # The second forward pass of a layer waits for the gradients of the first.
+    assert trace.name(6) == "a.forward"
+    assert [trace.name(p) for p in parents(trace, 6)] == ["a.weight_gradient.comm"]
+    assert trace.duration_micros[6] == 10
+
+
+def test_text_micro(tmp_path: Path) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text("MICRO\n1\nallreduce -1 5 NONE 0 5 NONE 0 5 ALLREDUCE 1048576 5\n")
+    generated = import_text(path, 4, passes=2)
+    trace = generated.workload().columns[0]
+    assert trace.comm_size.tolist() == [1048576] * 2
+    assert len(trace.dep) == 0
+    assert run_to_end(generated) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: unknown parallelism ''"),
+        ("TENSOR\n", "line 1: unknown parallelism 'TENSOR'; allowed: MICRO, DATA"),
+        ("DATA\n", "line 2: the number of layers is missing"),
+        ("DATA\nx\n", "line 2: 'x' is not a whole number"),
+        ("DATA\n2\na -1 1 NONE 0 1 NONE 0 1 NONE 0 1\n", "line 2: says 2 layers, but has 1"),
+        ("DATA\n1\na -1 1 NONE 0\n", "line 3: 5 columns; a layer has 12"),
+        ("DATA\n1\na -1 1 SUM 0 1 NONE 0 1 NONE 0 1\n", "line 3: unknown communication 'SUM'"),
+        ("DATA\n1\na -1 -1 NONE 0 1 NONE 0 1 NONE 0 1\n", "line 3: '-1' is not a whole number"),
+        ("HYBRID_DLRM\n1\na -1 1 NONE 0 1 NONE 0 1 NONE 0 1\n", "line 1: needs the index"),
+        ("HYBRID_DLRM 1\n1\na -1 1 NONE 0 1 NONE 0 1 NONE 0 1\n", "line 1: the last bottom"),
+        ("MICRO\n1\na -1 1 NONE 0 1 NONE 0 1 NONE 0 1\n", "describes no communication"),
+    ],
+)
+def test_text_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        import_text(path, 2)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+# Commands
+
+
+def command(app: Any, *arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_command_collective(tmp_path: Path) -> None:
+    prefix = tmp_path / "w"
+    output = command(
+        workload_app, "collective", prefix, "--kind", "all-gather", "--size", "64KiB",
+        "--ranks", 6, "--group", "0-2", "--group", "4,3",
+    )  # fmt: skip
+    assert f"--workload-configuration={prefix}" in output
+    assert f"--comm-group-configuration={tmp_path / 'comm_group.json'}" in output
+    workload = read_workload(prefix, 6)
+    assert workload.columns[0].comm_size[0] == 65536
+    assert json.loads((tmp_path / "comm_group.json").read_text()) == {"1": [0, 1, 2], "2": [4, 3]}
+
+
+@pytest.mark.parametrize("group", ["x", "1-", "3-99999999999999999999", "0-9999999", "1,,2", "5"])
+def test_command_refuses_bad_groups(tmp_path: Path, group: str) -> None:
+    with pytest.raises(InputError):
+        command(workload_app, "collective", tmp_path / "w", "--ranks", 4, "--group", group)
+
+
+@pytest.mark.parametrize("size", ["x", "1.5", "-3", "0", "1QB"])
+def test_command_refuses_bad_sizes(tmp_path: Path, size: str) -> None:
+    with pytest.raises(InputError):
+        command(workload_app, "collective", tmp_path / "w", "--ranks", 4, "--size", size)
+
+
+def test_command_transformer(tmp_path: Path) -> None:
+    prefix = tmp_path / "w"
+    command(
+        workload_app, "transformer", prefix, "--layers", 2, "--hidden", 64, "--dp", 2, "--tp", 2,
+        "--pp", 2, "--micro-batches", 2,
+    )  # fmt: skip
+    model = Transformer(layers=2, hidden=64, data=2, tensor=2, pipeline=2, micro_batches=2)
+    expected = transformer(model).workload()
+    read = read_workload(prefix, 8)
+    for rank in range(8):
+        assert differences(read.of_rank(rank), expected.of_rank(rank)) == []
+
+
+def test_command_dump(tmp_path: Path) -> None:
+    collective("all-reduce", 8, 1, repeat=30, compute_us=1).write(tmp_path / "w")
+    path = tmp_path / "w.0.et"
+    lines = command(trace_app, "dump", path, "--first", 2).splitlines()
+    assert lines[0] == f"{path}: schema 0.0.4, 60 nodes, 59 dependencies"
+    assert lines[1:3] == ["  COMP      30", "  COMM_COLL 30"]
+    assert lines[3].split() == ["0", "COMP", "comp0", "duration_micros=1", "is_cpu_op=False"]
+    assert lines[4].endswith("comm_type=0  comm_size=8  after 0")
+    assert lines[5] == "... 58 more (--first 0 prints all)"
+    assert len(command(trace_app, "dump", path, "--first", 0).splitlines()) == 3 + 60
+    assert json.loads(command(trace_app, "dump", path, "--json").split("}\n")[0] + "}") == {
+        "version": "0.0.4"
+    }
+
+
+def test_command_convert_goes_round(tmp_path: Path) -> None:
+    generated = collective("broadcast", 8, 2, repeat=2)
+    source = generated.write(tmp_path / "w")[0]
+    for target in ("a.json", "b.et", "c.et.gz", "d.et"):
+        command(trace_app, "convert", source, tmp_path / target)
+        source = tmp_path / target
+    assert source.read_bytes() == (tmp_path / "w.0.et").read_bytes()
+    with pytest.raises(InputError, match=r"cannot write '\.xml'"):
+        command(trace_app, "convert", source, tmp_path / "x.xml")
+    with pytest.raises(InputError, match="cannot write: "):
+        command(trace_app, "convert", source, tmp_path / "none" / "x.et")
+
+
+def test_command_convert_text(tmp_path: Path) -> None:
+    text = tmp_path / "model.txt"
+    text.write_text("DATA\n" + LAYERS)
+    command(trace_app, "convert", text, tmp_path / "m", "--ranks", 3)
+    assert read_workload(tmp_path / "m", 3).rank_to_columns.tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="--ranks"):
+        command(trace_app, "convert", text, tmp_path / "m")
