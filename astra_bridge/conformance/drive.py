@@ -126,6 +126,7 @@ def drain(
             bool(len(records)) == (stop == Stop.COMPLETION),
             f"advance stopped with {Stop(stop).name}, but poll gave {len(records)} completions",
         )
+        need(bool((np.diff(records["time_ps"]) >= 0).all()), "poll does not give ascending times")
         parts.append(records)
         for record in records[records["kind"] == DELIVERED]["id"].tolist():
             need(record in waiting, f"transfer {record} was delivered, but it is not in flight")

@@ -23,14 +23,22 @@ class Quirks:
     bound_slack_ps : int
         R8: how much earlier than bytes / bandwidth + latency a transfer may arrive, because the
         model that is reproduced rounds down.
+    bound_in_one_dimension : bool
+        R8: the bound holds only between endpoints that differ in one dimension.
     """
 
     skip: Mapping[str, str] = field(default_factory=dict)
     largest_bytes: int = 2**40
     bound_slack_ps: int = 0
+    bound_in_one_dimension: bool = False
 
+
+# ASTRA-sim's model, reproduced: only the first dimension in which two ranks differ costs time.
+_UNAWARE = Quirks(bound_in_one_dimension=True)
 
 QUIRKS: dict[str, Quirks] = {
+    "analytical-unaware": _UNAWARE,
+    "analytical-unaware-python": _UNAWARE,
     # Packet by packet: 2**40 bytes are 10**9 packets.
     "ns3": Quirks(largest_bytes=2**22),
     "garnet": Quirks(largest_bytes=2**20),

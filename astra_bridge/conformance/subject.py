@@ -50,6 +50,14 @@ class Subject:
     library: Library | None
     quirks: Quirks
 
+    def dimensions_apart(self, src: int, dst: int) -> int:
+        """In how many logical dimensions two endpoints differ."""
+        apart = 0
+        for size in self.topology.dims:
+            apart += src % size != dst % size
+            src, dst = src // size, dst // size
+        return apart
+
     def earliest_ps(self, src: int, dst: int, size_bytes: int) -> float:
         """No transfer can take less: bytes / widest path + shortest path."""
         latency = _best(self.topology, src, dst, lambda far, hop: far + hop[0], 0.0)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -242,12 +242,8 @@ def serve(descriptor: int) -> None:
             before = environment()
             network = request["network"] or DEFAULT_NETWORK
             s = subject(request["target"], network=network, options=request["options"])
-            merged = Quirks(
-                {**s.quirks.skip, **request["skip"]},
-                s.quirks.largest_bytes,
-                s.quirks.bound_slack_ps,
-            )
-            s = Subject(**{**{name: getattr(s, name) for name in s.__dict__}, "quirks": merged})
+            skip = {**s.quirks.skip, **request["skip"]}
+            s = replace(s, quirks=replace(s.quirks, skip=skip))
             for rule in request["rules"]:
                 say({"begin": rule})
                 for verdict in _verdicts(s, [rule], before):

@@ -78,7 +78,7 @@ typedef struct wrapped {
   astra_net_sim *inner;
   plan plan;
   astra_net_host host;
-  long calls, records, advances;
+  long calls, records, advances, number;
   pthread_t creator;
   astra_net_completion held[64]; /* HALF, DRAIN */
   size_t held_count;
@@ -86,6 +86,7 @@ typedef struct wrapped {
 } wrapped;
 
 static astra_net_backend mock; /* the honest table */
+static long created;           /* simulations, for the fault that differs from run to run */
 
 /* ---- choosing the fault ---- */
 
@@ -206,6 +207,7 @@ static astra_net_status fault_create(const astra_net_config *config, const astra
   }
   w->plan = from_environment();
   w->creator = pthread_self();
+  w->number = ++created;
   if (host != NULL && host->struct_size >= sizeof *host) w->host = *host;
   for (i = 0; i < config->option_count; i++) {
     const astra_net_option option = config->options[i];
@@ -317,7 +319,7 @@ static void spoil(wrapped *w, astra_net_completion *out, size_t capacity, size_t
         out[i].time_ps += 1000000;
         break;
       case DRIFT:
-        out[i].time_ps -= ((int64_t)(intptr_t)w >> 4) % 7 + clock() % 97;
+        out[i].time_ps -= w->number;
         break;
       case SPLIT:
         out[i].time_ps -= w->advances;

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Each rule of the suite can fail: the mock breaks it, and the suite says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from astra_bridge.conformance import Quirks, rule_titles, run, run_supervised
+from astra_bridge.network.native import library_backend
+
+# Fault of csrc/mock/fault.c -> the rule that it breaks, and words of the verdict.
+IN_PROCESS = {
+    "scribble": ("R2", "submit wrote into the caller's array"),
+    "partial": ("R3", "names item 0, not item 1"),
+    "swallow": ("R4", "already in flight"),
+    "overshoot": ("R5", "went to"),
+    "half": ("R6", "came after advance had returned at"),
+    "late": ("R6", "but now is"),
+    "submission": ("R7", "another order of submission changes"),
+    "unordered": ("R7", "ascending times"),
+    "drain": ("R7", "advance with undrained completions was accepted"),
+    "drift": ("R7", "a second run changes"),
+    "early": ("R8", "bytes / bandwidth + latency is"),
+    "duplicate": ("R8", "not in flight"),
+    "lost": ("R8", "but poll gave 0 completions"),
+    "split": ("R9", "splitting advance changes"),
+    "thread": ("R10", "called from another thread"),
+    "log-thread": ("R11", "log was called on another thread"),
+    "stuck": ("R13", "said IDLE, which is neither an error nor a loss"),
+    "narrow": ("R14", "2**40 bytes"),
+    "double": ("R14", "4096 bytes take"),
+    "place": ("R15", "more places"),
+    "haste": ("R15", "ran on after a completion"),
+    "garbage": ("R5", "status 99, which the contract does not know"),
+    "status:6": ("R5", "injected status 6"),
+}
+
+
+def spoilt(fault: str, **more: str) -> dict[str, str]:
+    return {"contention": "true", "fault": fault, **more}
+
+
+@pytest.mark.parametrize("contention", ["true", "false"])
+def test_the_honest_mock_passes_every_rule(mock_library: Path, contention: str) -> None:
+    verdicts = run(library_backend(mock_library), options={"contention": contention})
+    assert {v.rule: v.outcome for v in verdicts} == dict.fromkeys(rule_titles(), "pass"), verdicts
+
+
+@pytest.mark.parametrize("fault", IN_PROCESS)
+def test_a_fault_breaks_its_rule(mock_library: Path, fault: str) -> None:
+    rule, words = IN_PROCESS[fault]
+    (verdict,) = run(library_backend(mock_library), options=spoilt(fault), rules=[rule])
+    assert verdict.outcome == "fail"
+    assert words in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("abort", "killed by SIGABRT"),
+        ("segv", "killed by SIGSEGV"),
+        ("exit", "exit code 0"),
+        ("hang", "no answer within 2 s"),
+        ("stdout", "writes to stdout: b'a backend that talks"),
+        ("chdir", "changed the working directory"),
+        ("rounding", "changed the rounding mode"),
+    ],
+)
+def test_bad_manners_end_in_a_verdict(mock_library: Path, fault: str, words: str) -> None:
+    verdicts = run_supervised(
+        str(mock_library), options=spoilt(fault), rules=["R12", "R11"], limit_s=2
+    )
+    by_rule = {v.rule: v for v in verdicts}
+    # A rule after the one that ended the process is still judged.
+    assert set(by_rule) == {"R11", "R12"}
+    assert by_rule["R12"].outcome == "fail"
+    assert words in by_rule["R12"].detail
+
+
+def test_a_version_that_nobody_knows_must_be_refused(
+    mock_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_NET_MOCK", "any-version")
+    (verdict,) = run_supervised(str(mock_library), rules=["R1"])
+    assert verdict.outcome == "fail"
+    assert "an unknown version is UNSUPPORTED" in verdict.detail
+
+
+def test_a_declared_capability_must_have_its_entry(
+    mock_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_NET_MOCK", "missing,snapshot")
+    (verdict,) = run_supervised(str(mock_library), rules=["CAP"])
+    assert verdict.outcome == "fail"
+    assert "SNAPSHOT is declared, but snapshot is NULL" in verdict.detail
+
+
+def test_a_quirk_skips_with_its_reason(mock_library: Path) -> None:
+    quirks = Quirks(skip={"R9": "known to be wrong"})
+    (verdict,) = run(
+        library_backend(mock_library), options=spoilt("split"), quirks=quirks, rules=["R9"]
+    )
+    assert (verdict.outcome, verdict.detail) == ("skip", "known to be wrong")

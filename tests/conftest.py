@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from astra_bridge.network.native import library_path
+
+
+def _skip_unless_required(name: str, reason: str) -> None:
+    """Skip, or fail where ``ASTRA_BRIDGE_REQUIRE`` (comma-separated) names what is missing."""
+    if name in os.environ.get("ASTRA_BRIDGE_REQUIRE", "").split(","):
+        pytest.fail(f"ASTRA_BRIDGE_REQUIRE names {name}, but: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str, str], None]:
+    """Call as missing(name, reason) when something that a test needs is not here."""
+    return _skip_unless_required
+
+
+@pytest.fixture(scope="session")
+def mock_library() -> Path:
+    """The C reference backend."""
+    path = library_path("mock")
+    if not path.exists():
+        _skip_unless_required("native", "not built; run: python setup.py build_native --parts=mock")
+    return path
