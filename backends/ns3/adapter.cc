@@ -337,6 +337,11 @@ void Ns3Model::Build(astra_net::Config& config) {
       --port->alpha_shift;
   }
   fabric.Finish();
+  for (const auto& row : Table("faults", options.text("faults", ""), 3)) {
+    if (row[0] < 0 || row[0] > 9e15 || row[1] < 0 || row[1] >= static_cast<double>(config.links.size()) || row[2] < 0)
+      Refuse("option 'faults': needs a time [ps], a link and a scale of its bandwidth");
+    set_link(static_cast<int32_t>(row[1]), static_cast<int64_t>(row[0]), row[2]);
+  }
   fabric.on_complete = [this](const QueuePair& qp, Tick now) {
     deliver(qp.id, now * tick_ps_);
     fabric_->stop = true;
