@@ -26,6 +26,8 @@ from astra_bridge.network.registry import BackendSpec
 
 __all__ = ["Outcome", "Verdict", "rule_titles", "run", "run_supervised"]
 
+LOAD_LIMIT_S = 600.0
+
 Outcome = Literal["pass", "fail", "skip"]
 
 
@@ -197,6 +199,8 @@ def _child(request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, 
             child.stdin.close()
         try:
             buffer = b""
+            # Loading may compile the backend first.
+            limit_s, usual_s = max(limit_s, LOAD_LIMIT_S), limit_s
             deadline = time.monotonic() + limit_s
             finished = False
             while True:
@@ -210,6 +214,7 @@ def _child(request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, 
                     break
                 *lines, buffer = (buffer + block).split(b"\n")
                 for line in lines:
+                    limit_s = usual_s
                     deadline = time.monotonic() + limit_s
                     message = json.loads(line)
                     finished = finished or "done" in message

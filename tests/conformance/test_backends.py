@@ -20,6 +20,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.timeout(660)  # the first use of a backend may compile it
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", registry.names())
 def test_backend_conforms(
