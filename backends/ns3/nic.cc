@@ -90,27 +90,31 @@ void RdmaNic::Serve(Port& port) {
   } else {
     // Nothing may go now: wake up when the first pair's pacing allows it.
     if (port.wake_at != kNeverTick) return;
-    const Tick now = fabric->sim->NowTick();
     Tick at = kNeverTick;
-    bool useful = false;
     for (const QueuePair* waiting : port.pairs) {
       const bool able = waiting->BytesLeft() > 0 && !waiting->WindowBound() &&
                         !(port.paused >> waiting->queue & 1);
-      useful = useful || able;
-      // The fork also counts pairs that cannot send, and then never wakes up for the others:
+      // The fork also counts pairs that cannot send, and then may not wake up for the others:
       // they go on with the next ACK.
       if (able || parameters.upstream_order) at = std::min(at, waiting->next_available);
     }
-    if (useful && at > now && at != kNeverTick) Wake(port, at);
+    if (at != kNeverTick && at > fabric->sim->NowTick()) Wake(port, at);
     return;
   }
   if (MoreToSend(port)) port.ExpectDone();
 }
 
+// Whether there is something to do when the port is free again.  The fork looks at its pairs every
+// time; what it then does besides sending, dropping ended pairs and setting an alarm for the next
+// one, decides the order of events that fall on one time, so that mode needs the event as well.
 bool RdmaNic::MoreToSend(const Port& port) const {
   if (!port.queue[0].empty()) return true;
-  for (const QueuePair* qp : port.pairs)
+  for (const QueuePair* qp : port.pairs) {
     if (qp->BytesLeft() > 0 && !qp->WindowBound()) return true;
+    if (fabric->parameters.upstream_order &&
+        (qp->Finished() || qp->next_available > port.busy_until))
+      return true;
+  }
   return false;
 }
 

@@ -85,6 +85,8 @@ def prepare(request: NetworkRequest) -> Prepared:
         if ids is not None:
             options["node_ids"] = ",".join(map(str, ids))
         options |= _faults(config, physical, links, nodes, ids)
+        if compatibility:
+            options["streams_taken"] = str(_streams_taken(physical))
         if config.enable_qcn:
             options["ecn_map"] = _ecn_map(config, physical)
     else:
@@ -246,6 +248,14 @@ def _ecn_map(config: Ns3Config, physical: PhysicalTopology) -> str:
         f":{config.pmax_map[rate]!r}"
         for rate in sorted(rates)
     )
+
+
+def _streams_taken(physical: PhysicalTopology) -> int:
+    """Random streams that the fork has used up before the first ECN decision draws one.
+
+    Every node's internet stack takes nine, the common error model two, each lossy link two.
+    """
+    return 9 * physical.nodes + 2 + 2 * sum(link.loss > 0 for link in physical.links)
 
 
 def _faults(
