@@ -329,6 +329,10 @@ class Garnet final : public astra_net::Model {
   }
 
   std::string stats() override {
+    for (garnet::Flow& flow : flows_)
+      if (flow.ideal_fct_ps == 0)
+        flow.ideal_fct_ps = ps_of(network_->zero_load_cycles(
+            static_cast<int32_t>(flow.src), static_cast<int32_t>(flow.dst), flow.bytes));
     return garnet::statistics_json(*network_, flows_, link_ends_);
   }
 
@@ -360,10 +364,8 @@ class Garnet final : public astra_net::Model {
     for (const garnet::Delivery& delivery : deliveries) {
       const garnet::Message& message = delivery.message;
       deliver(message.id, now_ps);
-      const int64_t ideal =
-          network_->zero_load_cycles(message.src, message.dst, message.bytes);
       flows_.push_back({message.id, message.src, message.dst, message.bytes, message.order,
-                        now_ps - message.order, ps_of(ideal), delivery.packets, delivery.hops,
+                        now_ps - message.order, 0, delivery.packets, delivery.hops,
                         ps_of(delivery.queueing_cycles / delivery.packets),
                         ps_of(delivery.network_cycles / delivery.packets)});
     }

@@ -121,7 +121,36 @@ std::vector<int32_t> xy_table(const Config& config) {
   return table;
 }
 
-// Explicit next hops.  Refuses loops: a packet in one would circle for ever.
+// Follows the ways to one target: refuses circles, and erases ways that break off.
+void follow(const Config& config, std::vector<int32_t>& table, size_t targets, size_t target,
+            size_t target_router) {
+  enum { kUnknown, kOnWalk, kArrives, kEnds };
+  std::vector<int8_t> state(config.router_latency.size(), kUnknown);
+  state[target_router] = kArrives;
+  std::vector<size_t> walk;
+  for (size_t from = 0; from < state.size(); ++from) {
+    walk.clear();
+    size_t r = from;
+    while (state[r] == kUnknown) {
+      state[r] = kOnWalk;
+      walk.push_back(r);
+      const int32_t channel = table[r * targets + target];
+      if (channel < 0)
+        state[r] = kEnds;
+      else
+        r = static_cast<size_t>(config.channels[static_cast<size_t>(channel)].dst);
+    }
+    require(state[r] != kOnWalk, "the routes to " + number(static_cast<int64_t>(target)) +
+                                     " go in a circle through router " +
+                                     number(static_cast<int64_t>(r)));
+    for (size_t w : walk) {
+      state[w] = state[r];
+      if (state[r] == kEnds) table[w * targets + target] = -1;
+    }
+  }
+}
+
+// Explicit next hops.
 std::vector<int32_t> custom_table(const Config& config) {
   const size_t routers = config.router_latency.size(), nodes = config.nodes.size();
   std::vector<int32_t> table(routers * nodes, -1);
@@ -136,24 +165,6 @@ std::vector<int32_t> custom_table(const Config& config) {
                             number(route.next));
     table[static_cast<size_t>(route.router) * nodes + static_cast<size_t>(route.node)] =
         at->second;
-  }
-  for (size_t n = 0; n < nodes; ++n) {
-    std::vector<int8_t> state(routers, 0);  // 1: on the present walk, 2: known to end
-    for (size_t from = 0; from < routers; ++from) {
-      std::vector<size_t> walk;
-      size_t r = from;
-      while (state[r] == 0) {
-        state[r] = 1;
-        walk.push_back(r);
-        const int32_t c = table[r * nodes + n];
-        if (static_cast<int32_t>(r) == config.nodes[n].router || c < 0) break;
-        r = static_cast<size_t>(config.channels[static_cast<size_t>(c)].dst);
-        require(state[r] != 1, "the routes for node " + number(static_cast<int64_t>(n)) +
-                                   " go in a circle through router " +
-                                   number(static_cast<int64_t>(r)));
-      }
-      for (size_t w : walk) state[w] = 2;
-    }
   }
   return table;
 }
@@ -184,8 +195,8 @@ void validate(const Config& config) {
   require(config.series_cycles >= 0,
           "series_cycles " + number(config.series_cycles) + "; allowed: 0 (off) or more");
   const auto routers = static_cast<int64_t>(config.router_latency.size());
-  require(routers >= 1 && routers <= 65'535,
-          number(routers) + " routers; allowed: 1 .. 65535");
+  require(routers >= 1 && routers <= 16'384,
+          number(routers) + " routers; allowed: 1 .. 16384");
   for (int64_t r = 0; r < routers; ++r) {
     const int32_t latency = config.router_latency[static_cast<size_t>(r)];
     require(latency >= 1 && latency <= 1'000'000, "router " + number(r) + ": latency " +
@@ -193,6 +204,10 @@ void validate(const Config& config) {
                                                       " cycles; allowed: 1 .. 1000000");
   }
   require(!config.nodes.empty(), "no nodes: a network needs at least one network interface");
+  require(config.routing != Routing::kCustom ||
+              routers * static_cast<int64_t>(config.nodes.size()) <= int64_t{16'384} * 16'384,
+          "custom routing of " + number(static_cast<int64_t>(config.nodes.size())) + " nodes over " +
+              number(routers) + " routers needs too large a table");
   for (size_t n = 0; n < config.nodes.size(); ++n) {
     const Node& node = config.nodes[n];
     const std::string what = "node " + number(static_cast<int64_t>(n));
@@ -232,15 +247,15 @@ void validate(const Config& config) {
 }
 
 std::vector<int32_t> compute_routes(const Config& config) {
-  switch (config.routing) {
-    case Routing::kXy:
-      return xy_table(config);
-    case Routing::kCustom:
-      return custom_table(config);
-    case Routing::kTable:
-      break;
-  }
-  return weight_table(config);
+  const size_t routers = config.router_latency.size();
+  if (config.routing == Routing::kTable) return weight_table(config);
+  const bool by_node = config.routing == Routing::kCustom;
+  std::vector<int32_t> table = by_node ? custom_table(config) : xy_table(config);
+  const size_t targets = by_node ? config.nodes.size() : routers;
+  for (size_t t = 0; t < targets; ++t)
+    follow(config, table, targets, t,
+           by_node ? static_cast<size_t>(config.nodes[t].router) : t);
+  return table;
 }
 
 }  // namespace garnet

@@ -21,7 +21,7 @@ struct Vnet {
 };
 
 struct Wire {
-  int64_t latency = 1;         // [cycles]; 0 only delays nothing (gem5 documents >= 1)
+  int64_t latency = 1;           // [cycles]; gem5 documents >= 1, and is undefined below
   double cycles_per_flit = 1.0;  // >= 1; more than 1 where the link is narrower or slower
 };
 
@@ -69,8 +69,8 @@ struct Config {
 // Throws ConfigError.
 void validate(const Config& config);
 
-// next_channel[r * routers + d]: index into config.channels of the way from router r to router d,
-// or -1 where there is none.  For custom routing the second index is a node.
+// Entry r * routers + d: index into config.channels of the first link of the way from router r to
+// router d, or -1 where there is no complete way.  For custom routing d is a node, of `nodes`.
 std::vector<int32_t> compute_routes(const Config& config);
 
 }  // namespace garnet

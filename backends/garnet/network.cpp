@@ -14,6 +14,8 @@ constexpr uint32_t kNone = UINT32_MAX;
 constexpr uint32_t kInterface = 1u << 31;  // a component that is a network interface
 constexpr int kFraction = 16;              // bits after the point of a link's busy time
 constexpr int64_t kMaxWheel = 8192;        // cycles; events further away wait in a map
+constexpr size_t kMaxSlots = size_t{1} << 26;
+constexpr size_t kAhead = 4;               // events whose memory is fetched before their turn
 
 // The set of VCs of a port: one machine word in the usual case, several for many VCs.
 template <int W>
@@ -72,41 +74,50 @@ class Core final : public Network {
   std::string find_deadlock(bool all) const override;
   std::vector<LinkLoad> link_loads() const override;
   std::vector<NodeLoad> node_loads() const override;
-  std::vector<uint64_t> router_flits() const override { return router_flits_; }
+  std::vector<uint64_t> router_flits() const override;
   std::vector<SeriesPoint> series() const override;
 
  private:
-  // A directed connection: the output port at its source and the input port at its end.
-  struct Link {
-    Bits<W> idle;      // source side: VCs that no packet holds
-    Bits<W> occupied;  // end side: VCs with flits
-    uint32_t src = 0, dst = 0;  // routers, or kInterface | node
-    uint32_t flit_delay = 0, credit_delay = 0;
-    uint32_t last_in = 0;   // source side: switch allocation starts at this input port
-    uint32_t next_vc = 0;   // end side: stage I starts at this VC
-    uint32_t port = 0;      // end side: number of the input port
-    int32_t dimension = -1;
-    bool dateline = false;
-    int64_t busy = 0;       // time per flit, fixed point; 0 where one cycle
-    int64_t free_at = 0;    // fixed point
-    uint64_t flits = 0;
-    int64_t waiting = 0;    // sum of departures - sum of arrivals at the input port
+  // A directed connection has an input port at its end and an output port at its source.  Links
+  // are numbered in the order of input ports; outputs, numbered by source, lie together too.
+  struct alignas(64) Input {
+    Bits<W> occupied;       // VCs with flits
+    uint32_t dst = 0;       // router, or kInterface | node
+    uint32_t port = 0;      // number of the input port there
+    uint32_t next_vc = 0;   // stage I starts at this VC
+    uint32_t output = 0;    // the other side
+    int64_t waiting = 0;    // sum of departures - sum of arrivals
+    uint32_t credit_delay = 0;
     int32_t channel = -1;   // index into config.channels, or -1
   };
-  // VC k of a link: the input VC at its end, with what the source keeps about it.
+  struct alignas(64) Output {
+    Bits<W> idle;           // VCs that no packet holds
+    Bits<W> credit;         // VCs with a free slot at the end
+    uint32_t link = 0;      // the other side
+    uint32_t src = 0;       // router, or kInterface | node
+    uint32_t next_in = 0;   // stage II starts at this input port
+    uint32_t flit_delay = 0;
+    uint64_t flits = 0;
+    int64_t busy = 0;       // time per flit, fixed point; 0 where one cycle
+    int64_t free_at = 0;    // fixed point
+    int32_t dimension = -1;
+    bool dateline = false;
+    bool channel = false;   // goes to a router
+  };
+  // VC k of a link: the input VC at its end.
   struct Vc {
     uint32_t packet = 0;
-    uint32_t out = kNone;   // output link of the packet at its front
-    uint32_t down = kNone;  // VC that the packet got on that link
+    uint32_t out = kNone;   // output of the packet at its front
+    uint32_t down = kNone;  // VC that the packet got there
     uint32_t left = 0;      // flits of the packet that have not left this VC
     uint32_t count = 0;     // flits in the buffer
-    uint32_t credits = 0;   // free slots, as the source knows them
-    uint32_t vc_class = 0;  // which VCs of the output link the packet may take
+    uint32_t vc_class = 0;  // which VCs of the output the packet may take
   };
   struct Router {
     uint32_t first_in = 0, inputs = 0;
     uint32_t ports = 0;  // index of the first word of its set of occupied input ports
     uint32_t port_words = 0;
+    uint32_t flits = 0;  // in all input buffers
   };
   struct Interface {
     Bits<W> queued;        // VCs with flits to send
@@ -152,25 +163,30 @@ class Core final : public Network {
   };
 
   void add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel);
-  uint32_t next_link(uint32_t router, const Packet& packet) const;
+  uint32_t next_output(uint32_t router, const Packet& packet) const;
   void route(uint32_t slot, uint32_t router);
   void wake(uint32_t component);
   void post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at, uint32_t event);
-  void send(Link& link, uint32_t slot);
+  void send(Output& out, uint32_t slot);
   void credit(uint32_t slot, bool tail);
   void take_credit(uint32_t event);
   void take_flit(uint32_t slot);
-  void eject(uint32_t slot, Link& link);
+  void eject(uint32_t slot);
   bool step_interface(uint32_t node);
   bool pick(uint32_t node, uint32_t vnet);
   bool step_router(uint32_t router);
   void grant(uint32_t router, uint32_t out);
   bool blocked_by_order(uint32_t link, uint32_t vc) const;
+  // The VCs that a packet in VC k may take at its output.
   const Bits<W>& choice(const Vc& vc, uint32_t k) const {
-    return vc_masks_[vnet_of_[k] * 3 + vc.vc_class];
+    return choices_[vc.vc_class * vcs_ + k];
   }
+  uint32_t vc_of(uint32_t slot) const { return slot & ((1u << shift_) - 1); }
+  Output& output_of(uint32_t slot) { return outputs_[inputs_[slot >> shift_].output]; }
+  const Output& output_of(uint32_t slot) const { return outputs_[inputs_[slot >> shift_].output]; }
   void check_progress();
   std::string describe(uint32_t slot) const;
+  double occupancy(uint32_t link) const;  // integral of the flits at its end, in flit-cycles
   template <class Function>
   void for_each_event(Function&& function) const;
 
@@ -178,9 +194,11 @@ class Core final : public Network {
   uint32_t vcs_ = 0, vcs_per_vnet_ = 0;
   bool any_ordered_ = false;
   std::vector<uint32_t> vnet_of_;
-  std::vector<Bits<W>> vc_masks_;  // [vnet * 3 + class]
-  std::vector<Link> links_;
-  std::vector<Vc> vcs_of_links_;
+  std::vector<Bits<W>> choices_;  // [class * vcs + VC]; class 0: all VCs of the vnet
+  std::vector<Input> inputs_;     // [link]
+  std::vector<Output> outputs_;
+  std::vector<Vc> buffers_;       // [slot]
+  std::vector<uint32_t> credits_of_;  // [slot]: free slots, as the source knows them
   std::vector<Router> routers_;
   std::vector<uint64_t> occupied_ports_;
   std::vector<Interface> interfaces_;
@@ -188,11 +206,11 @@ class Core final : public Network {
   std::vector<uint32_t> to_send_;         // [slot]: flits that wait in the source interface
   std::vector<int64_t> filled_at_;        // [slot], ordered vnets: arrival of the head
   std::vector<int64_t> interface_filled_at_;
-  std::vector<uint32_t> eject_link_;      // [node]
-  std::vector<uint32_t> routes_;          // [router * targets + target]: link
+  std::vector<uint32_t> eject_output_;    // [node]
+  std::vector<uint32_t> routes_;          // [router * targets + target]: output
   size_t targets_ = 0;
   bool route_by_node_ = false;
-  std::vector<Best> best_;                // [link], scratch of step_router
+  std::vector<Best> best_;                // [output], scratch of step_router
   std::vector<uint32_t> requested_;
 
   std::vector<MessageState> messages_;
@@ -206,16 +224,14 @@ class Core final : public Network {
   int64_t wheel_size_ = 0;
   std::vector<std::vector<uint32_t>> flits_, credits_;  // [cycle % wheel_size_]
   std::vector<uint64_t> wheel_used_;                    // bit per bucket
-  int64_t wheel_events_ = 0;
   std::map<int64_t, std::pair<std::vector<uint32_t>, std::vector<uint32_t>>> far_;
 
   std::vector<uint32_t> awake_routers_, awake_interfaces_, scratch_;
   std::vector<uint8_t> router_awake_, interface_awake_;
 
-  std::vector<uint64_t> router_flits_;
   std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin
   std::vector<SeriesPoint> series_;
-  std::vector<uint32_t> channel_link_;  // [channel]: link
+  std::vector<uint32_t> channel_output_;  // [channel]: output
   int64_t next_bin_ = kNever, next_check_ = 0;
   std::vector<Progress> progress_;      // [slot], at the last check
 };
@@ -228,12 +244,15 @@ Core<W>::Core(const Config& config) : Network(config) {
   vcs_per_vnet_ = static_cast<uint32_t>(config.vcs_per_vnet);
   vcs_ = vnets * vcs_per_vnet_;
   while ((1u << shift_) < vcs_) ++shift_;
-  vc_masks_.resize(vnets * 3);
+  choices_.resize(size_t{vcs_} * 3);
   for (uint32_t k = 0; k < vcs_; ++k) {
-    const uint32_t vnet = k / vcs_per_vnet_, offset = k % vcs_per_vnet_;
+    const uint32_t vnet = k / vcs_per_vnet_;
     vnet_of_.push_back(vnet);
-    vc_masks_[vnet * 3].set(k);
-    vc_masks_[vnet * 3 + (offset < vcs_per_vnet_ / 2 ? 1 : 2)].set(k);
+    for (uint32_t offset = 0; offset < vcs_per_vnet_; ++offset) {
+      const uint32_t other = vnet * vcs_per_vnet_ + offset;
+      choices_[k].set(other);
+      choices_[(offset < vcs_per_vnet_ / 2 ? 1 : 2) * vcs_ + k].set(other);
+    }
   }
   for (const Vnet& vnet : config.vnets) any_ordered_ |= vnet.ordered;
 
@@ -245,101 +264,110 @@ Core<W>::Core(const Config& config) : Network(config) {
   for (uint32_t c = 0; c < config.channels.size(); ++c)
     into[static_cast<size_t>(config.channels[c].dst)].push_back(c);
   interfaces_.resize(nodes);
-  eject_link_.resize(nodes);
-  channel_link_.resize(config.channels.size());
   uint32_t words = 0;
   for (uint32_t r = 0; r < routers; ++r) {
     Router router;
-    router.first_in = static_cast<uint32_t>(links_.size());
+    router.first_in = static_cast<uint32_t>(inputs_.size());
     for (uint32_t n : nodes_at[r]) {
-      interfaces_[n].link = static_cast<uint32_t>(links_.size());
+      interfaces_[n].link = static_cast<uint32_t>(inputs_.size());
       add_link(kInterface | n, r, config.nodes[n].wire, -1);
     }
     std::stable_sort(into[r].begin(), into[r].end(), [&](uint32_t a, uint32_t b) {
       return config.channels[a].src < config.channels[b].src;
     });
-    for (uint32_t c : into[r]) {
-      channel_link_[c] = static_cast<uint32_t>(links_.size());
+    for (uint32_t c : into[r])
       add_link(static_cast<uint32_t>(config.channels[c].src), r, config.channels[c].wire,
                static_cast<int32_t>(c));
-    }
-    router.inputs = static_cast<uint32_t>(links_.size()) - router.first_in;
+    router.inputs = static_cast<uint32_t>(inputs_.size()) - router.first_in;
+    for (uint32_t port = 0; port < router.inputs; ++port)
+      inputs_[router.first_in + port].port = port;
     router.ports = words;
     router.port_words = (router.inputs + 63) / 64;
     words += router.port_words;
     routers_.push_back(router);
   }
-  for (uint32_t n = 0; n < nodes; ++n) {
-    eject_link_[n] = static_cast<uint32_t>(links_.size());
+  for (uint32_t n = 0; n < nodes; ++n)
     add_link(static_cast<uint32_t>(config.nodes[n].router), kInterface | n, config.nodes[n].wire,
              -1);
+  if (inputs_.size() << shift_ > kMaxSlots)
+    throw ConfigError(std::to_string(inputs_.size()) + " links (interfaces included) of " +
+                      std::to_string(vcs_) + " VCs need more memory than is sensible");
+
+  // The outputs of a router lie together; nothing depends on their order.
+  std::stable_sort(outputs_.begin(), outputs_.end(),
+                   [](const Output& a, const Output& b) { return a.src < b.src; });
+  eject_output_.resize(nodes);
+  channel_output_.resize(config.channels.size());
+  for (uint32_t o = 0; o < outputs_.size(); ++o) {
+    Input& input = inputs_[outputs_[o].link];
+    input.output = o;
+    if (input.dst & kInterface) eject_output_[input.dst & ~kInterface] = o;
+    if (input.channel >= 0) channel_output_[static_cast<size_t>(input.channel)] = o;
   }
-  if (links_.size() >= (size_t{1} << (31 - shift_)))
-    throw ConfigError("too many links times VCs: " + std::to_string(links_.size()) + " * " +
-                      std::to_string(vcs_));
   occupied_ports_.resize(words);
-  vcs_of_links_.resize(links_.size() << shift_);
-  for (size_t slot = 0; slot < vcs_of_links_.size(); ++slot) {
-    const uint32_t k = static_cast<uint32_t>(slot) & ((1u << shift_) - 1);
-    if (k >= vcs_) continue;
-    vcs_of_links_[slot].credits = static_cast<uint32_t>(config.vnets[vnet_of_[k]].data
-                                                            ? config.buffers_per_data_vc
-                                                            : config.buffers_per_ctrl_vc);
-    links_[slot >> shift_].idle.set(k);
+  buffers_.resize(inputs_.size() << shift_);
+  credits_of_.resize(buffers_.size());
+  for (uint32_t slot = 0; slot < buffers_.size(); ++slot) {
+    if (vc_of(slot) >= vcs_) continue;
+    credits_of_[slot] = static_cast<uint32_t>(config.vnets[vnet_of_[vc_of(slot)]].data
+                                                  ? config.buffers_per_data_vc
+                                                  : config.buffers_per_ctrl_vc);
+    output_of(slot).idle.set(vc_of(slot));
+    output_of(slot).credit.set(vc_of(slot));
   }
-  to_send_.resize(vcs_of_links_.size());
+  to_send_.resize(buffers_.size());
   if (any_ordered_) {
-    filled_at_.resize(vcs_of_links_.size());
-    interface_filled_at_.resize(vcs_of_links_.size());
+    filled_at_.resize(buffers_.size());
+    interface_filled_at_.resize(buffers_.size());
   }
   queues_.resize(size_t{nodes} * vnets);
-  best_.resize(links_.size());
+  best_.resize(outputs_.size());
+  requested_.resize(outputs_.size());
   router_awake_.resize(routers);
   interface_awake_.resize(nodes);
-  router_flits_.resize(routers);
   binned_flits_.resize(config.channels.size());
 
   route_by_node_ = config.routing == Routing::kCustom;
   targets_ = route_by_node_ ? nodes : routers;
   for (int32_t channel : compute_routes(config))
-    routes_.push_back(channel < 0 ? kNone : channel_link_[static_cast<size_t>(channel)]);
+    routes_.push_back(channel < 0 ? kNone : channel_output_[static_cast<size_t>(channel)]);
 
   int64_t longest = 0;
-  for (const Link& link : links_)
-    longest = std::max<int64_t>({longest, link.flit_delay, link.credit_delay});
+  for (const Output& out : outputs_)
+    longest = std::max<int64_t>(
+        {longest, out.flit_delay, inputs_[out.link].credit_delay});
   wheel_size_ = 64;
   while (wheel_size_ <= longest && wheel_size_ < kMaxWheel) wheel_size_ *= 2;
   flits_.resize(static_cast<size_t>(wheel_size_));
   credits_.resize(static_cast<size_t>(wheel_size_));
   wheel_used_.resize(static_cast<size_t>(wheel_size_ / 64));
   next_check_ = config.deadlock_threshold;
-  progress_.resize(vcs_of_links_.size());
+  progress_.resize(buffers_.size());
   if (config.series_cycles > 0) next_bin_ = config.series_cycles;
 }
 
 template <int W>
 void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel) {
-  Link link;
-  link.src = src;
-  link.dst = dst;
-  link.channel = channel;
+  Input input;
+  input.dst = dst;
+  input.channel = channel;
+  input.credit_delay = static_cast<uint32_t>(1 + wire.latency + (src & kInterface ? 1 : 0));
+  Output out;
+  out.link = static_cast<uint32_t>(inputs_.size());
+  out.src = src;
   // Sent in T, stamped T + 1, then the latency; a router of depth p allocates p - 1 later.
-  link.flit_delay = static_cast<uint32_t>(1 + wire.latency);
+  out.flit_delay = static_cast<uint32_t>(1 + wire.latency);
   if (!(dst & kInterface))
-    link.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
-  link.credit_delay = static_cast<uint32_t>(1 + wire.latency + (src & kInterface ? 1 : 0));
+    out.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
   if (wire.cycles_per_flit > 1.0)
-    link.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
-  if (!(dst & kInterface)) {
-    uint32_t port = 0;
-    while (port < links_.size() && links_[links_.size() - 1 - port].dst == dst) ++port;
-    link.port = port;
-  }
+    out.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
   if (channel >= 0) {
-    link.dimension = config_.channels[static_cast<size_t>(channel)].dimension;
-    link.dateline = config_.channels[static_cast<size_t>(channel)].dateline;
+    out.channel = true;
+    out.dimension = config_.channels[static_cast<size_t>(channel)].dimension;
+    out.dateline = config_.channels[static_cast<size_t>(channel)].dateline;
   }
-  links_.push_back(link);
+  inputs_.push_back(input);
+  outputs_.push_back(out);
 }
 
 template <int W>
@@ -347,13 +375,8 @@ bool Core<W>::has_route(int32_t src, int32_t dst) const {
   Packet packet;
   packet.node = static_cast<uint32_t>(dst);
   packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
-  auto at = static_cast<uint32_t>(config_.nodes[static_cast<size_t>(src)].router);
-  while (at != packet.router) {  // ends: compute_routes gives no circles
-    const uint32_t link = next_link(at, packet);
-    if (link == kNone) return false;
-    at = links_[link].dst;
-  }
-  return true;
+  const auto at = static_cast<uint32_t>(config_.nodes[static_cast<size_t>(src)].router);
+  return next_output(at, packet) != kNone;
 }
 
 template <int W>
@@ -362,19 +385,15 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
   packet.node = static_cast<uint32_t>(dst);
   packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
   double busiest = 1.0, cycles = 1.0;
-  const auto cross = [&](const Link& link) {
-    const double per_flit = link.busy ? std::ldexp(static_cast<double>(link.busy), -kFraction) : 1;
+  const auto cross = [&](const Output& out) {
+    const double per_flit = out.busy ? std::ldexp(static_cast<double>(out.busy), -kFraction) : 1;
     busiest = std::max(busiest, per_flit);
-    cycles += link.flit_delay + per_flit - 1;
+    cycles += out.flit_delay + per_flit - 1;
+    return inputs_[out.link].dst;
   };
   const Interface& source = interfaces_[static_cast<size_t>(src)];
-  cross(links_[source.link]);
-  for (uint32_t at = links_[source.link].dst; at != packet.router;) {
-    const Link& link = links_[next_link(at, packet)];
-    cross(link);
-    at = link.dst;
-  }
-  cross(links_[eject_link_[packet.node]]);
+  uint32_t at = cross(outputs_[inputs_[source.link].output]);
+  while (!(at & kInterface)) at = cross(outputs_[next_output(at, packet)]);
   const int64_t packet_bytes = config_.packet_bytes ? config_.packet_bytes : bytes;
   const auto flits = [&](int64_t size) { return (size - 1) / config_.flit_bytes + 1; };
   int64_t total = bytes / packet_bytes * flits(packet_bytes);
@@ -383,19 +402,19 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
 }
 
 template <int W>
-uint32_t Core<W>::next_link(uint32_t router, const Packet& packet) const {
-  if (router == packet.router) return eject_link_[packet.node];
+uint32_t Core<W>::next_output(uint32_t router, const Packet& packet) const {
+  if (router == packet.router) return eject_output_[packet.node];
   return routes_[router * targets_ + (route_by_node_ ? packet.node : packet.router)];
 }
 
 template <int W>
 void Core<W>::route(uint32_t slot, uint32_t router) {
-  Vc& vc = vcs_of_links_[slot];
+  Vc& vc = buffers_[slot];
   Packet& packet = packet_pool_[vc.packet];
-  vc.out = next_link(router, packet);
+  vc.out = next_output(router, packet);
   if (!config_.dateline) return;
   // Dateline: a packet takes the upper half of the VCs from the link that closes the ring on.
-  const Link& out = links_[vc.out];
+  const Output& out = outputs_[vc.out];
   if (out.dimension < 0) {
     vc.vc_class = 0;
     return;
@@ -428,7 +447,6 @@ void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64
     const auto bucket = static_cast<size_t>(at & (wheel_size_ - 1));
     wheel[bucket].push_back(event);
     wheel_used_[bucket >> 6] |= uint64_t{1} << (bucket & 63);
-    ++wheel_events_;
   } else {
     auto& [flits, credits] = far_[at];
     (credit ? credits : flits).push_back(event);
@@ -436,58 +454,67 @@ void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64
 }
 
 template <int W>
-void Core<W>::send(Link& link, uint32_t slot) {
-  ++link.flits;
-  int64_t at = now_ + link.flit_delay;
-  if (link.busy) {
+void Core<W>::send(Output& out, uint32_t slot) {
+  if (--credits_of_[slot] == 0) out.credit.clear(vc_of(slot));
+  ++out.flits;
+  int64_t at = now_ + out.flit_delay;
+  if (out.busy) {
     // A slower link takes the flits one after another; how many may wait is bounded by credits.
-    const int64_t start = std::max((now_ + 1) << kFraction, link.free_at);
-    link.free_at = start + link.busy;
-    at = ((link.free_at - 1) >> kFraction) + link.flit_delay - 1;
+    const int64_t start = std::max((now_ + 1) << kFraction, out.free_at);
+    out.free_at = start + out.busy;
+    at = ((out.free_at - 1) >> kFraction) + out.flit_delay - 1;
   }
   post(flits_, false, at, slot);
 }
 
 template <int W>
 void Core<W>::credit(uint32_t slot, bool tail) {
-  post(credits_, true, now_ + links_[slot >> shift_].credit_delay,
+  post(credits_, true, now_ + inputs_[slot >> shift_].credit_delay,
        slot << 1 | static_cast<uint32_t>(tail));
 }
 
 template <int W>
 void Core<W>::take_credit(uint32_t event) {
   const uint32_t slot = event >> 1;
-  Link& link = links_[slot >> shift_];
-  ++vcs_of_links_[slot].credits;
-  if (event & 1) link.idle.set(slot & ((1u << shift_) - 1));
-  wake(link.src);
+  Output& out = output_of(slot);
+  ++credits_of_[slot];
+  out.credit.set(vc_of(slot));
+  if (event & 1) out.idle.set(vc_of(slot));
+  // A credit matters only to a source that has flits or messages waiting.
+  if (out.src & kInterface) {
+    const Interface& interface = interfaces_[out.src & ~kInterface];
+    if (interface.waiting || interface.queued.any()) wake(out.src);
+  } else if (routers_[out.src].flits > 0) {
+    wake(out.src);
+  }
 }
 
 template <int W>
 void Core<W>::take_flit(uint32_t slot) {
-  Link& link = links_[slot >> shift_];
-  if (link.dst & kInterface) {
-    eject(slot, link);
+  Input& input = inputs_[slot >> shift_];
+  if (input.dst & kInterface) {
+    eject(slot);
     return;
   }
-  Vc& vc = vcs_of_links_[slot];
+  Vc& vc = buffers_[slot];
+  Router& router = routers_[input.dst];
+  ++router.flits;
   if (vc.count++ == 0) {
-    link.occupied.set(slot & ((1u << shift_) - 1));
-    occupied_ports_[routers_[link.dst].ports + (link.port >> 6)] |= uint64_t{1}
-                                                                    << (link.port & 63);
+    input.occupied.set(vc_of(slot));
+    occupied_ports_[router.ports + (input.port >> 6)] |= uint64_t{1} << (input.port & 63);
     if (vc.out == kNone) {
-      route(slot, link.dst);
+      route(slot, input.dst);
       if (any_ordered_) filled_at_[slot] = now_;
     }
   }
-  link.waiting -= now_;
-  wake(link.dst);
+  input.waiting -= now_;
+  wake(input.dst);
 }
 
 template <int W>
-void Core<W>::eject(uint32_t slot, Link& link) {
-  Vc& vc = vcs_of_links_[slot];
-  const uint32_t node = link.dst & ~kInterface;
+void Core<W>::eject(uint32_t slot) {
+  Vc& vc = buffers_[slot];
+  const uint32_t node = inputs_[slot >> shift_].dst & ~kInterface;
   Packet& packet = packet_pool_[vc.packet];
   if (vc.left == packet.flits) packet.head_recv = now_;
   const bool tail = --vc.left == 0;
@@ -502,7 +529,7 @@ void Core<W>::eject(uint32_t slot, Link& link) {
     packets_.push_back({state.message.id, packet.pick, packet.head_send, packet.tail_send,
                         packet.head_recv, now_, static_cast<int32_t>(packet.flits), packet.hops,
                         static_cast<int32_t>(packet.src_vc),
-                        static_cast<int32_t>(slot & ((1u << shift_) - 1))});
+                        static_cast<int32_t>(vc_of(slot))});
   free_packets_.push_back(vc.packet);
   if (--state.open_packets > 0 || state.bytes_left > 0) return;
   deliveries_.push_back({state.message, now_, state.first_pick, state.packets, state.flits,
@@ -532,10 +559,10 @@ template <int W>
 bool Core<W>::pick(uint32_t node, uint32_t vnet) {
   Interface& interface = interfaces_[node];
   Queue& queue = queues_[node * config_.vnets.size() + vnet];
-  Link& link = links_[interface.link];
+  Output& out = outputs_[inputs_[interface.link].output];
   const uint32_t base = vnet * vcs_per_vnet_;
   uint32_t offset = queue.next_vc, tried = 0;
-  while (!link.idle.test(base + offset)) {
+  while (!out.idle.test(base + offset)) {
     offset = offset + 1 == vcs_per_vnet_ ? 0 : offset + 1;
     if (++tried == vcs_per_vnet_) return false;  // the pointer is back where it began
   }
@@ -572,9 +599,9 @@ bool Core<W>::pick(uint32_t node, uint32_t vnet) {
   state.queueing += now_ - state.message.cycle;
   state.bytes_left -= bytes;
 
-  link.idle.clear(k);
-  vcs_of_links_[slot].packet = index;
-  vcs_of_links_[slot].left = packet.flits;
+  out.idle.clear(k);
+  buffers_[slot].packet = index;
+  buffers_[slot].left = packet.flits;
   to_send_[slot] = packet.flits;
   interface.queued.set(k);
   if (any_ordered_) interface_filled_at_[slot] = now_;
@@ -598,25 +625,24 @@ bool Core<W>::step_interface(uint32_t node) {
   if (!interface.queued.any()) return worked;
   const uint32_t base = interface.link << shift_;
   const uint32_t start = interface.last_vc + 1 == vcs_ ? 0 : interface.last_vc + 1;
-  const uint32_t winner = interface.queued.scan(start, [&](uint32_t k) {
-    if (vcs_of_links_[base | k].credits == 0) return false;
-    if (!config_.vnets[vnet_of_[k]].ordered) return true;
-    return (interface.queued & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
+  Output& out = outputs_[inputs_[interface.link].output];
+  const uint32_t winner = (interface.queued & out.credit).scan(start, [&](uint32_t k) {
+    if (!any_ordered_ || !config_.vnets[vnet_of_[k]].ordered) return true;
+    return (interface.queued & choices_[k]).scan(0, [&](uint32_t other) {
       return interface_filled_at_[base | other] < interface_filled_at_[base | k];
     }) == kNone;
   });
   if (winner == kNone) return worked;
   interface.last_vc = winner;
   const uint32_t slot = base | winner;
-  Packet& packet = packet_pool_[vcs_of_links_[slot].packet];
+  Packet& packet = packet_pool_[buffers_[slot].packet];
   if (to_send_[slot] == packet.flits) packet.head_send = now_;
   if (--to_send_[slot] == 0) {
     packet.tail_send = now_;
     interface.queued.clear(winner);
   }
-  --vcs_of_links_[slot].credits;
   ++interface.injected;
-  send(links_[interface.link], slot);
+  send(out, slot);
   return true;
 }
 
@@ -624,9 +650,9 @@ bool Core<W>::step_interface(uint32_t node) {
 template <int W>
 bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
   const uint32_t base = link << shift_;
-  const Vc& vc = vcs_of_links_[base | k];
-  return (links_[link].occupied & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
-    return vcs_of_links_[base | other].out == vc.out &&
+  const Vc& vc = buffers_[base | k];
+  return (inputs_[link].occupied & choices_[k]).scan(0, [&](uint32_t other) {
+    return buffers_[base | other].out == vc.out &&
            filled_at_[base | other] < filled_at_[base | k];
   }) != kNone;
 }
@@ -634,57 +660,55 @@ bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
 template <int W>
 bool Core<W>::step_router(uint32_t index) {
   const Router& router = routers_[index];
-  requested_.clear();
+  uint32_t requests = 0;
   // Stage I: each input port chooses one VC, on the state before any grant of this cycle.
   for (uint32_t w = 0; w < router.port_words; ++w) {
     for (uint64_t ports = occupied_ports_[router.ports + w]; ports; ports &= ports - 1) {
       const uint32_t port = w * 64 + static_cast<uint32_t>(__builtin_ctzll(ports));
       const uint32_t in = router.first_in + port;
-      const Vc* const vcs = &vcs_of_links_[size_t{in} << shift_];
-      const Link& link = links_[in];
-      const uint32_t k = link.occupied.scan(link.next_vc, [&](uint32_t candidate) {
+      const Vc* const vcs = &buffers_[size_t{in} << shift_];
+      const Input& input = inputs_[in];
+      const uint32_t k = input.occupied.scan(input.next_vc, [&](uint32_t candidate) {
         const Vc& vc = vcs[candidate];
-        if (vc.down == kNone) {
-          if (!(links_[vc.out].idle & choice(vc, candidate)).any()) return false;
-        } else if (vcs_of_links_[vc.down].credits == 0) {
+        const Output& out = outputs_[vc.out];
+        if (vc.down == kNone ? !(out.idle & choice(vc, candidate)).any()
+                             : !out.credit.test(vc_of(vc.down)))
           return false;
-        }
         return !any_ordered_ || !config_.vnets[vnet_of_[candidate]].ordered ||
                !blocked_by_order(in, candidate);
       });
       if (k == kNone) continue;
       // Stage II: each output port takes the first requesting input port from its pointer on.
-      const uint32_t out = vcs[k].out, from = links_[out].last_in;
+      const uint32_t out = vcs[k].out, from = outputs_[out].next_in;
       const uint32_t distance = port >= from ? port - from : port + router.inputs - from;
       Best& best = best_[out];
-      if (best.distance == kNone) requested_.push_back(out);
+      if (best.distance == kNone) requested_[requests++] = out;
       if (distance < best.distance) best = {distance, port, k};
     }
   }
-  for (uint32_t out : requested_) grant(index, out);
-  return !requested_.empty();
+  for (uint32_t i = 0; i < requests; ++i) grant(index, requested_[i]);
+  return requests > 0;
 }
 
 template <int W>
 void Core<W>::grant(uint32_t index, uint32_t out_index) {
-  const Router& router = routers_[index];
+  Router& router = routers_[index];
   const Best best = best_[out_index];
   best_[out_index].distance = kNone;
   const uint32_t in_index = router.first_in + best.port, slot = in_index << shift_ | best.vc;
-  Link& in = links_[in_index];
-  Link& out = links_[out_index];
-  Vc& vc = vcs_of_links_[slot];
+  Input& in = inputs_[in_index];
+  Output& out = outputs_[out_index];
+  Vc& vc = buffers_[slot];
   if (vc.down == kNone) {
     const uint32_t k = (out.idle & choice(vc, best.vc)).first();
     out.idle.clear(k);
-    vc.down = out_index << shift_ | k;
+    vc.down = out.link << shift_ | k;
     Packet& packet = packet_pool_[vc.packet];
-    Vc& next = vcs_of_links_[vc.down];
+    Vc& next = buffers_[vc.down];
     next.packet = vc.packet;
     next.left = packet.flits;
-    if (out.channel >= 0) ++packet.hops;
+    packet.hops += out.channel;
   }
-  --vcs_of_links_[vc.down].credits;
   send(out, vc.down);
   const bool tail = --vc.left == 0;
   credit(slot, tail);
@@ -695,10 +719,9 @@ void Core<W>::grant(uint32_t index, uint32_t out_index) {
   }
   if (tail) vc.out = vc.down = kNone;
   in.next_vc = best.vc + 1 == vcs_ ? 0 : best.vc + 1;
-  out.last_in = best.port + 1 == router.inputs ? 0 : best.port + 1;
+  out.next_in = best.port + 1 == router.inputs ? 0 : best.port + 1;
   in.waiting += now_;
-  ++router_flits_[index];
-  ++flit_hops_;
+  --router.flits;
 }
 
 template <int W>
@@ -706,17 +729,15 @@ int64_t Core<W>::next_cycle() const {
   if (!awake_routers_.empty() || !awake_interfaces_.empty()) return now_ + 1;
   int64_t next = starts_.empty() ? kNever : std::max(starts_.top().cycle, now_) + 1;
   if (!far_.empty()) next = std::min(next, far_.begin()->first);
-  if (wheel_events_ > 0) {
-    const auto words = static_cast<int64_t>(wheel_used_.size());
-    const int64_t first = (now_ + 1) & (wheel_size_ - 1);
-    for (int64_t step = 0; step <= words; ++step) {
-      const int64_t w = ((first >> 6) + step) % words;
-      uint64_t used = wheel_used_[static_cast<size_t>(w)];
-      if (step == 0) used &= ~uint64_t{0} << (first & 63);
-      if (used == 0) continue;
-      const int64_t bucket = w * 64 + __builtin_ctzll(used);
-      return std::min(next, now_ + 1 + ((bucket - first) & (wheel_size_ - 1)));
-    }
+  const auto words = static_cast<int64_t>(wheel_used_.size());
+  const int64_t first = (now_ + 1) & (wheel_size_ - 1);
+  for (int64_t step = 0; step <= words; ++step) {
+    const int64_t w = ((first >> 6) + step) & (words - 1);
+    uint64_t used = wheel_used_[static_cast<size_t>(w)];
+    if (step == 0) used &= ~uint64_t{0} << (first & 63);
+    if (used == 0) continue;
+    const int64_t bucket = w * 64 + __builtin_ctzll(used);
+    return std::min(next, now_ + 1 + ((bucket - first) & (wheel_size_ - 1)));
   }
   return next;
 }
@@ -724,8 +745,8 @@ int64_t Core<W>::next_cycle() const {
 template <int W>
 void Core<W>::run(int64_t cycle) {
   if (cycle >= next_bin_) {
-    for (size_t c = 0; c < channel_link_.size(); ++c) {
-      const uint64_t flits = links_[channel_link_[c]].flits;
+    for (size_t c = 0; c < channel_output_.size(); ++c) {
+      const uint64_t flits = outputs_[channel_output_[c]].flits;
       if (flits != binned_flits_[c])
         series_.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
                            flits - binned_flits_[c]});
@@ -752,11 +773,18 @@ void Core<W>::run(int64_t cycle) {
   const auto bucket = static_cast<size_t>(cycle & (wheel_size_ - 1));
   if (wheel_used_[bucket >> 6] >> (bucket & 63) & 1) {
     wheel_used_[bucket >> 6] &= ~(uint64_t{1} << (bucket & 63));
-    wheel_events_ -= static_cast<int64_t>(credits_[bucket].size() + flits_[bucket].size());
-    for (uint32_t event : credits_[bucket]) take_credit(event);
+    // Nothing is posted for the present cycle, so these lists do not change under the loops.
+    const std::vector<uint32_t>& credits = credits_[bucket];
+    for (size_t i = 0; i < credits.size(); ++i) {
+      if (i + kAhead < credits.size()) __builtin_prefetch(&credits_of_[credits[i + kAhead] >> 1]);
+      take_credit(credits[i]);
+    }
     credits_[bucket].clear();
-    // Ejection posts credits only, at least one cycle ahead: this bucket does not change.
-    for (uint32_t slot : flits_[bucket]) take_flit(slot);
+    const std::vector<uint32_t>& flits = flits_[bucket];
+    for (size_t i = 0; i < flits.size(); ++i) {
+      if (i + kAhead < flits.size()) __builtin_prefetch(&buffers_[flits[i + kAhead]]);
+      take_flit(flits[i]);
+    }
     flits_[bucket].clear();
   }
   if (!far_.empty() && far_.begin()->first == cycle) {
@@ -775,20 +803,15 @@ void Core<W>::run(int64_t cycle) {
   scratch_.clear();
   scratch_.swap(awake_routers_);
   for (uint32_t r : scratch_) router_awake_[r] = 0;
-  for (uint32_t r : scratch_) {
-    if (!step_router(r)) continue;
-    const Router& router = routers_[r];
-    uint64_t occupied = 0;
-    for (uint32_t w = 0; w < router.port_words; ++w) occupied |= occupied_ports_[router.ports + w];
-    if (occupied) wake(r);
-  }
+  for (uint32_t r : scratch_)
+    if (step_router(r) && routers_[r].flits > 0) wake(r);
 }
 
 template <int W>
 void Core<W>::check_progress() {
   suspicious_ = false;
-  for (size_t slot = 0; slot < vcs_of_links_.size(); ++slot) {
-    const Vc& vc = vcs_of_links_[slot];
+  for (size_t slot = 0; slot < buffers_.size(); ++slot) {
+    const Vc& vc = buffers_[slot];
     const Progress seen{vc.left ? packet_pool_[vc.packet].serial : 0, vc.left};
     if (seen.left && seen.serial == progress_[slot].serial && seen.left == progress_[slot].left)
       suspicious_ = true;
@@ -811,27 +834,26 @@ void Core<W>::for_each_event(Function&& function) const {
 
 template <int W>
 std::string Core<W>::describe(uint32_t slot) const {
-  const Link& link = links_[slot >> shift_];
-  const Packet& packet = packet_pool_[vcs_of_links_[slot].packet];
+  const uint32_t src = output_of(slot).src;
+  const Packet& packet = packet_pool_[buffers_[slot].packet];
   const Message& message = messages_[packet.message].message;
   std::ostringstream text;
-  text << "router " << link.dst << " input from "
-       << (link.src & kInterface ? "node " : "router ") << (link.src & ~kInterface) << " VC "
-       << (slot & ((1u << shift_) - 1)) << " (message " << message.id << ", " << message.src
-       << " to " << message.dst << ")";
+  text << "router " << inputs_[slot >> shift_].dst << " from "
+       << (src & kInterface ? "node " : "") << (src & ~kInterface) << " VC " << vc_of(slot)
+       << " (" << message.id << ": " << message.src << " to " << message.dst << ")";
   return text.str();
 }
 
 template <int W>
 std::string Core<W>::find_deadlock(bool all) const {
-  const size_t slots = vcs_of_links_.size();
+  const size_t slots = buffers_.size();
   // alive: may still move.  A VC is stuck until something that it waits for is found alive.
   std::vector<uint8_t> alive(slots, 1);
   std::vector<uint32_t> holder(slots, kNone);  // the VC upstream whose packet owns this VC
   for (uint32_t slot = 0; slot < slots; ++slot) {
-    const Vc& vc = vcs_of_links_[slot];
+    const Vc& vc = buffers_[slot];
     if (vc.down != kNone) holder[vc.down] = slot;
-    if (links_[slot >> shift_].dst & kInterface || vc.left == 0) continue;
+    if (inputs_[slot >> shift_].dst & kInterface || vc.left == 0) continue;
     const bool still = progress_[slot].left == vc.left &&
                        progress_[slot].serial == packet_pool_[vc.packet].serial;
     alive[slot] = !(all || still);
@@ -840,15 +862,15 @@ std::string Core<W>::find_deadlock(bool all) const {
   // What a stuck VC waits for; any one of them is enough to set it free.
   const auto waits_for = [&](uint32_t slot, std::vector<uint32_t>& result) {
     result.clear();
-    const Vc& vc = vcs_of_links_[slot];
-    const uint32_t k = slot & ((1u << shift_) - 1);
+    const Vc& vc = buffers_[slot];
+    const uint32_t k = vc_of(slot);
     if (vc.count == 0) {
       if (holder[slot] != kNone) result.push_back(holder[slot]);
     } else if (any_ordered_ && config_.vnets[vnet_of_[k]].ordered &&
                blocked_by_order(slot >> shift_, k)) {
-      (links_[slot >> shift_].occupied & vc_masks_[vnet_of_[k] * 3]).scan(0, [&](uint32_t other) {
+      (inputs_[slot >> shift_].occupied & choices_[k]).scan(0, [&](uint32_t other) {
         const uint32_t rival = (slot & ~((1u << shift_) - 1)) | other;
-        if (vcs_of_links_[rival].out == vc.out && filled_at_[rival] < filled_at_[slot])
+        if (buffers_[rival].out == vc.out && filled_at_[rival] < filled_at_[slot])
           result.push_back(rival);
         return false;
       });
@@ -856,7 +878,7 @@ std::string Core<W>::find_deadlock(bool all) const {
       result.push_back(vc.down);
     } else {
       choice(vc, k).scan(0, [&](uint32_t other) {
-        result.push_back(vc.out << shift_ | other);
+        result.push_back(outputs_[vc.out].link << shift_ | other);
         return false;
       });
     }
@@ -892,27 +914,36 @@ std::string Core<W>::find_deadlock(bool all) const {
 }
 
 template <int W>
+double Core<W>::occupancy(uint32_t link) const {
+  int64_t buffered = 0;
+  for (uint32_t k = 0; k < vcs_; ++k) buffered += buffers_[link << shift_ | k].count;
+  return static_cast<double>(inputs_[link].waiting + buffered * now_);
+}
+
+template <int W>
 std::vector<LinkLoad> Core<W>::link_loads() const {
   std::vector<LinkLoad> loads;
-  for (uint32_t index : channel_link_) {
-    const Link& link = links_[index];
-    int64_t buffered = 0;
-    for (uint32_t k = 0; k < vcs_; ++k) buffered += vcs_of_links_[index << shift_ | k].count;
-    loads.push_back({link.flits, static_cast<double>(link.waiting + buffered * now_)});
+  for (uint32_t index : channel_output_) {
+    const Output& out = outputs_[index];
+    loads.push_back({out.flits, occupancy(out.link)});
   }
   return loads;
+}
+
+template <int W>
+std::vector<uint64_t> Core<W>::router_flits() const {
+  std::vector<uint64_t> flits(routers_.size());
+  for (const Output& out : outputs_)
+    if (!(out.src & kInterface)) flits[out.src] += out.flits;
+  return flits;
 }
 
 template <int W>
 std::vector<NodeLoad> Core<W>::node_loads() const {
   std::vector<NodeLoad> loads;
   for (const Interface& interface : interfaces_) {
-    const Link& link = links_[interface.link];
-    int64_t buffered = 0;
-    for (uint32_t k = 0; k < vcs_; ++k)
-      buffered += vcs_of_links_[interface.link << shift_ | k].count;
-    loads.push_back({interface.injected, interface.ejected,
-                     static_cast<double>(link.waiting + buffered * now_), interface.max_queue});
+    loads.push_back({interface.injected, interface.ejected, occupancy(interface.link),
+                     interface.max_queue});
   }
   return loads;
 }
@@ -921,8 +952,8 @@ template <int W>
 std::vector<SeriesPoint> Core<W>::series() const {
   std::vector<SeriesPoint> points = series_;
   if (config_.series_cycles > 0)
-    for (size_t c = 0; c < channel_link_.size(); ++c) {
-      const uint64_t flits = links_[channel_link_[c]].flits;
+    for (size_t c = 0; c < channel_output_.size(); ++c) {
+      const uint64_t flits = outputs_[channel_output_[c]].flits;
       if (flits != binned_flits_[c])
         points.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
                           flits - binned_flits_[c]});

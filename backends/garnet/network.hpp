@@ -99,10 +99,9 @@ class Network {
 
   virtual std::vector<LinkLoad> link_loads() const = 0;
   virtual std::vector<NodeLoad> node_loads() const = 0;
-  virtual std::vector<uint64_t> router_flits() const = 0;
+  virtual std::vector<uint64_t> router_flits() const = 0;  // that crossed each router
   virtual std::vector<SeriesPoint> series() const = 0;
   int64_t now() const { return now_; }
-  uint64_t flit_hops() const { return flit_hops_; }
   const std::vector<PacketRecord>& packets() const { return packets_; }
 
  protected:
@@ -113,7 +112,6 @@ class Network {
   std::vector<Delivery> deliveries_;
   std::vector<PacketRecord> packets_;
   int64_t now_ = -1;  // the last cycle that was run
-  uint64_t flit_hops_ = 0;  // flits that crossed a router
   bool suspicious_ = false;
 };
 

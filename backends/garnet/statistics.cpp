@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <type_traits>
 
 namespace garnet {
@@ -99,7 +100,7 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   scalar("packets", text(static_cast<int64_t>(packets)));
   scalar("flits_injected", text(injected));
   scalar("flits_received", text(ejected));
-  scalar("flit_hops", text(network.flit_hops()));
+  scalar("flit_hops", text(std::accumulate(routers.begin(), routers.end(), uint64_t{0})));
   scalar("average_hops", text(ratio(hops, packets)));
   scalar("average_packet_queueing_latency_ps", text(ratio(queueing, packets)));
   scalar("average_packet_network_latency_ps", text(ratio(on_the_way, packets)));

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Speed of Garnet: uniform random 5-flit packets at 0.1 flits per node and cycle.
+
+    python benchmarks/bench_garnet.py [--sizes 4,8,16] [--cycles 100000] [--repeats 3]
+
+gem5's own times for the same traffic (docs/garnet.md): 1.3 s, 9.2 s and 94 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from astra_bridge.inputs.garnet import read_garnet
+from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
+from astra_bridge.network.garnet import BACKENDS
+from astra_bridge.network.garnet.traffic import make_traffic, run_transfers
+
+GEM5_SECONDS = {4: 1.3, 8: 9.2, 16: 94.0}
+
+
+def loaded(size: int, cycles: int, repeats: int) -> None:
+    network = read_garnet({"topology": f"Mesh_XY {size}x{size}", "vnets": 3})
+    rows = make_traffic(network, "uniform", 0.1, cycles, 5, seed=1)
+    seconds, stats = [], {}
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        _, stats = run_transfers(network, rows, TIME_NEVER)
+        seconds.append(time.perf_counter() - begin)
+    best, hops = min(seconds), stats["flit_hops"]
+    gem5 = f"{GEM5_SECONDS[size] / best:7.1f}x" if size in GEM5_SECONDS and cycles == 100_000 else ""
+    print(
+        f"{size:3d}x{size:<3d} {len(rows):8d} packets {hops:10d} flit-hops {best:8.3f} s "
+        f"{hops / best / 1e6:6.1f} M flit-hops/s {gem5}"
+    )
+
+
+def idle(size: int, cycles: int) -> None:
+    """One packet at the beginning and one at the end of a long time."""
+    network = read_garnet({"topology": f"Mesh_XY {size}x{size}"})
+    nodes = len(network.nodes)
+    begin = time.perf_counter()
+    config = NetworkConfig(nodes, nodes, options=network.options())
+    with BACKENDS[0].open(config) as net:
+        created = time.perf_counter()
+        rows = np.zeros(2, TRANSFER)
+        rows["id"], rows["bytes"], rows["dst"] = [0, 1], 80, nodes - 1
+        rows["start_ps"] = [0, cycles * 1000]
+        net.submit(rows)
+        for _ in rows:
+            net.advance(TIME_NEVER)
+            net.poll()
+        done = time.perf_counter()
+    print(
+        f"{size:3d}x{size:<3d} idle for {cycles} cycles: {(done - created) * 1e6:.0f} us "
+        f"(creation {(created - begin) * 1e3:.0f} ms)"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="4,8,16")
+    parser.add_argument("--cycles", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    for one in map(int, given.sizes.split(",")):
+        loaded(one, given.cycles, given.repeats)
+    idle(32, 1_000_000_000)
