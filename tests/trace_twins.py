@@ -39,7 +39,7 @@ def require_native() -> None:
     if reader.native_available():
         return
     reason = "the native trace reader is not built (python setup.py build_native)"
-    if "trace" in os.environ.get("ASTRA_BRIDGE_REQUIRE", "").split(","):
+    if "native" in os.environ.get("ASTRA_BRIDGE_REQUIRE", "").split(","):
         pytest.fail(reason)
     pytest.skip(reason)
 
