@@ -86,7 +86,7 @@ class Core final : public Network {
     uint32_t port = 0;      // number of the input port there
     uint32_t next_vc = 0;   // stage I starts at this VC
     uint32_t output = 0;    // the other side
-    int64_t waiting = 0;    // sum of departures - sum of arrivals
+    uint64_t waiting = 0;   // sum of departures - sum of arrivals; wraps
     uint32_t credit_delay = 0;
     int32_t channel = -1;   // index into config.channels, or -1
   };
@@ -98,9 +98,10 @@ class Core final : public Network {
     uint32_t next_in = 0;   // stage II starts at this input port
     uint32_t flit_delay = 0;
     uint64_t flits = 0;
-    int64_t busy = 0;       // time per flit, fixed point; 0 where one cycle
-    int64_t free_at = 0;    // fixed point
-    int32_t dimension = -1;
+    int64_t busy = 0;       // cycles per flit << kFraction; 0 where one cycle
+    int64_t free_at = 0;    // cycle, plus free_part >> kFraction
+    uint32_t free_part = 0;
+    int16_t dimension = -1;
     bool dateline = false;
     bool channel = false;   // goes to a router
   };
@@ -363,7 +364,7 @@ void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t cha
     out.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
   if (channel >= 0) {
     out.channel = true;
-    out.dimension = config_.channels[static_cast<size_t>(channel)].dimension;
+    out.dimension = static_cast<int16_t>(config_.channels[static_cast<size_t>(channel)].dimension);
     out.dateline = config_.channels[static_cast<size_t>(channel)].dateline;
   }
   inputs_.push_back(input);
@@ -460,9 +461,14 @@ void Core<W>::send(Output& out, uint32_t slot) {
   int64_t at = now_ + out.flit_delay;
   if (out.busy) {
     // A slower link takes the flits one after another; how many may wait is bounded by credits.
-    const int64_t start = std::max((now_ + 1) << kFraction, out.free_at);
-    out.free_at = start + out.busy;
-    at = ((out.free_at - 1) >> kFraction) + out.flit_delay - 1;
+    if (out.free_at < now_ + 1) {
+      out.free_at = now_ + 1;
+      out.free_part = 0;
+    }
+    const int64_t part = out.free_part + out.busy;
+    out.free_at += part >> kFraction;
+    out.free_part = static_cast<uint32_t>(part & ((1 << kFraction) - 1));
+    at = out.free_at - (out.free_part == 0) + out.flit_delay - 1;
   }
   post(flits_, false, at, slot);
 }
@@ -507,7 +513,7 @@ void Core<W>::take_flit(uint32_t slot) {
       if (any_ordered_) filled_at_[slot] = now_;
     }
   }
-  input.waiting -= now_;
+  input.waiting -= static_cast<uint64_t>(now_);
   wake(input.dst);
 }
 
@@ -720,7 +726,7 @@ void Core<W>::grant(uint32_t index, uint32_t out_index) {
   if (tail) vc.out = vc.down = kNone;
   in.next_vc = best.vc + 1 == vcs_ ? 0 : best.vc + 1;
   out.next_in = best.port + 1 == router.inputs ? 0 : best.port + 1;
-  in.waiting += now_;
+  in.waiting += static_cast<uint64_t>(now_);
   --router.flits;
 }
 
@@ -915,9 +921,9 @@ std::string Core<W>::find_deadlock(bool all) const {
 
 template <int W>
 double Core<W>::occupancy(uint32_t link) const {
-  int64_t buffered = 0;
+  uint64_t buffered = 0;
   for (uint32_t k = 0; k < vcs_; ++k) buffered += buffers_[link << shift_ | k].count;
-  return static_cast<double>(inputs_[link].waiting + buffered * now_);
+  return static_cast<double>(inputs_[link].waiting + buffered * static_cast<uint64_t>(now_));
 }
 
 template <int W>
