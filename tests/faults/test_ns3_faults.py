@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Links of the ns-3 backend that lose packets, slow down, fail and recover."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_bridge.errors import SimulationError
+from astra_bridge.network.api import LINK, NetworkConfig
+from astra_bridge.network.ns3 import build
+
+_spec = importlib.util.spec_from_file_location(
+    "ns3_networks", Path(__file__).parents[1] / "ns3_networks.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+net = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(net)
+GBPS, MTU = net.GBPS, net.MTU
+US = 10**6  # ps
+RATE, LATENCY, BYTES = 100 * GBPS, 1 * US, 1000 * MTU
+
+pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+
+def two_paths(**options: object) -> NetworkConfig:
+    """0 and 1 joined by two spines; links 2 and 3 belong to spine 4, 4 and 5 to spine 5."""
+    cables = [(0, 2, RATE, LATENCY), (2, 4, RATE, LATENCY), (2, 5, RATE, LATENCY)]
+    cables += [(3, 4, RATE, LATENCY), (3, 5, RATE, LATENCY), (3, 1, RATE, LATENCY)]
+    return net.config(2, cables, rto_us=200, **options)
+
+
+def lossy(loss: float, seed: int = 1, **options: object) -> NetworkConfig:
+    rows = [(0, 2, loss), (2, 0, loss), (2, 1, 0.0), (1, 2, 0.0)]
+    links = np.array([(a, b, RATE, LATENCY, rate) for a, b, rate in rows], LINK)
+    named = {"congestion_control": "none", "window": "pair", "rto_us": 100, "seed": seed}
+    return NetworkConfig(2, 3, links, {k: str(v) for k, v in (named | options).items()})
+
+
+@pytest.mark.parametrize("loss", [0.003, 0.01, 0.1])
+@pytest.mark.parametrize("back_to_zero", ["false", "true"])
+def test_lost_packets_are_sent_again(loss: float, back_to_zero: str) -> None:
+    options = {"nack_interval_us": 5, "back_to_zero": back_to_zero, "retry_limit": 30}
+    [time], stats = net.run(lossy(loss, **options), [(0, 1, BYTES, 0)])
+    [clean], none = net.run(lossy(0.0, **options), [(0, 1, BYTES, 0)])
+    assert none["retransmissions"] == 0
+    assert stats["retransmissions"] > 0
+    assert stats["lost"] > 0
+    assert clean < time
+    assert sum(stats["tables"]["flows"]["retransmitted_bytes"]) > 0
+
+
+def test_losses_depend_on_the_seed_alone() -> None:
+    flows = [(0, 1, BYTES, 0), (1, 0, BYTES, 0)]
+    first = net.run(lossy(0.01), flows)
+    assert net.run(lossy(0.01), flows) == first
+    assert net.run(lossy(0.01, seed=2), flows)[0] != first[0]
+
+
+@pytest.mark.parametrize("victim", ["data", "acknowledgement"])
+def test_a_lost_end_does_not_hang(victim: str) -> None:
+    # Everything is lost in one direction for a while, then the link works again.
+    link = 0 if victim == "data" else 1
+    config = net.config(2, [(0, 1, RATE, LATENCY)], rto_us=100, completion="ack")
+    [time], stats = net.run(
+        config, [(0, 1, MTU, 0)], faults=[(link, 500_000, 0.0), (link, 50 * US, 1.0)]
+    )
+    assert stats["timeouts"] >= 1
+    assert time > 100 * US
+
+
+def test_traffic_moves_to_the_other_path() -> None:
+    [clean], before = net.run(two_paths(), [(0, 1, BYTES, 0)])
+    links = before["tables"]["links"]
+    used = next(link for link in (2, 4) if links["packets"][link] > 0)
+    [time], stats = net.run(two_paths(), [(0, 1, BYTES, 0)], faults=[(used, clean // 2, 0.0)])
+    other = 6 - used
+    assert stats["tables"]["links"]["packets"][other] > 0
+    assert stats["lost"] > 0
+    # What was on the dead link is lost and sent again.
+    assert clean < time < 3 * clean
+
+
+def test_a_failed_link_that_recovers_only_delays() -> None:
+    config = net.dumbbell(1, RATE, LATENCY, rto_us=200)
+    [clean], _ = net.run(config, [(0, 1, BYTES, 0)])
+    down, up = clean // 2, clean // 2 + 1000 * US
+    [time], _ = net.run(config, [(0, 1, BYTES, 0)], faults=[(4, down, 0.0), (4, up, 1.0)])
+    assert time > up
+
+
+def test_a_cut_network_names_the_transfer() -> None:
+    config = net.dumbbell(2, RATE, LATENCY, rto_us=200)
+    with pytest.raises(SimulationError, match=r"transfer 1 \(1 -> 3, \d+ of 1000000 bytes"):
+        net.run(config, [(0, 2, MTU, 0), (1, 3, BYTES, 0)], faults=[(8, 20 * US, 0.0)])
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5])
+def test_a_slow_link(scale: float) -> None:
+    config = net.dumbbell(1, RATE, LATENCY)
+    [time], _ = net.run(config, [(0, 1, BYTES, 0)], faults=[(4, 0, scale)])
+    packet_ps = (MTU + net.HEADER) / RATE * 1e12
+    # All packets at the slow link, the first and last hop of one packet, three delays.
+    assert time == pytest.approx(BYTES / MTU * packet_ps / scale + 2 * packet_ps + 3 * LATENCY)
+
+
+def test_faults_can_stand_in_the_options() -> None:
+    [clean], _ = net.run(net.dumbbell(1, RATE, LATENCY), [(0, 1, BYTES, 0)])
+    slow = net.dumbbell(1, RATE, LATENCY, faults="0:4:0.5")
+    assert net.run(slow, [(0, 1, BYTES, 0)])[0] == [
+        net.run(net.dumbbell(1, RATE, LATENCY), [(0, 1, BYTES, 0)], faults=[(4, 0, 0.5)])[0][0]
+    ]
+    assert net.run(slow, [(0, 1, BYTES, 0)])[0][0] > 1.9 * clean
