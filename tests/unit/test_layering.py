@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""An import may only point to a smaller number; docs/architecture.md has the reasons."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "astra_bridge"
+
+# The longest prefix counts.
+LEVELS = {
+    "units": 0,
+    "errors": 0,
+    "inputs": 1,
+    "trace": 1,
+    "workload": 2,
+    "topology": 2,
+    "program": 2,
+    "network.api": 2,
+    "collectives": 3,
+    "compute": 3,
+    "memory": 3,
+    "network": 3,
+    "system": 4,
+    "network.registry": 4,
+    "engine": 4,
+    "simulation": 5,
+    "conformance": 5,
+    "results": 6,
+    "cli": 7,
+}
+# Whoever describes a backend needs the registry's dataclasses; the registry imports backends only
+# when one is asked for.
+REGISTRY_TYPES = {"BackendSpec", "NetworkRequest", "Prepared"}
+
+
+def level(module: str) -> int:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        found = LEVELS.get(".".join(parts[:length]))
+        if found is not None:
+            return found
+    raise KeyError(f"astra_bridge.{module} has no level; add it to LEVELS")
+
+
+def name_of(file: Path) -> str:
+    parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, str, int]]:
+    """Module below astra_bridge, imported name, line.  An import inside a function counts too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("astra_bridge."):
+                    yield alias.name.removeprefix("astra_bridge."), "", node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            module = node.module or ""
+            if module == "astra_bridge":
+                for alias in node.names:
+                    yield alias.name, "", node.lineno
+            elif module.startswith("astra_bridge."):
+                for alias in node.names:
+                    inner = module.removeprefix("astra_bridge.")
+                    # `from astra_bridge.network import registry` imports a module.
+                    if (PACKAGE / inner.replace(".", "/") / f"{alias.name}.py").exists():
+                        inner += f".{alias.name}"
+                    yield inner, alias.name, node.lineno
+        else:
+            yield from imports(node)
+
+
+def violations(file: Path, source: str) -> list[str]:
+    own = name_of(file)
+    if not own or own.startswith("_"):
+        return []  # astra_bridge itself offers what is below it
+    found = []
+    for module, name, line in imports(ast.parse(source)):
+        if module.startswith("_") or own.split(".")[0] == module.split(".")[0] != "network":
+            continue
+        if module == "network.registry" and name in REGISTRY_TYPES and own.startswith("network."):
+            continue
+        if level(module) > level(own):
+            found.append(
+                f"{file.name}:{line}: {own} [{level(own)}] imports {module} [{level(module)}]"
+            )
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(file: Path) -> None:
+    assert violations(file, file.read_text(encoding="utf-8")) == []
+
+
+def test_the_check_can_fail() -> None:
+    file = PACKAGE / "inputs" / "made_up.py"
+    assert violations(file, "from astra_bridge.units import time_ps") == []
+    for source in (
+        "from astra_bridge.cli import main",
+        "import astra_bridge.engine.python",
+        "from astra_bridge.network import registry",
+        "def late():\n    from astra_bridge.system import lower",
+    ):
+        assert len(violations(file, source)) == 1, source
+    with pytest.raises(KeyError, match="has no level"):
+        violations(file, "import astra_bridge.nowhere")
+
+
+def test_no_name_decides_what_a_backend_is() -> None:
+    """Differences between backends are data: no comparison with a backend's name."""
+    names = {"ns3", "garnet", "analytical-aware", "analytical-unaware"}
+    found = []
+    for file in FILES:
+        if file.relative_to(PACKAGE).parts[0] == "network" and "registry" not in file.name:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                if any(isinstance(s, ast.Constant) and s.value in names for s in sides):
+                    found.append(f"{file.relative_to(PACKAGE)}:{node.lineno}")
+    assert found == []
