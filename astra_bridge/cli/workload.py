@@ -22,8 +22,7 @@ _OUTPUT = typer.Argument(..., help="Prefix of the traces: PREFIX.0.et, PREFIX.1.
 
 def _write(generated: GeneratedWorkload, prefix: Path) -> None:
     written = generated.write(prefix)
-    nodes = sum(len(trace.nodes) for trace in generated.traces)
-    typer.echo(f"wrote {len(generated.traces)} traces, {nodes} nodes; to run them:")
+    typer.echo(f"wrote the traces of {len(generated.traces)} ranks; to run them:")
     typer.echo(f"  --workload-configuration={prefix}")
     if generated.comm_groups:
         typer.echo(f"  --comm-group-configuration={written[-1]}")

@@ -26,7 +26,7 @@ _MAX_CACHED_ATTRIBUTES = 1 << 16
 _INT32_ATTRIBUTES = frozenset(("comm_src", "comm_dst", "comm_tag", "comm_priority"))
 
 
-@dataclass
+@dataclass(slots=True)
 class TraceNode:
     """One node to be written.
 

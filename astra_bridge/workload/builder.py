@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,21 +190,24 @@ class GeneratedWorkload:
 
     Attributes
     ----------
-    traces : tuple of TraceBuilder
-        One per rank; equal ranks may share one object.
+    traces : sequence of TraceBuilder
+        One per rank; equal ranks may share one object, and large workloads build each one when
+        it is asked for.
     comm_groups : dict of int to tuple of int
         Group id (>= 1) -> global ranks; empty when only the group of all ranks is used.
     """
 
-    traces: tuple[TraceBuilder, ...]
+    traces: Sequence[TraceBuilder]
     comm_groups: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def _encoded(self) -> list[bytes]:
-        by_object: dict[int, bytes] = {}
+    def _encoded(self) -> Iterator[bytes]:
+        previous: TraceBuilder | None = None
+        data = b""
         for trace in self.traces:
-            if id(trace) not in by_object:
-                by_object[id(trace)] = trace.encode()
-        return [by_object[id(trace)] for trace in self.traces]
+            if trace is not previous:
+                data = trace.encode()
+            previous = trace
+            yield data
 
     def workload(self) -> Workload:
         """Return what a simulation takes, without writing files."""

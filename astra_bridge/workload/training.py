@@ -17,8 +17,9 @@ so a send always ends; and 1F1B without communication has no cycle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import overload
 
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
@@ -343,6 +344,29 @@ class _Rank:
         return self.trace
 
 
+class _Traces(Sequence[TraceBuilder]):
+    """Builds each rank's trace when it is asked for: all at once would take gigabytes."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+        self.groups: dict[tuple[int, ...], int] = {}
+        for rank in range(model.ranks):
+            _Rank(model, rank, self.groups)  # gives its groups their ids
+
+    def __len__(self) -> int:
+        return self.model.ranks
+
+    @overload
+    def __getitem__(self, index: int) -> TraceBuilder: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TraceBuilder]: ...
+    def __getitem__(self, index: int | slice) -> TraceBuilder | Sequence[TraceBuilder]:
+        ranks = range(self.model.ranks)[index]
+        if isinstance(ranks, range):
+            return [self[rank] for rank in ranks]
+        return _Rank(self.model, ranks, self.groups).build()
+
+
 def transformer(model: Transformer) -> GeneratedWorkload:
     """Generate the traces of a training step.
 
@@ -352,6 +376,5 @@ def transformer(model: Transformer) -> GeneratedWorkload:
         One trace per rank; its communicator groups are those of more than one and fewer than all
         ranks.
     """
-    groups: dict[tuple[int, ...], int] = {}
-    traces = tuple(_Rank(model, rank, groups).build() for rank in range(model.ranks))
-    return GeneratedWorkload(traces, {group_id: ranks for ranks, group_id in groups.items()})
+    traces = _Traces(model)
+    return GeneratedWorkload(traces, {number: ranks for ranks, number in traces.groups.items()})
