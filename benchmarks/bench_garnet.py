@@ -30,7 +30,9 @@ def loaded(size: int, cycles: int, repeats: int) -> None:
         _, stats = run_transfers(network, rows, TIME_NEVER)
         seconds.append(time.perf_counter() - begin)
     best, hops = min(seconds), stats["flit_hops"]
-    gem5 = f"{GEM5_SECONDS[size] / best:7.1f}x" if size in GEM5_SECONDS and cycles == 100_000 else ""
+    gem5 = (
+        f"{GEM5_SECONDS[size] / best:7.1f}x" if size in GEM5_SECONDS and cycles == 100_000 else ""
+    )
     print(
         f"{size:3d}x{size:<3d} {len(rows):8d} packets {hops:10d} flit-hops {best:8.3f} s "
         f"{hops / best / 1e6:6.1f} M flit-hops/s {gem5}"
