@@ -83,7 +83,7 @@ class Reference:
         routers, nodes = range(len(net.routers)), range(len(net.nodes))
         deliver = [-1] * len(messages)
         flits: dict[int, list] = defaultdict(list)  # cycle -> (component, from, vc, flit)
-        credits: dict[int, list] = defaultdict(list)  # cycle -> (component, to, vc, free)
+        returns: dict[int, list] = defaultdict(list)  # cycle -> (component, to, vc, free)
         queue: dict[tuple[int, int], deque] = defaultdict(deque)
         starts: dict[int, list[int]] = defaultdict(list)
         for index, message in enumerate(messages):
@@ -105,7 +105,7 @@ class Reference:
         cycle = 0
         while left:
             assert cycle < limit, "no end"
-            arrived, returned = flits.pop(cycle, []), credits.pop(cycle, [])
+            arrived, returned = flits.pop(cycle, []), returns.pop(cycle, [])
             for index in starts.pop(cycle, []):
                 queue[messages[index][1], messages[index][4]].append(index)
             for n in nodes:
@@ -141,7 +141,7 @@ class Reference:
                     break
                 for to, source, k, flit in arrived:
                     if to == me:
-                        post(credits, cycle, me, source, k, flit[2])
+                        post(returns, cycle, me, source, k, flit[2])
                         if flit[2]:
                             deliver[flit[0]] = cycle
                             left -= 1
@@ -181,7 +181,7 @@ class Reference:
                         side.idle[own.down] = False
                     flit = own.flits.popleft()
                     side.credits[own.down] -= 1
-                    post(credits, cycle, ("r", r), self.inputs[r][port], k, flit[2])
+                    post(returns, cycle, ("r", r), self.inputs[r][port], k, flit[2])
                     post(flits, cycle, ("r", r), self.outputs[r][o], own.down, flit)
                     if flit[2]:
                         own.out = own.down = None

@@ -49,6 +49,81 @@ def replay_command(
             print(f"deliveries equal to those in the file: {same} of {len(expected)}")
 
 
+@app.command("traffic")
+def traffic_command(
+    topology: tuple[str, str] = typer.Option(
+        ("mesh", "8x8"), help="Kind and size: mesh, torus, ring, fullyconnected, crossbar, star."
+    ),
+    network_file: Path | None = typer.Option(
+        None, "--network", help="A Garnet YAML instead of --topology."
+    ),
+    pattern: str = typer.Option("uniform", help="Who sends to whom; docs/garnet.md lists them."),
+    rate: list[float] = typer.Option(
+        [],
+        min=0.0001,
+        max=1.0,
+        help="Offered load in flits per node and cycle; may be repeated. Default: a sweep from "
+        "0.02 to saturation.",
+    ),
+    cycles: int = typer.Option(10_000, min=10, max=10**9, help="Cycles in which packets start."),
+    warmup: int = typer.Option(1_000, min=0, help="Cycles before the measurement."),
+    packet_flits: int = typer.Option(5, min=1, max=10**6, help="Flits per packet."),
+    seed: int = typer.Option(1, min=0, help="Seed of the sources."),
+    json_file: Path | None = typer.Option(None, "--json", help="Write the points here."),
+    plot: Path | None = typer.Option(None, help="Draw latency against load here (matplotlib)."),
+    heat_map: Path | None = typer.Option(
+        None, help="Draw the load of each link at the highest rate here (matplotlib)."
+    ),
+) -> None:
+    """Latency against load for synthetic traffic."""
+    from dataclasses import asdict
+
+    from astra_bridge.errors import InputError
+    from astra_bridge.inputs.garnet import read_garnet
+    from astra_bridge.network.garnet.traffic import run_traffic, sweep
+
+    if warmup >= cycles:
+        raise InputError(f"{warmup} leaves nothing of {cycles} cycles", key="--warmup")
+    if network_file is not None:
+        network = read_garnet(network_file)
+        name = str(network_file)
+    else:
+        name = " ".join(topology)
+        try:
+            network = read_garnet({"topology": name})
+        except InputError as error:
+            raise InputError(error.reason, key="--topology") from None
+    options = {"cycles": cycles, "warmup": warmup, "packet_flits": packet_flits, "seed": seed}
+    if rate:
+        points = [run_traffic(network, pattern, one, **options) for one in sorted(rate)]
+    else:
+        points = sweep(network, pattern, **options)
+    print(f"{name}, {pattern}, packets of {packet_flits} flits, {cycles} cycles")
+    print("    rate  accepted   latency   zero load      hops")
+    longest = max(point.latency for point in points)
+    for point in points:
+        bar = "#" * max(1, round(30 * point.latency / longest))
+        print(
+            f"{point.rate:8.4f}  {point.throughput:8.4f}  {point.latency:8.2f}    "
+            f"{point.zero_load_latency:8.2f}  {point.hops:8.3f}  {bar}"
+            f"{'  saturated' if point.saturated else ''}"
+        )
+    for warning in points[-1].stats["warnings"]:
+        print(f"at rate {points[-1].rate:g}: {warning}")
+    if json_file is not None:
+        kept = [{k: v for k, v in asdict(point).items() if k != "stats"} for point in points]
+        _write(json_file, json.dumps({"network": name, "pattern": pattern, "points": kept}))
+    if plot is not None:
+        from astra_bridge.network.garnet.plots import plot_curve
+
+        plot_curve(points, f"{name}, {pattern}", plot)
+    if heat_map is not None:
+        from astra_bridge.network.garnet.plots import plot_heat_map
+
+        title = f"{name}, {pattern}, {points[-1].rate:g} flits/node/cycle"
+        plot_heat_map(network, points[-1].stats, title, heat_map)
+
+
 def _expected(results: object) -> np.ndarray | None:
     """The delivery cycles that a message list brings along, or None."""
     try:

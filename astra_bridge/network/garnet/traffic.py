@@ -12,74 +12,90 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import nearest
 from astra_bridge.inputs.garnet import GarnetNetwork
-from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
+from astra_bridge.network.api import TRANSFER, NetworkConfig
 from astra_bridge.network.garnet import BACKENDS
 
-__all__ = ["PATTERNS", "LoadPoint", "destinations", "make_traffic", "run_traffic"]
+__all__ = [
+    "PATTERNS",
+    "LoadPoint",
+    "destinations",
+    "make_traffic",
+    "run_traffic",
+    "run_transfers",
+    "sweep",
+]
 
 Nodes = NDArray[np.int64]
+Pattern = Callable[[Nodes, int], Nodes]
 
 
-def _uniform(src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
-    return rng.integers(0, nodes, len(src))
+def _on_grid(step: Callable[[Nodes, Nodes, int], tuple[Nodes, Nodes]]) -> Pattern:
+    """A pattern of the x and y of a square grid of side k."""
 
-
-def _on_grid(step: Callable[[Nodes, Nodes, int], tuple[Nodes, Nodes]]) -> Callable[..., Nodes]:
-    """A pattern of the x and y of a square grid."""
-
-    def pattern(src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
-        radix = math.isqrt(nodes)
-        x, y = step(src % radix, src // radix, radix)
-        return x + y * radix
+    def pattern(src: Nodes, nodes: int) -> Nodes:
+        k = math.isqrt(nodes)
+        x, y = step(src % k, src // k, k)
+        return x + y * k
 
     return pattern
 
 
-def _bit_reverse(src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
+def _bit_reverse(src: Nodes, nodes: int) -> Nodes:
     bits = nodes.bit_length() - 1
     return sum(((src >> bit & 1) << (bits - 1 - bit) for bit in range(bits)), np.zeros_like(src))
 
 
-def _bit_rotation(src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
+def _bit_rotation(src: Nodes, nodes: int) -> Nodes:
     return src // 2 + (src % 2) * (nodes // 2)
 
 
-def _shuffle(src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
+def _shuffle(src: Nodes, nodes: int) -> Nodes:
     return np.where(src < nodes // 2, src * 2, src * 2 - nodes + 1)
 
 
-PATTERNS: dict[str, Callable[[Nodes, int, np.random.Generator], Nodes]] = {
-    "uniform": _uniform,
+_SQUARE: dict[str, Pattern] = {
     "tornado": _on_grid(lambda x, y, k: ((x + k // 2 - 1) % k, y)),
     "bit_complement": _on_grid(lambda x, y, k: (k - 1 - x, k - 1 - y)),
+    "neighbor": _on_grid(lambda x, y, k: ((x + 1) % k, y)),
+    "transpose": _on_grid(lambda x, y, _: (y, x)),
+}
+_POWER_OF_TWO: dict[str, Pattern] = {
     "bit_reverse": _bit_reverse,
     "bit_rotation": _bit_rotation,
-    "neighbor": _on_grid(lambda x, y, k: ((x + 1) % k, y)),
     "shuffle": _shuffle,
-    "transpose": _on_grid(lambda x, y, k: (y, x)),
 }
-"""Destinations of gem5's GarnetSyntheticTraffic, by name; uniform includes the node itself."""
-
-_SQUARE = frozenset({"tornado", "bit_complement", "neighbor", "transpose"})
-_POWER_OF_TWO = frozenset({"bit_reverse", "bit_rotation", "shuffle"})
+PATTERNS = ("uniform", *_SQUARE, *_POWER_OF_TWO)
+"""Names of the patterns of gem5's GarnetSyntheticTraffic."""
 
 
 def destinations(pattern: str, src: Nodes, nodes: int, rng: np.random.Generator) -> Nodes:
-    """Destination of each source node.
+    """Destination of each source node; uniform includes the node itself, as in gem5.
 
     Raises
     ------
     InputError
         The pattern does not exist, or not for this number of nodes.
     """
-    if pattern not in PATTERNS:
-        raise InputError(f"{pattern!r}; allowed: {', '.join(PATTERNS)}", key="--pattern")
-    if pattern in _SQUARE and math.isqrt(nodes) ** 2 != nodes:
-        raise InputError(f"{pattern} needs a square number of nodes, not {nodes}", key="--pattern")
-    if pattern in _POWER_OF_TWO and nodes & (nodes - 1):
-        raise InputError(f"{pattern} needs a power of two of nodes, not {nodes}", key="--pattern")
-    return PATTERNS[pattern](src, nodes, rng)
+    if pattern == "uniform":
+        return rng.integers(0, nodes, len(src))
+    if pattern in _SQUARE:
+        if math.isqrt(nodes) ** 2 != nodes:
+            raise InputError(
+                f"{pattern} needs a square number of nodes, not {nodes}", key="--pattern"
+            )
+        return _SQUARE[pattern](src, nodes)
+    if pattern in _POWER_OF_TWO:
+        if nodes & (nodes - 1):
+            raise InputError(
+                f"{pattern} needs a power of two of nodes, not {nodes}", key="--pattern"
+            )
+        return _POWER_OF_TWO[pattern](src, nodes)
+    raise InputError(
+        f"{pattern!r} is not allowed; allowed: {', '.join(PATTERNS)}{nearest(pattern, PATTERNS)}",
+        key="--pattern",
+    )
 
 
 def make_traffic(
@@ -241,3 +257,19 @@ def run_traffic(
         saturated=mean_latency > 3 * ideal or throughput < 0.95 * rate,
         stats=stats,
     )
+
+
+def sweep(network: GarnetNetwork, pattern: str, **options: Any) -> list[LoadPoint]:
+    """The latency-load curve up to and including the first saturated point.
+
+    Raises
+    ------
+    InputError
+        The pattern does not fit the network.
+    """
+    points: list[LoadPoint] = []
+    rate = 0.02
+    while rate <= 1.0 and not (points and points[-1].saturated):
+        points.append(run_traffic(network, pattern, round(rate, 6), **options))
+        rate += 0.04
+    return points

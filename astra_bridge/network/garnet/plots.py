@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Plots of Garnet runs; they need matplotlib (``pip install 'astra-bridge[plot]'``)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.garnet import GarnetNetwork
+from astra_bridge.network.garnet.traffic import LoadPoint
+
+__all__ = ["plot_curve", "plot_heat_map", "router_positions"]
+
+
+def _pyplot(path: Path) -> Any:
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:
+        raise InputError(
+            "plots need matplotlib: pip install 'astra-bridge[plot]'", file=path
+        ) from None
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(plt: Any, figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the plot: {error}", file=path) from None
+    finally:
+        plt.close(figure)
+
+
+def plot_curve(points: list[LoadPoint], title: str, path: Path) -> None:
+    """Latency against offered load.
+
+    Raises
+    ------
+    InputError
+        matplotlib is missing, or the file cannot be written.
+    """
+    plt = _pyplot(path)
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.plot([p.rate for p in points], [p.latency for p in points], marker="o", label="latency")
+    axes.axhline(points[0].zero_load_latency, linestyle=":", color="grey", label="zero load")
+    axes.set(xlabel="offered load [flits/node/cycle]", ylabel="mean latency [cycles]", title=title)
+    axes.legend()
+    _save(plt, figure, path)
+
+
+def router_positions(network: GarnetNetwork) -> list[tuple[float, float]]:
+    """Where to draw each router: on the grid of the first two dimensions, or on a circle."""
+    dims = [size for size in network.dims if size > 1]
+    count = len(network.routers)
+    if len(dims) < 2 or math.prod(dims) != count:
+        angles = [2 * math.pi * router / count for router in range(count)]
+        return [(math.sin(angle) * count, math.cos(angle) * count) for angle in angles]
+    positions = []
+    for router in range(count):
+        x, y, rest = router % dims[0], router // dims[0] % dims[1], router // (dims[0] * dims[1])
+        # Further dimensions are copies of the grid, side by side.
+        positions.append((float(x + rest * (dims[0] + 1)), float(y)))
+    return positions
+
+
+def plot_heat_map(network: GarnetNetwork, stats: dict[str, Any], title: str, path: Path) -> None:
+    """Load of every link between routers, the two directions side by side.
+
+    Raises
+    ------
+    InputError
+        matplotlib is missing, or the file cannot be written.
+    """
+    plt = _pyplot(path)
+    links = stats["tables"]["links"]
+    positions = router_positions(network)
+    lines, loads = [], []
+    for src, dst, load in zip(links["src"], links["dst"], links["utilization"], strict=True):
+        (ax, ay), (bx, by) = positions[src], positions[dst]
+        length = math.hypot(bx - ax, by - ay) or 1.0
+        aside = (0.12 * (by - ay) / length, -0.12 * (bx - ax) / length)
+        lines.append([(ax + aside[0], ay + aside[1]), (bx + aside[0], by + aside[1])])
+        loads.append(load)
+    from matplotlib.collections import LineCollection
+
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    collection = LineCollection(lines, array=loads, cmap="inferno_r", linewidths=3)
+    collection.set_clim(0, max([*loads, 0.01]))
+    axes.add_collection(collection)
+    axes.scatter(
+        [x for x, _ in positions], [y for _, y in positions], s=30, color="black", zorder=3
+    )
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    axes.set_title(title)
+    figure.colorbar(collection, ax=axes, label="share of cycles in which the link is busy")
+    _save(plt, figure, path)
