@@ -190,9 +190,10 @@ Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log&) {
   Parameters parameters;
   ReadParameters(config.options, &parameters);
   tick_ps_ = parameters.tick_ps;
-  const ns3::Time::Unit unit = tick_ps_ == 1 ? ns3::Time::PS : ns3::Time::NS;
-  if (ns3::Time::GetResolution() != unit) ns3::Time::SetResolution(unit);
+  // Only once in a process: ns-3 aborts on a second change.
+  if (ns3::Time::GetResolution() != ns3::Time::PS) ns3::Time::SetResolution(ns3::Time::PS);
   simulator_ = ns3::CreateObject<FabricSimulator>();
+  simulator_->SetTick(tick_ps_);
   ns3::Simulator::SetImplementation(simulator_);
   try {
     fabric_ = std::make_unique<Fabric>(ns3::PeekPointer(simulator_), std::move(parameters));

@@ -80,12 +80,12 @@ ns3::EventId FabricSimulator::Stop(const ns3::Time& delay) {
 }
 
 ns3::EventId FabricSimulator::Schedule(const ns3::Time& delay, ns3::EventImpl* event) {
-  return Insert(now_ + delay.GetTimeStep(), context_, event);
+  return Insert(now_ + Ceil(delay), context_, event);
 }
 
 void FabricSimulator::ScheduleWithContext(uint32_t context, const ns3::Time& delay,
                                           ns3::EventImpl* event) {
-  Insert(now_ + delay.GetTimeStep(), context, event);
+  Insert(now_ + Ceil(delay), context, event);
 }
 
 ns3::EventId FabricSimulator::ScheduleNow(ns3::EventImpl* event) {
@@ -131,7 +131,7 @@ bool FabricSimulator::IsExpired(const ns3::EventId& id) const {
 
 ns3::Time FabricSimulator::GetDelayLeft(const ns3::EventId& id) const {
   return IsExpired(id) ? ns3::TimeStep(0)
-                       : ns3::TimeStep(id.GetTs() - static_cast<uint64_t>(now_));
+                       : ToTime(static_cast<Tick>(id.GetTs()) - now_);
 }
 
 }  // namespace astra_ns3

@@ -19,7 +19,7 @@
 
 namespace astra_ns3 {
 
-using Tick = int64_t;  // in units of ns3::Time's resolution
+using Tick = int64_t;  // of the fabric's clock, 1 ps or 1 ns; ns3::Time always counts ps
 constexpr Tick kNeverTick = INT64_MAX;
 
 // What a fabric event calls.  `kind` says which of the target's events, `order` is the event's
@@ -39,6 +39,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   ~FabricSimulator() override;
 
   // The fabric's side.
+  void SetTick(int64_t tick_ps) { tick_ps_ = tick_ps; }
   Tick NowTick() const { return now_; }
   uint64_t CurrentOrder() const { return order_; }
   // Events of one time run in the order in which their places were reserved, as in ns-3.
@@ -82,7 +83,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   void Cancel(const ns3::EventId& id) override;
   bool IsExpired(const ns3::EventId& id) const override;
   void Run() override;
-  ns3::Time Now() const override { return ns3::TimeStep(static_cast<uint64_t>(now_)); }
+  ns3::Time Now() const override { return ToTime(now_); }
   ns3::Time GetDelayLeft(const ns3::EventId& id) const override;
   ns3::Time GetMaximumSimulationTime() const override { return ns3::TimeStep(INT64_MAX); }
   void SetScheduler(ns3::ObjectFactory) override {}  // the queue is part of this class
@@ -110,12 +111,15 @@ class FabricSimulator : public ns3::SimulatorImpl {
   void Push(const Entry& entry);
   void SiftDown(const Entry& entry);
   void PopRoot();
+  ns3::Time ToTime(Tick tick) const { return ns3::TimeStep(static_cast<uint64_t>(tick * tick_ps_)); }
+  Tick Ceil(const ns3::Time& delay) const { return (delay.GetTimeStep() + tick_ps_ - 1) / tick_ps_; }
   ns3::EventId Insert(Tick time, uint32_t context, ns3::EventImpl* event);
 
   // A 4-ary heap.  While an event runs the root is a hole, which the first event that it
   // schedules fills: for a packet-hop that saves the second half of the heap's work.
   std::vector<Entry> heap_;
   bool hole_ = false;
+  int64_t tick_ps_ = 1;
   Tick now_ = 0;
   uint64_t order_ = 0, next_order_ = 16, next_last_ = 0;  // ns-3 keeps the first uids for itself
   uint64_t events_run_ = 0, instants_ = 0;
