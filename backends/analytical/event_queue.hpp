@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "flat_map.hpp"
+#include "time_heap.hpp"
 
 namespace analytical {
 
@@ -56,11 +57,11 @@ class EventQueue {
   size_t pending() const { return pending_; }
   bool empty() const { return times_.empty(); }
   // The rest needs a queue that is not empty.
-  int64_t first_time() const { return times_.front().first; }
+  int64_t first_time() const { return times_.first().time_ps; }
 
   // The events of first_time() that have not been taken: [begin, end); valid until a push.
   std::pair<const Event*, const Event*> first() {
-    Bucket& bucket = buckets_[static_cast<size_t>(times_.front().second)];
+    Bucket& bucket = buckets_[static_cast<size_t>(times_.first().bucket)];
     if (!bucket.ascending) sort(bucket);
     const Event* base = bucket.events.data();
     return {base + bucket.taken, base + bucket.events.size()};
@@ -68,14 +69,13 @@ class EventQueue {
 
   // Take the first `count` of them.  An instant stays first until drop_first().
   void take(size_t count) {
-    buckets_[static_cast<size_t>(times_.front().second)].taken += count;
+    buckets_[static_cast<size_t>(times_.first().bucket)].taken += count;
   }
 
   // Forget first_time(), all of whose events have been taken.
   void drop_first() {
-    const auto [time_ps, index] = times_.front();
-    std::pop_heap(times_.begin(), times_.end(), Later());
-    times_.pop_back();
+    const auto [time_ps, index] = times_.first();
+    times_.pop();
     of_time_.erase(time_ps);
     Bucket& bucket = buckets_[static_cast<size_t>(index)];
     most_ = std::max(most_, pending_);
@@ -102,10 +102,6 @@ class EventQueue {
     size_t taken = 0;
     bool ascending = true;
   };
-  using Time = std::pair<int64_t, int32_t>;  // and its bucket
-  struct Later {
-    bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
-  };
   static constexpr size_t kSmall = 1024;
   static constexpr int64_t kFree = -1;  // no event has this time
 
@@ -119,8 +115,7 @@ class EventQueue {
     Bucket& bucket = buckets_[static_cast<size_t>(index)];
     bucket.time_ps = time_ps;
     spare_ -= bucket.events.capacity();
-    times_.emplace_back(time_ps, index);
-    std::push_heap(times_.begin(), times_.end(), Later());
+    times_.push({time_ps, index});
     of_time_.insert(time_ps, index);
     return index;
   }
@@ -135,7 +130,7 @@ class EventQueue {
 
   std::vector<Bucket> buckets_;
   std::vector<int32_t> free_;
-  std::vector<Time> times_;  // a heap, earliest first
+  TimeHeap times_;
   FlatMap of_time_;
   int32_t recent_[kEventKinds] = {-1, -1, -1, -1};  // bucket of the last push, per kind
   size_t pending_ = 0, most_ = 0;  // events now, and at most so far
