@@ -10,6 +10,8 @@ result after.
 
 from __future__ import annotations
 
+import math
+
 from astra_bridge.collectives.schedule import (
     Algorithm,
     Built,
@@ -28,28 +30,26 @@ from astra_bridge.program import PacketFlag
 KINDS = frozenset({Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.REDUCE_SCATTER})
 
 
-def _exchanges(kind: Kind, log2_n: int, data_bytes: int) -> list[tuple[int, int]]:
+def _exchanges(kind: Kind, n: int, data_bytes: int) -> list[tuple[int, int]]:
     """(distance, bytes) of each packet: one per exchange, and the one that follows the last.
 
     The size of a packet is that of the message it makes way for; after the last exchange the
     pattern simply goes on, as in ASTRA-sim, which decides what the last packet pays.
     """
+    pairs = []
     if kind == Kind.ALL_GATHER:
-        offset = 2**log2_n // 2
-        pairs = []
-        size = data_bytes
-        for _ in range(log2_n + 1):
+        offset, size = n // 2, data_bytes
+        for _ in range(int(math.log2(n)) + 1):
             pairs.append((offset, size))
             offset, size = offset // 2, size * 2
         return pairs
-    count = 2 * log2_n if kind == Kind.ALL_REDUCE else log2_n
+    count = int(2 * math.log2(n)) if kind == Kind.ALL_REDUCE else int(math.log2(n))
     offset, size, growing = 1, data_bytes // 2, True
-    pairs = []
     for _ in range(count + 1):
         pairs.append((offset, size))
         if growing:
             offset, size = offset * 2, size // 2
-            if offset == 2**log2_n and kind == Kind.ALL_REDUCE:
+            if offset == n and kind == Kind.ALL_REDUCE:
                 growing = False
                 offset, size = offset // 2, size * 2
         else:
@@ -57,14 +57,32 @@ def _exchanges(kind: Kind, log2_n: int, data_bytes: int) -> list[tuple[int, int]
     return pairs
 
 
-def _core(request: Request, position: int, log2_n: int, data_bytes: int) -> Schedule:
-    """The exchange among the first 2**log2_n positions."""
-    pairs = _exchanges(request.kind, log2_n, data_bytes)
+def _partner(position: int, offset: int, n: int) -> int:
+    return (position + offset if position // offset % 2 == 0 else position - offset) % n
+
+
+def _pairs_up(kind: Kind, n: int) -> bool:
+    """Whether in every exchange everybody's partner agrees.
+
+    True for powers of two, and for the all-gather of some other sizes (6, 12, 20, 24, ...), where
+    ASTRA-sim therefore has an answer.
+    """
+    return all(
+        _partner(_partner(position, offset, n), offset, n) == position
+        for offset, _ in _exchanges(kind, n, n)[:-1]
+        for position in range(n)
+    )
+
+
+def _core(request: Request, position: int, n: int, data_bytes: int) -> Schedule:
+    """The exchange among the first n positions."""
+    pairs = _exchanges(request.kind, n, data_bytes)
     steps = []
     for k, (offset, size) in enumerate(pairs[:-1]):
-        partner = position ^ offset
+        to_partner = _partner(position, offset, n) - position
         size = at_least_one(size)
-        steps.append(Step(k + 1, partner - position, size, partner - position, size))
+        steps.append(Step(k + 1, to_partner, size, to_partner, size))
+    log2_n = int(math.log2(n))
     if request.exact and request.kind != Kind.ALL_GATHER:
         flags = exact_flags(1, log2_n, len(pairs))
     else:
@@ -77,10 +95,9 @@ def _core(request: Request, position: int, log2_n: int, data_bytes: int) -> Sche
     )
 
 
-def _with_extras(request: Request, position: int, core_log2: int) -> Schedule:
+def _with_extras(request: Request, position: int, core_size: int) -> Schedule:
     """A position's part in a group that is not a power of two."""
     n, kind, data = request.size, request.kind, at_least_one(request.bytes)
-    core_size = 2**core_log2
     extras = n - core_size
     result = at_least_one(final_bytes(kind, n, data))
     if position >= core_size:
@@ -92,12 +109,12 @@ def _with_extras(request: Request, position: int, core_log2: int) -> Schedule:
         return Schedule(steps=steps, packets=packets, window=1, end=2)
     # In the all-gather a core member may speak for two shards; all exchanges carry the larger.
     core_data = 2 * data if kind == Kind.ALL_GATHER else data
-    core = _core(request, position, core_log2, core_data)
+    core = _core(request, position, core_size, core_data)
     if position >= extras:
         return core
     reduced = PacketFlag(0) if kind == Kind.ALL_GATHER else PacketFlag.REDUCED
     steps = [Step(0, 0, 0, core_size, data)]
-    steps += [step._replace(need=step.need) for step in core.steps]
+    steps += core.steps
     steps.append(Step(core.end, core_size, result))
     packets = [Packet(data, reduced), *core.packets[1:]]
     return Schedule(steps=steps, packets=packets, window=0, end=core.end, burst=2)
@@ -106,12 +123,12 @@ def _with_extras(request: Request, position: int, core_log2: int) -> Schedule:
 def build(request: Request) -> Built:
     """One schedule per position."""
     n = request.size
-    log2_n = n.bit_length() - 1
+    power = 2 ** (n.bit_length() - 1)
     final = final_bytes(request.kind, n, request.bytes)
-    if n == 2**log2_n:
-        schedules = [_core(request, p, log2_n, request.bytes) for p in range(n)]
+    if n == power or (not request.exact and _pairs_up(request.kind, n)):
+        schedules = [_core(request, position, n, request.bytes) for position in range(n)]
     else:
-        schedules = [_with_extras(request, p, log2_n) for p in range(n)]
+        schedules = [_with_extras(request, position, power) for position in range(n)]
     return Built(final, tuple(schedules))
 
 

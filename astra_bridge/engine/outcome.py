@@ -18,7 +18,8 @@ WAIT = np.dtype(
         ("node", "<i4"),  # local node of the template, or -1
         ("collective", "<i4"),  # index, or -1
         ("what", "<i4"),  # 0 receive without send, 1 send in the network, 2 send without receive
-    ]
+    ],
+    align=True,
 )
 """Something that is not complete when nothing more can happen."""
 

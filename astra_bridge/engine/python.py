@@ -387,7 +387,7 @@ class PythonEngine:
                 self._starts.clear()
                 step = self.network.exchange(starts, self.now_ps, *ours, self._place)
                 self._place = step.place
-                network_next = (step.next_ps, step.next_place)
+                network_next = last if step.next_ps == TIME_NEVER else (step.next_ps, step.next_place)
                 for completion in step.completions.tolist():
                     self._complete(completion)
             elif self._heap:

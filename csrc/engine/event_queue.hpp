@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT
+//
+// The engine's events in the order of (time, place), in two levels as in ASTRA-sim: all events of
+// one rank at one time form a slot, whose place is drawn when its first event is registered, and
+// which runs as one, including what is registered for it while it runs.
+//
+// Distinct times stand in a heap; slots of equal time stand in one flat bucket.  Places ascend, so
+// slots are appended and never sorted.  Finding a rank's slot looks at up to four recent ones of
+// that rank, then into a hash: the cost does not grow with the number of pending times.
+#ifndef ASTRA_ENGINE_EVENT_QUEUE_HPP
+#define ASTRA_ENGINE_EVENT_QUEUE_HPP
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace engine {
+
+enum class ActionKind : int32_t {
+  kBusCrossed,   // b: Stream; a packet has crossed the bus and is processed
+  kBusReduced,   // b: Stream, a: index of the packet; it now pays its reduction
+  kNodeDone,     // a: rank, b: node
+  kGraphDone,    // a: node, b: GraphRun
+  kReceived,     // b: Stream; a message that had come before its receive was posted
+  kServed,       // a: memory server
+  kSharedBus,    // b: index of a stored function
+  kRendezvous,   // b: index of a stored function
+  kNone
+};
+
+struct Action {
+  ActionKind kind = ActionKind::kNone;
+  int32_t a = 0;
+  int64_t b = 0;
+};
+
+// int64 -> int64 by open addressing, for what must be found by key and removed again.
+class IndexMap {
+ public:
+  IndexMap() : entries_(kLeast), shift_(64 - kLeastBits) {}
+
+  int64_t find(uint64_t key) const { return entries_[slot(key)].value; }  // or -1
+  void insert(uint64_t key, int64_t value) {
+    if (2 * ++size_ > entries_.size()) grow();
+    entries_[slot(key)] = {key, value};
+  }
+  void erase(uint64_t key) {
+    const size_t mask = entries_.size() - 1;
+    size_t hole = slot(key);
+    if (entries_[hole].value < 0) return;
+    --size_;
+    for (size_t i = (hole + 1) & mask; entries_[i].value >= 0; i = (i + 1) & mask) {
+      if (((i - home(entries_[i].key)) & mask) >= ((i - hole) & mask)) {
+        entries_[hole] = entries_[i];
+        hole = i;
+      }
+    }
+    entries_[hole] = {};
+  }
+
+ private:
+  struct Entry {
+    uint64_t key = 0;
+    int64_t value = -1;
+  };
+  static constexpr unsigned kLeastBits = 6;
+  static constexpr size_t kLeast = size_t{1} << kLeastBits;
+
+  size_t home(uint64_t key) const { return (key * 0x9E3779B97F4A7C15u) >> shift_; }
+  size_t slot(uint64_t key) const {
+    const size_t mask = entries_.size() - 1;
+    size_t i = home(key);
+    while (entries_[i].value >= 0 && entries_[i].key != key) i = (i + 1) & mask;
+    return i;
+  }
+  void grow() {
+    std::vector<Entry> old(entries_.size() * 2);
+    old.swap(entries_);
+    --shift_;
+    for (const Entry& entry : old)
+      if (entry.value >= 0) entries_[slot(entry.key)] = entry;
+  }
+
+  std::vector<Entry> entries_;
+  unsigned shift_;
+  size_t size_ = 0;
+};
+
+class EventQueue {
+ public:
+  struct Slot {
+    int64_t place;
+    Action action;
+    int32_t rank;  // -1: stands alone
+    int32_t more;  // the next action and the last one, in Bucket::more, or -1
+    int32_t last;
+  };
+
+  explicit EventQueue(int32_t ranks) : ranks_(static_cast<size_t>(ranks)) {}
+
+  bool empty() const { return times_.empty(); }
+  int64_t first_time() const { return times_.front().first; }
+  int64_t first_place() const {
+    const Bucket& bucket = buckets_[static_cast<size_t>(times_.front().second)];
+    return bucket.slots[bucket.taken].place;
+  }
+
+  // Register an action of a rank.  `place` is drawn where a new slot is needed.
+  void push(int32_t rank, int64_t time_ps, int64_t& place, Action action) {
+    RankSlots& mine = ranks_[static_cast<size_t>(rank)];
+    for (int32_t i = 0; i < mine.count; ++i) {
+      if (mine.time_ps[i] == time_ps) {
+        append(mine.bucket[i], mine.slot[i], action);
+        return;
+      }
+    }
+    if (mine.spilled) {
+      const int64_t where = mine.spilled->find(static_cast<uint64_t>(time_ps));
+      if (where >= 0) {
+        append(static_cast<int32_t>(where >> 32), static_cast<int32_t>(where), action);
+        return;
+      }
+    }
+    const int32_t bucket = bucket_at(time_ps);
+    std::vector<Slot>& slots = buckets_[static_cast<size_t>(bucket)].slots;
+    const int32_t slot = static_cast<int32_t>(slots.size());
+    slots.push_back({place++, action, rank, -1, -1});
+    if (mine.count < kInline) {
+      mine.time_ps[mine.count] = time_ps;
+      mine.bucket[mine.count] = bucket;
+      mine.slot[mine.count++] = slot;
+    } else {
+      if (!mine.spilled) mine.spilled = std::make_unique<IndexMap>();
+      mine.spilled->insert(static_cast<uint64_t>(time_ps),
+                           (static_cast<int64_t>(bucket) << 32) | slot);
+    }
+  }
+
+  // An action that stands alone, at its own place.
+  void push_alone(int64_t time_ps, int64_t& place, Action action) {
+    buckets_[static_cast<size_t>(bucket_at(time_ps))].slots.push_back({place++, action, -1, -1, -1});
+  }
+
+  // Run the first slot: call `run` for each of its actions.
+  template <class Run>
+  void run_first(Run&& run) {
+    const auto [time_ps, index] = times_.front();
+    const size_t at = buckets_[static_cast<size_t>(index)].taken;
+    Action action = buckets_[static_cast<size_t>(index)].slots[at].action;
+    const int32_t rank = buckets_[static_cast<size_t>(index)].slots[at].rank;
+    run(action);
+    int32_t more = buckets_[static_cast<size_t>(index)].slots[at].more;
+    while (more >= 0) {
+      action = buckets_[static_cast<size_t>(index)].more[static_cast<size_t>(more)].action;
+      run(action);
+      more = buckets_[static_cast<size_t>(index)].more[static_cast<size_t>(more)].next;
+    }
+    if (rank >= 0) forget(rank, time_ps);
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    if (++bucket.taken == bucket.slots.size()) drop_first();
+  }
+
+ private:
+  static constexpr int kInline = 4;
+  struct More {
+    Action action;
+    int32_t next;
+  };
+  struct Bucket {
+    int64_t time_ps = -1;
+    size_t taken = 0;
+    std::vector<Slot> slots;
+    std::vector<More> more;
+  };
+  struct RankSlots {
+    int64_t time_ps[kInline];
+    int32_t bucket[kInline];
+    int32_t slot[kInline];
+    int32_t count = 0;
+    std::unique_ptr<IndexMap> spilled;  // only for ranks with many pending times
+  };
+  using Time = std::pair<int64_t, int32_t>;
+  struct Later {
+    bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
+  };
+
+  void append(int32_t index, int32_t slot_index, Action action) {
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    Slot& slot = bucket.slots[static_cast<size_t>(slot_index)];
+    const int32_t added = static_cast<int32_t>(bucket.more.size());
+    bucket.more.push_back({action, -1});
+    (slot.last < 0 ? slot.more : bucket.more[static_cast<size_t>(slot.last)].next) = added;
+    slot.last = added;
+  }
+
+  int32_t bucket_at(int64_t time_ps) {
+    // Most events go where one of the last few went.
+    const size_t guess = (static_cast<uint64_t>(time_ps) * 0x9E3779B97F4A7C15u) >> 61;
+    int32_t& recent = recent_[guess];
+    if (recent >= 0 && buckets_[static_cast<size_t>(recent)].time_ps == time_ps) return recent;
+    const int64_t found = of_time_.find(static_cast<uint64_t>(time_ps));
+    recent = found >= 0 ? static_cast<int32_t>(found) : open(time_ps);
+    return recent;
+  }
+
+  int32_t open(int64_t time_ps) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<int32_t>(buckets_.size()));
+      buckets_.emplace_back();
+    }
+    const int32_t index = free_.back();
+    free_.pop_back();
+    buckets_[static_cast<size_t>(index)].time_ps = time_ps;
+    times_.emplace_back(time_ps, index);
+    std::push_heap(times_.begin(), times_.end(), Later());
+    of_time_.insert(static_cast<uint64_t>(time_ps), index);
+    return index;
+  }
+
+  void forget(int32_t rank, int64_t time_ps) {
+    RankSlots& mine = ranks_[static_cast<size_t>(rank)];
+    for (int32_t i = 0; i < mine.count; ++i) {
+      if (mine.time_ps[i] != time_ps) continue;
+      const int32_t last = --mine.count;
+      mine.time_ps[i] = mine.time_ps[last];
+      mine.bucket[i] = mine.bucket[last];
+      mine.slot[i] = mine.slot[last];
+      return;
+    }
+    mine.spilled->erase(static_cast<uint64_t>(time_ps));
+  }
+
+  void drop_first() {
+    const auto [time_ps, index] = times_.front();
+    std::pop_heap(times_.begin(), times_.end(), Later());
+    times_.pop_back();
+    of_time_.erase(static_cast<uint64_t>(time_ps));
+    Bucket& bucket = buckets_[static_cast<size_t>(index)];
+    bucket.time_ps = -1;
+    bucket.taken = 0;
+    // Keep room for the next bucket, but do not let many once-large buckets hold memory.
+    if (bucket.slots.capacity() > kKeep && free_.size() > 8) {
+      std::vector<Slot>().swap(bucket.slots);
+      std::vector<More>().swap(bucket.more);
+    } else {
+      bucket.slots.clear();
+      bucket.more.clear();
+    }
+    free_.push_back(index);
+  }
+
+  static constexpr size_t kKeep = 256;
+  std::vector<Bucket> buckets_;
+  std::vector<int32_t> free_;
+  std::vector<Time> times_;
+  IndexMap of_time_;
+  int32_t recent_[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  std::vector<RankSlots> ranks_;
+};
+
+}  // namespace engine
+
+#endif  // ASTRA_ENGINE_EVENT_QUEUE_HPP
