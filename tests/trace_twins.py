@@ -60,15 +60,19 @@ def native_decoder() -> Callable[[bytes], RawTrace]:
 
 def differences(a: Any, b: Any) -> list[str]:
     """Return the names of the fields in which two RawTrace or TraceColumns differ."""
-    out = []
-    for name, value in vars(a).items():
-        other = getattr(b, name)
-        if isinstance(value, np.ndarray):
-            if value.dtype != other.dtype or not np.array_equal(value, other):
-                out.append(name)
-        elif name not in ("file", "read_details") and value != other:
-            out.append(name)
-    return out
+
+    def same(x: Any, y: Any) -> bool:
+        if isinstance(x, np.ndarray):
+            return isinstance(y, np.ndarray) and x.dtype == y.dtype and np.array_equal(x, y)
+        if isinstance(x, list):
+            return len(x) == len(y) and all(map(same, x, y))
+        return bool(x == y)
+
+    return [
+        name
+        for name, value in vars(a).items()
+        if name not in ("file", "read_details") and not same(value, getattr(b, name))
+    ]
 
 
 def parents(trace: TraceColumns, i: int) -> list[int]:

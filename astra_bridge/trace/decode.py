@@ -10,6 +10,7 @@ from array import array
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from astra_bridge.trace.columns import MISSING
@@ -135,7 +136,7 @@ def decode(data: Any) -> RawTrace:
     node_type = np.zeros(n, np.int32)
     duration_micros = np.zeros(n, np.uint64)
     is_cpu_op = np.zeros(n, np.uint8)
-    ints = np.full((9, n), MISSING, np.int64)
+    ints: list[npt.NDArray[np.int64] | None] = [None] * IS_CPU_OP
     pg_name = np.full(n, -1, np.int32)
     involved_dim = np.full(n, -1, np.int32)
     dep_start = np.zeros(n + 1, np.int64)
@@ -146,7 +147,7 @@ def decode(data: Any) -> RawTrace:
     # Element-wise stores through memoryviews cost half of NumPy's.
     id_view, type_view, duration_view = node_id.data, node_type.data, duration_micros.data
     dep_view = dep_start.data
-    slots = [row.data for row in ints] + [is_cpu_op.data, pg_name.data, involved_dim.data]
+    slots: list[Any] = [None] * IS_CPU_OP + [is_cpu_op.data, pg_name.data, involved_dim.data]
     cache: dict[bytes, tuple[int, Any]] = {}
     parse = NodeRecord.FromString
     i = 0
@@ -156,12 +157,13 @@ def decode(data: Any) -> RawTrace:
             id_view[i] = node.id
             type_view[i] = node.type
             duration_view[i] = node.duration_micros
+            # Slices, because iterating over protobuf's own containers is slow.
             if parents := node.data_deps:
-                dep_id.extend(parents)
+                dep_id.fromlist(parents[:])
             if parents := node.ctrl_deps:
-                dep_id.extend(parents)
+                dep_id.fromlist(parents[:])
             dep_view[i + 1] = len(dep_id)
-            for encoded in node.attr:
+            for encoded in node.attr[:]:
                 hit = cache.get(encoded)
                 if hit is None:
                     slot, value = _attribute(encoded)
@@ -169,6 +171,9 @@ def decode(data: Any) -> RawTrace:
                         value = strings.setdefault(value, len(strings))
                     elif slot == INVOLVED_DIM:
                         value = dims.setdefault(value, len(dims))
+                    elif slot >= 0 and slots[slot] is None:
+                        row = ints[slot] = np.full(n, MISSING, np.int64)
+                        slots[slot] = row.data
                     if len(cache) == _MAX_ATTRIBUTE_CACHE:
                         cache.clear()
                     hit = cache[encoded] = (slot, value)

@@ -23,7 +23,7 @@ ATTRIBUTES: dict[bytes, int] = {
     b"pg_name": 10,
     b"involved_dim": 11,
 }
-"""Attributes that a simulation reads -> slot: 0 to 8 are rows of `RawTrace.ints`."""
+"""Attributes that a simulation reads -> slot: 0 to 8 are those of `RawTrace.ints`."""
 
 IS_CPU_OP, PG_NAME, INVOLVED_DIM = 9, 10, 11
 
@@ -41,8 +41,8 @@ class RawTrace:
     type : ndarray of int32, shape (n,)
     is_cpu_op : ndarray of uint8, shape (n,)
         0 or 1.
-    ints : ndarray of int64, shape (9, n)
-        Rows as in `ATTRIBUTES`; MISSING where absent.
+    ints : list of 9: ndarray of int64, shape (n,), or None
+        As in `ATTRIBUTES`; MISSING where absent, None where no node has the attribute.
     pg_name, involved_dim : ndarray of int32, shape (n,)
         Index into `strings` and `involved_dims`, -1 where absent.
     strings : list of bytes
@@ -59,7 +59,7 @@ class RawTrace:
     type: npt.NDArray[np.int32]
     duration_micros: npt.NDArray[np.uint64]
     is_cpu_op: npt.NDArray[np.uint8]
-    ints: npt.NDArray[np.int64]
+    ints: list[npt.NDArray[np.int64] | None]
     pg_name: npt.NDArray[np.int32]
     involved_dim: npt.NDArray[np.int32]
     strings: list[bytes]

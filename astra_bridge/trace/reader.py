@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +197,18 @@ def _check_ranges(raw: RawTrace, file: Path | None) -> None:
         ("tensor_size", compute | memory),
     ):
         row = raw.ints[INT_COLUMNS.index(name)]
+        if row is None:
+            continue
         bad = np.flatnonzero(used & (row < 0) & (row != MISSING))
         if len(bad):
             i = int(bad[0])
             raise _node(file, int(raw.node_id[i]), f"{row[i]} is negative; it must be >= 0", name)
+
+
+@lru_cache(maxsize=1)
+def _all_missing(n: int) -> npt.NDArray[np.int64]:
+    """Return a column without any value; the columns of all traces of a length share it."""
+    return np.full(n, MISSING, np.int64)
 
 
 def _process_groups(
@@ -277,7 +286,10 @@ def _columns(
         type=raw.type,
         duration_micros=np.minimum(raw.duration_micros, np.uint64(2**63 - 1)).astype(np.int64),
         is_cpu_op=raw.is_cpu_op.view(np.bool_),
-        **{name: raw.ints[row] for row, name in enumerate(INT_COLUMNS)},
+        **{
+            name: _all_missing(len(raw.node_id)) if row is None else row
+            for name, row in zip(INT_COLUMNS, raw.ints, strict=True)
+        },
         pg_name=raw.pg_name,
         involved_dim=raw.involved_dim,
         strings=strings,

@@ -10,7 +10,7 @@ namespace trace {
 namespace {
 
 // Slots of the attributes that a simulation reads (ATTRIBUTES in raw.py); below kIntColumns they
-// are rows of `ints`.
+// are those of `ints`.
 enum Slot : int { ROOT = 8, IS_CPU_OP = 9, PG_NAME = 10, INVOLVED_DIM = 11, OTHER = -1 };
 constexpr std::string_view kInts[kIntColumns] = {
     "comm_type",     "comm_size", "comm_src",    "comm_dst",  "comm_tag",
@@ -296,7 +296,9 @@ class Decoder {
             refuse((value.is_unsigned ? std::to_string(static_cast<uint64_t>(value.value))
                                       : std::to_string(value.value)) +
                    " is out of range (-2**63 + 1 to 2**63 - 1)");
-        t_.ints[static_cast<size_t>(slot) * n_ + i] = value.value;
+        std::vector<int64_t>& column = t_.ints[slot];
+        if (column.empty()) column.assign(n_, kMissing);
+        column[i] = value.value;
     }
 
     // Views stay valid: they point into the file's bytes.
@@ -348,7 +350,6 @@ Trace decode(std::string_view data) {
     t.type.resize(n);
     t.duration_micros.resize(n);
     t.is_cpu_op.resize(n);
-    t.ints.assign(kIntColumns * n, kMissing);
     t.pg_name.assign(n, -1);
     t.involved_dim.assign(n, -1);
     t.dep_start.resize(n + 1);

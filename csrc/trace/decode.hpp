@@ -19,7 +19,7 @@ struct Trace {
     std::vector<uint64_t> node_id, duration_micros;
     std::vector<int32_t> type, pg_name, involved_dim;
     std::vector<uint8_t> is_cpu_op;
-    std::vector<int64_t> ints;  // kIntColumns rows of n
+    std::vector<int64_t> ints[kIntColumns];  // empty where no node has the attribute
     std::vector<std::string> strings, involved_dims;
     std::vector<int64_t> dep_start;
     std::vector<uint64_t> dep_id;

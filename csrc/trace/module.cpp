@@ -34,9 +34,11 @@ py::tuple decode(const py::buffer& buffer) {
     }
     trace::Trace& t = *owned;
     py::capsule owner(owned.release(), [](void* p) { delete static_cast<trace::Trace*>(p); });
-    const auto n = static_cast<py::ssize_t>(t.node_id.size());
-    py::array ints = py::array_t<int64_t>({static_cast<py::ssize_t>(trace::kIntColumns), n}, {},
-                                          t.ints.data(), owner);
+    py::list ints;
+    for (auto& column : t.ints) {
+        if (column.empty()) ints.append(py::none());
+        else ints.append(array(column, owner));
+    }
     return py::make_tuple(py::bytes(t.version), array(t.record_start, owner),
                           array(t.node_id, owner), array(t.type, owner),
                           array(t.duration_micros, owner), array(t.is_cpu_op, owner), ints,
