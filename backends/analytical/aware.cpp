@@ -42,14 +42,11 @@ class Aware final : public Core<Aware> {
     if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
   }
 
-  void begin(const astra_net_transfer& transfer, int64_t now_ps) {
+  [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     bytes_ += transfer.bytes;
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
-    if (recent.dst != transfer.dst) {
-      const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1});
-      recent = {transfer.dst, hop, link_state(hop.link)};
-    }
+    if (recent.dst != transfer.dst) find_way(transfer, recent);
     Link& link = links_[recent.link];
     if (is_last(recent.hop.next, transfer.dst) && is_free(link)) {
       // The common case: one link, and nobody on it.  No message needs to be remembered.
@@ -58,6 +55,12 @@ class Aware final : public Core<Aware> {
       schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
       return;
     }
+    begin_way(transfer, recent.hop, now_ps);
+  }
+
+  // A transfer that needs several links, or has to wait.
+  [[gnu::noinline]] void begin_way(const astra_net_transfer& transfer, const Hop& hop,
+                                   int64_t now_ps) {
     const int32_t slot = allocate();
     Message& message = messages_[static_cast<size_t>(slot)];
     message = {};
@@ -66,7 +69,7 @@ class Aware final : public Core<Aware> {
     message.src = transfer.src;
     message.dst = transfer.dst;
     message.arrived_ps = now_ps;
-    enter(slot, recent.hop, now_ps);
+    enter(slot, hop, now_ps);
   }
 
   void handle(EventKind kind, int64_t subject, int64_t now_ps) {
@@ -180,6 +183,11 @@ class Aware final : public Core<Aware> {
     return dimensions_ ? dimensions_->ends(link.number) : graph_->ends(link.number);
   }
 
+  [[gnu::noinline]] void find_way(const astra_net_transfer& transfer, Recent& recent) {
+    const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1});
+    recent = {transfer.dst, hop, link_state(hop.link)};
+  }
+
   // Where the state of a link is.  Made when first used: n endpoints that are FullyConnected have
   // n (n - 1) links, of which a ring uses n.
   size_t link_state(int64_t number) {
@@ -257,7 +265,7 @@ class Aware final : public Core<Aware> {
       release(slot);
     } else {
       const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns);
-      message.arrived_ps = astra_net::add_ps(now_ps, head_ns * kPsPerNs);
+      message.arrived_ps = later(now_ps, head_ns);
       message.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
       message.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
       schedule<EventKind::kForward>(now_ps, head_ns, slot);

@@ -22,12 +22,24 @@ namespace analytical {
 
 constexpr int64_t kPsPerNs = 1000;
 
+[[noreturn, gnu::noinline, gnu::cold]] inline void refuse_delay(double delay_ns) {
+  throw astra_net::Error(ASTRA_NET_MODEL, "a delay of " + std::to_string(delay_ns) +
+                                              " ns is beyond the range of time (2^63 ps)");
+}
+
 // The part of a delay that counts: ASTRA-sim cuts it off to whole ns.
 inline int64_t whole_ns(double delay_ns) {
-  if (!(delay_ns < 9.2e15))
-    throw astra_net::Error(ASTRA_NET_MODEL, "a delay of " + std::to_string(delay_ns) +
-                                                " ns is beyond the range of time (2^63 ps)");
+  if (!(delay_ns < 9.2e15)) refuse_delay(delay_ns);
   return static_cast<int64_t>(delay_ns);
+}
+
+// When a delay from whole_ns() is over.
+inline int64_t later(int64_t now_ps, int64_t delay_ns) {
+  int64_t time_ps;
+  if (__builtin_add_overflow(now_ps, delay_ns * kPsPerNs, &time_ps) ||
+      time_ps == astra_net::kNever)
+    refuse_delay(static_cast<double>(delay_ns));
+  return time_ps;
 }
 
 template <class Derived>
@@ -96,7 +108,7 @@ class Core : public astra_net::Model {
   // An event `delay_ns` from now, at the next place.
   template <EventKind kind>
   [[gnu::always_inline]] void schedule(int64_t now_ps, int64_t delay_ns, int64_t subject) {
-    queue_.template push<kind>(astra_net::add_ps(now_ps, delay_ns * kPsPerNs), place_++, subject);
+    queue_.template push<kind>(later(now_ps, delay_ns), place_++, subject);
   }
 
   EventQueue queue_;

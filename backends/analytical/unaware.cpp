@@ -35,7 +35,7 @@ class Unaware final : public Core<Unaware> {
       links_.emplace(config);
   }
 
-  void begin(const astra_net_transfer& transfer, int64_t now_ps) {
+  [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     bytes_ += transfer.bytes;
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
@@ -59,7 +59,7 @@ class Unaware final : public Core<Unaware> {
     int64_t bytes = 0, delay_ns = 0;
   };
 
-  int64_t delay_ns(const astra_net_transfer& transfer) {
+  [[gnu::noinline]] int64_t delay_ns(const astra_net_transfer& transfer) {
     const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
                                   : links_->cost(transfer.src, transfer.dst);
     return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns);
