@@ -8,6 +8,7 @@
 #ifndef ASTRA_ANALYTICAL_CORE_HPP
 #define ASTRA_ANALYTICAL_CORE_HPP
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,6 +22,8 @@
 namespace analytical {
 
 constexpr int64_t kPsPerNs = 1000;
+constexpr int64_t kPlacesPerTransfer = ASTRA_NET_PLACES_PER_TRANSFER;
+constexpr int64_t kMostPlace = INT64_MAX / 2;  // counting on from here overflows in no run
 
 [[noreturn, gnu::noinline, gnu::cold]] inline void refuse_delay(double delay_ns) {
   throw astra_net::Error(ASTRA_NET_MODEL, "a delay of " + std::to_string(delay_ns) +
@@ -70,6 +73,12 @@ class Core : public astra_net::Model {
   }
 
   void exchange(astra_net_exchange& x) final {
+    const int64_t first_free =
+        x.start_count == 0 ? INT64_MIN : std::min(x.starts[x.start_count - 1].id, kMostPlace) + kPlacesPerTransfer;
+    if (x.place < first_free || x.place > kMostPlace)
+      throw astra_net::Error(ASTRA_NET_INVALID,
+                             "place=" + std::to_string(x.place) + " must be past the places of " +
+                                 "all starts, and at most " + std::to_string(kMostPlace));
     // A host may start between two grid points: the model then begins at the next one.
     const int64_t off_grid = x.now_ps % kPsPerNs;
     const int64_t begin_ps = x.now_ps + (off_grid == 0 ? 0 : kPsPerNs - off_grid);

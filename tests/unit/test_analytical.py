@@ -350,6 +350,13 @@ def test_refusals_name_item_and_value(open_network: Open) -> None:
         sim.exchange(transfers((0, 1, 1)), 0, TIME_NEVER, LAST_PLACE, 4)
 
 
+@pytest.mark.parametrize("place", [3, 2**62, 2**63 - 1])
+def test_exchange_refuses_a_counter_that_would_collide(open_network: Open, place: int) -> None:
+    sim = open_network("aware", dims(("Ring", 4, 50, 500)))
+    with pytest.raises(ContractError, match=f"place={place}"):
+        sim.exchange(transfers((0, 1, 1)), 0, TIME_NEVER, LAST_PLACE, place)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -20,6 +20,7 @@ from astra_bridge.network.analytical.topologies import routes_of
 from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
+    PLACES_PER_TRANSFER,
     TIME_NEVER,
     Advance,
     Capability,
@@ -36,6 +37,7 @@ __all__ = ["AnalyticalNetwork", "whole_ns"]
 _FIRST_PLACE = -(2**63)
 """Changes of links come before everything else in their instant."""
 _LAST_PLACE = 2**63 - 1
+_MOST_PLACE = 2**62 - 1
 
 
 def whole_ns(delay_ns: float) -> int:
@@ -149,6 +151,9 @@ class AnalyticalNetwork:
             if transfer_id <= last_id:
                 self._refuse("exchange", f"id={transfer_id} does not ascend", index)
             last_id = transfer_id
+        if place > _MOST_PLACE or (rows and place < last_id + PLACES_PER_TRANSFER):
+            past = f"must be past the places of all starts, and at most {_MOST_PLACE}"
+            self._refuse("exchange", f"place={place} {past}")
         self._last_id = last_id
         self._count(rows)
         with self._modelling("exchange"):
