@@ -199,8 +199,7 @@ GRAPH_NODE = _struct(
 )
 
 
-def _empty(dtype: np.dtype[Any]) -> Any:
-    return field(default_factory=lambda: np.zeros(0, dtype))
+_INT32 = np.dtype("<i4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,23 +240,23 @@ class Program:
 
     ranks: int
     template_of_rank: NDArray[np.int32]
-    templates: NDArray[Any] = _empty(TEMPLATE)
-    nodes: NDArray[Any] = _empty(NODE)
-    children: NDArray[np.int32] = _empty(np.dtype("<i4"))
-    messages: NDArray[Any] = _empty(MESSAGE)
-    collectives: NDArray[Any] = _empty(COLLECTIVE)
-    plans: NDArray[Any] = _empty(PLAN)
-    phases: NDArray[Any] = _empty(PHASE)
-    groups: NDArray[Any] = _empty(GROUP)
-    members: NDArray[np.int32] = _empty(np.dtype("<i4"))
+    templates: NDArray[Any] = field(default_factory=lambda: np.zeros(0, TEMPLATE))
+    nodes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, NODE))
+    children: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
+    messages: NDArray[Any] = field(default_factory=lambda: np.zeros(0, MESSAGE))
+    collectives: NDArray[Any] = field(default_factory=lambda: np.zeros(0, COLLECTIVE))
+    plans: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PLAN))
+    phases: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PHASE))
+    groups: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GROUP))
+    members: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
     families: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
-    schedules: NDArray[Any] = _empty(SCHEDULE)
-    steps: NDArray[Any] = _empty(STEP)
-    packets: NDArray[Any] = _empty(PACKET)
-    graphs: NDArray[Any] = _empty(GRAPH)
-    graph_nodes: NDArray[Any] = _empty(GRAPH_NODE)
-    graph_children: NDArray[np.int32] = _empty(np.dtype("<i4"))
-    graph_of_position: NDArray[np.int32] = _empty(np.dtype("<i4"))
+    schedules: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SCHEDULE))
+    steps: NDArray[Any] = field(default_factory=lambda: np.zeros(0, STEP))
+    packets: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PACKET))
+    graphs: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH))
+    graph_nodes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH_NODE))
+    graph_children: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
+    graph_of_position: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
     levels: int = 1
     queues_per_level: int = 1
     streams_per_queue: int = 1
@@ -280,20 +279,32 @@ class Program:
             (self.template_of_rank.shape == (self.ranks,), "template_of_rank has one entry a rank"),
             (self.memory_server.shape == (self.ranks,), "memory_server has one entry a rank"),
             (_within(self.template_of_rank, len(self.templates)), "template_of_rank"),
-            (_ranges(self.templates["node_start"], self.templates["node_count"], node_total),
-             "templates"),
-            (_ranges(self.plans["phase_start"], self.plans["phase_count"], len(self.phases)),
-             "plans"),
-            (_ranges(self.collectives["plan_start"], self.collectives["plan_count"],
-                     len(self.plans)), "collectives"),
+            (
+                _ranges(self.templates["node_start"], self.templates["node_count"], node_total),
+                "templates",
+            ),
+            (
+                _ranges(self.plans["phase_start"], self.plans["phase_count"], len(self.phases)),
+                "plans",
+            ),
+            (
+                _ranges(
+                    self.collectives["plan_start"], self.collectives["plan_count"], len(self.plans)
+                ),
+                "collectives",
+            ),
             (_within(self.collectives["group"], len(self.groups)), "collectives.group"),
             (_within(self.phases["layout"], len(self.groups)), "phases.layout"),
             (_within(self.phases["family0"], len(self.families)), "phases.family0"),
             (_within(self.phases["family1"], len(self.families)), "phases.family1"),
             (_within(self.phases["level"], self.levels), "phases.level"),
             (_ranges(self.families[:, 0], self.families[:, 1], len(self.schedules)), "families"),
-            (_ranges(self.schedules["step_start"], self.schedules["step_count"], len(self.steps)),
-             "schedules.step_start"),
+            (
+                _ranges(
+                    self.schedules["step_start"], self.schedules["step_count"], len(self.steps)
+                ),
+                "schedules.step_start",
+            ),
             (_within(self.members, self.ranks), "members"),
         )
         for ok, what in checks:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Collective algorithms as data: one file per algorithm, each builds schedules on group positions."""
+"""Collective algorithms as data: one file per algorithm, schedules on group positions."""
 
 from astra_bridge.collectives.catalogue import ALGORITHMS, algorithm
 from astra_bridge.collectives.schedule import Algorithm, Built, Kind, Request, Schedule

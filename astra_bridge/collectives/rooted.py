@@ -89,9 +89,7 @@ def build(request: Request) -> Built:
     """One schedule per position, or one for all members of a barrier."""
     if request.kind == Kind.BARRIER:
         return Built(request.bytes, (_barrier(request.size),))
-    return Built(
-        request.bytes, tuple(_tree_part(request, p) for p in range(request.size))
-    )
+    return Built(request.bytes, tuple(_tree_part(request, p) for p in range(request.size)))
 
 
 ALGORITHM = Algorithm("binomialTree", DOWN | UP | {Kind.BARRIER}, build)

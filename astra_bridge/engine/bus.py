@@ -207,7 +207,9 @@ class SharedBus:
         self.memory = _Side(clock, register, loggp, None)
         self.npu.partner, self.memory.partner = self.memory, self.npu
 
-    def to_memory(self, size: int, reduced: bool, send_back: bool, done: Callable[[], None]) -> None:
+    def to_memory(
+        self, size: int, reduced: bool, send_back: bool, done: Callable[[], None]
+    ) -> None:
         """Move data from NPU to memory."""
         self.npu.request(size, reduced, send_back, done)
 

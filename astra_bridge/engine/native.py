@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from astra_bridge.program import Program
 
 __all__ = ["NativeEngine", "unavailable"]
 
+_MODULE = "astra_bridge._native._engine"
+
 
 def unavailable() -> str | None:
     """None where the native engine is built, else why not."""
     try:
-        from astra_bridge._native import _engine  # noqa: F401
+        import_module(_MODULE)
     except ImportError as error:
         return (
             f"the native engine is not built ({error}); install again where a C++17 compiler "
@@ -49,12 +52,10 @@ class NativeEngine:
         record_nodes: bool = True,
         progress: ProgressCallback | None = None,
     ) -> None:
-        from astra_bridge._native import _engine
-
-        self._engine: Any = _engine
+        self._engine: Any = import_module(_MODULE)
         self.program, self.network = program, network
         self.record_nodes, self.progress = record_nodes, progress
-        for name, size in _engine.RECORD_BYTES.items():
+        for name, size in self._engine.RECORD_BYTES.items():
             if getattr(program, name).dtype.itemsize != size:
                 raise RuntimeError(
                     f"the native engine was built for other records of {name}; build it again"

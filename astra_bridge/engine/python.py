@@ -84,11 +84,19 @@ class _Channel:
 class _Stream:
     """One chunk of a collective on one rank."""
 
-    __slots__ = ("collective", "on_end", "phases", "priority", "queue", "rank", "run", "started", "tag")
+    __slots__ = (
+        "collective",
+        "on_end",
+        "phases",
+        "priority",
+        "queue",
+        "rank",
+        "run",
+        "started",
+        "tag",
+    )
 
-    def __init__(
-        self, rank: int, collective: int, tag: int, priority: int, on_end: Action
-    ) -> None:
+    def __init__(self, rank: int, collective: int, tag: int, priority: int, on_end: Action) -> None:
         self.rank, self.collective, self.tag = rank, collective, tag
         self.priority, self.on_end = priority, on_end
         self.queue = -1
@@ -144,9 +152,7 @@ class _Run:
         self.inserted += 1
         done = self._processed
         if flags & PacketFlag.REDUCED:
-            done = partial(
-                self.engine.register, self.stream.rank, reduce_ps, self._processed
-            )
+            done = partial(self.engine.register, self.stream.rank, reduce_ps, self._processed)
         self.engine.cross_bus(self.stream.rank, self.bus, size, flags, done)
 
     def _processed(self) -> None:
@@ -387,7 +393,8 @@ class PythonEngine:
                 self._starts.clear()
                 step = self.network.exchange(starts, self.now_ps, *ours, self._place)
                 self._place = step.place
-                network_next = last if step.next_ps == TIME_NEVER else (step.next_ps, step.next_place)
+                idle = step.next_ps == TIME_NEVER
+                network_next = last if idle else (step.next_ps, step.next_place)
                 for completion in step.completions.tolist():
                     self._complete(completion)
             elif self._heap:
@@ -470,9 +477,7 @@ class PythonEngine:
 
     def _report(self) -> None:
         if self.progress is not None:
-            self.progress(
-                Progress(self.now_ps, self._events, self._nodes_done, self._nodes_total)
-            )
+            self.progress(Progress(self.now_ps, self._events, self._nodes_done, self._nodes_total))
 
     # Messages
 
@@ -797,7 +802,8 @@ class PythonEngine:
                     rows.append((src, dst, size, *message.what, 2))
                 else:
                     rows.append((dst, src, size, *message.what, 0))
-        for message in self._in_flight.values():
-            rows.append((message.src, message.dst, message.bytes, *message.what, 1))
+        rows += [
+            (message.src, message.dst, message.bytes, *message.what, 1)
+            for message in self._in_flight.values()
+        ]
         return np.array(rows, WAIT)
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The analytical remote memory: latency plus size over bandwidth, one access at a time per server."""
+"""The analytical remote memory: latency plus size over bandwidth, one access per server."""
 
 from __future__ import annotations
 

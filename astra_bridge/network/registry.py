@@ -32,12 +32,15 @@ class NetworkRequest:
         Optional further files (used by packet-level backends).
     options
         ``--network-option KEY=VALUE``: the backend's own options, after everything in files.
+    semantics
+        "astra-sim" or "corrected", for backends that have quirks to keep or to fix.
     """
 
     network: object
     logical_topology: Path | None = None
     physical_topology: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    semantics: str = "astra-sim"
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,18 @@ def backend(name: str) -> BackendSpec:
         try:
             module = importlib.import_module(_BUILT_IN[name])
         except ModuleNotFoundError as error:
-            raise BackendUnavailable(f"backend {name!r} is not part of this installation: {error}") from error
-        return next(spec for spec in module.BACKENDS if spec.name == name)
+            raise BackendUnavailable(
+                f"backend {name!r} is not part of this installation: {error}"
+            ) from error
+        specs: tuple[BackendSpec, ...] = module.BACKENDS
+        return next(spec for spec in specs if spec.name == name)
     for entry in entry_points(group="astra_bridge.backends"):
         if entry.name == name:
             spec = entry.load()
             if not isinstance(spec, BackendSpec):
-                raise BackendUnavailable(f"plug-in backend {name!r}: {entry.value} is not a BackendSpec")
+                raise BackendUnavailable(
+                    f"plug-in backend {name!r}: {entry.value} is not a BackendSpec"
+                )
             return spec
     if "/" in name or name.endswith((".so", ".dylib", ".dll")):
         from astra_bridge.network.native import library_backend

@@ -316,9 +316,7 @@ class _Lowering:
             )
             return ns * PS_PER_NS
         array = system.systolic_array
-        pairs, inverse = np.unique(
-            np.stack([num_ops, tensor], axis=1), axis=0, return_inverse=True
-        )
+        pairs, inverse = np.unique(np.stack([num_ops, tensor], axis=1), axis=0, return_inverse=True)
         cycles = np.zeros(len(pairs), np.float64)
         for i, (ops, data) in enumerate(pairs.tolist()):
             if ops and data:

@@ -28,9 +28,11 @@ LEVELS = {
     "system": 4,
     "network.registry": 4,
     "engine": 4,
-    "simulation": 5,
     "conformance": 5,
-    "results": 6,
+    "isolation": 5,
+    "stall": 5,
+    "results": 5,
+    "simulation": 6,
     "cli": 7,
 }
 # Whoever describes a backend needs the registry's dataclasses; the registry imports backends only

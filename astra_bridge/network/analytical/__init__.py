@@ -47,6 +47,7 @@ def prepare(request: NetworkRequest) -> Prepared:
             )
     if request.semantics != "astra-sim":
         options.setdefault("semantics", request.semantics)
+    options.setdefault("semantics", request.semantics)
     network = read_network(request.network)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
         endpoints = math.prod(network.npus_count)

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""The public API: from inputs to a Result."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback
+from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
+from astra_bridge.inputs.groups import read_comm_groups
+from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
+from astra_bridge.inputs.network import NetworkDims, NetworkLinks, read_network
+from astra_bridge.inputs.system import SystemConfig, read_system
+from astra_bridge.isolation import run_here, run_isolated
+from astra_bridge.network.registry import NetworkRequest, Prepared
+from astra_bridge.network.registry import backend as find_backend
+from astra_bridge.results import Result
+from astra_bridge.stall import describe_stall
+from astra_bridge.system import Lowered, Semantics, lower
+from astra_bridge.trace import Workload, read_workload
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["simulate"]
+
+_SEMANTICS = ("astra-sim", "corrected")
+_MOST_RECORDED_NODES = 50_000_000
+"""Above so many nodes of all ranks together, start and end of each node are not kept."""
+
+
+def simulate(
+    workload: str | Path | Workload,
+    system: str | Path | Mapping[str, Any] | SystemConfig,
+    network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks,
+    remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None,
+    comm_groups: str | Path | Mapping[Any, Any] | None = None,
+    *,
+    backend: str = "analytical-aware",
+    engine: EngineName = "auto",
+    semantics: Semantics = "astra-sim",
+    num_queues_per_dim: int = 1,
+    injection_scale: float = 1.0,
+    comm_scale: float = 1.0,
+    compute_scale: float = 1.0,
+    rendezvous_protocol: bool = False,
+    logical_topology: str | Path | None = None,
+    physical_topology: str | Path | None = None,
+    network_options: Mapping[str, str] | None = None,
+    record_nodes: bool | None = None,
+    progress: ProgressCallback | None = None,
+) -> Result:
+    """Simulate a workload.
+
+    Parameters
+    ----------
+    workload
+        Prefix of the traces (``{prefix}.{rank}.et``), or an already read workload.
+    system, network, remote_memory, comm_groups
+        Paths, parsed contents, or already read configurations.  No remote memory is the same as
+        ``NO_MEMORY_EXPANSION``.
+    backend
+        Name of a network simulator, or path of a shared library.
+    engine
+        "native", "python", or "auto".
+    semantics
+        "astra-sim" reproduces ASTRA-sim's numbers, quirks included; "corrected" fixes the quirks
+        that docs/semantics.md lists.
+    num_queues_per_dim, injection_scale, rendezvous_protocol
+        ASTRA-sim's flags of these names.
+    comm_scale, compute_scale
+        Accepted and without effect, as in ASTRA-sim.
+    logical_topology, physical_topology
+        Further files of packet-level backends.
+    network_options
+        The backend's own options.
+    record_nodes
+        Whether to keep start and end of every node; None keeps them up to 50 million nodes.
+    progress
+        Called about four times a second with a ``Progress``.
+
+    Raises
+    ------
+    InputError
+        Bad input; says file, key, value and what is allowed.
+    StalledError
+        The simulation cannot go on; says which ranks and nodes wait for what.
+    NetworkError
+        The network simulator failed.
+    """
+    began = time.perf_counter()
+    _check_choices(engine, semantics, num_queues_per_dim, injection_scale)
+    spec = find_backend(backend)
+    request = NetworkRequest(
+        network=network,
+        logical_topology=None if logical_topology is None else Path(logical_topology),
+        physical_topology=None if physical_topology is None else Path(physical_topology),
+        options=dict(network_options or {}),
+        semantics=semantics,
+    )
+    # Bad input is reported even where the backend cannot run here.
+    prepared = spec.prepare(request)
+    missing = spec.unavailable()
+    if missing is not None:
+        raise BackendUnavailable(f"backend {backend!r} cannot run here: {missing}")
+    system = read_system(system)
+    memory = read_remote_memory(
+        {"memory-type": "NO_MEMORY_EXPANSION"} if remote_memory is None else remote_memory
+    )
+    ranks = math.prod(prepared.dims)
+    if not isinstance(workload, Workload):
+        workload = read_workload(workload, ranks)
+    lowered = lower(
+        workload,
+        system,
+        memory,
+        prepared.dims,
+        read_comm_groups(comm_groups, ranks),
+        semantics=semantics,
+        dim_bandwidth=_dim_bandwidth(system, network, prepared),
+        queues_per_dim=num_queues_per_dim,
+        injection_scale=injection_scale,
+        rendezvous=rendezvous_protocol,
+    )
+    program = lowered.program
+    if record_nodes is None:
+        counts = program.templates["node_count"][program.template_of_rank]
+        record_nodes = int(counts.sum()) <= _MOST_RECORDED_NODES
+    run = run_isolated if spec.isolate else run_here
+    try:
+        outcome, engine_name, stats = run(
+            backend, prepared.config, program, engine, record_nodes, progress
+        )
+    except SimulationError as error:
+        reached: Outcome | None = getattr(error, "outcome", None)
+        if reached is not None:
+            raise StalledError(f"{error}\n{describe_stall(lowered, reached)}") from error
+        raise
+    if (outcome.finish_ps < 0).any():
+        raise StalledError(describe_stall(lowered, outcome))
+    tables = {
+        name: {column: np.asarray(values) for column, values in columns.items()}
+        for name, columns in stats.pop("tables", {}).items()
+    }
+    start_ps, end_ps = _in_file_order(lowered, outcome)
+    compute_ps = program.templates["compute_ps"][program.template_of_rank]
+    return Result(
+        backend=backend,
+        engine=engine_name,
+        semantics=semantics,
+        finish_ns=outcome.finish_ps // PS_PER_NS,
+        exposed_comm_ns=(outcome.finish_ps - compute_ps) // PS_PER_NS,
+        wall_s=time.perf_counter() - began,
+        events=outcome.events,
+        workload=workload,
+        system=system,
+        node_offset=outcome.rank_node_start,
+        node_start_ps=start_ps,
+        node_end_ps=end_ps,
+        tables=tables,
+        network=stats,
+        warnings=_unique(
+            *system.warnings,
+            *memory.warnings,
+            *prepared.warnings,
+            *lowered.warnings,
+            *_ignored(comm_scale, compute_scale),
+            *_unreceived(outcome),
+        ),
+    )
+
+
+def _check_choices(
+    engine: str, semantics: str, num_queues_per_dim: int, injection_scale: float
+) -> None:
+    if engine not in ENGINES:
+        raise InputError(f"{engine!r} is unknown; known: {', '.join(ENGINES)}", key="--engine")
+    if semantics not in _SEMANTICS:
+        raise InputError(
+            f"{semantics!r} is unknown; known: {', '.join(_SEMANTICS)}", key="--semantics"
+        )
+    if not 1 <= num_queues_per_dim <= 4096:
+        raise InputError(
+            f"{num_queues_per_dim} is not allowed; allowed: 1 to 4096", key="--num-queues-per-dim"
+        )
+    if not 0 <= injection_scale <= 1e9:
+        raise InputError(
+            f"{injection_scale} is not allowed; allowed: 0 to 1e9", key="--injection-scale"
+        )
+
+
+def _dim_bandwidth(
+    system: SystemConfig, network: Any, prepared: Prepared
+) -> tuple[float, ...] | None:
+    """Bandwidth per dimension, which only greedy scheduling asks for."""
+    if system.inter_dimension_scheduling == "baseline" or len(prepared.dims) == 1:
+        return None
+    try:
+        read = read_network(network)
+    except InputError:
+        return None  # another kind of network file: dimensions count as equal
+    return read.bandwidth_GiBps if isinstance(read, NetworkDims) else None
+
+
+def _in_file_order(
+    lowered: Lowered, outcome: Outcome
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Node times from the order of the template (ascending id) to that of the trace file."""
+    sorted_already = [bool((np.diff(order) == 1).all()) for order in lowered.order]
+    if not len(outcome.node_start_ps) or all(sorted_already):
+        return outcome.node_start_ps, outcome.node_end_ps
+    start, end = outcome.node_start_ps.copy(), outcome.node_end_ps.copy()
+    for rank, template in enumerate(lowered.program.template_of_rank.tolist()):
+        if not sorted_already[template]:
+            first, last = outcome.rank_node_start[rank : rank + 2]
+            start[first + lowered.order[template]] = outcome.node_start_ps[first:last]
+            end[first + lowered.order[template]] = outcome.node_end_ps[first:last]
+    return start, end
+
+
+def _unique(*sentences: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentences))
+
+
+def _ignored(comm_scale: float, compute_scale: float) -> list[str]:
+    return [
+        f"--{name}: {value:g} has no effect, as in ASTRA-sim"
+        for name, value in (("comm-scale", comm_scale), ("compute-scale", compute_scale))
+        if value != 1.0
+    ]
+
+
+def _unreceived(outcome: Outcome) -> list[str]:
+    if not len(outcome.waits):
+        return []
+    first = outcome.waits[0]
+    return [
+        f"{len(outcome.waits)} message(s) were sent but never received; the first has "
+        f"{first['bytes']} bytes from rank {first['rank']} to rank {first['peer']}"
+    ]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Say why a simulation cannot go on: which ranks and nodes wait, and for what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from astra_bridge.collectives import Kind
+from astra_bridge.engine import Outcome
+from astra_bridge.program import Op
+from astra_bridge.system import Lowered
+from astra_bridge.trace import MISSING
+
+__all__ = ["describe_stall"]
+
+_MOST_RANKS = 8
+_MOST_NODES = 4
+
+
+def describe_stall(lowered: Lowered, outcome: Outcome) -> str:
+    """One paragraph per stuck rank, for the first few ranks."""
+    stuck = (outcome.finish_ps < 0).nonzero()[0].tolist()
+    lines = [
+        f"the simulation cannot go on: {len(stuck)} of {len(outcome.finish_ps)} ranks never finish"
+    ]
+    waits: dict[int, list[Any]] = {}
+    for wait in outcome.waits.tolist():
+        waits.setdefault(wait[0], []).append(wait)
+    lines += [_rank(lowered, outcome, rank, waits.get(rank, [])) for rank in stuck[:_MOST_RANKS]]
+    if len(stuck) > _MOST_RANKS:
+        lines.append(f"... and {len(stuck) - _MOST_RANKS} more ranks")
+    hint = _hint(lowered, outcome, stuck)
+    return "\n".join([*lines, hint] if hint else lines)
+
+
+def _rank(lowered: Lowered, outcome: Outcome, rank: int, waits: list[Any]) -> str:
+    running = _running(outcome, rank)
+    parts = [
+        f"{_name(lowered, rank, node)} {_reason(lowered, node, rank, waits)}".strip()
+        for node in running[:_MOST_NODES]
+    ]
+    if len(running) > _MOST_NODES:
+        parts.append(f"and {len(running) - _MOST_NODES} more nodes")
+    if not parts:
+        parts = [_sentence(wait) for wait in waits[:_MOST_NODES]]
+    return f"rank {rank}: {'; '.join(parts) or 'waits, but for nothing that is recorded'}"
+
+
+def _running(outcome: Outcome, rank: int) -> list[int]:
+    """Nodes that have started and not ended, as indices into the template."""
+    if not len(outcome.node_start_ps):
+        return []
+    part = slice(*outcome.rank_node_start[rank : rank + 2].tolist())
+    started, ended = outcome.node_start_ps[part] >= 0, outcome.node_end_ps[part] >= 0
+    running: list[int] = (started & ~ended).nonzero()[0].tolist()
+    return running
+
+
+def _name(lowered: Lowered, rank: int, node: int) -> str:
+    template = int(lowered.program.template_of_rank[rank])
+    trace, position = lowered.traces[template], int(lowered.order[template][node])
+    name = trace.name(position)
+    return f"node {trace.node_id[position]}{f' ({name})' if name else ''}"
+
+
+def _reason(lowered: Lowered, node: int, rank: int, waits: list[Any]) -> str:
+    program = lowered.program
+    first = int(program.templates["node_start"][program.template_of_rank[rank]])
+    row = program.nodes[first + node]
+    if row["op"] == Op.COLLECTIVE:
+        collective = program.collectives[row["arg"]]
+        text = f"{Kind(int(collective['kind'])).name} of {collective['bytes']} bytes"
+        own = [wait for wait in waits if wait[4] == row["arg"]]
+        return f"{text} {_sentence(own[0])}" if own else text
+    if row["op"] in (Op.SEND, Op.RECV):
+        message = program.messages[row["arg"]]
+        verb, preposition = ("SEND", "to") if row["op"] == Op.SEND else ("RECV", "from")
+        text = (
+            f"{verb} of {message['bytes']} bytes {preposition} rank {message['peer']}, tag "
+            f"{_tag(lowered, rank, node, int(message['tag']))}"
+        )
+        own = [wait for wait in waits if wait[3] == node]
+        return f"{text}, {_sentence(own[0])}" if own else text
+    return "is running"
+
+
+def _tag(lowered: Lowered, rank: int, node: int, fallback: int) -> int:
+    template = int(lowered.program.template_of_rank[rank])
+    tag = int(lowered.traces[template].comm_tag[lowered.order[template][node]])
+    return fallback if tag == MISSING else tag
+
+
+def _sentence(wait: Any) -> str:
+    _, peer, size, _, _, what = wait[:6]
+    return (
+        f"waits for {size} bytes from rank {peer}, which has not sent them",
+        f"waits for {size} bytes that the network has not delivered to rank {peer}",
+        f"sent {size} bytes that rank {peer} has not received",
+    )[what]
+
+
+def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
+    """Name the usual causes where they can be told apart."""
+    program = lowered.program
+    kinds: dict[int, set[int]] = {}
+    for rank in stuck:
+        first = int(program.templates["node_start"][program.template_of_rank[rank]])
+        for node in _running(outcome, rank):
+            row = program.nodes[first + node]
+            if row["op"] == Op.COLLECTIVE:
+                group = int(program.collectives[row["arg"]]["group"])
+                kinds.setdefault(group, set()).add(int(row["arg"]))
+    if any(len(found) > 1 for found in kinds.values()):
+        return (
+            "ranks of one group run different collectives at the same time: they must issue their "
+            "collectives in the same order, with the same sizes"
+        )
+    if (outcome.waits["what"] == 0).any() and (outcome.waits["what"] == 2).any():
+        return (
+            "some messages are sent and never received, others awaited and never sent: a send and "
+            "its receive must agree in size and tag"
+        )
+    return ""
