@@ -49,10 +49,13 @@ def save(result: Result, folder: Path) -> list[Path]:
     list of Path
         What was written.
     """
-    written = [folder / "result.json", folder / "timeline.json"]
+    written = [folder / "result.json"]
     write_json(written[0], result.to_dict())
-    write_json(written[1], timeline(result))
-    tables = {"ranks": _ranks(result), "nodes": _nodes(result), **result.tables}
+    tables = {"ranks": _ranks(result), **result.tables}
+    if result.has_nodes:
+        written.append(folder / "timeline.json")
+        write_json(written[1], timeline(result))
+        tables["nodes"] = _nodes(result)
     for name, table in tables.items():
         written += _save_table(folder / _file_name(name), table)
     written += _save_plot(result, folder / "ranks.svg")

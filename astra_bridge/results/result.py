@@ -65,7 +65,8 @@ class Result:
     node_offset : ndarray of int64, shape (ranks + 1,)
         The nodes of rank r are entries ``node_offset[r]:node_offset[r + 1]`` of the next two.
     node_start_ps, node_end_ps : ndarray of int64, shape (all nodes,)
-        When each node ran, in the order of the rank's trace file; -1 where it did not.
+        When each node ran, in the order of the rank's trace file; -1 where it did not.  Empty
+        where the simulation did not record nodes (:attr:`has_nodes`).
     tables : mapping of str to Table
         Tables of the network backend: "links" (link, src, dst, bytes, busy_ps), "flows", ...
     network : mapping of str to object
@@ -95,8 +96,21 @@ class Result:
         """Number of ranks."""
         return len(self.finish_ns)
 
+    @property
+    def has_nodes(self) -> bool:
+        """Whether start and end of every node were recorded."""
+        return len(self.node_start_ps) == int(self.node_offset[-1])
+
     def nodes(self, rank: int) -> NodeTimes:
-        """When the nodes of one rank ran."""
+        """When the nodes of one rank ran.
+
+        Raises
+        ------
+        InputError
+            The nodes were not recorded.
+        """
+        if not self.has_nodes:
+            raise InputError("start and end of nodes were not recorded", key="record_nodes")
         part = slice(int(self.node_offset[rank]), int(self.node_offset[rank + 1]))
         return NodeTimes(
             self.workload.of_rank(rank), self.node_start_ps[part], self.node_end_ps[part]

@@ -126,8 +126,11 @@ def _per_node(result: Result, name: str) -> npt.NDArray[Any]:
 
 
 def rank_statistics(result: Result) -> RankStatistics:
-    """Compute the statistics of all ranks."""
-    ranks = result.ranks
+    """Compute the statistics of all ranks; only the wall time where nodes were not recorded."""
+    ranks, width = result.ranks, len(CATEGORIES)
+    if not result.has_nodes:
+        none = np.zeros((ranks, width), np.int64)
+        return RankStatistics(result.finish_ns, none, none > 0, none[:, 0])
     counts = np.diff(result.node_offset)
     rank = np.repeat(np.arange(ranks, dtype=np.int64), counts)
     kind = categories(_per_node(result, "type"), _per_node(result, "is_cpu_op")).astype(np.int64)
@@ -138,7 +141,6 @@ def rank_statistics(result: Result) -> RankStatistics:
 
     wall = np.zeros(ranks, np.int64)
     np.maximum.at(wall, rank, end)
-    width = len(CATEGORIES)
     time = _union_length(rank * width + kind, start, end, ranks * width).reshape(ranks, width)
     has = np.zeros((ranks, width), np.bool_)
     has[rank, kind] = True

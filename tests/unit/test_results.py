@@ -139,6 +139,16 @@ def test_nodes_of_a_rank(tmp_path: Path) -> None:
     assert nodes.columns.node_id.tolist() == [0, 1]
 
 
+def test_without_recorded_nodes(tmp_path: Path) -> None:
+    nothing = np.zeros(0, np.int64)
+    times = [[(0, 1), (1, 2)]]
+    result = make(tmp_path, times, [PAIR], node_start_ps=nothing, node_end_ps=nothing)
+    assert result.statistics.wall_ns.tolist() == [2]
+    with pytest.raises(InputError, match="not recorded"):
+        result.nodes(0)
+    assert {path.stem for path in result.save(tmp_path / "out")} == {"result", "ranks"}
+
+
 LINKS = {
     "link": np.array([0, 1]),
     "src": np.array([0, 1]),
