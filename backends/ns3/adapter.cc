@@ -21,8 +21,9 @@
 #include "ns3/simulator.h"
 #include "ns3/string.h"
 #include "simulator.h"
+#include "tcp.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 namespace {
 
@@ -98,6 +99,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   Ns3Model(astra_net::Config& config, const astra_net::Log& log);
   ~Ns3Model() override {
     fabric_.reset();
+    tcp_.reset();
     simulator_ = nullptr;
     ns3::Simulator::Destroy();
   }
@@ -115,11 +117,13 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
 
   astra_net::Reached run(int64_t until_ps) override {
     const Tick limit = until_ps == astra_net::kNever ? kNeverTick - 1 : until_ps / tick_ps_;
-    fabric_->stop = false;
-    const bool more = simulator_->RunUntil(limit, &fabric_->stop, [this] { return interrupted(); });
-    if (!fabric_->failure.empty()) throw Error(ASTRA_NET_MODEL, Present() + fabric_->failure);
+    bool& stop = fabric_ ? fabric_->stop : tcp_stop_;
+    stop = false;
+    const bool more = simulator_->RunUntil(limit, &stop, [this] { return interrupted(); });
+    if (fabric_ && !fabric_->failure.empty())
+      throw Error(ASTRA_NET_MODEL, Present() + fabric_->failure);
     if (!more) return {now_ps(), true};
-    if (fabric_->stop || until_ps == astra_net::kNever || simulator_->NextTick() <= limit)
+    if (stop || until_ps == astra_net::kNever || simulator_->NextTick() <= limit)
       return {now_ps(), false};
     simulator_->EnterEndOf(limit);
     return {until_ps, false};
@@ -132,7 +136,9 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   }
 
   std::string stats() override;
-  std::string where_stuck() const override { return fabric_->WhereStuck(); }
+  std::string where_stuck() const override {
+    return fabric_ ? fabric_->WhereStuck() : tcp_->WhereStuck();
+  }
 
   void Fire(uint32_t kind, uint64_t) override {
     if (kind == kLateStart) {
@@ -142,7 +148,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
       Sample();
     } else {
       const auto [link, scale] = faults_[kind - kFault];
-      fabric_->SetLink(link, scale);
+      fabric_ ? fabric_->SetLink(link, scale) : tcp_->SetLink(link, scale);
     }
   }
 
@@ -161,6 +167,11 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   std::string Present() const { return "at " + std::to_string(now_ps()) + " ps: "; }
   Tick CeilTick(int64_t ps) const { return ps / tick_ps_ + (ps % tick_ps_ != 0 ? 1 : 0); }
   void StartNow(const astra_net_transfer& t) {
+    if (tcp_) {
+      tcp_flows_[t.id] = {t.id, t.src, t.dst, t.bytes, t.start_ps, 0, 0, 0};
+      tcp_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes));
+      return;
+    }
     fabric_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes), t.traffic_class,
                    t.start_ps);
     if (sample_interval_ > 0 && !sampling_) {
@@ -169,12 +180,20 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     }
   }
   void Sample();
+  std::string TcpStats() const;
   void ReadParameters(astra_net::Options& options, Parameters* parameters);
   void Build(astra_net::Config& config);
+  void BuildTcp(astra_net::Config& config);
+  std::vector<uint32_t> Reverse(const astra_net::Config& config) const;
+  void ReadFaults(astra_net::Config& config);
   void ReadControl(astra_net::Options& options);
 
   ns3::Ptr<FabricSimulator> simulator_;
+  // One of the two.
   std::unique_ptr<Fabric> fabric_;
+  std::unique_ptr<TcpNetwork> tcp_;
+  bool tcp_stop_ = false;
+  std::map<int64_t, Flow> tcp_flows_;
   int64_t tick_ps_ = 1;
   bool record_flows_ = true;
   std::vector<Flow> flows_;
@@ -184,22 +203,30 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   Tick sample_interval_ = 0;
   bool sampling_ = false;
   std::vector<QueueSample> samples_;
+  std::vector<astra_net_link> links_;  // TCP only
 };
 
 Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log&) {
+  const bool tcp = config.options.choice("transport", "rdma", {"rdma", "tcp"}) == "tcp";
   Parameters parameters;
-  ReadParameters(config.options, &parameters);
-  tick_ps_ = parameters.tick_ps;
+  if (!tcp) ReadParameters(config.options, &parameters);
+  tick_ps_ = tcp ? 1 : parameters.tick_ps;
   // Only once in a process: ns-3 aborts on a second change.
   if (ns3::Time::GetResolution() != ns3::Time::PS) ns3::Time::SetResolution(ns3::Time::PS);
   simulator_ = ns3::CreateObject<FabricSimulator>();
   simulator_->SetTick(tick_ps_);
   ns3::Simulator::SetImplementation(simulator_);
   try {
-    fabric_ = std::make_unique<Fabric>(ns3::PeekPointer(simulator_), std::move(parameters));
-    Build(config);
+    if (tcp) {
+      BuildTcp(config);
+    } else {
+      fabric_ = std::make_unique<Fabric>(ns3::PeekPointer(simulator_), std::move(parameters));
+      Build(config);
+    }
+    ReadFaults(config);
   } catch (...) {
     fabric_.reset();
+    tcp_.reset();
     simulator_ = nullptr;
     ns3::Simulator::Destroy();
     throw;
@@ -266,6 +293,91 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
         static_cast<const HpccPint&>(*fabric_->control).log_base;
 }
 
+// Directed links in pairs: the k-th from a to b with the k-th from b to a.
+std::vector<uint32_t> Ns3Model::Reverse(const astra_net::Config& config) const {
+  if (config.links.empty()) Refuse("a packet-level network needs links");
+  std::vector<uint32_t> reverse(config.links.size());
+  std::map<std::pair<int32_t, int32_t>, std::vector<uint32_t>> unpaired;
+  for (uint32_t i = 0; i < config.links.size(); ++i) {
+    const astra_net_link& link = config.links[i];
+    const double bps = link.bytes_per_second * 8;
+    if (bps < 1 || bps > 1e17)
+      Refuse("link " + std::to_string(i) + ": its rate is not in 1 .. 1e17 bit/s");
+    std::vector<uint32_t>& others = unpaired[{link.dst, link.src}];
+    if (others.empty()) {
+      unpaired[{link.src, link.dst}].push_back(i);
+      continue;
+    }
+    reverse[i] = others.front();
+    reverse[others.front()] = i;
+    others.erase(others.begin());
+  }
+  for (const auto& [ends, links] : unpaired)
+    if (!links.empty())
+      Refuse("link " + std::to_string(links.front()) + " (" + std::to_string(ends.first) + " -> " +
+             std::to_string(ends.second) +
+             ") has no link in the other direction, which acknowledgements need");
+  return reverse;
+}
+
+void Ns3Model::ReadFaults(astra_net::Config& config) {
+  const auto links = static_cast<double>(config.links.size());
+  for (const auto& row : Table("faults", config.options.text("faults", ""), 3)) {
+    if (!(row[0] >= 0 && row[0] <= 9e15 && row[1] >= 0 && row[1] < links && row[2] >= 0))
+      Refuse("option 'faults': needs a time [ps], a link and a scale of its bandwidth");
+    set_link(static_cast<int32_t>(row[1]), static_cast<int64_t>(row[0]), row[2]);
+  }
+}
+
+void Ns3Model::BuildTcp(astra_net::Config& config) {
+  astra_net::Options& options = config.options;
+  TcpParameters parameters;
+  parameters.control = options.text("tcp", parameters.control);
+  ns3::TypeId control;
+  if (!ns3::TypeId::LookupByNameFailSafe("ns3::" + parameters.control, &control) ||
+      !control.IsChildOf(ns3::TypeId::LookupByName("ns3::TcpCongestionOps"))) {
+    std::string known;
+    for (uint16_t i = 0; i < ns3::TypeId::GetRegisteredN(); ++i) {
+      const ns3::TypeId tid = ns3::TypeId::GetRegistered(i);
+      if (tid.IsChildOf(ns3::TypeId::LookupByName("ns3::TcpCongestionOps")) &&
+          tid.HasConstructor() && tid.GetName().rfind("ns3::Tcp", 0) == 0)
+        known += (known.empty() ? "" : ", ") + tid.GetName().substr(5);
+    }
+    Refuse("option 'tcp' is '" + parameters.control + "', but must be one of " + known);
+  }
+  parameters.segment_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 1448, 1, 60000));
+  parameters.queue_bytes = static_cast<uint64_t>(options.integer("queue_bytes", 4 << 20, 2048, 1 << 30));
+  parameters.socket_bytes =
+      static_cast<uint64_t>(options.integer("socket_bytes", 4 << 20, 4096, 1 << 30));
+  parameters.min_rto_us = options.number("rto_us", 1000, 1, 1e9);
+  parameters.seed = static_cast<uint32_t>(options.integer("seed", 1, 1, 4294944442));
+  parameters.run = static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20));
+  parameters.ecn = options.flag("ecn", parameters.control == "TcpDctcp");
+  for (const auto& row : Table("ecn_map", options.text("ecn_map", "0:65000:65000:1"), 4)) {
+    parameters.kmin_bytes = row[1];
+    parameters.kmax_bytes = row[2];
+    parameters.pmax = row[3];
+  }
+  const std::vector<uint32_t> reverse = Reverse(config);
+  std::vector<TcpLink> links;
+  for (size_t i = 0; i < config.links.size(); ++i) {
+    const astra_net_link& link = config.links[i];
+    links.push_back({link.src, link.dst,
+                     static_cast<int64_t>(std::llround(link.bytes_per_second * 8)),
+                     link.latency_ps, link.loss, reverse[i]});
+  }
+  links_ = config.links;
+  tcp_ = std::make_unique<TcpNetwork>(parameters, config.endpoints, config.nodes, links);
+  tcp_->on_complete = [this](int64_t id) {
+    deliver(id, now_ps());
+    tcp_stop_ = true;
+    Flow flow = tcp_flows_[id];
+    tcp_flows_.erase(id);
+    flow.fct_ps = now_ps() - flow.start_ps;
+    flows_.push_back(flow);
+  };
+}
+
 void Ns3Model::Build(astra_net::Config& config) {
   astra_net::Options& options = config.options;
   Fabric& fabric = *fabric_;
@@ -282,7 +394,6 @@ void Ns3Model::Build(astra_net::Config& config) {
   if (!ids.empty() && ids.size() != static_cast<size_t>(config.nodes))
     Refuse("option 'node_ids' has " + std::to_string(ids.size()) + " entries for " +
            std::to_string(config.nodes) + " nodes");
-  if (config.links.empty()) Refuse("a packet-level network needs links");
   if (config.nodes > 65535) Refuse("more than 65535 nodes");
   for (int32_t node = 0; node < config.nodes; ++node) {
     const uint32_t id = ids.empty() ? static_cast<uint32_t>(node) : ids[static_cast<size_t>(node)];
@@ -292,28 +403,13 @@ void Ns3Model::Build(astra_net::Config& config) {
       fabric.AddSwitch(node, id, buffer);
   }
 
-  // Directed links in pairs: the k-th from a to b with the k-th from b to a.
-  std::map<std::pair<int32_t, int32_t>, std::vector<uint32_t>> unpaired;
   for (size_t i = 0; i < config.links.size(); ++i) {
     const astra_net_link& link = config.links[i];
-    const double bps = link.bytes_per_second * 8;
-    if (bps < 1 || bps > 1e17) Refuse("link " + std::to_string(i) + ": rate out of range");
-    fabric.AddPort(link.src, static_cast<int64_t>(std::llround(bps)),
+    fabric.AddPort(link.src, static_cast<int64_t>(std::llround(link.bytes_per_second * 8)),
                    (link.latency_ps + tick_ps_ / 2) / tick_ps_, link.loss);
-    std::vector<uint32_t>& reverse = unpaired[{link.dst, link.src}];
-    const auto index = static_cast<uint32_t>(i);
-    if (reverse.empty()) {
-      unpaired[{link.src, link.dst}].push_back(index);
-    } else {
-      fabric.Join(reverse.front(), index);
-      reverse.erase(reverse.begin());
-    }
   }
-  for (const auto& [ends, links] : unpaired)
-    if (!links.empty())
-      Refuse("link " + std::to_string(links.front()) + " (" + std::to_string(ends.first) + " -> " +
-             std::to_string(ends.second) +
-             ") has no link in the other direction, which acknowledgements need");
+  const std::vector<uint32_t> reverse = Reverse(config);
+  for (uint32_t i = 0; i < reverse.size(); ++i) fabric.Join(i, reverse[i]);
 
   // ECN thresholds per link rate; without an entry, the DCQCN paper's in proportion to the rate.
   std::map<int64_t, std::vector<double>> ecn;
@@ -338,11 +434,6 @@ void Ns3Model::Build(astra_net::Config& config) {
       --port->alpha_shift;
   }
   fabric.Finish();
-  for (const auto& row : Table("faults", options.text("faults", ""), 3)) {
-    if (row[0] < 0 || row[0] > 9e15 || row[1] < 0 || row[1] >= static_cast<double>(config.links.size()) || row[2] < 0)
-      Refuse("option 'faults': needs a time [ps], a link and a scale of its bandwidth");
-    set_link(static_cast<int32_t>(row[1]), static_cast<int64_t>(row[0]), row[2]);
-  }
   fabric.on_complete = [this](const QueuePair& qp, Tick now) {
     deliver(qp.id, now * tick_ps_);
     fabric_->stop = true;
@@ -363,7 +454,34 @@ void Ns3Model::Sample() {
   if (sampling_) simulator_->After(sample_interval_, this, kSample);
 }
 
+std::string Ns3Model::TcpStats() const {
+  std::vector<Column> links, flows;
+  for (const char* name : {"link", "src", "dst", "bytes", "busy_ps", "packets", "drops"})
+    links.emplace_back(name);
+  uint64_t packets = 0, drops = 0;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const TcpNetwork::LinkCount& count = tcp_->counts[i];
+    packets += count.packets;
+    drops += count.drops;
+    const int64_t row[] = {
+        static_cast<int64_t>(i), links_[i].src, links_[i].dst, static_cast<int64_t>(count.bytes),
+        std::llround(static_cast<double>(count.bytes) / links_[i].bytes_per_second * 1e12),
+        static_cast<int64_t>(count.packets), static_cast<int64_t>(count.drops)};
+    for (size_t j = 0; j < links.size(); ++j) links[j].Add(row[j]);
+  }
+  for (const char* name : {"id", "src", "dst", "bytes", "start_ps", "fct_ps"})
+    flows.emplace_back(name);
+  for (const Flow& flow : flows_) {
+    const int64_t row[] = {flow.id, flow.src, flow.dst, flow.bytes, flow.start_ps, flow.fct_ps};
+    for (size_t j = 0; j < flows.size(); ++j) flows[j].Add(row[j]);
+  }
+  return "{\"packet_hops\": " + std::to_string(packets) + ", \"drops\": " + std::to_string(drops) +
+         ", \"events\": " + std::to_string(simulator_->EventsRun()) + ", \"tables\": {" +
+         JsonTable("links", links) + ", " + JsonTable("flows", flows) + "}}";
+}
+
 std::string Ns3Model::stats() {
+  if (tcp_) return TcpStats();
   const Fabric& fabric = *fabric_;
   uint64_t drops = 0, lost = 0, marks = 0, pauses = 0, resumes = 0;
   std::vector<Column> links;

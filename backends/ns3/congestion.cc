@@ -9,7 +9,7 @@
 #include "ns3/integer.h"
 #include "ns3/uinteger.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 namespace {
 

@@ -10,7 +10,7 @@
 
 #include "fabric.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 // None: line rate and a fixed window.  Also the base of the others.
 class CongestionControl : public ns3::Object {

@@ -8,7 +8,7 @@
 #include "congestion.h"
 #include "ns3/hash.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 namespace {
 

@@ -22,7 +22,7 @@
 #include "random.h"
 #include "simulator.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 class CongestionControl;
 class Device;

@@ -4,7 +4,7 @@
 #include "congestion.h"
 #include "fabric.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 NS_OBJECT_ENSURE_REGISTERED(RdmaNic);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "random.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 namespace {
 

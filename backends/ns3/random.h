@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 class RandomStreams {
  public:

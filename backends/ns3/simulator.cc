@@ -5,7 +5,7 @@
 #include "ns3/make-event.h"
 #include "ns3/simulator.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 NS_OBJECT_ENSURE_REGISTERED(FabricSimulator);
 

@@ -17,7 +17,7 @@
 #include "ns3/event-impl.h"
 #include "ns3/simulator-impl.h"
 
-namespace astra_ns3 {
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 using Tick = int64_t;  // of the fabric's clock, 1 ps or 1 ns; ns3::Time always counts ps
 constexpr Tick kNeverTick = INT64_MAX;

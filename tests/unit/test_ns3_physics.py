@@ -214,3 +214,31 @@ def test_every_congestion_control_finishes_and_is_deterministic(control: str) ->
     ideal = 4 * 300 * transmit_ps(MTU, 100 * GBPS)
     assert ideal <= max(times) < 3 * ideal
     assert net.run(config, flows) == (times, stats)
+
+
+@pytest.mark.parametrize("tcp", ["TcpCubic", "TcpNewReno", "TcpDctcp"])
+def test_tcp_fills_and_shares_a_link(tcp: str) -> None:
+    flows, size = 4, 2_000_000
+    config = net.dumbbell(flows, 25 * GBPS, US)
+    config = net.NetworkConfig(
+        config.endpoints, config.nodes, config.links, {"transport": "tcp", "tcp": tcp}
+    )
+    transfers = [(i, flows + i, size, 0) for i in range(flows)]
+    times, stats = net.run(config, transfers)
+    # Payload 1448 of every 1502 bytes: TCP with timestamps 32, IPv4 20, PPP 2.
+    ideal = flows * size / 1448 * 1502 / (25 * GBPS) * 1e12
+    assert ideal < max(times) < 1.5 * ideal
+    assert sum(stats["tables"]["flows"]["bytes"]) == flows * size
+    assert net.run(config, transfers) == (times, stats)
+
+
+def test_tcp_survives_a_failed_link() -> None:
+    base = net.leaf_spine(2, 1, 2, 25 * GBPS, 25 * GBPS, US)
+    config = net.NetworkConfig(base.endpoints, base.nodes, base.links, {"transport": "tcp"})
+    [clean], before = net.run(config, [(0, 1, 3_000_000, 0)])
+    links = before["tables"]["links"]
+    used = next(i for i in (4, 6) if links["bytes"][i] > 1_000_000)
+    faults = [(used, clean // 2, 0.0), (used + 1, clean // 2, 0.0)]
+    [time], after = net.run(config, [(0, 1, 3_000_000, 0)], faults=faults)
+    assert time > clean
+    assert after["tables"]["links"]["bytes"][10 - used] > 1_000_000

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+#include "tcp.h"
+
+#include <algorithm>
+
+#include "ns3/boolean.h"
+#include "ns3/config.h"
+#include "ns3/data-rate.h"
+#include "ns3/double.h"
+#include "ns3/drop-tail-queue.h"
+#include "ns3/error-model.h"
+#include "ns3/inet-socket-address.h"
+#include "ns3/internet-stack-helper.h"
+#include "ns3/ipv4-address-helper.h"
+#include "ns3/ipv4-global-routing-helper.h"
+#include "ns3/ipv4.h"
+#include "ns3/net-device-queue-interface.h"
+#include "ns3/packet.h"
+#include "ns3/point-to-point-channel.h"
+#include "ns3/pointer.h"
+#include "ns3/rng-seed-manager.h"
+#include "ns3/simulator.h"
+#include "ns3/string.h"
+#include "ns3/tcp-socket-factory.h"
+#include "ns3/traffic-control-helper.h"
+#include "ns3/uinteger.h"
+
+namespace astra_ns3 __attribute__((visibility("hidden"))) {
+
+using namespace ns3;
+
+struct TcpNetwork::Flow {
+  int64_t id = 0;
+  int32_t src = 0, dst = 0;
+  uint64_t bytes = 0, written = 0, received = 0;
+  Ptr<Socket> sender;
+};
+
+namespace {
+
+constexpr uint16_t kPort = 4791;
+
+void CountPacket(TcpNetwork::LinkCount* count, Ptr<const Packet> packet) {
+  count->bytes += packet->GetSize();
+  ++count->packets;
+}
+
+void CountDrop(TcpNetwork::LinkCount* count, Ptr<const Packet>) { ++count->drops; }
+
+uint64_t PortKey(const Address& address) {
+  const InetSocketAddress inet = InetSocketAddress::ConvertFrom(address);
+  return (static_cast<uint64_t>(inet.GetIpv4().Get()) << 16) | inet.GetPort();
+}
+
+}  // namespace
+
+TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32_t nodes,
+                       const std::vector<TcpLink>& links)
+    : counts(links.size()), parameters_(parameters), links_(links), devices_(links.size()) {
+  RngSeedManager::SetSeed(parameters.seed);
+  RngSeedManager::SetRun(parameters.run);
+  TypeId control;
+  TypeId::LookupByNameFailSafe("ns3::" + parameters.control, &control);
+  Config::SetDefault("ns3::TcpL4Protocol::SocketType", TypeIdValue(control));
+  Config::SetDefault("ns3::TcpSocket::SegmentSize", UintegerValue(parameters.segment_bytes));
+  Config::SetDefault("ns3::TcpSocket::SndBufSize", UintegerValue(parameters.socket_bytes));
+  Config::SetDefault("ns3::TcpSocket::RcvBufSize", UintegerValue(parameters.socket_bytes));
+  Config::SetDefault("ns3::TcpSocketBase::MinRto",
+                     TimeValue(NanoSeconds(static_cast<uint64_t>(parameters.min_rto_us * 1000))));
+  // A second is the Internet's; on a microsecond network it would decide every result.
+  Config::SetDefault("ns3::TcpSocket::ConnTimeout",
+                     TimeValue(NanoSeconds(static_cast<uint64_t>(parameters.min_rto_us * 4000))));
+  Config::SetDefault("ns3::TcpSocket::DelAckTimeout",
+                     TimeValue(NanoSeconds(static_cast<uint64_t>(parameters.min_rto_us * 200))));
+  Config::SetDefault("ns3::TcpSocketBase::UseEcn",
+                     StringValue(parameters.ecn ? "On" : "Off"));
+
+  nodes_.Create(static_cast<uint32_t>(nodes));
+  InternetStackHelper internet;
+  internet.SetIpv6StackInstall(false);
+  internet.Install(nodes_);
+  addresses_.resize(static_cast<size_t>(endpoints));
+  Ipv4AddressHelper address("10.0.0.0", "255.255.255.252");
+  for (size_t i = 0; i < links.size(); ++i) {
+    const TcpLink& link = links[i];
+    if (link.reverse < i) continue;
+    auto channel = CreateObject<PointToPointChannel>();
+    channel->SetAttribute("Delay", TimeValue(PicoSeconds(static_cast<uint64_t>(link.latency_ps))));
+    NetDeviceContainer pair;
+    for (const size_t side : {i, static_cast<size_t>(link.reverse)}) {
+      auto device = CreateObject<PointToPointNetDevice>();
+      device->SetDataRate(DataRate(static_cast<uint64_t>(links[side].bps)));
+      device->SetMtu(static_cast<uint16_t>(std::min<uint32_t>(65535, parameters.segment_bytes + 120)));
+      device->SetAddress(Mac48Address::Allocate());
+      auto queue = CreateObject<DropTailQueue<Packet>>();
+      // With ECN the packets wait, and are marked, in a queue disc above the device.
+      queue->SetAttribute("MaxSize", StringValue(parameters.ecn
+                                                     ? std::string("2p")
+                                                     : std::to_string(parameters.queue_bytes) + "B"));
+      device->SetQueue(queue);
+      // What is lost on a link is found corrupt at its end.
+      const double loss = links[links[side].reverse].loss;
+      if (loss > 0) {
+        auto model = CreateObject<RateErrorModel>();
+        model->SetAttribute("ErrorRate", DoubleValue(loss));
+        model->SetAttribute("ErrorUnit", StringValue("ERROR_UNIT_PACKET"));
+        device->SetAttribute("ReceiveErrorModel", PointerValue(model));
+      }
+      nodes_.Get(static_cast<uint32_t>(links[side].src))->AddDevice(device);
+      device->Attach(channel);
+      devices_[side] = device;
+      device->TraceConnectWithoutContext("PhyTxBegin",
+                                         MakeBoundCallback(&CountPacket, &counts[side]));
+      queue->TraceConnectWithoutContext("Drop", MakeBoundCallback(&CountDrop, &counts[side]));
+      if (parameters.ecn) {  // lets the queue disc see when the device's own queue is full
+        auto interface = CreateObject<NetDeviceQueueInterface>();
+        interface->GetTxQueue(0)->ConnectQueueTraces(queue);
+        device->AggregateObject(interface);
+      }
+      pair.Add(device);
+    }
+    TrafficControlHelper control_helper;
+    if (parameters.ecn) {
+      // Marks on the queue's present length, as data-centre switches do.
+      control_helper.SetRootQueueDisc(
+          "ns3::RedQueueDisc", "MaxSize",
+          StringValue(std::to_string(parameters.queue_bytes) + "B"), "MinTh",
+          DoubleValue(parameters.kmin_bytes), "MaxTh",
+          DoubleValue(std::max(parameters.kmax_bytes, parameters.kmin_bytes + 1)), "LInterm",
+          DoubleValue(parameters.pmax > 0 ? 1 / parameters.pmax : 50), "QW", DoubleValue(1),
+          "UseEcn", BooleanValue(true), "UseHardDrop", BooleanValue(false), "MeanPktSize",
+          UintegerValue(parameters.segment_bytes));
+      control_helper.Install(pair);
+    }
+    const Ipv4InterfaceContainer interfaces = address.Assign(pair);
+    address.NewNetwork();
+    for (uint32_t side = 0; side < 2; ++side) {
+      const int32_t node = side == 0 ? link.src : link.dst;
+      if (node < endpoints && addresses_[static_cast<size_t>(node)] == Ipv4Address())
+        addresses_[static_cast<size_t>(node)] = interfaces.GetAddress(side);
+    }
+  }
+  Ipv4GlobalRoutingHelper::PopulateRoutingTables();
+  for (int32_t node = 0; node < endpoints; ++node) {
+    Ptr<Socket> listener = Socket::CreateSocket(nodes_.Get(static_cast<uint32_t>(node)),
+                                                TcpSocketFactory::GetTypeId());
+    listener->Bind(InetSocketAddress(Ipv4Address::GetAny(), kPort));
+    listener->Listen();
+    listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
+                                MakeCallback(&TcpNetwork::Accept, this));
+    listeners_.push_back(listener);
+  }
+}
+
+TcpNetwork::~TcpNetwork() = default;
+
+void TcpNetwork::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes) {
+  auto owned = std::make_unique<Flow>();
+  Flow* flow = owned.get();
+  flow->id = id;
+  flow->src = src;
+  flow->dst = dst;
+  flow->bytes = bytes;
+  flow->sender = Socket::CreateSocket(nodes_.Get(static_cast<uint32_t>(src)),
+                                      TcpSocketFactory::GetTypeId());
+  flows_[id] = std::move(owned);
+  flow->sender->Bind(InetSocketAddress(addresses_[static_cast<size_t>(src)], 0));
+  Address local;
+  flow->sender->GetSockName(local);
+  by_port_[PortKey(local)] = flow;
+  sending_[PeekPointer(flow->sender)] = flow;
+  flow->sender->SetConnectCallback(MakeCallback(&TcpNetwork::Connected, this),
+                                   MakeNullCallback<void, Ptr<Socket>>());
+  flow->sender->SetSendCallback(MakeCallback(&TcpNetwork::Sendable, this));
+  flow->sender->Connect(InetSocketAddress(addresses_[static_cast<size_t>(dst)], kPort));
+}
+
+void TcpNetwork::Connected(Ptr<Socket> socket) { Sendable(socket, 0); }
+
+void TcpNetwork::Sendable(Ptr<Socket> socket, uint32_t) {
+  const auto found = sending_.find(PeekPointer(socket));
+  if (found == sending_.end()) return;
+  Flow* flow = found->second;
+  while (flow->written < flow->bytes) {
+    const uint64_t room = flow->sender->GetTxAvailable();
+    const uint64_t size = std::min<uint64_t>({flow->bytes - flow->written, room, 1u << 20});
+    if (size == 0) return;
+    const int sent = flow->sender->Send(Create<Packet>(static_cast<uint32_t>(size)));
+    if (sent <= 0) return;
+    flow->written += static_cast<uint64_t>(sent);
+  }
+}
+
+void TcpNetwork::Accept(Ptr<Socket> socket, const Address& from) {
+  const auto found = by_port_.find(PortKey(from));
+  if (found == by_port_.end()) return;
+  receiving_[PeekPointer(socket)] = found->second;
+  socket->SetRecvCallback(MakeCallback(&TcpNetwork::Receive, this));
+}
+
+void TcpNetwork::Receive(Ptr<Socket> socket) {
+  const auto found = receiving_.find(PeekPointer(socket));
+  if (found == receiving_.end()) {
+    while (socket->Recv() != nullptr) {
+    }
+    return;
+  }
+  Flow* flow = found->second;
+  while (Ptr<Packet> packet = socket->Recv()) {
+    if (packet->GetSize() == 0) break;
+    flow->received += packet->GetSize();
+  }
+  if (flow->received < flow->bytes) return;
+  const int64_t id = flow->id;
+  receiving_.erase(found);
+  Address local;
+  flow->sender->GetSockName(local);
+  by_port_.erase(PortKey(local));
+  sending_.erase(PeekPointer(flow->sender));
+  flow->sender->Close();
+  socket->Close();
+  flows_.erase(id);
+  on_complete(id);
+}
+
+void TcpNetwork::SetLink(uint32_t link, double scale) {
+  Ptr<PointToPointNetDevice> device = devices_[link];
+  Ptr<Ipv4> ipv4 = device->GetNode()->GetObject<Ipv4>();
+  const auto interface = static_cast<uint32_t>(ipv4->GetInterfaceForDevice(device));
+  if (scale == 0) {
+    ipv4->SetDown(interface);
+  } else {
+    device->SetDataRate(
+        DataRate(std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(links_[link].bps) * scale))));
+    if (!ipv4->IsUp(interface)) ipv4->SetUp(interface);
+  }
+  Ipv4GlobalRoutingHelper::RecomputeRoutingTables();
+}
+
+std::string TcpNetwork::WhereStuck() const {
+  std::string text;
+  int named = 0;
+  for (const auto& [id, flow] : flows_) {
+    if (++named > 4) break;
+    text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(id) + " (" +
+            std::to_string(flow->src) + " -> " + std::to_string(flow->dst) + ", " +
+            std::to_string(flow->received) + " of " + std::to_string(flow->bytes) +
+            " bytes over TCP)";
+  }
+  return text;
+}
+
+}  // namespace astra_ns3
