@@ -92,7 +92,7 @@ class _Source:
 
         try:
             node = Node.FromString(self.record(i))
-        except DecodeError:
+        except (DecodeError, ValueError):  # ValueError: text that is not UTF-8, without upb
             raise InputError(
                 "this record is not a Chakra Node message (wrong field or text that is not UTF-8)",
                 file=self.file,
