@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import metadata
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from astra_bridge import __version__
+from astra_bridge.engine import native
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.network import registry
 
@@ -33,14 +34,7 @@ Row = tuple[str, str | None, str]
 
 def _engines() -> Iterator[Row]:
     yield "python", None, "the readable reference; needs no compiler"
-    why = None
-    try:
-        import_module("astra_bridge._native._engine")
-    except ModuleNotFoundError:
-        why = "not built: install again where a C++17 compiler is found"
-    except ImportError as error:
-        why = f"cannot be loaded: {error}"
-    yield "native", why, "C++, no Python per message"
+    yield "native", native.unavailable(), "C++, no Python per message"
 
 
 def _backend(name: str) -> Row:

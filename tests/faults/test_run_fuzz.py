@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Whatever the inputs hold, ``run`` ends with a documented exit code and one message."""
+"""Whatever the inputs hold, ``run`` ends with a documented exit code and one message.
+
+Both engines, where the native one is built, with the same answer.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astra_bridge.cli import main
+from astra_bridge.engine import native
 from astra_bridge.trace import NodeType
 from astra_bridge.trace.writer import write_trace
 from tests.made_result import node
 
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 RANKS = 4
+ENGINES = ("python",) if native.unavailable() else ("python", "native")
 
 FILES: dict[str, Any] = {
     "system.json": {
@@ -83,7 +89,7 @@ FLAGS = st.fixed_dictionaries(
         "injection-scale": st.sampled_from([0, 0.3, 100]),
         "rendezvous-protocol": st.sampled_from(["true", "false"]),
         "semantics": st.sampled_from(["astra-sim", "corrected"]),
-        "backend": st.sampled_from(["analytical-unaware-python", "analytical-aware-python"]),
+        "backend": st.sampled_from(["analytical-unaware", "analytical-aware"]),
         "comm-scale": st.sampled_from([0, 0.5, 3]),
         "compute-scale": st.sampled_from([0, 0.5, 3]),
     },
@@ -153,12 +159,17 @@ def test_run_ends_with_a_documented_code(
              "remote-memory": "memory.json", "comm-group": "groups.json"}  # fmt: skip
     arguments = [f"--{key}-configuration={tmp_path / name}" for key, name in names.items()]
     arguments += [f"--{key}={value}" for key, value in data.draw(FLAGS).items()]
-    code = main(["run", "--engine=python", *arguments])
-    captured = capsys.readouterr()
-    assert code in (0, 2, 3), captured.err
-    if code == 0:
-        assert captured.out.count(" finished, ") == captured.out.count(", Wall time: ") > 0
-    else:
-        assert " finished, " not in captured.out
-        errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1
+    answers = set()
+    for engine in ENGINES:
+        code = main(["run", f"--engine={engine}", *arguments])
+        captured = capsys.readouterr()
+        assert code in (0, 2, 3), captured.err
+        finished = re.findall(r"sys\[.*finished.*", captured.out)
+        if code == 0:
+            assert len(finished) == captured.out.count(", Wall time: ") > 0
+        else:
+            assert not finished
+            errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+            assert len(errors) == 1
+        answers.add((code, *finished))
+    assert len(answers) == 1
