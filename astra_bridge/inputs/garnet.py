@@ -79,8 +79,10 @@ class GarnetLink:
         More than 1 where the link is narrower than a flit, or its clock slower.
     src_port, dst_port
         Directions ("East", ...), read by XY routing.
-    dimension, dateline
-        Part of a ring of this dimension (-1: of none), and whether the link closes the ring.
+    dimension
+        Of a regular topology.
+    ring, dateline
+        Part of a ring of its dimension, and whether the link closes that ring.
     """
 
     src: int
@@ -90,7 +92,8 @@ class GarnetLink:
     cycles_per_flit: float = 1.0
     src_port: str = ""
     dst_port: str = ""
-    dimension: int = -1
+    dimension: int = 0
+    ring: bool = False
     dateline: bool = False
 
 
@@ -176,7 +179,7 @@ class GarnetNetwork:
             options["routes"] = ";".join(" ".join(map(str, route)) for route in self.routes)
         if self.deadlock_avoidance == "dateline":
             options["link_dimensions"] = " ".join(str(link.dimension) for link in self.links)
-            options["link_datelines"] = " ".join(str(int(link.dateline)) for link in self.links)
+            options["link_rings"] = " ".join(str(link.ring + link.dateline) for link in self.links)
         return options
 
 
@@ -305,7 +308,7 @@ class _Reader:
             routers, nodes, links = self.explicit(clock_hz, flit_bytes)
             dims = self.dims(len(nodes))
         vcs_per_vnet = self.integer("vcs_per_vnet", 4, 1, 256)
-        rings = vcs_per_vnet > 1 and any(link.dimension >= 0 for link in links)
+        rings = vcs_per_vnet > 1 and any(link.ring for link in links)
         return GarnetNetwork(
             routers=routers,
             nodes=nodes,
@@ -566,7 +569,8 @@ def build_links(
                     index + 1,
                     dimension.cycles_per_flit,
                     *ports,
-                    index if ring else -1,
+                    index,
+                    ring,
                     dateline,
                 )
             )
@@ -697,9 +701,7 @@ def _read_astra_sim_1(raw: Mapping[str, Any], file: Path | None) -> GarnetNetwor
         vcs_per_vnet=vcs,
         buffers_per_ctrl_vc=buffers,
         buffers_per_data_vc=buffers,
-        deadlock_avoidance=(
-            "dateline" if vcs > 1 and any(link.dimension >= 0 for link in links) else "none"
-        ),
+        deadlock_avoidance=("dateline" if vcs > 1 and any(link.ring for link in links) else "none"),
         dims=tuple(dimension.size for dimension in dimensions),
         warnings=tuple(at + warning for warning in warnings),
         source=file,

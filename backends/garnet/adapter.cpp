@@ -87,9 +87,9 @@ std::vector<int32_t> per_link(astra_net::Options& options, const std::string& ke
   return values;
 }
 
-std::vector<garnet::Vnet> read_vnets(astra_net::Options& options) {
+std::vector<garnet::Vnet> read_vnets(astra_net::Options& options, const char* fallback) {
   std::vector<garnet::Vnet> vnets;
-  const auto rows = rows_of(options.text("vnets", "data"));
+  const auto rows = rows_of(options.text("vnets", fallback));
   for (size_t i = 0; i < rows.size(); ++i) {
     garnet::Vnet vnet;
     const auto& fields = expect("vnets", i, rows[i], 1, 2, "data | ctrl, then maybe: ordered");
@@ -187,8 +187,9 @@ void derive_topology(astra_net::Config& given, garnet::Config& config, bool date
     node.router = e;
     config.nodes.push_back(node);
   }
-  // One packet holds a VC until its credits are back, a round trip later.  With K VCs of B flits
-  // the link stays busy when K packets of B flits cover one packet and the round trip.
+  // A packet holds a VC until its credits are back, a round trip after its last flit.  Where the
+  // packets go one after another, K VCs keep the link busy if K packets of B flits last as long
+  // as one packet and the round trip.
   config.vcs_per_vnet =
       static_cast<int32_t>(given.options.integer("vcs_per_vnet", dateline ? 8 : 4, 1, 1024));
   const int64_t usable = std::max<int64_t>(2, dateline ? config.vcs_per_vnet / 2
@@ -207,7 +208,6 @@ garnet::Config read_config(astra_net::Config& given) {
   garnet::Config config;
   astra_net::Options& options = given.options;
   config.clock_hz = options.integer("clock_hz", 1'000'000'000, 1, kPsPerS);
-  config.vnets = read_vnets(options);
   const std::string routing = options.choice("routing", "table", {"table", "xy", "custom"});
   config.routing = routing == "xy"       ? garnet::Routing::kXy
                    : routing == "custom" ? garnet::Routing::kCustom
@@ -219,6 +219,9 @@ garnet::Config read_config(astra_net::Config& given) {
   config.series_cycles = options.integer("series_cycles", 0);
   config.record_packets = options.flag("record_packets", false);
   const bool own = !options.text("nodes", "").empty();
+  // Derived buffers keep a link busy only if packets do not take turns flit by flit, which an
+  // ordered vnet prevents; see derive_topology.
+  config.vnets = read_vnets(options, own ? "data" : "data ordered");
   if (own && !given.links.empty())
     throw Error(ASTRA_NET_INVALID,
                 "the topology is given twice: as links and as the option 'nodes'");
@@ -230,11 +233,15 @@ garnet::Config read_config(astra_net::Config& given) {
   const size_t links = config.channels.size();
   const auto weights = per_link(options, "link_weights", links);
   const auto dimensions = per_link(options, "link_dimensions", links);
-  const auto datelines = per_link(options, "link_datelines", links);
+  const auto rings = per_link(options, "link_rings", links);
   for (size_t i = 0; i < links; ++i) {
     if (!weights.empty()) config.channels[i].weight = weights[i];
     if (!dimensions.empty()) config.channels[i].dimension = dimensions[i];
-    if (!datelines.empty()) config.channels[i].dateline = datelines[i] != 0;
+    // 0: in no ring, 1: in a ring of its dimension, 2: closes it.
+    if (!rings.empty()) {
+      config.channels[i].ring = rings[i] > 0;
+      config.channels[i].dateline = rings[i] > 1;
+    }
   }
   const auto routes = rows_of(options.text("routes", ""));
   for (size_t i = 0; i < routes.size(); ++i) {
@@ -267,6 +274,7 @@ class Garnet final : public astra_net::Model {
 
   Garnet(astra_net::Config& given, const astra_net::Log& log) : log_(log) {
     const garnet::Config config = read_config(given);
+    vnet_per_dimension_ = given.options.flag("vnet_per_dimension", false);
     try {
       network_ = garnet::Network::make(config);
     } catch (const garnet::ConfigError& error) {
@@ -280,6 +288,7 @@ class Garnet final : public astra_net::Model {
       : Model(),
         log_(other.log_),
         network_(other.network_->clone()),
+        vnet_per_dimension_(other.vnet_per_dimension_),
         link_ends_(other.link_ends_),
         flows_(other.flows_) {}
 
@@ -296,7 +305,6 @@ class Garnet final : public astra_net::Model {
     message.bytes = transfer.bytes;
     message.src = transfer.src % nodes;
     message.dst = transfer.dst % nodes;
-    message.vnet = static_cast<int32_t>(transfer.traffic_class % config.vnets.size());
     if (config.packet_bytes == 0 && transfer.bytes / config.flit_bytes > INT32_MAX)
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) + " of " +
                                        std::to_string(transfer.bytes) +
@@ -306,6 +314,11 @@ class Garnet final : public astra_net::Model {
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) +
                                        ": no route from node " + std::to_string(message.src) +
                                        " to node " + std::to_string(message.dst));
+    uint32_t vnet = transfer.traffic_class;
+    // Then a transfer over a slow dimension does not hold up those behind it over fast ones.
+    if (vnet_per_dimension_)
+      vnet = static_cast<uint32_t>(network_->first_dimension(message.src, message.dst));
+    message.vnet = static_cast<int32_t>(vnet % config.vnets.size());
     network_->enqueue(message);
   }
 
@@ -385,6 +398,7 @@ class Garnet final : public astra_net::Model {
 
   astra_net::Log log_;
   std::unique_ptr<garnet::Network> network_;
+  bool vnet_per_dimension_ = false;
   std::vector<std::pair<int32_t, int32_t>> link_ends_;
   std::vector<garnet::Flow> flows_;
 };

@@ -226,8 +226,8 @@ void validate(const Config& config) {
             what + ": goes from router " + number(channel.src) + " to itself");
     require(channel.weight >= 0,
             what + ": weight " + number(channel.weight) + "; allowed: 0 or more");
-    require(channel.dimension >= -1 && channel.dimension <= 1000,
-            what + ": dimension " + number(channel.dimension) + "; allowed: -1 .. 1000");
+    require(channel.dimension >= 0 && channel.dimension <= 1000,
+            what + ": dimension " + number(channel.dimension) + "; allowed: 0 .. 1000");
     check_wire(channel.wire, what);
   }
   for (const Route& route : config.routes) {

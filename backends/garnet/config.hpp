@@ -36,8 +36,9 @@ struct Channel {  // a directed link between two routers
   int32_t weight = 1;
   Wire wire;
   std::string port;   // direction at the source ("East", ...), read by XY routing
-  int32_t dimension = -1;  // >= 0: part of a ring of this dimension (dateline VCs) ...
-  bool dateline = false;   // ... and this link closes it
+  int32_t dimension = 0;
+  bool ring = false;      // part of a ring of its dimension (dateline VCs) ...
+  bool dateline = false;  // ... and this link closes it
 };
 
 struct Route {  // custom routing: at `router`, packets for `node` go to router `next`
@@ -55,7 +56,7 @@ struct Config {
   int64_t buffers_per_data_vc = 4;
   Routing routing = Routing::kTable;
   int32_t num_rows = 0;
-  bool dateline = false;       // split the VCs of a vnet in two classes, see Channel::dimension
+  bool dateline = false;       // split the VCs of a vnet in two classes, see Channel::ring
   int64_t packet_bytes = 0;    // 0: a message is one packet
   int64_t deadlock_threshold = 50'000;  // [cycles], Garnet's own default
   int64_t series_cycles = 0;   // length of a bin of the load over time; 0: not recorded

@@ -66,6 +66,7 @@ class Core final : public Network {
   std::unique_ptr<Network> clone() const override { return std::make_unique<Core>(*this); }
 
   bool has_route(int32_t src, int32_t dst) const override;
+  int32_t first_dimension(int32_t src, int32_t dst) const override;
   int64_t zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const override;
   void enqueue(const Message& message) override;
   int64_t next_cycle() const override;
@@ -101,7 +102,7 @@ class Core final : public Network {
     int64_t busy = 0;       // cycles per flit << kFraction; 0 where one cycle
     int64_t free_at = 0;    // cycle, plus free_part >> kFraction
     uint32_t free_part = 0;
-    int16_t dimension = -1;
+    int16_t ring = -1;      // dimension of the ring that it is part of, or -1
     bool dateline = false;
     bool channel = false;   // goes to a router
   };
@@ -141,7 +142,7 @@ class Core final : public Network {
   };
   struct Packet {
     uint32_t message = 0, flits = 0, node = 0, router = 0;
-    int32_t hops = 0, dimension = -1;
+    int32_t hops = 0, ring = -1;
     uint32_t vc_class = 0, src_vc = 0;
     int64_t pick = 0, head_send = 0, tail_send = 0, head_recv = 0;
     uint64_t serial = 0;
@@ -177,6 +178,7 @@ class Core final : public Network {
   bool pick(uint32_t node, uint32_t vnet);
   bool step_router(uint32_t router);
   void grant(uint32_t router, uint32_t out);
+  bool may_go(uint32_t link, uint32_t vc) const;
   bool blocked_by_order(uint32_t link, uint32_t vc) const;
   // The VCs that a packet in VC k may take at its output.
   const Bits<W>& choice(const Vc& vc, uint32_t k) const {
@@ -364,8 +366,9 @@ void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t cha
     out.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
   if (channel >= 0) {
     out.channel = true;
-    out.dimension = static_cast<int16_t>(config_.channels[static_cast<size_t>(channel)].dimension);
-    out.dateline = config_.channels[static_cast<size_t>(channel)].dateline;
+    const Channel& given = config_.channels[static_cast<size_t>(channel)];
+    if (given.ring) out.ring = static_cast<int16_t>(given.dimension);
+    out.dateline = given.dateline;
   }
   inputs_.push_back(input);
   outputs_.push_back(out);
@@ -378,6 +381,16 @@ bool Core<W>::has_route(int32_t src, int32_t dst) const {
   packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
   const auto at = static_cast<uint32_t>(config_.nodes[static_cast<size_t>(src)].router);
   return next_output(at, packet) != kNone;
+}
+
+template <int W>
+int32_t Core<W>::first_dimension(int32_t src, int32_t dst) const {
+  Packet packet;
+  packet.node = static_cast<uint32_t>(dst);
+  packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
+  const auto at = static_cast<uint32_t>(config_.nodes[static_cast<size_t>(src)].router);
+  const int32_t channel = inputs_[outputs_[next_output(at, packet)].link].channel;
+  return channel < 0 ? 0 : config_.channels[static_cast<size_t>(channel)].dimension;
 }
 
 template <int W>
@@ -416,12 +429,12 @@ void Core<W>::route(uint32_t slot, uint32_t router) {
   if (!config_.dateline) return;
   // Dateline: a packet takes the upper half of the VCs from the link that closes the ring on.
   const Output& out = outputs_[vc.out];
-  if (out.dimension < 0) {
+  if (out.ring < 0) {
     vc.vc_class = 0;
     return;
   }
-  if (packet.dimension != out.dimension) {
-    packet.dimension = out.dimension;
+  if (packet.ring != out.ring) {
+    packet.ring = out.ring;
     packet.vc_class = 1;
   }
   if (out.dateline) packet.vc_class = 2;
@@ -663,6 +676,16 @@ bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
   }) != kNone;
 }
 
+// May the flit at the front of an occupied VC ask for its output?
+template <int W>
+bool Core<W>::may_go(uint32_t link, uint32_t k) const {
+  const Vc& vc = buffers_[link << shift_ | k];
+  const Output& out = outputs_[vc.out];
+  if (vc.down == kNone ? !(out.idle & choice(vc, k)).any() : !out.credit.test(vc_of(vc.down)))
+    return false;
+  return !any_ordered_ || !config_.vnets[vnet_of_[k]].ordered || !blocked_by_order(link, k);
+}
+
 template <int W>
 bool Core<W>::step_router(uint32_t index) {
   const Router& router = routers_[index];
@@ -672,20 +695,12 @@ bool Core<W>::step_router(uint32_t index) {
     for (uint64_t ports = occupied_ports_[router.ports + w]; ports; ports &= ports - 1) {
       const uint32_t port = w * 64 + static_cast<uint32_t>(__builtin_ctzll(ports));
       const uint32_t in = router.first_in + port;
-      const Vc* const vcs = &buffers_[size_t{in} << shift_];
       const Input& input = inputs_[in];
-      const uint32_t k = input.occupied.scan(input.next_vc, [&](uint32_t candidate) {
-        const Vc& vc = vcs[candidate];
-        const Output& out = outputs_[vc.out];
-        if (vc.down == kNone ? !(out.idle & choice(vc, candidate)).any()
-                             : !out.credit.test(vc_of(vc.down)))
-          return false;
-        return !any_ordered_ || !config_.vnets[vnet_of_[candidate]].ordered ||
-               !blocked_by_order(in, candidate);
-      });
+      const uint32_t k = input.occupied.scan(
+          input.next_vc, [&](uint32_t candidate) { return may_go(in, candidate); });
       if (k == kNone) continue;
       // Stage II: each output port takes the first requesting input port from its pointer on.
-      const uint32_t out = vcs[k].out, from = outputs_[out].next_in;
+      const uint32_t out = buffers_[in << shift_ | k].out, from = outputs_[out].next_in;
       const uint32_t distance = port >= from ? port - from : port + router.inputs - from;
       Best& best = best_[out];
       if (best.distance == kNone) requested_[requests++] = out;
@@ -862,7 +877,7 @@ std::string Core<W>::find_deadlock(bool all) const {
     if (inputs_[slot >> shift_].dst & kInterface || vc.left == 0) continue;
     const bool still = progress_[slot].left == vc.left &&
                        progress_[slot].serial == packet_pool_[vc.packet].serial;
-    alive[slot] = !(all || still);
+    alive[slot] = !(all || still) || (vc.count > 0 && may_go(slot >> shift_, vc_of(slot)));
   }
   for_each_event([&](uint32_t slot) { alive[slot] = 1; });
   // What a stuck VC waits for; any one of them is enough to set it free.

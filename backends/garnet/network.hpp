@@ -78,6 +78,8 @@ class Network {
 
   // Whether a packet from node src can reach node dst.
   virtual bool has_route(int32_t src, int32_t dst) const = 0;
+  // Dimension of the first link of the way; 0 where both are at one router.
+  virtual int32_t first_dimension(int32_t src, int32_t dst) const = 0;
   // Delivery - enqueueing of a message that is alone in the network, with enough buffers.
   virtual int64_t zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const = 0;
 

@@ -87,31 +87,31 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
     topology = topology_of(network)
     options = dict(given)
     if isinstance(network, NetworkDims):
-        weights: list[int] = []
+        dimensions: list[int] = []
         rings: list[int] = []
-        datelines: list[int] = []
         stride = 1
         for index, (kind, size) in enumerate(
             zip(network.topology, network.npus_count, strict=True)
         ):
+            first = len(dimensions)
             count = topology.endpoints * links_per_endpoint(kind, size)
-            first = len(weights)
-            # Least weight first at equal distance: dimension 0, then 1, ...
-            weights += [index + 1] * count
+            dimensions += [index] * count
             ring = kind == "Ring" and size > 3
-            rings += [index if ring else -1] * count
             for link in range(first, first + count):
-                ends = (
-                    int(topology.src[link]) // stride % size,
-                    (int(topology.dst[link]) // stride % size),
-                )
-                datelines.append(int(ring and abs(ends[0] - ends[1]) > 1))
+                src = int(topology.src[link]) // stride % size
+                dst = int(topology.dst[link]) // stride % size
+                rings.append(ring + (ring and abs(src - dst) > 1))
             stride *= size
-        options["link_weights"] = " ".join(map(str, weights))
-        if any(ring >= 0 for ring in rings) and options.get("deadlock_avoidance") != "none":
+        options["link_dimensions"] = " ".join(map(str, dimensions))
+        # At equal distance the least weight goes first: dimension 0, then 1, ...
+        options["link_weights"] = " ".join(str(index + 1) for index in dimensions)
+        if any(rings) and options.get("deadlock_avoidance") != "none":
             options["deadlock_avoidance"] = "dateline"
-            options["link_dimensions"] = " ".join(map(str, rings))
-            options["link_datelines"] = " ".join(map(str, datelines))
+            options["link_rings"] = " ".join(map(str, rings))
+        if "vnets" not in options:
+            # A virtual network per dimension; the backend's limit is 32.
+            options["vnets"] = ", ".join(["data ordered"] * min(32, len(network.topology)))
+            options["vnet_per_dimension"] = "true"
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     return Prepared(config, topology.dims)
 
