@@ -9,6 +9,7 @@ import importlib
 import json
 import mmap
 import os
+import stat
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -343,13 +344,15 @@ def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
 def _open(file: Path) -> tuple[Any, tuple[int, int]]:
     """Map a file; returns (bytes or mmap, signature)."""
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device may never end
+            raise InputError("not a regular file", file=file)
         with file.open("rb") as handle:
             signature = _signature(handle.fileno())
             if signature[0] < 1 << 16:
                 return handle.read(), signature
             return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), signature
     except OSError as error:
-        raise InputError(f"cannot read the trace: {error.strerror or error}", file=file) from None
+        raise InputError(f"cannot read: {error.strerror or error}", file=file) from None
 
 
 def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
@@ -380,10 +383,7 @@ def read_bytes(path: str | Path) -> bytes:
         The file cannot be read, or is no valid gzip or JSON file.
     """
     file = Path(path)
-    try:
-        return _plain(file.read_bytes(), file)
-    except OSError as error:
-        raise InputError(f"cannot read the trace: {error.strerror or error}", file=file) from None
+    return _plain(bytes(_open(file)[0]), file)
 
 
 def trace_path(prefix: str | Path, rank: int) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
+from astra_bridge.trace.reader import read_bytes
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
 _COMM_TYPES = {
@@ -200,11 +201,7 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
     """
     file = Path(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"cannot read the workload: {error.strerror or error}", file=file
-        ) from None
+        lines = read_bytes(file).decode().splitlines()
     except UnicodeDecodeError:
         raise InputError("not a text file", file=file) from None
     for name, value in (("ranks", ranks), ("passes", passes)):
