@@ -83,76 +83,74 @@ def topology_of(network: NetworkDims | NetworkLinks) -> Topology:
         A latency is not a whole number of ps, after rounding, within int64.
     """
     if isinstance(network, NetworkLinks):
+        ends = np.array([(link.src, link.dst) for link in network.links], np.int64)
         return _build(
             network.endpoints,
             network.nodes,
-            [(link.src, link.dst) for link in network.links],
-            [link.bandwidth_GiBps for link in network.links],
-            [link.latency_ns for link in network.links],
-            [link.loss for link in network.links],
-            network.dims,
-            network.source,
+            ends.reshape(-1, 2),
+            np.array([link.bandwidth_GiBps for link in network.links], np.float64),
+            np.array([link.latency_ns for link in network.links], np.float64),
+            np.array([link.loss for link in network.links], np.float64),
+            network,
         )
     endpoints = math.prod(network.npus_count)
-    pairs: list[tuple[int, int]] = []
-    bandwidth: list[float] = []
-    latency: list[float] = []
-    switch, stride = endpoints, 1
-    for kind, size, rate, delay in zip(
-        network.topology,
-        network.npus_count,
-        network.bandwidth_GiBps,
-        network.latency_ns,
-        strict=True,
-    ):
-        before = len(pairs)
-        for node in range(endpoints if size > 1 else 0):
-            own = node // stride % size
-            if kind == "Ring":
-                pairs.append((node, node + ((own + 1) % size - own) * stride))
-                if size > 2:
-                    pairs.append((node, node + ((own - 1) % size - own) * stride))
-            elif kind == "Switch":
-                hub = switch + node % stride + node // (stride * size) * stride
-                pairs += [(node, hub), (hub, node)]
-            else:
-                pairs += [(node, node + (p - own) * stride) for p in range(size) if p != own]
-        bandwidth += [rate] * (len(pairs) - before)
-        latency += [delay] * (len(pairs) - before)
-        switch += endpoints // size if kind == "Switch" and size > 1 else 0
+    node = np.arange(endpoints)
+    parts = []
+    next_hub, stride = endpoints, 1
+    for kind, size in zip(network.topology, network.npus_count, strict=True):
+        own = node // stride % size
+        if size < 2:
+            columns = []
+        elif kind == "Ring":
+            columns = [(node, node + ((own + 1) % size - own) * stride)]
+            if size > 2:
+                columns.append((node, node + ((own - 1) % size - own) * stride))
+        elif kind == "Switch":
+            hub = next_hub + node % stride + node // (stride * size) * stride
+            next_hub += endpoints // size
+            columns = [(node, hub), (hub, node)]
+        else:
+            peers = (peer + (peer >= own) for peer in range(size - 1))
+            columns = [(node, node + (peer - own) * stride) for peer in peers]
+        # From one column per kind of link to all links of node 0, then of node 1, ...
+        parts.append(np.array(columns, np.int64).reshape(-1, 2, endpoints).transpose(2, 0, 1))
         stride *= size
-    loss = [0.0] * len(pairs)
+    counts = [part.shape[0] * part.shape[1] for part in parts]
     return _build(
-        endpoints, switch, pairs, bandwidth, latency, loss, network.npus_count, network.source
+        endpoints,
+        next_hub,
+        np.concatenate([part.reshape(-1, 2) for part in parts]),
+        np.repeat(np.array(network.bandwidth_GiBps, np.float64), counts),
+        np.repeat(np.array(network.latency_ns, np.float64), counts),
+        np.zeros(sum(counts)),
+        network,
     )
 
 
 def _build(
     endpoints: int,
     nodes: int,
-    pairs: list[tuple[int, int]],
-    bandwidth_GiBps: list[float],
-    latency_ns: list[float],
-    loss: list[float],
-    dims: tuple[int, ...],
-    source: object,
+    ends: NDArray[np.int64],
+    bandwidth_GiBps: NDArray[np.float64],
+    latency_ns: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    network: NetworkDims | NetworkLinks,
 ) -> Topology:
-    ends = np.array(pairs, np.int32).reshape(-1, 2)
-    latency = np.rint(np.array(latency_ns, np.float64) * 1000)
-    if latency.size and not (latency.min() >= 0 and latency.max() < 2**63):
-        bad = int(np.flatnonzero(~((latency >= 0) & (latency < 2**63)))[0])
+    latency_ps = np.rint(latency_ns * 1000)
+    bad = np.flatnonzero(~((latency_ps >= 0) & (latency_ps < 2**63)))
+    if bad.size:
         raise InputError(
-            f"latency {latency_ns[bad]!r} ns is outside 0 .. 2**63 ps",
-            file=None if source is None else str(source),
+            f"latency {latency_ns[bad[0]]!r} ns is outside 0 .. 2**63 ps",
+            file=network.source,
             key="latency",
         )
     return Topology(
         endpoints,
         nodes,
-        ends[:, 0].copy(),
-        ends[:, 1].copy(),
-        np.array(bandwidth_GiBps, np.float64) * (1 << 30),
-        latency.astype(np.int64),
-        np.array(loss, np.float64),
-        tuple(dims),
+        ends[:, 0].astype(np.int32),
+        ends[:, 1].astype(np.int32),
+        bandwidth_GiBps * (1 << 30),
+        latency_ps.astype(np.int64),
+        loss,
+        network.dims if isinstance(network, NetworkLinks) else network.npus_count,
     )

@@ -114,6 +114,19 @@ def test_submit_and_advance_give_the_same_bytes(
         assert native.stats() == python.stats()
 
 
+@pytest.mark.parametrize("model", ["aware", "unaware"])
+@pytest.mark.parametrize("kind", ["Ring", "Switch", "FullyConnected"])
+def test_thousands_of_distinct_times(model: str, kind: str) -> None:
+    """Enough to grow the native queue's hash, to move entries in it, and to deepen its heap."""
+    columns = {"topology": [kind], "npus_count": [60], "bandwidth": [3.1], "latency": [77.7]}
+    config = backend(f"analytical-{model}").prepare(NetworkRequest(columns)).config
+    items = random_transfers(config, 1, 4000)
+    items["start_ps"] = np.random.default_rng(2).integers(0, 10**8, len(items))
+    native, python = twins(model, config)
+    with native, python:
+        assert timed(native, items, []) == timed(python, items, [])
+
+
 @examples
 @given(models, configs, st.integers(0, 2**32), st.lists(st.integers(0, 10**7), max_size=12))
 def test_splitting_changes_nothing(

@@ -90,3 +90,11 @@ def test_the_analytical_networks_number_links_alike(shape: list[tuple[str, int]]
         assert node == dst
         # Dimension-ordered routes are shortest routes.
         assert len(way) == len(explicit.route(src, dst))
+
+
+def test_large_topologies_are_quick_to_build() -> None:
+    topology = topology_of(NetworkDims(("FullyConnected",), (1024,), (50.0,), (500.0,)))
+    assert len(topology.src) == 1024 * 1023
+    assert (topology.src != topology.dst).all()
+    assert topology.dst[:3].tolist() == [1, 2, 3]
+    assert topology.dst[1023:1026].tolist() == [0, 2, 3]
