@@ -8,6 +8,7 @@ import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TypeVar
 
 import msgspec
@@ -58,11 +59,15 @@ def read_text(path: str | Path) -> str:
     Raises
     ------
     InputError
-        The file cannot be read, is larger than 256 MiB, or is not UTF-8.
+        The file cannot be read, is no regular file (a pipe may never end), is larger than
+        256 MiB, or is not UTF-8.
     """
     file = Path(path)
     try:
-        if file.stat().st_size > _MAX_FILE_BYTES:
+        status = file.stat()
+        if not S_ISREG(status.st_mode):
+            raise InputError("cannot read: not a regular file", file=file)
+        if status.st_size > _MAX_FILE_BYTES:
             raise InputError("file is larger than 256 MiB", file=file)
         return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

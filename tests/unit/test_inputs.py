@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,13 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_network(tmp_path)
     with pytest.raises(InputError, match="cannot read"):
         read_network("a\0b")
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_system(path)
 
 
 def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
