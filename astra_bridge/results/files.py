@@ -31,11 +31,18 @@ def _writing(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write: {error.strerror or error}", file=path) from None
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, which a backend's statistics may hold, as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value).__name__} has no place in JSON")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, and the folders above it."""
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(content) + b"\n")
+        path.write_bytes(msgspec.json.encode(content, enc_hook=_plain) + b"\n")
 
 
 def save(result: Result, folder: Path) -> list[Path]:
@@ -51,7 +58,7 @@ def save(result: Result, folder: Path) -> list[Path]:
     """
     written = [folder / "result.json"]
     write_json(written[0], result.to_dict())
-    tables = {"ranks": _ranks(result), **result.tables}
+    tables = {**result.tables, "ranks": _ranks(result)}
     if result.has_nodes:
         written.append(folder / "timeline.json")
         write_json(written[1], timeline(result))

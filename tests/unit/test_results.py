@@ -119,7 +119,9 @@ def test_union_length_against_a_plain_loop(rows: list[tuple[int, int, int]], sma
 
 
 def test_json_has_the_documented_keys(tmp_path: Path) -> None:
-    result = make(tmp_path, [[(0, 100), (50, 200)]] * 2, [PAIR, PAIR], network={"messages": 3})
+    result = make(
+        tmp_path, [[(0, 100), (50, 200)]] * 2, [PAIR, PAIR], network={"messages": np.int64(3)}
+    )
     result.save_json(tmp_path / "out" / "result.json")
     content = json.loads((tmp_path / "out" / "result.json").read_text())
     assert content["finish_ns"] == [200, 200]
