@@ -257,7 +257,7 @@ def test_deadlock_beside_living_traffic_is_found_after_the_threshold() -> None:
     network = replace(network, nodes=(*network.nodes, GarnetNode(0), GarnetNode(0)))
     # Two more nodes at router 0 talk for ever without using the ring.
     extra = [(10 + i, 3 * i, 4, 5, 16, 0, -1, 0) for i in range(2_000)]
-    with pytest.raises(SimulationError, match="deadlock in cycle (1|2|3)[0-9]{3},"):
+    with pytest.raises(SimulationError, match=r"deadlock in cycle (1|2|3)[0-9]{3},"):
         replay(halfway(network, extra))
 
 
