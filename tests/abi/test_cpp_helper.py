@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,25 +20,35 @@ from astra_bridge.conformance.drive import simulate, transfers
 from astra_bridge.conformance.subject import Subject, subject
 from astra_bridge.errors import BackendError, ContractError, Interrupted, SimulationError
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig, Stop
-from astra_bridge.network.native import NativeNetwork, header_path, library_backend
+from astra_bridge.network.native import NativeNetwork, library_backend
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "backend" / "wire.cpp"
 
 
-def compiled(source: Path, folder: Path, missing: Callable[[str, str], None]) -> Path:
+def documented_command() -> list[str]:
     """What docs/contract.md tells a backend's author to type."""
+    lines = (ROOT / "docs" / "contract.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("c++ "))
+    return shlex.split(line)
+
+
+def compiled(source: Path, folder: Path, missing: Callable[[str, str], None]) -> Path:
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         missing("native", f"no C++ compiler {compiler}")
-    include = header_path().parent
-    library = folder / f"libastra_net_{source.stem}.so"
-    command = [
-        compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden",
-        "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{include}",
-        f"-Wl,--version-script={include}/astra_net.map", str(source), "-o", str(library),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    library = folder / f"lib{source.stem}.so"
+    changed = {
+        "c++": compiler,
+        "examples/backend/wire.cpp": str(source),
+        "libwire.so": str(library),
+    }
+    command = [changed.get(word, word) for word in documented_command()]
+    assert set(changed) <= set(documented_command())
+    strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    done = subprocess.run(
+        [*command, *strict], cwd=ROOT, capture_output=True, text=True, check=False, timeout=110
+    )
     assert done.returncode == 0, done.stderr
     return library
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The wheel: without a compiler it still works, and it ships what is compiled on first use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("astra_bridge", "backends", "csrc", "docs", "examples")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "CMakeLists.txt", "README.md", "LICENSE")
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
+"""
+
+# What is compiled or read at run time from the installed package.
+SHIPPED = {
+    "csrc/include/astra_net.h",
+    "csrc/include/astra_net.hpp",
+    "csrc/include/astra_net.cmake",
+    "csrc/include/astra_net.map",
+    "csrc/mock/mock.c",
+    "backends/analytical/CMakeLists.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]) -> Path:
+    """A copy of the sources without anything built."""
+    if int(version("setuptools").split(".")[0]) < 77:
+        missing("setuptools", "setuptools is older than 77")
+    folder = tmp_path_factory.mktemp("tree")
+    ignore = shutil.ignore_patterns("_native", "__pycache__", "*.so", "build")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+    for file in FILES:
+        shutil.copy(ROOT / file, folder)
+    return folder
+
+
+def built(tree: Path, kind: str, output: Path) -> tuple[Path, str]:
+    """Build with no compiler to be found; the file, and what was said."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, kind, str(output)],
+        cwd=tree,
+        env={**os.environ, "CXX": "/nowhere/c++"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    return output / done.stdout.splitlines()[-1], done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return built(tree, "build_wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def test_no_compiler_gives_a_pure_wheel_and_a_notice(wheel: tuple[Path, str]) -> None:
+    path, said = wheel
+    assert path.name.endswith("-py3-none-any.whl")
+    assert "NOTICE: installing astra-bridge without its native parts" in said
+    assert "no working C++17 compiler (/nowhere/c++)" in said
+    names = zipfile.ZipFile(path).namelist()
+    assert not [name for name in names if name.endswith(".so")]
+    assert {f"astra_bridge/_sources/{name}" for name in SHIPPED} <= set(names)
+    assert "astra_bridge/py.typed" in names
+
+
+def test_the_pure_wheel_works(wheel: tuple[Path, str], tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel[0]) as archive:
+        archive.extractall(tmp_path)
+    script = (
+        "from astra_bridge.conformance import run\n"
+        "from astra_bridge.network.native import ffi, header_path, library_path\n"
+        "assert '_sources' in str(header_path()), header_path()\n"
+        "assert ffi().sizeof('astra_net_transfer') == 48\n"
+        "assert not library_path('mock').exists()\n"
+        "verdicts = run('analytical-aware-python', rules=['R8', 'R15'])\n"
+        "assert {v.outcome for v in verdicts} == {'pass'}, verdicts\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_deleted_module_is_not_shipped(tree: Path, tmp_path: Path) -> None:
+    """setuptools keeps its build folder; what was deleted since must not come back."""
+    module = tree / "astra_bridge" / "short_lived.py"
+    module.touch()
+    first, _ = built(tree, "build_wheel", tmp_path)
+    assert "astra_bridge/short_lived.py" in zipfile.ZipFile(first).namelist()
+    module.unlink()
+    second, _ = built(tree, "build_wheel", tmp_path)
+    assert "astra_bridge/short_lived.py" not in zipfile.ZipFile(second).namelist()
+
+
+def test_sdist_has_everything_to_build_from(tree: Path, tmp_path: Path) -> None:
+    path, _ = built(tree, "build_sdist", tmp_path)
+    with tarfile.open(path) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert names >= SHIPPED | {"setup.py", "CMakeLists.txt", "LICENSE", "docs/contract.md"}
