@@ -39,14 +39,19 @@ int slot_of(std::string_view name) {
 }
 
 // Members of AttributeProto's oneof: a scalar and a list of each kind, from field 3 on.
-enum Kind { DOUBLE, FLOAT, INT32, INT64, UINT32, UINT64, SINT32, SINT64, FIX32, FIX64, SFIX32, SFIX64, BOOL, STRING, BYTES };
+// clang-format off
+enum Kind {
+    DOUBLE, FLOAT, INT32, INT64, UINT32, UINT64, SINT32, SINT64, FIX32, FIX64, SFIX32, SFIX64,
+    BOOL, STRING, BYTES
+};
+// clang-format on
 struct KindInfo {
     const char* name;
     Wire wire;
 };
 constexpr KindInfo kKinds[] = {
-    {"double", FIXED64},  {"float", FIXED32},   {"int32", VARINT},    {"int64", VARINT},
-    {"uint32", VARINT},   {"uint64", VARINT},   {"sint32", VARINT},   {"sint64", VARINT},
+    {"double", FIXED64},  {"float", FIXED32},   {"int32", VARINT},     {"int64", VARINT},
+    {"uint32", VARINT},   {"uint64", VARINT},   {"sint32", VARINT},    {"sint64", VARINT},
     {"fixed32", FIXED32}, {"fixed64", FIXED64}, {"sfixed32", FIXED32}, {"sfixed64", FIXED64},
     {"bool", VARINT},     {"string", LEN},      {"bytes", LEN},
 };
@@ -124,7 +129,8 @@ void parse_attribute(std::string_view bytes, Attribute& out) {
 
 template <class T>
 int64_t unzigzag(T value) {
-    return static_cast<int64_t>(static_cast<std::make_signed_t<T>>((value >> 1) ^ (~(value & 1) + 1)));
+    return static_cast<int64_t>(
+        static_cast<std::make_signed_t<T>>((value >> 1) ^ (~(value & 1) + 1)));
 }
 
 // The integer that an attribute holds, whatever its kind.
@@ -201,8 +207,10 @@ std::string parse_version(std::string_view bytes) {
     while (!in.done()) {
         uint32_t wire;
         const uint32_t field = in.tag(wire);
-        if (field == 1 && wire == LEN) version = in.bytes();
-        else in.skip(field, wire);
+        if (field == 1 && wire == LEN)
+            version = in.bytes();
+        else
+            in.skip(field, wire);
     }
     return std::string(version);
 }
@@ -232,8 +240,9 @@ class Framing {
         }
         const size_t rest = data_.size() - at;
         if (size > rest)
-            throw Error{at_byte(position_), "the record that starts here is longer than the rest of the file (" +
-                                                std::to_string(rest) + " bytes)"};
+            throw Error{at_byte(position_),
+                        "the record that starts here is longer than the rest of the file (" +
+                            std::to_string(rest) + " bytes)"};
         position_ = at + static_cast<size_t>(size);
         return data_.substr(at, static_cast<size_t>(size));
     }
@@ -342,7 +351,8 @@ Trace decode(std::string_view data) {
         throw Error{at_byte(0), "the first record is not a Chakra GlobalMetadata message"};
     }
     if (record.has_id || record.has_type || record.has_duration)
-        throw Error{at_byte(0), "the first record is a node; a trace starts with a GlobalMetadata record"};
+        throw Error{at_byte(0),
+                    "the first record is a node; a trace starts with a GlobalMetadata record"};
 
     const size_t n = records - 1;
     t.record_start.resize(n);

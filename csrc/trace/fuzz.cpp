@@ -61,7 +61,8 @@ int main(int argc, char** argv) {
                 case 1: bytes[at] ^= static_cast<uint8_t>(1u << below(8)); break;
                 case 2: bytes.resize(at); break;
                 case 3: bytes.insert(bytes.begin() + at, static_cast<uint8_t>(random())); break;
-                default: bytes.erase(bytes.begin() + at, bytes.begin() + at + below(bytes.size() - at));
+                default:
+                    bytes.erase(bytes.begin() + at, bytes.begin() + at + below(bytes.size() - at));
             }
         }
         accepted += run(bytes.data(), bytes.size());

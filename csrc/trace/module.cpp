@@ -30,21 +30,23 @@ py::tuple decode(const py::buffer& buffer) {
     auto owned = std::make_unique<trace::Trace>();
     {
         py::gil_scoped_release release;
-        *owned = trace::decode({static_cast<const char*>(info.ptr), static_cast<size_t>(info.size)});
+        *owned =
+            trace::decode({static_cast<const char*>(info.ptr), static_cast<size_t>(info.size)});
     }
     trace::Trace& t = *owned;
     py::capsule owner(owned.release(), [](void* p) { delete static_cast<trace::Trace*>(p); });
     py::list ints;
     for (auto& column : t.ints) {
-        if (column.empty()) ints.append(py::none());
-        else ints.append(array(column, owner));
+        if (column.empty())
+            ints.append(py::none());
+        else
+            ints.append(array(column, owner));
     }
-    return py::make_tuple(py::bytes(t.version), array(t.record_start, owner),
-                          array(t.node_id, owner), array(t.type, owner),
-                          array(t.duration_micros, owner), array(t.is_cpu_op, owner), ints,
-                          array(t.pg_name, owner), array(t.involved_dim, owner),
-                          bytes_list(t.strings), bytes_list(t.involved_dims),
-                          array(t.dep_start, owner), array(t.dep_id, owner));
+    return py::make_tuple(
+        py::bytes(t.version), array(t.record_start, owner), array(t.node_id, owner),
+        array(t.type, owner), array(t.duration_micros, owner), array(t.is_cpu_op, owner), ints,
+        array(t.pg_name, owner), array(t.involved_dim, owner), bytes_list(t.strings),
+        bytes_list(t.involved_dims), array(t.dep_start, owner), array(t.dep_id, owner));
 }
 
 }  // namespace

@@ -9,7 +9,14 @@
 
 namespace trace {
 
-enum Wire : uint32_t { VARINT = 0, FIXED64 = 1, LEN = 2, START_GROUP = 3, END_GROUP = 4, FIXED32 = 5 };
+enum Wire : uint32_t {
+    VARINT = 0,
+    FIXED64 = 1,
+    LEN = 2,
+    START_GROUP = 3,
+    END_GROUP = 4,
+    FIXED32 = 5
+};
 
 constexpr int kMaxDepth = 100;  // nesting of messages and groups, upb's limit
 
@@ -24,7 +31,9 @@ inline uint64_t load_fixed(const uint8_t* p, size_t size) {
 class Cursor {
   public:
     explicit Cursor(std::string_view bytes, int depth = kMaxDepth)
-        : p_(reinterpret_cast<const uint8_t*>(bytes.data())), end_(p_ + bytes.size()), depth_(depth) {}
+        : p_(reinterpret_cast<const uint8_t*>(bytes.data())),
+          end_(p_ + bytes.size()),
+          depth_(depth) {}
 
     bool done() const { return p_ == end_; }
     int depth() const { return depth_; }
