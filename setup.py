@@ -77,7 +77,8 @@ def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) ->
         # A part that is gone or was renamed must not leave its old library behind.
         shutil.rmtree(made, ignore_errors=True)
         configure = [
-            tool("cmake"), "--no-warn-unused-cli", "-S", str(ROOT), "-B", str(build_folder), "-G", "Ninja",
+            tool("cmake"), "--no-warn-unused-cli",
+            "-S", str(ROOT), "-B", str(build_folder), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DPYTHON_EXECUTABLE={sys.executable}",
