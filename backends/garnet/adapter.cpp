@@ -275,6 +275,7 @@ class Garnet final : public astra_net::Model {
   Garnet(astra_net::Config& given, const astra_net::Log& log) : log_(log) {
     const garnet::Config config = read_config(given);
     vnet_per_dimension_ = given.options.flag("vnet_per_dimension", false);
+    record_transfers_ = given.options.flag("record_transfers", true);
     try {
       network_ = garnet::Network::make(config);
     } catch (const garnet::ConfigError& error) {
@@ -289,6 +290,7 @@ class Garnet final : public astra_net::Model {
         log_(other.log_),
         network_(other.network_->clone()),
         vnet_per_dimension_(other.vnet_per_dimension_),
+        record_transfers_(other.record_transfers_),
         link_ends_(other.link_ends_),
         flows_(other.flows_) {}
 
@@ -377,6 +379,7 @@ class Garnet final : public astra_net::Model {
     for (const garnet::Delivery& delivery : deliveries) {
       const garnet::Message& message = delivery.message;
       deliver(message.id, now_ps);
+      if (!record_transfers_) continue;
       flows_.push_back({message.id, message.src, message.dst, message.bytes, message.order,
                         now_ps - message.order, 0, delivery.packets, delivery.hops,
                         ps_of(delivery.queueing_cycles / delivery.packets),
@@ -398,7 +401,7 @@ class Garnet final : public astra_net::Model {
 
   astra_net::Log log_;
   std::unique_ptr<garnet::Network> network_;
-  bool vnet_per_dimension_ = false;
+  bool vnet_per_dimension_ = false, record_transfers_ = true;
   std::vector<std::pair<int32_t, int32_t>> link_ends_;
   std::vector<garnet::Flow> flows_;
 };

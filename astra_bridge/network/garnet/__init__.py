@@ -34,6 +34,7 @@ OPTIONS = (
     "deadlock_threshold",
     "series_cycles",
     "record_packets",
+    "record_transfers",
 )
 """What ``--network-option`` may set; the same names as in a Garnet YAML."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,12 +65,13 @@ class Replay:
     rows: dict[str, NDArray[np.int64]]
     stats: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        """Lists of plain numbers: ``messages``, ``deliver`` and the statistics."""
-        names = list(self.rows)
+    def to_json(self) -> bytes:
+        """A JSON object with ``messages``, ``deliver`` and statistics (docs/garnet.md)."""
+        # A type with fixed fields is built and written several times faster than dicts.
+        row_type = msgspec.defstruct("Row", [(name, int) for name in self.rows], gc=False)
         columns = [column.tolist() for column in self.rows.values()]
-        return {
-            "messages": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+        content = {
+            "messages": list(map(row_type, *columns)),
             "deliver": self.rows["deliver"].tolist(),
             "stats": {
                 key: value
@@ -79,6 +81,7 @@ class Replay:
             "warnings": self.stats.get("warnings", []),
             "links": self.stats["tables"]["links"],
         }
+        return msgspec.json.encode(content)
 
 
 def ps_of(cycle: int, clock_hz: int) -> int:
@@ -135,80 +138,97 @@ def _mapping(value: object, path: str | Path) -> Mapping[str, Any]:
 
 
 def _messages(
-    rows: object, columns: list[str], network: GarnetNetwork, path: str | Path
+    rows: object, names: list[str], network: GarnetNetwork, path: str | Path
 ) -> NDArray[Any]:
     if not isinstance(rows, list):
         raise InputError(f"expected a list, found {show(rows)}", file=path, key="messages")
-    nodes = len(network.nodes)
-    limits = {
-        "id": (-(2**62), 2**62),
-        "cycle": (0, _MAX_CYCLE),
-        "src": (0, nodes - 1),
-        "dst": (0, nodes - 1),
-        "size": (1, min(2**40, network.flit_bytes * 2**30)),
-        "vnet": (0, len(network.vnets) - 1),
-        "delay": (0, _MAX_CYCLE),
-    }
-    sizes = {"ctrl": network.control_msg_bytes, "data": network.data_msg_bytes}
-    made = np.zeros(len(rows), MESSAGE)
-    index_of: dict[int, int] = {}
-    after: list[tuple[int, object]] = []
     for index, row in enumerate(rows):
-        where = f"messages[{index}]"
-        if not isinstance(row, list) or not 6 <= len(row) <= len(columns):
+        if type(row) is not list or not 6 <= len(row) <= len(names):
             raise InputError(
-                f"expected {', '.join(columns)} (the last two may be missing), found {show(row)}",
+                f"expected {', '.join(names)} (the last two may be missing), found {show(row)}",
                 file=path,
-                key=where,
+                key=f"messages[{index}]",
             )
-        values = dict(zip(columns, row, strict=False))
-        if isinstance(values.get("size"), str) and values["size"] in sizes:
-            values["size"] = sizes[values["size"]]
-        waits_for = values.pop("after", None)
-        if values.get("delay") is None:
-            values["delay"] = 0
-        for name, (low, high) in limits.items():
-            value = values.get(name)
-            if type(value) is not int or not low <= value <= high:
-                extra = ", ctrl, data" if name == "size" else ""
-                raise InputError(
-                    f"{show(value)} is not allowed; allowed: {low} to {high}{extra}",
-                    file=path,
-                    key=f"{where}.{name}",
-                )
-        if values["id"] in index_of:
-            raise InputError(
-                f"id {values['id']} is the id of messages[{index_of[values['id']]}] too",
-                file=path,
-                key=f"{where}.id",
-            )
-        index_of[values["id"]] = index
-        if waits_for is not None and waits_for != -1:
-            after.append((index, waits_for))
-        made[index] = (
-            values["id"],
-            values["cycle"],
-            values["src"],
-            values["dst"],
-            values["size"],
-            values["vnet"],
-            -1,
-            values["delay"],
+    if len({*map(len, rows)}) > 1:
+        rows = [row + [None] * (len(names) - len(row)) for row in rows]
+    # Column by column: a list may have a million messages.
+    columns: dict[str, list[Any]] = dict(zip(names, map(list, zip(*rows, strict=True))))
+    made = np.zeros(len(rows), MESSAGE)
+    made["after"] = -1
+    if not rows:
+        return made
+    sizes: dict[object, int] = {"ctrl": network.control_msg_bytes, "data": network.data_msg_bytes}
+    columns["size"] = [
+        sizes[one] if type(one) is str and one in sizes else one for one in columns["size"]
+    ]
+    columns["delay"] = [one or 0 for one in columns.get("delay", [0])]
+    nodes = len(network.nodes)
+    for name, high in {
+        "id": 2**62,
+        "cycle": _MAX_CYCLE,
+        "src": nodes - 1,
+        "dst": nodes - 1,
+        "size": min(2**40, network.flit_bytes * 2**30),
+        "vnet": len(network.vnets) - 1,
+        "delay": _MAX_CYCLE,
+    }.items():
+        low = {"id": -high, "size": 1}.get(name, 0)
+        made["bytes" if name == "size" else name] = _column(columns[name], name, low, high, path)
+    order = np.argsort(made["id"], kind="stable")
+    ids = made["id"][order]
+    again = np.flatnonzero(ids[1:] == ids[:-1])
+    if again.size:
+        first, second = (int(order[again[0] + i]) for i in (0, 1))
+        raise InputError(
+            f"id {ids[again[0]]} is the id of messages[{first}] too",
+            file=path,
+            key=f"messages[{second}].id",
         )
-    for index, waits_for in after:
-        if type(waits_for) is not int or waits_for not in index_of:
+    waits = {i: one for i, one in enumerate(columns.get("after", ())) if one not in (None, -1)}
+    for index, waits_for in waits.items():
+        at = np.searchsorted(ids, waits_for) if _within(waits_for, 2**62) else len(ids)
+        if at == len(ids) or ids[at] != waits_for:
             raise InputError(
                 f"{show(waits_for)} is not the id of a message",
                 file=path,
                 key=f"messages[{index}].after",
             )
-        made["after"][index] = index_of[waits_for]
+        made["after"][index] = order[at]
     _refuse_circles(made, path)
     return made
 
 
+def _within(value: object, high: int) -> bool:
+    return type(value) is int and -high <= value <= high
+
+
+def _column(
+    values: list[Any], name: str, low: int, high: int, path: str | Path
+) -> NDArray[np.int64]:
+    """Whole numbers from low to high, or an error that names the first that is not one."""
+    if {*map(type, values)} == {int}:
+        try:
+            array = np.array(values, np.int64)
+        except OverflowError:
+            pass
+        else:
+            if array.min() >= low and array.max() <= high:
+                return array
+    index = next(
+        i for i, one in enumerate(values) if type(one) is not int or not low <= one <= high
+    )
+    extra = ", ctrl, data" if name == "size" else ""
+    raise InputError(
+        f"{show(values[index])} is not allowed; allowed: {low} to {high}{extra}",
+        file=path,
+        key=f"messages[{index}].{name}",
+    )
+
+
 def _refuse_circles(messages: NDArray[Any], path: str | Path) -> None:
     """Each message waits for at most one other: follow them."""
+    if not (messages["after"] >= 0).any():
+        return
     after = messages["after"].tolist()
     ends = [waits_for < 0 for waits_for in after]
     for first in range(len(after)):
@@ -242,7 +262,9 @@ def replay(case: MessageList) -> Replay:
     hz, nodes = network.clock_hz, len(network.nodes)
     # Endpoints n .. 2n-1 are the nodes once more, because a transfer to itself is not allowed.
     config = NetworkConfig(
-        2 * nodes, 2 * nodes, options={**network.options(), "record_packets": "true"}
+        2 * nodes,
+        2 * nodes,
+        options={**network.options(), "record_packets": "true", "record_transfers": "false"},
     )
     count = len(messages)
     inject = messages["cycle"].copy()
@@ -258,7 +280,10 @@ def replay(case: MessageList) -> Replay:
     def transfers(indices: NDArray[np.int64]) -> NDArray[Any]:
         rows = np.zeros(len(indices), TRANSFER)
         rows["id"] = indices
-        rows["start_ps"] = [ps_of(cycle, hz) for cycle in inject[indices].tolist()]
+        if 10**12 % hz == 0:
+            rows["start_ps"] = inject[indices] * (10**12 // hz)
+        else:
+            rows["start_ps"] = [ps_of(cycle, hz) for cycle in inject[indices].tolist()]
         rows["bytes"] = messages["bytes"][indices]
         rows["src"] = messages["src"][indices]
         rows["dst"] = messages["dst"][indices] + nodes
@@ -274,6 +299,8 @@ def replay(case: MessageList) -> Replay:
             released: list[int] = []
             for index, time_ps in zip(done["id"].tolist(), done["time_ps"].tolist(), strict=True):
                 deliver[index] = cycle_of(time_ps, hz)
+                if not followers:
+                    continue
                 for follower in followers.get(index, ()):
                     start = deliver[index] + messages["delay"][follower]
                     inject[follower] = max(int(messages["cycle"][follower]), int(start))
