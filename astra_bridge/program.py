@@ -186,11 +186,18 @@ STEP = _struct(
 )
 PACKET = _struct(("bytes", "<i8"), ("reduce_ps", "<i8"), ("flags", "<i4"))
 
-GRAPH = _struct(("node_start", "<i8"), ("node_count", "<i8"))
+GRAPH = _struct(
+    ("node_start", "<i8"),
+    ("node_count", "<i8"),
+    ("root_start", "<i8"),  # into graph_roots: nodes without parents, in order of issue
+    ("root_count", "<i8"),
+    ("buckets", "<i8"),  # of the hash set that orders what becomes free together
+)
 GRAPH_NODE = _struct(
     ("duration_ps", "<i8"),
     ("bytes", "<i8"),
-    ("child_start", "<i8"),
+    ("child_start", "<i8"),  # into graph_children, in the order of the hash set of children
+    ("id", "<i8"),
     ("child_count", "<i4"),
     ("peer", "<i4"),
     ("tag", "<i4"),
@@ -217,7 +224,7 @@ class Program:
     families : ndarray of int32, shape (families, 2)
         (first schedule, number of schedules): one schedule per position, or one for all.
     schedules, steps, packets
-    graphs, graph_nodes, graph_children, graph_of_position
+    graphs, graph_nodes, graph_children, graph_roots, graph_of_position
         ``collectives.graph`` points into ``graph_of_position``: one graph per group position.
         Peers of graph nodes are ranks.
     queues_per_level, levels : int
@@ -256,6 +263,7 @@ class Program:
     graphs: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH))
     graph_nodes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH_NODE))
     graph_children: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
+    graph_roots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
     graph_of_position: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
     levels: int = 1
     queues_per_level: int = 1

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.bus import SharedBus
 from astra_bridge.engine.outcome import WAIT, Outcome, Progress, ProgressCallback
 from astra_bridge.errors import SimulationError
@@ -275,9 +276,10 @@ class _Graph:
     def __init__(self, engine: PythonEngine, stream: _Stream, graph: int) -> None:
         program = engine.program
         self.engine, self.stream = engine, stream
-        first, count = program.graphs[graph].tolist()
+        first, count, first_root, roots, self.buckets = program.graphs[graph].tolist()
         self.nodes = program.graph_nodes[first : first + count].tolist()
-        self.waiting = [node[6] for node in self.nodes]
+        self.roots = program.graph_roots[first_root : first_root + roots].tolist()
+        self.waiting = [node[7] for node in self.nodes]
         self.left = count
 
     def start(self) -> None:
@@ -285,12 +287,11 @@ class _Graph:
         if not self.nodes:
             self.engine.next_phase(self.stream)
             return
-        for index, parents in enumerate(self.waiting):
-            if parents == 0:
-                self._issue(index)
+        for index in self.roots:
+            self._issue(index)
 
     def _issue(self, index: int) -> None:
-        duration_ps, size, _, _, peer, tag, _, op = self.nodes[index]
+        duration_ps, size, _, _, _, peer, tag, _, op = self.nodes[index]
         rank, done = self.stream.rank, partial(self._done, index)
         what = (-1, self.stream.collective)
         if op == GraphOp.SEND:
@@ -302,14 +303,15 @@ class _Graph:
 
     def _done(self, index: int) -> None:
         self.left -= 1
-        start, count = self.nodes[index][2], self.nodes[index][3]
-        free = []
+        start, count = self.nodes[index][2], self.nodes[index][4]
+        free = {}
         for child in self.engine.program.graph_children[start : start + count].tolist():
             self.waiting[child] -= 1
             if self.waiting[child] == 0:
-                free.append(child)
-        for child in free:
-            self._issue(child)
+                free[self.nodes[child][3]] = child
+        order, self.buckets = hash_order(list(free), self.buckets)
+        for one in order:
+            self._issue(free[one])
         if self.left == 0:
             self.engine.next_phase(self.stream)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.collectives import Kind
+from astra_bridge.collectives.issue_order import HashOrder, hash_order
 from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
 from astra_bridge.errors import InputError, StalledError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
@@ -163,7 +164,8 @@ class _Lowering:
         self.messages: list[Any] = []
         self.node_total = self.child_total = self.message_total = 0
         self.collective_index: dict[Any, int] = {}
-        self.graphs: list[tuple[int, int]] = []
+        self.graphs: list[tuple[int, ...]] = []
+        self.graph_roots: list[int] = []
         self.graph_nodes: list[Any] = []
         self.graph_children: list[Any] = []
         self.graph_of_position: list[int] = []
@@ -195,6 +197,7 @@ class _Lowering:
             graphs=np.array(self.graphs, GRAPH),
             graph_nodes=np.concatenate([np.zeros(0, GRAPH_NODE), *self.graph_nodes]),
             graph_children=np.concatenate([np.zeros(0, np.int32), *self.graph_children]),
+            graph_roots=np.array(self.graph_roots, np.int32),
             graph_of_position=np.array(self.graph_of_position, np.int32),
             levels=len(self.plans.dims),
             queues_per_level=queues_per_dim,
@@ -543,14 +546,26 @@ class _Lowering:
         ordered = sorted(ranks)
         # ASTRA-sim finds the own file by the position among the sorted ranks, but takes peers
         # from the list as given.
+        files = [Path(f"{prefix}.{ordered.index(rank)}.et") for rank in ranks]
+        traces = [read_trace(file) for file in files]
         peers = ordered if self.corrected else ranks
-        graphs = [self._graph(Path(f"{prefix}.{ordered.index(rank)}.et"), peers) for rank in ranks]
+        if any(
+            _names_itself(trace, rank, peers) for trace, rank in zip(traces, ranks, strict=True)
+        ):
+            self.warnings.append(
+                f"communicator group {_shorten(ranks)} is not in ascending order; taking it as "
+                "given, ranks would send to themselves in the custom collective "
+                f"{prefix}, so it is taken in ascending order"
+            )
+            peers = ordered
+        graphs = [
+            self._graph(file, trace, peers) for file, trace in zip(files, traces, strict=True)
+        ]
         self.graph_index[key] = len(self.graph_of_position)
         self.graph_of_position += graphs
         return self.graph_index[key]
 
-    def _graph(self, file: Path, peers: list[int]) -> int:
-        trace = read_trace(file)
+    def _graph(self, file: Path, trace: TraceColumns, peers: list[int]) -> int:
         order = np.argsort(trace.node_id, kind="stable")
         nodes = np.zeros(len(order), GRAPH_NODE)
         types = trace.type[order]
@@ -579,7 +594,11 @@ class _Lowering:
             tags = self._required(trace, order, which, "comm_tag", -(2**31), 2**32 - 1)
             nodes["tag"][which] = (tags % 2**32) % _TAGS
         children = _children(trace, order, nodes, self.graph_child_total)
-        self.graphs.append((self.graph_total, len(nodes)))
+        nodes["id"] = trace.node_id[order].astype(np.int64)
+        roots, buckets = _hash_orders(trace, nodes, children, self.graph_child_total)
+        first_root = len(self.graph_roots)
+        self.graph_roots += roots
+        self.graphs.append((self.graph_total, len(nodes), first_root, len(roots), buckets))
         self.graph_nodes.append(nodes)
         self.graph_children.append(children)
         self.graph_total += len(nodes)
@@ -590,6 +609,51 @@ class _Lowering:
         children = _children(trace, order, nodes, self.child_total)
         self.children.append(children)
         self.child_total += len(children)
+
+
+def _names_itself(trace: TraceColumns, rank: int, peers: list[int]) -> bool:
+    """Whether a node of a custom collective sends to or receives from its own rank."""
+    for node_type, column in (
+        (NodeType.COMM_SEND, trace.comm_dst),
+        (NodeType.COMM_RECV, trace.comm_src),
+    ):
+        named = column[trace.type == node_type]
+        named = named[(named >= 0) & (named < len(peers))]
+        if (np.array(peers)[named] == rank).any():
+            return True
+    return False
+
+
+def _hash_orders(
+    trace: TraceColumns, nodes: Any, children: NDArray[np.int32], offset: int
+) -> tuple[list[int], int]:
+    """Put the children of each node, and the roots, into the order in which they are issued.
+
+    Returns
+    -------
+    roots : list of int
+        Nodes without parents.
+    buckets : int
+        Buckets of the set of free nodes after the roots.
+    """
+    ids = nodes["id"].tolist()
+    index = {one: i for i, one in enumerate(ids)}
+    file_order = trace.node_id.astype(np.int64).tolist()
+    at_file = {one: i for i, one in enumerate(file_order)}
+    for node in np.flatnonzero(nodes["child_count"] > 1).tolist():
+        first = int(nodes["child_start"][node]) - offset
+        part = slice(first, first + int(nodes["child_count"][node]))
+        own = sorted((ids[child] for child in children[part].tolist()), key=at_file.__getitem__)
+        children[part] = [index[one] for one in hash_order(own)[0]]
+    known = HashOrder()
+    for position, one in enumerate(file_order):
+        known.insert(one)
+        parents = trace.dep[trace.dep_start[position] : trace.dep_start[position + 1]].tolist()
+        for parent in hash_order([file_order[parent] for parent in parents])[0]:
+            known.insert(parent)
+    roots = [one for one in known if nodes["parents"][index[one]] == 0]
+    ordered, buckets = hash_order(roots)
+    return [index[one] for one in ordered], buckets
 
 
 def _shorten(ranks: list[int]) -> str:

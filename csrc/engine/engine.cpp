@@ -580,6 +580,8 @@ void Engine::issue_collective(int32_t rank, int32_t node, int32_t index) {
       graph_run->stream = stream;
       graph_run->nodes = program_.graph_nodes.data + graph.node_start;
       graph_run->left = graph.node_count;
+      graph_run->graph = &graph;
+      graph_run->buckets = static_cast<uint64_t>(graph.buckets);
       graph_run->waiting.resize(static_cast<size_t>(graph.node_count));
       for (int64_t i = 0; i < graph.node_count; ++i)
         graph_run->waiting[static_cast<size_t>(i)] = graph_run->nodes[i].parents;
@@ -817,8 +819,8 @@ void Engine::start_graph(GraphRun& graph) {
     next_phase(graph.stream);
     return;
   }
-  for (size_t i = 0; i < graph.waiting.size(); ++i)
-    if (graph.waiting[i] == 0) issue_graph_node(graph, static_cast<int32_t>(i));
+  const int32_t* roots = program_.graph_roots.data + graph.graph->root_start;
+  for (int64_t i = 0; i < graph.graph->root_count; ++i) issue_graph_node(graph, roots[i]);
 }
 
 void Engine::issue_graph_node(GraphRun& graph, int32_t index) {
@@ -845,6 +847,11 @@ void Engine::graph_node_done(GraphRun& graph, int32_t index) {
   std::vector<int32_t> free;
   for (int32_t i = 0; i < node.child_count; ++i)
     if (--graph.waiting[static_cast<size_t>(children[i])] == 0) free.push_back(children[i]);
+  if (free.size() > 1) {
+    const GraphNode* nodes = graph.nodes;
+    hash_order(free, graph.buckets,
+               [nodes](int32_t child) { return static_cast<uint64_t>(nodes[child].id); });
+  }
   for (const int32_t child : free) issue_graph_node(graph, child);
   if (graph.left == 0) next_phase(graph.stream);
 }

@@ -17,6 +17,7 @@
 #include "astra_net.h"
 #include "bus.hpp"
 #include "event_queue.hpp"
+#include "issue_order.hpp"
 #include "program.hpp"
 
 namespace engine {
@@ -109,6 +110,8 @@ struct GraphRun {
   Stream* stream;
   const GraphNode* nodes;
   int64_t left;
+  const Graph* graph;
+  uint64_t buckets;  // of the hash set that orders what becomes free together
   std::vector<int32_t> waiting;
 };
 

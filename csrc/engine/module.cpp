@@ -57,6 +57,7 @@ Program program_of(const py::dict& arrays) {
   p.graphs = span<engine::Graph>(arrays, "graphs");
   p.graph_nodes = span<engine::GraphNode>(arrays, "graph_nodes");
   p.graph_children = span<int32_t>(arrays, "graph_children");
+  p.graph_roots = span<int32_t>(arrays, "graph_roots");
   p.graph_of_position = span<int32_t>(arrays, "graph_of_position");
   p.unit_capacity = span<int32_t>(arrays, "unit_capacity");
   p.memory_server = span<int32_t>(arrays, "memory_server");

@@ -67,10 +67,10 @@ struct Packet {
   int32_t flags;
 };
 struct Graph {
-  int64_t node_start, node_count;
+  int64_t node_start, node_count, root_start, root_count, buckets;
 };
 struct GraphNode {
-  int64_t duration_ps, bytes, child_start;
+  int64_t duration_ps, bytes, child_start, id;
   int32_t child_count, peer, tag, parents;
   GraphOp op;
 };
@@ -114,6 +114,7 @@ struct Program {
   Span<Graph> graphs;
   Span<GraphNode> graph_nodes;
   Span<int32_t> graph_children;
+  Span<int32_t> graph_roots;
   Span<int32_t> graph_of_position;
   Span<int32_t> unit_capacity;
   Span<int32_t> memory_server;
