@@ -90,6 +90,10 @@ class Aware final : public Core<Aware> {
     }
   }
 
+  int64_t link_count(int64_t) const final {
+    return dimensions_ ? dimensions_->link_count() : graph_->link_count();
+  }
+
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) final {
     const auto change = static_cast<int64_t>(changes_.size());
     changes_.push_back({link, bandwidth_scale});
