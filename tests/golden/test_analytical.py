@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The numbers of ASTRA-sim's analytical networks, to the nanosecond, on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.golden_case import GOLDEN, write_golden_case
+from tests.golden_run import EVERYTHING, KINDS, Kind, answer, run, why_not
+
+OWN = sorted((Path(__file__).parent / "analytical").glob("*.json"))
+"""Copies of a few small cases of every kind, so that something is tested everywhere."""
+
+CASES = sorted((GOLDEN / "analytical").glob("*.json"))
+Missing = Callable[[str, str], None]
+
+# Above 20,000 events; the Python engine handles about 100,000 a second.
+LONG = frozenset(
+    (
+        "10_0016 10_0038 10_0039 10_0076 10_0087 10_0089 10_0096 10_0113 10_0119 10_0131 "
+        "10_0143 10_0150 10_0159 10_0163 10_0165 10_0173 10_0228 10_0232 10_0252 10_0259 "
+        "10_0260 10_0264 10_0265 10_0277 10_0284 10_0285 10_0287 10_0328 10_0337 10_0339 "
+        "10_0347 10_0357 10_0369 10_0380"
+    ).split()
+)
+
+
+def check(path: Path, folder: Path, kind: Kind, missing: Missing) -> None:
+    reason = why_not(kind)
+    if reason is not None:
+        missing("native", reason)
+    case = write_golden_case(path, folder)
+    assert case.finish_ns is not None
+    assert answer(run(case, kind)) == (case.finish_ns, case.exposed_comm_ns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_own_copies(path: Path, kind: Kind, tmp_path: Path, missing: Missing) -> None:
+    check(path, tmp_path, kind, missing)
+
+
+def test_there_are_copies_of_every_kind() -> None:
+    assert len(OWN) == 13
+
+
+@pytest.mark.skipif(not CASES, reason=f"no golden cases at {GOLDEN}")
+def test_all_cases_are_here() -> None:
+    assert len(CASES) == 302
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_native(path: Path, tmp_path: Path, missing: Missing) -> None:
+    check(path, tmp_path, "native", missing)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_python(path: Path, tmp_path: Path, missing: Missing) -> None:
+    if path.stem in LONG and not EVERYTHING:
+        pytest.skip("long; set ASTRA_BRIDGE_ALL=1 to run it")
+    check(path, tmp_path, "python", missing)
