@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The conformance suite: the rules R1 to R15 of the network contract, as tests of any backend.
 
-``astra-bridge conformance path/to/lib.so`` (or ``python -m astra_bridge.conformance``) prints a
-verdict per rule; :func:`run` returns them.  docs/contract.md explains the rules.
+``astra-bridge conformance path/to/lib.so`` prints a verdict per rule; :func:`run` returns them.
+docs/contract.md explains the rules.
 """
 
 from __future__ import annotations

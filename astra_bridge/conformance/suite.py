@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from astra_bridge import errors
 from astra_bridge.conformance.drive import Broken
 from astra_bridge.conformance.quirks import Quirks
 from astra_bridge.conformance.rules import RULES, NotTested, environment, manners
 from astra_bridge.conformance.subject import DEFAULT_NETWORK, Subject, subject
-from astra_bridge.errors import AstraBridgeError, InputError
+from astra_bridge.errors import AstraBridgeError, BackendError, InputError
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.network.registry import BackendSpec
 
@@ -167,13 +168,15 @@ def run_supervised(
                 verdicts.append(verdict)
                 left.remove(verdict.rule)
             elif "error" in message:
-                raise AstraBridgeError(str(message["error"]))
+                # The same class as in the child: it decides the exit code.
+                kind: type[AstraBridgeError] = getattr(errors, str(message["error"]))
+                raise kind(str(message["text"]))
             else:
                 ended = str(message["ended"])
         if not ended:
             break
         if current == "load":
-            raise AstraBridgeError(f"{target}: {ended} while it was loaded and opened")
+            raise BackendError(f"{target}: {ended} while it was loaded and opened")
         title = rule_titles()[current]
         verdicts.append(Verdict(current, title, "fail", f"{ended} (and so breaks R12)"))
         left.remove(current)
@@ -183,7 +186,7 @@ def run_supervised(
 def _child(request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, object]]:
     """Messages of a worker; the last is {"ended": why} unless it finished its work."""
     readable, writable = os.pipe()
-    command = [sys.executable, "-m", "astra_bridge.conformance", "--worker", str(writable)]
+    command = [sys.executable, "-m", "astra_bridge.conformance", str(writable)]
     environment_ = dict(os.environ)
     root = str(Path(__file__).parents[2])
     environment_["PYTHONPATH"] = os.pathsep.join(
@@ -254,5 +257,5 @@ def serve(descriptor: int) -> None:
                 for verdict in _verdicts(s, [rule], before):
                     say({"verdict": asdict(verdict)})
         except AstraBridgeError as error:
-            say({"error": str(error)})
+            say({"error": type(error).__name__, "text": str(error)})
         say({"done": True})

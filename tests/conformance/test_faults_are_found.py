@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.conformance import Quirks, rule_titles, run, run_supervised
+from astra_bridge.errors import BackendError, InputError
 from astra_bridge.network.native import library_backend
 
 # Fault of csrc/mock/fault.c -> the rule that it breaks, and words of the verdict.
@@ -95,6 +96,18 @@ def test_a_declared_capability_must_have_its_entry(
     (verdict,) = run_supervised(str(mock_library), rules=["CAP"])
     assert verdict.outcome == "fail"
     assert "SNAPSHOT is declared, but snapshot is NULL" in verdict.detail
+
+
+def test_what_cannot_be_opened_is_an_error_of_its_own_class(
+    mock_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no such library"):
+        run_supervised("./nothing.so")
+    with pytest.raises(InputError, match="unknown rule 'R99'; known: R1"):
+        run_supervised(str(mock_library), rules=["R99"])
+    monkeypatch.setenv("ASTRA_NET_MOCK", "abort,init")
+    with pytest.raises(BackendError, match="killed by SIGABRT while it was loaded"):
+        run_supervised(str(mock_library))
 
 
 def test_a_quirk_skips_with_its_reason(mock_library: Path) -> None:
