@@ -12,9 +12,7 @@ import os
 import pickle
 import signal
 import struct
-import subprocess
 import sys
-import tempfile
 from typing import IO, Any
 
 from astra_bridge.engine import EngineName, Outcome, Progress, ProgressCallback
@@ -70,6 +68,10 @@ def run_isolated(
     BackendError
         The child died; says how, and its last words.
     """
+    # Imported here: only backends that are process-wide need them.
+    import subprocess
+    import tempfile
+
     read_end, write_end = os.pipe()
     request = pickle.dumps((backend, config, program, engine, record_nodes))
     code = f"from astra_bridge.isolation import serve; serve({write_end})"

@@ -7,7 +7,6 @@ from typing import Literal
 
 from astra_bridge.engine import native
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback
-from astra_bridge.engine.python import PythonEngine
 from astra_bridge.errors import BackendUnavailable
 from astra_bridge.network.api import Network
 from astra_bridge.network.native import NativeNetwork
@@ -55,5 +54,8 @@ def run(
                 or f"the native engine needs a native network, and {network.info.name} is Python; "
                 "use --engine python"
             )
+    # Imported here: most runs do without it.
+    from astra_bridge.engine.python import PythonEngine
+
     reference = PythonEngine(program, network, record_nodes=record_nodes, progress=progress)
     return reference.run(), "python"

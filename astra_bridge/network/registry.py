@@ -11,11 +11,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astra_bridge.errors import BackendUnavailable, InputError
 from astra_bridge.network.api import Network, NetworkConfig
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["BackendSpec", "NetworkRequest", "Prepared", "backend", "names"]
 
@@ -103,9 +106,16 @@ _BUILT_IN = {
 }
 
 
+def _plugged_in() -> list[EntryPoint]:
+    # Imported here: looking into installed packages is slow, and built-in backends need it not.
+    from importlib.metadata import entry_points
+
+    return list(entry_points(group="astra_bridge.backends"))
+
+
 def names() -> list[str]:
     """Names of all known backends, built in and plugged in."""
-    return [*_BUILT_IN, *(entry.name for entry in entry_points(group="astra_bridge.backends"))]
+    return [*_BUILT_IN, *(entry.name for entry in _plugged_in())]
 
 
 def backend(name: str) -> BackendSpec:
@@ -127,7 +137,11 @@ def backend(name: str) -> BackendSpec:
             ) from error
         specs: tuple[BackendSpec, ...] = module.BACKENDS
         return next(spec for spec in specs if spec.name == name)
-    for entry in entry_points(group="astra_bridge.backends"):
+    if "/" in name or name.endswith((".so", ".dylib", ".dll")):
+        from astra_bridge.network.native import library_backend
+
+        return library_backend(Path(name))
+    for entry in _plugged_in():
         if entry.name == name:
             spec = entry.load()
             if not isinstance(spec, BackendSpec):
@@ -135,10 +149,6 @@ def backend(name: str) -> BackendSpec:
                     f"plug-in backend {name!r}: {entry.value} is not a BackendSpec"
                 )
             return spec
-    if "/" in name or name.endswith((".so", ".dylib", ".dll")):
-        from astra_bridge.network.native import library_backend
-
-        return library_backend(Path(name))
     raise InputError(
         f"unknown backend {name!r}; known: {', '.join(names())}, or the path of a shared library",
         key="--backend",
