@@ -57,10 +57,9 @@ class Cursor {
 
     // Reads a tag; returns the field number.
     uint32_t tag(uint32_t& wire) {
-        const uint64_t tag = p_ != end_ && *p_ < 0x80 ? *p_++ : long_varint(5);
-        if (tag > UINT32_MAX || tag >> 3 == 0) throw Malformed{};
-        wire = tag & 7;
-        return static_cast<uint32_t>(tag >> 3);
+        const uint32_t field = tag_or_zero(wire);
+        if (field == 0) throw Malformed{};
+        return field;
     }
 
     // Skips the value of a field that nobody wants.
@@ -93,11 +92,19 @@ class Cursor {
         throw Malformed{};
     }
 
+    uint32_t tag_or_zero(uint32_t& wire) {
+        const uint64_t tag = p_ != end_ && *p_ < 0x80 ? *p_++ : long_varint(5);
+        if (tag > UINT32_MAX) throw Malformed{};
+        wire = tag & 7;
+        return static_cast<uint32_t>(tag >> 3);
+    }
+
     void skip_group(uint32_t group) {
         if (--depth_ < 0) throw Malformed{};
         for (;;) {
             uint32_t wire;
-            const uint32_t field = tag(wire);
+            // Inside a group that it skips, upb accepts field 0 (since protobuf 7).
+            const uint32_t field = tag_or_zero(wire);
             if (wire == END_GROUP) {
                 if (field != group) throw Malformed{};
                 ++depth_;
