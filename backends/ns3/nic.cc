@@ -111,8 +111,10 @@ bool RdmaNic::MoreToSend(const Port& port) const {
   if (!port.queue[0].empty()) return true;
   for (const QueuePair* qp : port.pairs) {
     if (qp->BytesLeft() > 0 && !qp->WindowBound()) return true;
-    if (fabric->parameters.upstream_order &&
-        (qp->Finished() || qp->next_available > port.busy_until))
+    if (!fabric->parameters.upstream_order) continue;
+    // With a timer running, the rate and so the window may grow until then.
+    if (qp->Finished() || qp->next_available > port.busy_until ||
+        (qp->timer[0] != 0 && qp->BytesLeft() > 0))
       return true;
   }
   return false;

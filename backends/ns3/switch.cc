@@ -146,7 +146,8 @@ void SharedBufferSwitch::Serve(Port& port) {
   port.waiting_bytes -= packet->wire_bytes;
   if (queue != 0) {
     port.egress_bytes[queue] -= packet->wire_bytes;
-    if (fabric->parameters.ecn && Mark(port, queue)) {
+    // A mark on an acknowledgement would be nobody's: its own flag carries the mark of its data.
+    if (fabric->parameters.ecn && Mark(port, queue) && packet->kind == PacketKind::kData) {
       packet->marked = true;
       ++port.marks;
       trace_mark(port.link);
