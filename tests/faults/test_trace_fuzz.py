@@ -176,7 +176,7 @@ def test_both_decoders_agree_on_many_mutations() -> None:
     ],
 )
 def test_both_decoders_agree_on_groups(content: bytes) -> None:
-    record = bytes([*([0x80 | len(content) & 0x7F, len(content) >> 7])]) + content
+    record = bytes([0x80 | len(content) & 0x7F, len(content) >> 7]) + content
     for data in (record, b"\x00" + record):
         assert disagreement(native_decoder(), data) is None
 
