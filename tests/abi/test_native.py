@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -212,7 +213,7 @@ except AstraBridgeError as error:
 def load_with(mock_library: Path, fault: str) -> list[object]:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(mock_library)],
-        env={"ASTRA_NET_MOCK": fault, "PYTHONPATH": str(ROOT), "PATH": ""},
+        env={**os.environ, "ASTRA_NET_MOCK": fault, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=30,
