@@ -206,7 +206,8 @@ void RdmaNic::ReceiveData(PacketRecord* packet) {
   packet->wire_bytes = parameters.ack_bytes;
   packet->hop = 0;
   packet->epoch = qp->epoch;
-  if (parameters.ack_high_priority) packet->queue = 0;
+  // The fork gives acknowledgements priority in its NICs and forgets its switches.
+  if (parameters.ack_high_priority && !parameters.upstream_order) packet->queue = 0;
   Port* port = qp->receiver_port;
   if (port == nullptr || !port->up) {
     fabric->Free(packet);

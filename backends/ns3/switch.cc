@@ -36,6 +36,10 @@ void SharedBufferSwitch::Configure() {
 // Choudhury and Hahne's dynamic threshold (IEEE/ACM ToN 6(2), 1998): a share, alpha = 2^-shift,
 // of what is free now.
 int64_t SharedBufferSwitch::PauseThreshold(const Port& port) const {
+  // The fork computes in 32 bits without sign: where the headrooms alone exceed the buffer, the
+  // threshold is huge and nothing is ever paused.
+  if (fabric->parameters.upstream_order)
+    return static_cast<uint32_t>(shareable_bytes_ - shared_bytes_) >> port.alpha_shift;
   return std::max<int64_t>(0, shareable_bytes_ - shared_bytes_) >> port.alpha_shift;
 }
 
