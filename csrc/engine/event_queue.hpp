@@ -5,8 +5,8 @@
 // which runs as one, including what is registered for it while it runs.
 //
 // Distinct times stand in a heap; slots of equal time stand in one flat bucket.  Places ascend, so
-// slots are appended and never sorted.  Finding a rank's slot looks at up to four recent ones of
-// that rank, then into a hash: the cost does not grow with the number of pending times.
+// slots are appended and never sorted.  Finding a rank's slot looks at up to three that it keeps at
+// hand, then into a hash: the cost does not grow with the number of pending times.
 #ifndef ASTRA_ENGINE_EVENT_QUEUE_HPP
 #define ASTRA_ENGINE_EVENT_QUEUE_HPP
 
@@ -163,7 +163,7 @@ class EventQueue {
   }
 
  private:
-  static constexpr int kInline = 4;
+  static constexpr int kInline = 3;  // makes RankSlots one cache line
   struct More {
     Action action;
     int32_t next;
@@ -174,7 +174,7 @@ class EventQueue {
     std::vector<Slot> slots;
     std::vector<More> more;
   };
-  struct RankSlots {
+  struct alignas(64) RankSlots {
     int64_t time_ps[kInline];
     int32_t bucket[kInline];
     int32_t slot[kInline];
