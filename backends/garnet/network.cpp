@@ -11,6 +11,7 @@ namespace garnet {
 namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
+constexpr uint16_t kNoRoute = UINT16_MAX;
 constexpr uint32_t kInterface = 1u << 31;  // a component that is a network interface
 constexpr int kFraction = 16;              // bits after the point of a link's busy time
 constexpr int64_t kMaxWheel = 8192;        // cycles; events further away wait in a map
@@ -43,10 +44,18 @@ struct Bits {
   // The first member, in circular order from `start`, for which accept() is true; else kNone.
   template <class Accept>
   uint32_t scan(uint32_t start, Accept&& accept) const {
+    if constexpr (W == 1) {  // rotated, so that one loop over the set bits is in order
+      uint64_t bits = word[0] >> start | word[0] << (-start & 63);
+      for (; bits; bits &= bits - 1) {
+        const uint32_t i = (static_cast<uint32_t>(__builtin_ctzll(bits)) + start) & 63;
+        if (accept(i)) return i;
+      }
+      return kNone;
+    }
     const int first_word = static_cast<int>(start >> 6);
     const uint64_t upper = ~uint64_t{0} << (start & 63);
     for (int step = 0; step <= W; ++step) {
-      const int w = W == 1 ? 0 : (first_word + step) % W;
+      const int w = (first_word + step) % W;
       uint64_t bits = word[w];
       if (step == 0) bits &= upper;
       if (step == W) bits &= ~upper;
@@ -116,7 +125,7 @@ class Core final : public Network {
     uint32_t vc_class = 0;  // which VCs of the output the packet may take
   };
   struct Router {
-    uint32_t first_in = 0, inputs = 0;
+    uint32_t first_in = 0, inputs = 0, first_out = 0;
     uint32_t ports = 0;  // index of the first word of its set of occupied input ports
     uint32_t port_words = 0;
     uint32_t flits = 0;  // in all input buffers
@@ -170,14 +179,15 @@ class Core final : public Network {
   void wake(uint32_t component);
   void post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at, uint32_t event);
   void send(Output& out, uint32_t slot);
-  void credit(uint32_t slot, bool tail);
+  void credit(uint32_t slot, uint32_t delay, bool tail);
   void take_credit(uint32_t event);
   void take_flit(uint32_t slot);
   void eject(uint32_t slot);
   bool step_interface(uint32_t node);
   bool pick(uint32_t node, uint32_t vnet);
   bool step_router(uint32_t router);
-  void grant(uint32_t router, uint32_t out);
+  void grant(Router& router, uint32_t port, uint32_t k, uint32_t out);
+  uint32_t choose(uint32_t link) const;
   bool may_go(uint32_t link, uint32_t vc) const;
   bool blocked_by_order(uint32_t link, uint32_t vc) const;
   // The VCs that a packet in VC k may take at its output.
@@ -210,7 +220,7 @@ class Core final : public Network {
   std::vector<int64_t> filled_at_;        // [slot], ordered vnets: arrival of the head
   std::vector<int64_t> interface_filled_at_;
   std::vector<uint32_t> eject_output_;    // [node]
-  std::vector<uint32_t> routes_;          // [router * targets + target]: output
+  std::vector<uint16_t> routes_;          // [router * targets + target]: output - first_out
   size_t targets_ = 0;
   bool route_by_node_ = false;
   std::vector<Best> best_;                // [output], scratch of step_router
@@ -304,6 +314,8 @@ Core<W>::Core(const Config& config) : Network(config) {
   for (uint32_t o = 0; o < outputs_.size(); ++o) {
     Input& input = inputs_[outputs_[o].link];
     input.output = o;
+    const uint32_t src = outputs_[o].src;
+    if (!(src & kInterface) && (o == 0 || outputs_[o - 1].src != src)) routers_[src].first_out = o;
     if (input.dst & kInterface) eject_output_[input.dst & ~kInterface] = o;
     if (input.channel >= 0) channel_output_[static_cast<size_t>(input.channel)] = o;
   }
@@ -332,8 +344,15 @@ Core<W>::Core(const Config& config) : Network(config) {
 
   route_by_node_ = config.routing == Routing::kCustom;
   targets_ = route_by_node_ ? nodes : routers;
-  for (int32_t channel : compute_routes(config))
-    routes_.push_back(channel < 0 ? kNone : channel_output_[static_cast<size_t>(channel)]);
+  const std::vector<int32_t> table = compute_routes(config);
+  routes_.assign(table.size(), kNoRoute);
+  for (size_t entry = 0; entry < table.size(); ++entry) {
+    if (table[entry] < 0) continue;
+    const uint32_t out = channel_output_[static_cast<size_t>(table[entry])];
+    const uint32_t local = out - routers_[entry / targets_].first_out;
+    if (local >= kNoRoute) throw ConfigError("a router has more than 65534 outputs");
+    routes_[entry] = static_cast<uint16_t>(local);
+  }
 
   int64_t longest = 0;
   for (const Output& out : outputs_)
@@ -418,7 +437,9 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
 template <int W>
 uint32_t Core<W>::next_output(uint32_t router, const Packet& packet) const {
   if (router == packet.router) return eject_output_[packet.node];
-  return routes_[router * targets_ + (route_by_node_ ? packet.node : packet.router)];
+  const uint16_t local =
+      routes_[router * targets_ + (route_by_node_ ? packet.node : packet.router)];
+  return local == kNoRoute ? kNone : routers_[router].first_out + local;
 }
 
 template <int W>
@@ -442,7 +463,7 @@ void Core<W>::route(uint32_t slot, uint32_t router) {
 }
 
 template <int W>
-void Core<W>::wake(uint32_t component) {
+inline void Core<W>::wake(uint32_t component) {
   if (component & kInterface) {
     const uint32_t n = component & ~kInterface;
     if (interface_awake_[n]) return;
@@ -455,9 +476,9 @@ void Core<W>::wake(uint32_t component) {
 }
 
 template <int W>
-void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at,
-                   uint32_t event) {
-  if (at - now_ < wheel_size_) {
+inline void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at,
+                          uint32_t event) {
+  if (__builtin_expect(at - now_ < wheel_size_, 1)) {
     const auto bucket = static_cast<size_t>(at & (wheel_size_ - 1));
     wheel[bucket].push_back(event);
     wheel_used_[bucket >> 6] |= uint64_t{1} << (bucket & 63);
@@ -468,7 +489,7 @@ void Core<W>::post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64
 }
 
 template <int W>
-void Core<W>::send(Output& out, uint32_t slot) {
+inline void Core<W>::send(Output& out, uint32_t slot) {
   if (--credits_of_[slot] == 0) out.credit.clear(vc_of(slot));
   ++out.flits;
   int64_t at = now_ + out.flit_delay;
@@ -487,13 +508,12 @@ void Core<W>::send(Output& out, uint32_t slot) {
 }
 
 template <int W>
-void Core<W>::credit(uint32_t slot, bool tail) {
-  post(credits_, true, now_ + inputs_[slot >> shift_].credit_delay,
-       slot << 1 | static_cast<uint32_t>(tail));
+inline void Core<W>::credit(uint32_t slot, uint32_t delay, bool tail) {
+  post(credits_, true, now_ + delay, slot << 1 | static_cast<uint32_t>(tail));
 }
 
 template <int W>
-void Core<W>::take_credit(uint32_t event) {
+inline void Core<W>::take_credit(uint32_t event) {
   const uint32_t slot = event >> 1;
   Output& out = output_of(slot);
   ++credits_of_[slot];
@@ -509,7 +529,7 @@ void Core<W>::take_credit(uint32_t event) {
 }
 
 template <int W>
-void Core<W>::take_flit(uint32_t slot) {
+inline void Core<W>::take_flit(uint32_t slot) {
   Input& input = inputs_[slot >> shift_];
   if (input.dst & kInterface) {
     eject(slot);
@@ -533,11 +553,12 @@ void Core<W>::take_flit(uint32_t slot) {
 template <int W>
 void Core<W>::eject(uint32_t slot) {
   Vc& vc = buffers_[slot];
-  const uint32_t node = inputs_[slot >> shift_].dst & ~kInterface;
+  const Input& input = inputs_[slot >> shift_];
+  const uint32_t node = input.dst & ~kInterface;
   Packet& packet = packet_pool_[vc.packet];
   if (vc.left == packet.flits) packet.head_recv = now_;
   const bool tail = --vc.left == 0;
-  credit(slot, tail);
+  credit(slot, input.credit_delay, tail);
   ++interfaces_[node].ejected;
   if (!tail) return;
 
@@ -678,7 +699,7 @@ bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
 
 // May the flit at the front of an occupied VC ask for its output?
 template <int W>
-bool Core<W>::may_go(uint32_t link, uint32_t k) const {
+inline bool Core<W>::may_go(uint32_t link, uint32_t k) const {
   const Vc& vc = buffers_[link << shift_ | k];
   const Output& out = outputs_[vc.out];
   if (vc.down == kNone ? !(out.idle & choice(vc, k)).any() : !out.credit.test(vc_of(vc.down)))
@@ -686,18 +707,30 @@ bool Core<W>::may_go(uint32_t link, uint32_t k) const {
   return !any_ordered_ || !config_.vnets[vnet_of_[k]].ordered || !blocked_by_order(link, k);
 }
 
+// Stage I of switch allocation: the VC with which an input port takes part, or kNone.
+template <int W>
+inline uint32_t Core<W>::choose(uint32_t link) const {
+  const Input& input = inputs_[link];
+  return input.occupied.scan(input.next_vc, [&](uint32_t k) { return may_go(link, k); });
+}
+
 template <int W>
 bool Core<W>::step_router(uint32_t index) {
-  const Router& router = routers_[index];
+  Router& router = routers_[index];
+  const uint64_t first_word = occupied_ports_[router.ports];
+  if (router.port_words == 1 && (first_word & (first_word - 1)) == 0) {  // one port: no rivals
+    const auto port = static_cast<uint32_t>(__builtin_ctzll(first_word));
+    const uint32_t in = router.first_in + port, k = choose(in);
+    if (k == kNone) return false;
+    grant(router, port, k, buffers_[in << shift_ | k].out);
+    return true;
+  }
+  // All input ports choose on the state before any grant of this cycle.
   uint32_t requests = 0;
-  // Stage I: each input port chooses one VC, on the state before any grant of this cycle.
   for (uint32_t w = 0; w < router.port_words; ++w) {
     for (uint64_t ports = occupied_ports_[router.ports + w]; ports; ports &= ports - 1) {
       const uint32_t port = w * 64 + static_cast<uint32_t>(__builtin_ctzll(ports));
-      const uint32_t in = router.first_in + port;
-      const Input& input = inputs_[in];
-      const uint32_t k = input.occupied.scan(
-          input.next_vc, [&](uint32_t candidate) { return may_go(in, candidate); });
+      const uint32_t in = router.first_in + port, k = choose(in);
       if (k == kNone) continue;
       // Stage II: each output port takes the first requesting input port from its pointer on.
       const uint32_t out = buffers_[in << shift_ | k].out, from = outputs_[out].next_in;
@@ -707,23 +740,24 @@ bool Core<W>::step_router(uint32_t index) {
       if (distance < best.distance) best = {distance, port, k};
     }
   }
-  for (uint32_t i = 0; i < requests; ++i) grant(index, requested_[i]);
+  for (uint32_t i = 0; i < requests; ++i) {
+    Best& best = best_[requested_[i]];
+    best.distance = kNone;
+    grant(router, best.port, best.vc, requested_[i]);
+  }
   return requests > 0;
 }
 
 template <int W>
-void Core<W>::grant(uint32_t index, uint32_t out_index) {
-  Router& router = routers_[index];
-  const Best best = best_[out_index];
-  best_[out_index].distance = kNone;
-  const uint32_t in_index = router.first_in + best.port, slot = in_index << shift_ | best.vc;
+inline void Core<W>::grant(Router& router, uint32_t port, uint32_t k, uint32_t out_index) {
+  const uint32_t in_index = router.first_in + port, slot = in_index << shift_ | k;
   Input& in = inputs_[in_index];
   Output& out = outputs_[out_index];
   Vc& vc = buffers_[slot];
   if (vc.down == kNone) {
-    const uint32_t k = (out.idle & choice(vc, best.vc)).first();
-    out.idle.clear(k);
-    vc.down = out.link << shift_ | k;
+    const uint32_t down = (out.idle & choice(vc, k)).first();
+    out.idle.clear(down);
+    vc.down = out.link << shift_ | down;
     Packet& packet = packet_pool_[vc.packet];
     Vc& next = buffers_[vc.down];
     next.packet = vc.packet;
@@ -732,17 +766,17 @@ void Core<W>::grant(uint32_t index, uint32_t out_index) {
   }
   send(out, vc.down);
   const bool tail = --vc.left == 0;
-  credit(slot, tail);
+  credit(slot, in.credit_delay, tail);
+  --router.flits;
   if (--vc.count == 0) {
-    in.occupied.clear(best.vc);
+    in.occupied.clear(k);
     if (!in.occupied.any())
-      occupied_ports_[router.ports + (best.port >> 6)] &= ~(uint64_t{1} << (best.port & 63));
+      occupied_ports_[router.ports + (port >> 6)] &= ~(uint64_t{1} << (port & 63));
   }
   if (tail) vc.out = vc.down = kNone;
-  in.next_vc = best.vc + 1 == vcs_ ? 0 : best.vc + 1;
-  out.next_in = best.port + 1 == router.inputs ? 0 : best.port + 1;
+  in.next_vc = k + 1 == vcs_ ? 0 : k + 1;
+  out.next_in = port + 1 == router.inputs ? 0 : port + 1;
   in.waiting += static_cast<uint64_t>(now_);
-  --router.flits;
 }
 
 template <int W>

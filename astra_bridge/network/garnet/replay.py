@@ -152,7 +152,9 @@ def _messages(
     if len({*map(len, rows)}) > 1:
         rows = [row + [None] * (len(names) - len(row)) for row in rows]
     # Column by column: a list may have a million messages.
-    columns: dict[str, list[Any]] = dict(zip(names, map(list, zip(*rows, strict=True))))
+    columns: dict[str, list[Any]] = dict(
+        zip(names, map(list, zip(*rows, strict=True)), strict=False)
+    )
     made = np.zeros(len(rows), MESSAGE)
     made["after"] = -1
     if not rows:

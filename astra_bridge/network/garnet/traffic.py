@@ -172,9 +172,9 @@ class LoadPoint:
 
 
 def run_transfers(
-    network: GarnetNetwork, rows: NDArray[Any], until_ps: int
+    network: GarnetNetwork, rows: NDArray[Any], until_ps: int, *, record: bool = True
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Deliver transfers that depend on nothing.
+    """Deliver transfers that depend on nothing; ``record`` keeps the table "flows".
 
     Returns
     -------
@@ -183,7 +183,8 @@ def run_transfers(
     stats : dict
     """
     nodes = len(network.nodes)
-    config = NetworkConfig(2 * nodes, 2 * nodes, options=network.options())
+    options = {**network.options(), "record_transfers": "true" if record else "false"}
+    config = NetworkConfig(2 * nodes, 2 * nodes, options=options)
     time_ps = np.full(len(rows), -1, np.int64)
     lookahead_ps = 1024 * 10**12 // network.clock_hz  # nothing reacts, so any would do
     with BACKENDS[0].open(config) as net:
