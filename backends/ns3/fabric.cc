@@ -339,7 +339,9 @@ Tick Fabric::IdealTicks(const QueuePair& qp) {
   if (parameters.complete_at_ack) {
     // As the fork has it: two delays, a packet's transmissions, and everything at the bottleneck,
     // each packet with 48 bytes of headers.
-    return 2 * path.delay + path.transmit + Ticks(bytes + packets * 48, path.bps);
+    return 2 * path.delay + path.transmit +
+           static_cast<Tick>((bytes + packets * 48) * 8e12 / static_cast<double>(parameters.tick_ps) /
+                             static_cast<double>(path.bps));
   }
   const double header = parameters.header_bytes;
   const double first = std::min(bytes, mtu) + header;

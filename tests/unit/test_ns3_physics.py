@@ -3,23 +3,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from astra_bridge.network.ns3 import build
+from tests import ns3_networks as net
 
-_spec = importlib.util.spec_from_file_location(
-    "ns3_networks", Path(__file__).parents[1] / "ns3_networks.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-net = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Whole runs against ASTRA-sim with its RDMA fork of ns-3: finish time of every rank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from astra_bridge.network.ns3 import build
+from astra_bridge.simulation import simulate
+from tests.golden.test_ns3 import GOLDEN, write_inputs
+from tests.golden_case import write_golden_case
+
+CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+
+pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+
+@pytest.mark.skipif(not CASES, reason=f"{GOLDEN} is not there")
+@pytest.mark.parametrize("name", CASES or ["none"])
+def test_every_rank_finishes_at_the_same_nanosecond(name: str, tmp_path: Path) -> None:
+    case = json.loads((GOLDEN / f"{name}.json").read_text())
+    files = write_golden_case(case, tmp_path)
+    logical = tmp_path / "logical.json"
+    logical.write_text(json.dumps({"logical-dims": list(map(str, case["logical_dims"]))}))
+    result = simulate(
+        str(files.workload),
+        files.system,
+        write_inputs(case, tmp_path),
+        files.remote_memory,
+        backend="ns3",
+        logical_topology=logical,
+        num_queues_per_dim=int(case.get("queues", 1)),
+    )
+    assert result.finish_ns.tolist() == case["expect"]["finish_ns"]
+    # Flow by flow: who sent what to whom, when, and how long it took.
+    table = result.tables["flows"]
+    columns = {
+        "src": 1,
+        "dst": 1,
+        "bytes": 1,
+        "start_ps": 1000,
+        "fct_ps": 1000,
+        "ideal_fct_ps": 1000,
+    }
+    rows = sorted(
+        tuple(
+            int(table[column][i]) // (1000 if column.endswith("_ps") else 1) for column in columns
+        )
+        for i in range(len(table["src"]))
+    )
+    assert rows == sorted(tuple(flow) for flow in case["expect"]["flows"])
