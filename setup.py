@@ -68,6 +68,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def keep_header(folder: Path) -> None:
+    """Write what cffi makes of the header beside the libraries, so that no run parses it again."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        from astra_bridge.network.header import keep
+    finally:
+        sys.path.remove(str(ROOT))
+    keep(folder)
+
+
 def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) -> list[Path]:
     """Run CMake and copy the libraries that it made to ``target``; return their paths."""
     import pybind11
@@ -88,6 +98,7 @@ def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) ->
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run([tool("cmake"), "--build", str(build_folder), "-j", "2"], check=True)
+        keep_header(made)
         target.mkdir(parents=True, exist_ok=True)
         copies = []
         for library in sorted(made.iterdir()):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Native backends: loads a shared library behind the C contract and makes it a ``Network``.
 
-The header is parsed, not retyped: cffi (ABI mode, no compiler) reads the part of
-``csrc/include/astra_net.h`` between ``[cdef.begin]`` and ``[cdef.end]``.  A status becomes an
-exception in one place, :func:`check`.
+The header is read, not retyped (see `astra_bridge.network.header`).  A status becomes an exception
+in one place, :func:`check`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cffi
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +44,7 @@ from astra_bridge.network.api import (
     Status,
     Stop,
 )
+from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import topology_of
 
@@ -70,31 +69,9 @@ OPTIONAL_1_1 = (*OPTIONAL, "exchange")
 _POLL_CAPACITY = 1024
 
 
-def source_root() -> Path:
-    """The folder with ``csrc/include`` and ``backends``: shipped with the package, or the tree."""
-    package = Path(astra_bridge.__file__).parent
-    shipped = package / "_sources"
-    return shipped if shipped.is_dir() else package.parent
-
-
-def header_path() -> Path:
-    """``astra_net.h``, the authority of the contract."""
-    return source_root() / "csrc" / "include" / "astra_net.h"
-
-
 def library_path(name: str) -> Path:
     """Where the build puts the library of the backend ``name`` (which may not exist)."""
     return Path(astra_bridge.__file__).parent / "_native" / f"libastra_net_{name}.so"
-
-
-@functools.cache
-def ffi() -> Any:
-    """The parsed header."""
-    text = header_path().read_text(encoding="utf-8")
-    cdef = text.split("/* [cdef.begin] */")[1].split("/* [cdef.end] */")[0]
-    parsed = cffi.FFI()
-    parsed.cdef(cdef + "astra_net_backend_init_fn astra_net_backend_init;")
-    return parsed
 
 
 _EXCEPTIONS: dict[int, type[NetworkError]] = {
