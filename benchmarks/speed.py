@@ -196,7 +196,9 @@ def make_inputs(name: str, folder: Path) -> None:
                 size_bytes = 2**20 + 2048 * (pair % times)
                 trace.coll(CommType.ALL_REDUCE, size_bytes, group=pair + 1)
             traces += [trace, trace]
-        groups = {pair + 1: (2 * pair, 2 * pair + 1) for pair in range(2048)}
+        groups: dict[int, tuple[int, ...]] = {
+            pair + 1: (2 * pair, 2 * pair + 1) for pair in range(2048)
+        }
         return GeneratedWorkload(tuple(traces), groups)
 
     if name.startswith("pairs"):
