@@ -29,6 +29,11 @@ def _fresh() -> Iterator[None]:
     header.ffi.cache_clear()
 
 
+def plain(c_name: str) -> str:
+    """A kept header says ``struct astra_net_sim`` where a parsed one says ``astra_net_sim``."""
+    return c_name.replace("struct ", "")
+
+
 def layout(ffi: Any) -> dict[str, Any]:
     """Every named type of the header, with size and fields."""
     types = {}
@@ -36,10 +41,10 @@ def layout(ffi: Any) -> dict[str, Any]:
         # A function is a type only behind a pointer.
         kind = ffi.typeof(f"{name} *" if name.endswith("_fn") else name)
         if kind.kind == "struct" and name != "astra_net_sim":  # which is opaque
-            rows = [(f, t.offset, t.type.cname) for f, t in kind.fields]
+            rows = [(f, t.offset, plain(t.type.cname)) for f, t in kind.fields]
             types[name] = (ffi.sizeof(kind), rows)
         else:
-            types[name] = (kind.kind, kind.cname)
+            types[name] = (kind.kind, plain(kind.cname))
     return types
 
 
