@@ -15,8 +15,8 @@ def roofline_ns(
     tensor_bytes: NDArray[np.int64],
     memory_Bps: float,
     peak_ops_per_s: float,
-) -> NDArray[np.int64]:
-    """Run time of each operator in whole ns, cut off, in ASTRA-sim's order of evaluation.
+) -> NDArray[np.float64]:
+    """Run time of each operator in ns, cut off to whole ones, in ASTRA-sim's order of evaluation.
 
     Operators without operations or without data take no time: ASTRA-sim would wait 2**63 ns for
     the former and never go on after the latter.
@@ -24,8 +24,8 @@ def roofline_ns(
     ops = num_ops.astype(np.float64)
     data = tensor_bytes.astype(np.float64)
     work = (ops > 0) & (data > 0)
-    result = np.zeros(len(ops), np.int64)
+    result = np.zeros(len(ops), np.float64)
     intensity = ops[work] / data[work]
     performance = np.minimum(memory_Bps * intensity, peak_ops_per_s)
-    result[work] = (ops[work] / performance * 1e9).astype(np.int64)
+    result[work] = np.floor(ops[work] / performance * 1e9)
     return result

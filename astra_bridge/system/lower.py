@@ -47,6 +47,9 @@ Semantics = Literal["astra-sim", "corrected"]
 _TAGS = 500_000_000
 """ASTRA-sim folds the tags of send and receive nodes into this range."""
 
+_MOST_NS = 2.0**52
+"""Longest single duration, 52 days: sums stay far from the end of int64 picoseconds (106 days)."""
+
 _RENDEZVOUS_BYTES = 8192
 _FAST_DELAY_NS = 10
 _UNLIMITED = 2**31 - 1
@@ -298,12 +301,22 @@ class _Lowering:
         if model != "trace" and modelled.any():
             num_ops = self._required(trace, order, modelled, "num_ops", 0, 2**62)
             tensor = self._required(trace, order, modelled, "tensor_size", 0, 2**62)
-            nodes["duration_ps"][modelled] = self._modelled_ps(model, num_ops, tensor)
+            duration_ns = self._modelled_ns(model, num_ops, tensor)
+            too_long = ~(duration_ns < _MOST_NS)
+            if too_long.any():
+                at = int(np.argmax(too_long))
+                raise InputError(
+                    f"takes {duration_ns[at]:.3g} ns by the compute model {model}; allowed: less "
+                    f"than {_MOST_NS:.3g}",
+                    file=trace.file,
+                    key=self._at(trace, int(order[modelled][at])),
+                )
+            nodes["duration_ps"][modelled] = np.rint(duration_ns * PS_PER_NS).astype(np.int64)
         return int(nodes["duration_ps"][modelled].sum())
 
-    def _modelled_ps(
+    def _modelled_ns(
         self, model: str, num_ops: NDArray[np.int64], tensor: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[np.float64]:
         system = self.system
         if model == "roofline":
             for key, value in (
@@ -314,10 +327,9 @@ class _Lowering:
                     raise InputError(
                         "must be above 0 for the roofline", file=system.source, key=key
                     )
-            ns = roofline_ns(
+            return roofline_ns(
                 num_ops, tensor, system.local_mem_bw_GBps * 1e9, system.peak_perf_TFLOPS * 1e12
             )
-            return ns * PS_PER_NS
         array = system.systolic_array
         pairs, inverse = np.unique(np.stack([num_ops, tensor], axis=1), axis=0, return_inverse=True)
         cycles = np.zeros(len(pairs), np.float64)
@@ -332,8 +344,8 @@ class _Lowering:
                     cycles[i] = systolic_cycles(
                         m, n, k, rows=array.rows, columns=array.columns, dataflow=array.dataflow
                     )
-        ps = np.ceil(cycles * (PS_PER_NS / array.frequency_GHz)).astype(np.int64)
-        return ps[inverse.reshape(-1)]
+        duration_ns: NDArray[np.float64] = (cycles / array.frequency_GHz)[inverse.reshape(-1)]
+        return duration_ns
 
     def _remote_memory(
         self,
@@ -381,25 +393,25 @@ class _Lowering:
             tags = self._required(trace, order, which, "comm_tag", -(2**31), 2**32 - 1)
             messages["tag"] = (tags % 2**32) % _TAGS
             owners = getattr(trace, own)[order[which]]
-            for bad, what in (
-                ((owners != MISSING) & ~np.isin(owners, ranks_of_trace), own),
-                (np.isin(messages["peer"], ranks_of_trace), peer),
+            for bad, what, rule in (
+                (
+                    # A trace of several ranks cannot name its owner.
+                    (owners != MISSING)
+                    & ((owners != ranks_of_trace[0]) | (len(ranks_of_trace) > 1)),
+                    own,
+                    "a rank sends and receives in its own name",
+                ),
+                (
+                    np.isin(messages["peer"], ranks_of_trace),
+                    peer,
+                    "a rank cannot send to itself",
+                ),
             ):
-                # One trace may serve several ranks, but then none of them is named as owner,
-                # and none talks to itself.
-                named = bad if what == own else bad & (len(ranks_of_trace) == 1)
-                if named.any():
-                    position = int(order[which][int(np.argmax(named))])
-                    value = int(getattr(trace, what)[position])
+                if bad.any():
+                    position = int(order[which][int(np.argmax(bad))])
                     raise InputError(
-                        f"is {value}, but this is the trace of rank "
-                        f"{', '.join(map(str, ranks_of_trace[:4]))}"
-                        f"{' ...' if len(ranks_of_trace) > 4 else ''}: a rank "
-                        + (
-                            "sends and receives in its own name"
-                            if what == own
-                            else "cannot send to itself"
-                        ),
+                        f"is {getattr(trace, what)[position]}, but this is the trace of rank "
+                        f"{_shorten(ranks_of_trace.tolist())}: {rule}",
                         file=trace.file,
                         key=self._at(trace, position, what),
                     )

@@ -33,6 +33,9 @@ from astra_bridge.units import PS_PER_NS
 WORLD = 0
 """Index of the group of all ranks."""
 
+_MOST_BYTES = 2**62
+_MOST_REDUCE_NS = 2.0**50
+
 _SYSTEM_KEY = {
     Kind.ALL_REDUCE: "all-reduce",
     Kind.ALL_GATHER: "all-gather",
@@ -223,6 +226,11 @@ class PlanBuilder:
             if self.corrected and found.name == "doubleBinaryTree" and spec.kind != Kind.ALL_REDUCE:
                 # A tree only reduces and broadcasts; ASTRA-sim runs that whatever is asked.
                 found = algorithm("ring")[0]
+            if data * dimension.size > _MOST_BYTES:
+                raise InputError(
+                    f"a chunk grows to {data * dimension.size} bytes; allowed: {_MOST_BYTES}",
+                    key=f"comm_size of {kind.name}",
+                )
             families, data_after = self._families(found, spec, data, root)
             subgroup = self.groups[dimension.layout][1] == 0
             fast = subgroup and found.fast_bus_in_subgroups and not self.corrected
@@ -314,8 +322,16 @@ class PlanBuilder:
         bandwidth_Bps = self.system.local_mem_bw_GBps * 1e9
         if bandwidth_Bps == 0:
             return 0
-        once_ns = (size_bytes.astype(np.float64) / bandwidth_Bps * 1e9).astype(np.int64)
-        return 3 * once_ns * PS_PER_NS
+        once_ns = np.floor(size_bytes.astype(np.float64) / bandwidth_Bps * 1e9)
+        if (once_ns >= _MOST_REDUCE_NS).any():
+            raise InputError(
+                f"reducing {size_bytes.max()} bytes takes {3 * once_ns.max():.3g} ns at "
+                f"{self.system.local_mem_bw_GBps} GB/s; allowed: less than "
+                f"{3 * _MOST_REDUCE_NS:.3g}",
+                file=self.system.source,
+                key="local-mem-bw",
+            )
+        return 3 * once_ns.astype(np.int64) * PS_PER_NS
 
     # Collectives
 
