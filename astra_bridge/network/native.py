@@ -241,7 +241,7 @@ def _load(path: Path, _inode: int, _mtime_ns: int) -> Library:
         raise failed(f"cannot be loaded: {error}") from error
     try:
         init = library.astra_net_backend_init
-    except AttributeError:
+    except (AttributeError, parsed.error):  # parsed now, or kept by the build
         raise failed(
             "exports no astra_net_backend_init, so it is not a backend (see docs/contract.md)"
         ) from None
