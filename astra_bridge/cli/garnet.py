@@ -115,8 +115,6 @@ def traffic_command(
             f"{point.zero_load_latency:8.2f}  {point.hops:8.3f}  {bar}"
             f"{'  saturated' if point.saturated else ''}"
         )
-    for warning in points[-1].stats["warnings"]:
-        print(f"at rate {points[-1].rate:g}: {warning}")
     if json_file is not None:
         kept = [{k: v for k, v in asdict(point).items() if k != "stats"} for point in points]
         _write(json_file, json.dumps({"network": name, "pattern": pattern, "points": kept}))
@@ -128,7 +126,34 @@ def traffic_command(
         from astra_bridge.network.garnet.plots import plot_heat_map
 
         title = f"{name}, {pattern}, {points[-1].rate:g} flits/node/cycle"
-        plot_heat_map(network, points[-1].stats, title, heat_map)
+        plot_heat_map(network, points[-1].stats["tables"]["links"]["utilization"], title, heat_map)
+
+
+@app.command("heat-map")
+def heat_map_command(
+    network_file: Path = typer.Argument(..., help="The Garnet YAML of the run."),
+    folder: Path = typer.Argument(..., help="The folder that `run --output` wrote."),
+    plot: Path = typer.Argument(..., help="The picture to write (matplotlib)."),
+) -> None:
+    """Draw the load of each link in a run."""
+    import csv
+
+    from astra_bridge.errors import InputError
+    from astra_bridge.inputs.common import read_text
+    from astra_bridge.inputs.garnet import read_garnet
+    from astra_bridge.network.garnet.plots import plot_heat_map
+
+    network = read_garnet(network_file)
+    table = folder / "links.csv"
+    rows = list(csv.DictReader(read_text(table).splitlines()))
+    try:
+        ends = [(int(row["src"]), int(row["dst"])) for row in rows]
+        loads = [float(row["utilization"]) for row in rows]
+    except (KeyError, ValueError, TypeError):
+        raise InputError("not the table of links that a run on Garnet writes", file=table) from None
+    if ends != [(link.src, link.dst) for link in network.links]:
+        raise InputError(f"its links are not those of {network_file}", file=table)
+    plot_heat_map(network, loads, str(network_file), plot)
 
 
 def _expected(results: object) -> np.ndarray | None:

@@ -348,6 +348,8 @@ class Garnet final : public astra_net::Model {
       if (flow.ideal_fct_ps == 0)
         flow.ideal_fct_ps = ps_of(network_->zero_load_cycles(
             static_cast<int32_t>(flow.src), static_cast<int32_t>(flow.dst), flow.bytes));
+    const std::string warning = garnet::saturation_warning(*network_);
+    if (!warning.empty()) log_(30, warning);
     return garnet::statistics_json(*network_, flows_, link_ends_);
   }
 

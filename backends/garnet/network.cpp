@@ -85,7 +85,7 @@ class Core final : public Network {
   std::vector<LinkLoad> link_loads() const override;
   std::vector<NodeLoad> node_loads() const override;
   std::vector<uint64_t> router_flits() const override;
-  std::vector<SeriesPoint> series() const override;
+  Series series() const override;
 
  private:
   // A directed connection has an input port at its end and an output port at its source.  Links
@@ -198,6 +198,8 @@ class Core final : public Network {
   Output& output_of(uint32_t slot) { return outputs_[inputs_[slot >> shift_].output]; }
   const Output& output_of(uint32_t slot) const { return outputs_[inputs_[slot >> shift_].output]; }
   void check_progress();
+  std::vector<uint64_t> channel_flits() const;
+  void close_bin(Series& series) const;
   std::string describe(uint32_t slot) const;
   double occupancy(uint32_t link) const;  // integral of the flits at its end, in flit-cycles
   template <class Function>
@@ -243,7 +245,8 @@ class Core final : public Network {
   std::vector<uint8_t> router_awake_, interface_awake_;
 
   std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin
-  std::vector<SeriesPoint> series_;
+  std::vector<uint64_t> binned_router_flits_;
+  Series series_;
   std::vector<uint32_t> channel_output_;  // [channel]: output
   int64_t next_bin_ = kNever, next_check_ = 0;
   std::vector<Progress> progress_;      // [slot], at the last check
@@ -341,6 +344,7 @@ Core<W>::Core(const Config& config) : Network(config) {
   router_awake_.resize(routers);
   interface_awake_.resize(nodes);
   binned_flits_.resize(config.channels.size());
+  binned_router_flits_.resize(routers);
 
   route_by_node_ = config.routing == Routing::kCustom;
   targets_ = route_by_node_ ? nodes : routers;
@@ -800,13 +804,9 @@ int64_t Core<W>::next_cycle() const {
 template <int W>
 void Core<W>::run(int64_t cycle) {
   if (cycle >= next_bin_) {
-    for (size_t c = 0; c < channel_output_.size(); ++c) {
-      const uint64_t flits = outputs_[channel_output_[c]].flits;
-      if (flits != binned_flits_[c])
-        series_.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
-                           flits - binned_flits_[c]});
-      binned_flits_[c] = flits;
-    }
+    close_bin(series_);
+    binned_flits_ = channel_flits();
+    binned_router_flits_ = router_flits();
     next_bin_ = (cycle / config_.series_cycles + 1) * config_.series_cycles;
   }
   if (cycle >= next_check_) {
@@ -1004,15 +1004,29 @@ std::vector<NodeLoad> Core<W>::node_loads() const {
 }
 
 template <int W>
-std::vector<SeriesPoint> Core<W>::series() const {
-  std::vector<SeriesPoint> points = series_;
-  if (config_.series_cycles > 0)
-    for (size_t c = 0; c < channel_output_.size(); ++c) {
-      const uint64_t flits = outputs_[channel_output_[c]].flits;
-      if (flits != binned_flits_[c])
-        points.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(c),
-                          flits - binned_flits_[c]});
-    }
+std::vector<uint64_t> Core<W>::channel_flits() const {
+  std::vector<uint64_t> flits;
+  for (uint32_t out : channel_output_) flits.push_back(outputs_[out].flits);
+  return flits;
+}
+
+template <int W>
+void Core<W>::close_bin(Series& series) const {
+  const auto append = [&](std::vector<SeriesPoint>& points, const std::vector<uint64_t>& now,
+                          const std::vector<uint64_t>& before) {
+    for (size_t i = 0; i < now.size(); ++i)
+      if (now[i] != before[i])
+        points.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(i),
+                          now[i] - before[i]});
+  };
+  append(series.links, channel_flits(), binned_flits_);
+  append(series.routers, router_flits(), binned_router_flits_);
+}
+
+template <int W>
+Series Core<W>::series() const {
+  Series points = series_;
+  if (config_.series_cycles > 0) close_bin(points);
   return points;
 }
 

@@ -64,8 +64,12 @@ struct NodeLoad {
 
 struct SeriesPoint {
   int64_t bin_start_cycle;
-  int32_t channel;  // index into config.channels
+  int32_t place;  // index into config.channels, or router
   uint64_t flits;
+};
+
+struct Series {  // bins without flits are left out
+  std::vector<SeriesPoint> links, routers;
 };
 
 class Network {
@@ -102,7 +106,7 @@ class Network {
   virtual std::vector<LinkLoad> link_loads() const = 0;
   virtual std::vector<NodeLoad> node_loads() const = 0;
   virtual std::vector<uint64_t> router_flits() const = 0;  // that crossed each router
-  virtual std::vector<SeriesPoint> series() const = 0;
+  virtual Series series() const = 0;
   int64_t now() const { return now_; }
   const std::vector<PacketRecord>& packets() const { return packets_; }
 

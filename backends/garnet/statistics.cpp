@@ -44,7 +44,24 @@ class Table {
   std::string& json_;
 };
 
+double utilization_of(const Network& network, uint64_t flits, size_t channel) {
+  const int64_t cycles = network.now() + 1;
+  if (cycles == 0) return 0.0;
+  return static_cast<double>(flits) * network.config().channels[channel].wire.cycles_per_flit /
+         static_cast<double>(cycles);
+}
+
 }  // namespace
+
+std::string saturation_warning(const Network& network) {
+  const std::vector<LinkLoad> links = network.link_loads();
+  size_t saturated = 0;
+  for (size_t i = 0; i < links.size(); ++i)
+    saturated += utilization_of(network, links[i].flits, i) > 0.95;
+  if (saturated == 0) return "";
+  return "saturated: " + std::to_string(saturated) + " of " + std::to_string(links.size()) +
+         " links were busy for more than 95 % of the time";
+}
 
 std::string statistics_json(const Network& network, const std::vector<Flow>& flows,
                             const std::vector<std::pair<int32_t, int32_t>>& link_ends) {
@@ -54,11 +71,9 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   const std::vector<LinkLoad> links = network.link_loads();
   const std::vector<NodeLoad> nodes = network.node_loads();
   const std::vector<uint64_t> routers = network.router_flits();
-  const std::vector<SeriesPoint> series = network.series();
+  const Series series = network.series();
   const auto utilization = [&](const LinkLoad& link, size_t i) {
-    return cycles > 0 ? static_cast<double>(link.flits) * config.channels[i].wire.cycles_per_flit /
-                            static_cast<double>(cycles)
-                      : 0.0;
+    return utilization_of(network, link.flits, i);
   };
 
   uint64_t injected = 0, ejected = 0;
@@ -68,10 +83,8 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
     ejected += node.ejected_flits;
     buffered += node.occupancy_flit_cycles;
   }
-  size_t saturated = 0;
   double utilization_sum = 0;
   for (size_t i = 0; i < links.size(); ++i) {
-    saturated += utilization(links[i], i) > 0.95;
     utilization_sum += utilization(links[i], i);
     buffered += links[i].occupancy_flit_cycles;
   }
@@ -110,9 +123,8 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
          text(ratio(utilization_sum, static_cast<double>(links.size()))));
   scalar("average_buffered_flits", text(ratio(buffered, static_cast<double>(cycles))));
   json += "\"warnings\":[";
-  if (saturated > 0)
-    json += "\"saturated: " + std::to_string(saturated) + " of " + std::to_string(links.size()) +
-            " links were busy for more than 95 % of the time\"";
+  const std::string warning = saturation_warning(network);
+  if (!warning.empty()) json += '"' + warning + '"';
   json += "],\"tables\":{";
   if (!flows.empty()) {
     Table(json, "flows")
@@ -157,14 +169,20 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
       .column("longest_wait_for_vc_ps", nodes, [&](const NodeLoad& n, size_t) {
         return std::llround(static_cast<double>(n.max_queue_cycles) * period_ps);
       });
-  if (config.series_cycles > 0)
-    Table(json, "link_series")
-        .column("start_ps", series,
+  const auto over_time = [&](const char* name, const char* place,
+                             const std::vector<SeriesPoint>& points) {
+    Table(json, name)
+        .column("start_ps", points,
                 [&](const SeriesPoint& p, size_t) {
                   return std::llround(static_cast<double>(p.bin_start_cycle) * period_ps);
                 })
-        .column("link", series, [](const SeriesPoint& p, size_t) { return p.channel; })
-        .column("flits", series, [](const SeriesPoint& p, size_t) { return p.flits; });
+        .column(place, points, [](const SeriesPoint& p, size_t) { return p.place; })
+        .column("flits", points, [](const SeriesPoint& p, size_t) { return p.flits; });
+  };
+  if (config.series_cycles > 0) {
+    over_time("link_series", "link", series.links);
+    over_time("router_series", "router", series.routers);
+  }
   if (config.record_packets) {
     const auto& rows = network.packets();
     using Row = PacketRecord;

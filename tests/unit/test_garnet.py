@@ -295,6 +295,8 @@ def test_statistics_add_up() -> None:
     assert stats["packets"] == 4 * len(rows)
     assert stats["transfers"] == len(rows)
     assert sum(tables["link_series"]["flits"]) == sum(tables["links"]["flits"])
+    assert sum(tables["router_series"]["flits"]) == stats["flit_hops"]
+    assert set(np.array(tables["router_series"]["start_ps"]) % 100_000) == {0}
     # Every flit crosses one router more than links between routers.
     assert stats["flit_hops"] == sum(tables["links"]["flits"]) + flits
     assert sum(tables["routers"]["flits"]) == stats["flit_hops"]

@@ -68,8 +68,13 @@ def router_positions(network: GarnetNetwork) -> list[tuple[float, float]]:
     return positions
 
 
-def plot_heat_map(network: GarnetNetwork, stats: dict[str, Any], title: str, path: Path) -> None:
+def plot_heat_map(network: GarnetNetwork, loads: list[float], title: str, path: Path) -> None:
     """Load of every link between routers, the two directions side by side.
+
+    Parameters
+    ----------
+    loads : list of float, one per link of the network
+        Share of the time in which the link is busy.
 
     Raises
     ------
@@ -77,15 +82,13 @@ def plot_heat_map(network: GarnetNetwork, stats: dict[str, Any], title: str, pat
         matplotlib is missing, or the file cannot be written.
     """
     plt = _pyplot(path)
-    links = stats["tables"]["links"]
     positions = router_positions(network)
-    lines, loads = [], []
-    for src, dst, load in zip(links["src"], links["dst"], links["utilization"], strict=True):
-        (ax, ay), (bx, by) = positions[src], positions[dst]
+    lines = []
+    for link in network.links:
+        (ax, ay), (bx, by) = positions[link.src], positions[link.dst]
         length = math.hypot(bx - ax, by - ay) or 1.0
         aside = (0.12 * (by - ay) / length, -0.12 * (bx - ax) / length)
         lines.append([(ax + aside[0], ay + aside[1]), (bx + aside[0], by + aside[1])])
-        loads.append(load)
     from matplotlib.collections import LineCollection
 
     figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
