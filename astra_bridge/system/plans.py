@@ -190,6 +190,8 @@ class PlanBuilder:
     def _phase_specs(
         self, kind: Kind, dimensions: list[Dimension], involved: Sequence[bool]
     ) -> list[PhaseSpec]:
+        if kind == Kind.REDUCE_SCATTER_BLOCK:
+            kind = Kind.REDUCE_SCATTER  # MPI's name for equal parts, which all parts are
         active = [
             dimension
             for index, dimension in enumerate(dimensions)
@@ -261,12 +263,11 @@ class PlanBuilder:
     ) -> tuple[tuple[int, int], int]:
         """Families of both variants, and the data left after the phase."""
         dimension = spec.dimension
-        kind = Kind.REDUCE_SCATTER if spec.kind == Kind.REDUCE_SCATTER_BLOCK else spec.kind
         families = []
         final = data
         for variant in (0, 1):
             request = Request(
-                kind=kind,
+                kind=spec.kind,
                 size=dimension.size,
                 bytes=data,
                 variant=variant,
