@@ -121,6 +121,8 @@ class GarnetNetwork:
         Pipeline depth in cycles, one per router.
     routes : tuple of (router, node, next router)
         For ``routing="custom"``.
+    vnet_per_dimension : bool
+        The virtual network of a transfer is the dimension of its first link.
     dims : tuple of int
         Logical dimensions of the nodes, dimension 0 fastest.
     warnings : tuple of str
@@ -143,6 +145,7 @@ class GarnetNetwork:
     deadlock_avoidance: str = "none"
     deadlock_threshold: int = 50_000
     series_cycles: int = 0
+    vnet_per_dimension: bool = False
     control_msg_bytes: int = 8
     data_msg_bytes: int = 72
     dims: tuple[int, ...] = ()
@@ -177,8 +180,11 @@ class GarnetNetwork:
         }
         if self.routes:
             options["routes"] = ";".join(" ".join(map(str, route)) for route in self.routes)
-        if self.deadlock_avoidance == "dateline":
+        if self.links and (self.vnet_per_dimension or self.deadlock_avoidance == "dateline"):
             options["link_dimensions"] = " ".join(str(link.dimension) for link in self.links)
+        if self.vnet_per_dimension:
+            options["vnet_per_dimension"] = "true"
+        if self.links and self.deadlock_avoidance == "dateline":
             options["link_rings"] = " ".join(str(link.ring + link.dateline) for link in self.links)
         return options
 
@@ -258,6 +264,12 @@ class _Reader:
         said = ", ".join(allowed) if allowed else "a text"
         raise self.fail(name, f"{show(value)} is not allowed; allowed: {said}{hint}")
 
+    def flag(self, name: str) -> bool:
+        value = self.raw.get(name, False)
+        if not isinstance(value, bool):
+            raise self.fail(name, f"{show(value)} is not allowed; allowed: true, false")
+        return value
+
     def entries(self, name: str) -> list[_Reader]:
         value = self.raw.get(name, [])
         if not isinstance(value, list):
@@ -309,6 +321,14 @@ class _Reader:
             dims = self.dims(len(nodes))
         vcs_per_vnet = self.integer("vcs_per_vnet", 4, 1, 256)
         rings = vcs_per_vnet > 1 and any(link.ring for link in links)
+        deadlock_avoidance = self.text(
+            "deadlock_avoidance", "dateline" if rings else "none", ("none", "dateline")
+        )
+        if deadlock_avoidance == "dateline" and not rings:
+            raise self.fail(
+                "deadlock_avoidance",
+                "dateline needs 'topology' with rings of four or more, and two VCs per vnet",
+            )
         return GarnetNetwork(
             routers=routers,
             nodes=nodes,
@@ -323,11 +343,10 @@ class _Reader:
             routing=routing,
             num_rows=num_rows,
             routes=self.routes(len(routers), len(nodes)),
-            deadlock_avoidance=self.text(
-                "deadlock_avoidance", "dateline" if rings else "none", ("none", "dateline")
-            ),
+            deadlock_avoidance=deadlock_avoidance,
             deadlock_threshold=self.integer("deadlock_threshold", 50_000, 1, 10**15),
             series_cycles=self.integer("series_cycles", 0, 0, 10**15),
+            vnet_per_dimension=self.flag("vnet_per_dimension"),
             control_msg_bytes=self.integer("control_msg_bytes", 8, 1, 2**40),
             data_msg_bytes=self.integer("data_msg_bytes", 72, 1, 2**40),
             dims=dims,
@@ -341,10 +360,8 @@ class _Reader:
         vnets = []
         for entry in self.entries("vnets"):
             entry.keys(("type", "ordered"))
-            ordered = entry.raw.get("ordered", False)
-            if not isinstance(ordered, bool):
-                raise entry.fail("ordered", f"{show(ordered)} is not allowed; allowed: true, false")
-            vnets.append(GarnetVnet(entry.text("type", "data", ("data", "ctrl")), ordered))
+            kind = entry.text("type", "data", ("data", "ctrl"))
+            vnets.append(GarnetVnet(kind, entry.flag("ordered")))
         if not 1 <= len(vnets) <= 32:
             raise self.fail("vnets", f"{len(vnets)} virtual networks; allowed: 1 to 32")
         return tuple(vnets)
@@ -504,6 +521,7 @@ _KEYS = (
     "deadlock_avoidance",
     "deadlock_threshold",
     "series_cycles",
+    "vnet_per_dimension",
     "control_msg_bytes",
     "data_msg_bytes",
     "topology",

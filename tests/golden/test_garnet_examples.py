@@ -35,7 +35,7 @@ def test_all_reduce_of_64_ranks_on_a_mesh() -> None:
     assert len(result.finish_ns) == 64
     # Every rank sends 2 * 63/64 of 1 MiB through an interface of 64 bytes per ns: 32256 ns.
     assert min(result.finish_ns) > 32_256
-    assert max(result.finish_ns) < 1.25 * 32_256
+    assert max(result.finish_ns) < 1.02 * 32_256
     links = result.tables["links"]
     assert len(links["bytes"]) == 224
     # What the interfaces took in came out again.

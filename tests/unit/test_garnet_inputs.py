@@ -122,6 +122,7 @@ def test_astra_sim_1_file() -> None:
             "twice",
         ),
         ({**RING, "dims": [2, 2]}, "dims", "product"),
+        ({**RING, "deadlock_avoidance": "dateline"}, "deadlock_avoidance", "needs 'topology'"),
         ({**RING, "routes": [{"router": 0, "node": 1}]}, "routes[0].next", "missing"),
         ({**RING, "links": [{"src": 0, "dst": 1, "src_port": "a b"}]}, "links[0].src_port", "East"),
         ({"num-npus": 6, "num-packages": 4}, "num-packages", "do not divide"),
@@ -177,6 +178,17 @@ def test_after_and_delay(tmp_path: Path) -> None:
     first = 10 + 7  # one hop
     assert rows["inject"].tolist() == [10, first + 3, 500]
     assert rows["deliver"].tolist() == [first, first + 3 + 7, 507]
+
+
+@needs_native
+def test_messages_of_several_packets(tmp_path: Path) -> None:
+    network = {**RING, "packet_bytes": 32, "buffers_per_data_vc": 8}
+    rows = [[0, 1, 0, 1, 100, 0], [1, 1, 1, 2, 16, 0]]
+    replayed = replay(read_messages(write(tmp_path, {"network": network, "messages": rows}))).rows
+    assert replayed["flits"].tolist() == [7, 1]
+    # The last of four packets is picked up in cycle 5; seven flits leave one after another.
+    assert replayed["deliver"].tolist() == [1 + 7 + 6, 1 + 7]
+    assert replayed["tail_send"][0] == 2 + 6
 
 
 @needs_native

@@ -311,18 +311,31 @@ def replay(case: MessageList) -> Replay:
             if released:
                 net.submit(transfers(np.array(released, np.int64)))
         stats = net.stats()
+    # Usually a message is one packet; with packet_bytes it may be several.
     packets = {
         name: np.array(column, np.int64) for name, column in stats["tables"]["packets"].items()
     }
-    order = np.argsort(packets["transfer"], kind="stable")
-    own = {name: column[order] for name, column in packets.items()}
+    order = np.lexsort((packets["pick"], packets["transfer"]))
+    first = np.searchsorted(packets["transfer"][order], np.arange(count))
+
+    def merged(name: str, merge: np.ufunc) -> NDArray[np.int64]:
+        column = packets[name][order]
+        return column if len(column) == count else merge.reduceat(column, first)
+
+    pick = merged("pick", np.minimum)
     rows = {
         "id": messages["id"].astype(np.int64),
         "inject": inject,
-        **{name: own[name] for name in ("pick", "head_send", "tail_send", "head_recv")},
+        "pick": pick,
+        "head_send": merged("head_send", np.minimum),
+        "tail_send": merged("tail_send", np.maximum),
+        "head_recv": merged("head_recv", np.minimum),
         "deliver": deliver,
-        "network_latency": deliver - own["pick"] - 1,
-        "queueing_latency": own["pick"] - inject,
-        **{name: own[name] for name in ("flits", "hops", "src_vc", "dst_vc")},
+        "network_latency": deliver - pick - 1,
+        "queueing_latency": pick - inject,
+        "flits": merged("flits", np.add),
+        "hops": merged("hops", np.maximum),
+        "src_vc": packets["src_vc"][order][first],
+        "dst_vc": packets["dst_vc"][order][first],
     }
     return Replay(rows, stats)
