@@ -412,7 +412,10 @@ class PythonEngine:
         reported = time.monotonic()
         while True:
             if self._starts:
-                accepted = self.network.submit(np.array(self._starts, TRANSFER))
+                starts = np.array(self._starts, TRANSFER)
+                # What the network had no room for (R4) starts when it has.
+                np.maximum(starts["start_ps"], self.now_ps, out=starts["start_ps"])
+                accepted = self.network.submit(starts)
                 del self._starts[:accepted]
             until = self._heap[0][0] if self._heap else TIME_NEVER
             if self._in_flight:
@@ -461,6 +464,11 @@ class PythonEngine:
     def register(self, rank: int, delay_ps: int, action: Action) -> None:
         """Run ``action`` on a rank after a delay."""
         time_ps = self.now_ps + delay_ps
+        if time_ps >= TIME_NEVER:
+            raise SimulationError(
+                f"an event {delay_ps} ps after {self.now_ps} ps is beyond the range of time "
+                "(2^63 ps)"
+            )
         slots = self._ranks[rank].slots
         if time_ps in slots:
             slots[time_ps].append(action)

@@ -199,6 +199,8 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
   for (;;) {
     maybe_tick(tick);
     if (!starts_.empty()) {
+      // What the network had no room for (R4) starts when it has.
+      for (astra_net_transfer& item : starts_) item.start_ps = std::max(item.start_ps, now_ps_);
       size_t accepted = 0;
       const astra_net_status status =
           network_.submit(sim_, starts_.data(), starts_.size(), &accepted, &error);
