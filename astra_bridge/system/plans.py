@@ -40,7 +40,6 @@ _SYSTEM_KEY = {
     Kind.ALL_REDUCE: "all-reduce",
     Kind.ALL_GATHER: "all-gather",
     Kind.REDUCE_SCATTER: "reduce-scatter",
-    Kind.REDUCE_SCATTER_BLOCK: "reduce-scatter",
     Kind.ALL_TO_ALL: "all-to-all",
 }
 
@@ -190,8 +189,6 @@ class PlanBuilder:
     def _phase_specs(
         self, kind: Kind, dimensions: list[Dimension], involved: Sequence[bool]
     ) -> list[PhaseSpec]:
-        if kind == Kind.REDUCE_SCATTER_BLOCK:
-            kind = Kind.REDUCE_SCATTER  # MPI's name for equal parts, which all parts are
         active = [
             dimension
             for index, dimension in enumerate(dimensions)
@@ -368,6 +365,9 @@ class PlanBuilder:
             Index into collectives, or -1 where there is nothing to do (one member, or no
             dimension takes part).
         """
+        asked = kind
+        if kind == Kind.REDUCE_SCATTER_BLOCK:
+            kind = Kind.REDUCE_SCATTER  # MPI's name for equal parts, which all parts are
         members = self.groups[group][0]
         whole_world = members == self.ranks
         if kind in _SYSTEM_KEY:
@@ -398,7 +398,7 @@ class PlanBuilder:
             first, count = len(self.plans), len(made)
             self.plans += [self.plans[plan] for plan in made]
         self.collectives.append(
-            (len(chunks), first, count, group, priority, -1, int(kind), size_bytes)
+            (len(chunks), first, count, group, priority, -1, int(asked), size_bytes)
         )
         return len(self.collectives) - 1
 
