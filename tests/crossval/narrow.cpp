@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// A network that does not keep the order inside an instant, takes only a few transfers at a time,
+// and says when they have left: what the analytical networks are not.
+#include <deque>
+#include <functional>
+#include <map>
+#include <queue>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "astra_net.hpp"
+
+// Every source has one port, first come, first served, 8 ps a byte; then a wire of `latency_ps`.
+class Narrow final : public astra_net::Model {
+ public:
+  static astra_net_info info() {
+    astra_net_info info{};
+    info.name = "narrow";
+    info.version = "1.0";
+    info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_SENT;
+    info.resolution_ps = 16;
+    info.max_in_flight = 5;
+    info.traffic_classes = 1;
+    return info;
+  }
+
+  Narrow(astra_net::Config& config, const astra_net::Log&)
+      : latency_ps_(config.options.integer("latency_ps", 16000)) {}
+
+  void start(const astra_net_transfer& transfer) override {
+    const int64_t begin_ps = std::max(transfer.start_ps, free_ps_[transfer.src]);
+    const int64_t end_ps = begin_ps + (transfer.bytes * 8 + 15) / 16 * 16;
+    free_ps_[transfer.src] = end_ps;
+    events_.push({end_ps, {transfer.id, false}});
+    events_.push({end_ps + latency_ps_ / 16 * 16, {transfer.id, true}});
+  }
+
+  astra_net::Reached run(int64_t until_ps) override {
+    if (events_.empty() || events_.top().first > until_ps) return {until_ps, events_.empty()};
+    const int64_t now_ps = events_.top().first;
+    while (!events_.empty() && events_.top().first == now_ps) {
+      const auto [id, arrived] = events_.top().second;
+      events_.pop();
+      if (arrived)
+        deliver(id, now_ps);
+      else
+        sent(id, now_ps);
+    }
+    return {now_ps, events_.empty()};
+  }
+
+ private:
+  using Event = std::pair<int64_t, std::pair<int64_t, bool>>;
+  int64_t latency_ps_;
+  std::map<int32_t, int64_t> free_ps_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+};
+
+ASTRA_NET_BACKEND(Narrow)

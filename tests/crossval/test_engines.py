@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""The native engine does the same as the Python engine, event by event, whatever the experiment."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from astra_bridge.engine import Outcome, native
+from astra_bridge.engine import run as run_engine
+from astra_bridge.network.analytical import prepare
+from astra_bridge.network.api import NetworkConfig
+from astra_bridge.network.native import NativeNetwork
+from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.program import Program
+from tests.random_programs import experiment
+
+ROOT = Path(__file__).parents[2]
+FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
+MODELS = ("analytical-aware", "analytical-unaware")
+
+
+@pytest.fixture(autouse=True)
+def _native(missing: Callable[[str, str], None]) -> None:
+    reason = native.unavailable() or backend(MODELS[0]).unavailable()
+    if reason is not None:
+        missing("native", reason)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]) -> Path:
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        missing("native", f"no C++ compiler {compiler}")
+    library = tmp_path_factory.mktemp("narrow") / "libnarrow.so"
+    source = Path(__file__).with_name("narrow.cpp")
+    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command += [f"-I{ROOT / 'csrc' / 'include'}", str(source), "-o", str(library)]
+    subprocess.run(command, check=True, timeout=110)
+    return library
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """All that an engine says, in a form that can be compared."""
+    return {
+        "finish_ps": outcome.finish_ps.tolist(),
+        "node_start_ps": outcome.node_start_ps.tolist(),
+        "node_end_ps": outcome.node_end_ps.tolist(),
+        "rank_node_start": outcome.rank_node_start.tolist(),
+        "events": outcome.events,
+        "transfers": outcome.transfers,
+        "waits": sorted(outcome.waits.tolist()),
+    }
+
+
+def played(program: Program, network: str, engine: Any, config: NetworkConfig) -> dict[str, Any]:
+    with backend(network).open(config) as opened:
+        outcome, name = run_engine(program, opened, engine=engine)
+        assert name == engine
+        return summary(outcome) | {"links": opened.stats()}
+
+
+@settings(
+    max_examples=150 * FACTOR,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(seed=st.integers(0, 2**63), model=st.sampled_from(MODELS))
+def test_same_events_on_analytical_networks(seed: int, model: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tried = experiment(random.Random(seed), Path(folder))
+        program = tried.lower().program
+    request = NetworkRequest(network=tried.network, semantics=tried.semantics)
+    config = prepare(request).config
+    python = played(program, f"{model}-python", "python", config)
+    event("complete" if min(python["finish_ps"]) >= 0 else "stuck")
+    assert played(program, model, "python", config) == python
+    assert played(program, model, "native", config) == python
+    assert played(program, model, "native", config) == python
+
+
+@settings(
+    max_examples=80 * FACTOR,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(seed=st.integers(0, 2**63), latency_ps=st.sampled_from([0, 16, 16000]))
+def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narrow: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tried = experiment(random.Random(seed), Path(folder))
+        program = tried.lower().program
+    config = NetworkConfig(tried.ranks, tried.ranks, options={"latency_ps": str(latency_ps)})
+    outcomes = []
+    for engine in ("python", "native"):
+        with NativeNetwork.open(narrow, config) as network:
+            outcomes.append(summary(run_engine(program, network, engine=engine)[0]))
+    event("complete" if min(outcomes[0]["finish_ps"]) >= 0 else "stuck")
+    assert outcomes[0] == outcomes[1]
