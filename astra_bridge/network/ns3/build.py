@@ -47,7 +47,7 @@ def _core_library(root: Path) -> tuple[Path, str] | None:
     """The core library under a prefix, and the version in its name."""
     for folder in ("lib", "lib64", "lib/*", "build/lib"):
         for path in sorted(root.glob(f"{folder}/libns3*-core*.so")):
-            match = re.fullmatch(r"libns3[.-]?([\w.]+?)-core(-\w+)?\.so", path.name)
+            match = re.fullmatch(r"libns(3[-.\w]*?)-core(-\w+)?\.so", path.name)
             if match:
                 return path, match.group(1)
     return None
