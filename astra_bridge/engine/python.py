@@ -17,19 +17,17 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.bus import SharedBus
-from astra_bridge.engine.outcome import WAIT, Outcome, Progress, ProgressCallback
+from astra_bridge.engine.messages import Action, Messages
+from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback
+from astra_bridge.engine.streams import Graph, Queue, Run, Schedules, Stream
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.api import (
     DELIVERED,
-    PLACES_PER_TRANSFER,
     TIME_NEVER,
     TRANSFER,
     Capability,
@@ -39,7 +37,6 @@ from astra_bridge.network.api import (
 from astra_bridge.program import (
     Bus,
     BusModel,
-    GraphOp,
     Op,
     PacketFlag,
     Policy,
@@ -51,196 +48,7 @@ from astra_bridge.units import PS_PER_NS
 
 __all__ = ["PythonEngine"]
 
-Action = Callable[[], None]
-
-_CONTROL = 1 << 62
-"""Added to the tag of a message to make that of its rendezvous control message."""
-
 _PROGRESS_SECONDS = 0.25
-
-
-class _Message:
-    """One message, from the first of send and receive until both are complete."""
-
-    __slots__ = ("arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "what")
-
-    def __init__(self, src: int, dst: int, size: int) -> None:
-        self.src, self.dst, self.bytes = src, dst, size
-        self.sent = self.arrived = False
-        self.on_sent: Action | None = None
-        self.on_received: Action | None = None
-        self.what = (-1, -1)  # node and collective of whoever waits, for diagnosis
-
-
-class _Channel:
-    """Messages of one (tag, source, destination, size): the n-th receive takes the n-th send."""
-
-    __slots__ = ("messages", "received", "sent")
-
-    def __init__(self) -> None:
-        self.sent = self.received = 0
-        self.messages: dict[int, _Message] = {}
-
-
-class _Stream:
-    """One chunk of a collective on one rank."""
-
-    __slots__ = (
-        "collective",
-        "on_end",
-        "phases",
-        "priority",
-        "queue",
-        "rank",
-        "run",
-        "started",
-        "tag",
-    )
-
-    def __init__(self, rank: int, collective: int, tag: int, priority: int, on_end: Action) -> None:
-        self.rank, self.collective, self.tag = rank, collective, tag
-        self.priority, self.on_end = priority, on_end
-        self.queue = -1
-        self.started = False
-        self.phases: deque[tuple[int, _Run | _Graph]] = deque()  # queue and what runs there
-        self.run: _Run | _Graph | None = None
-
-
-class _Run:
-    """A stream in one phase: the machine that runs a schedule."""
-
-    __slots__ = (
-        "base",
-        "bus",
-        "engine",
-        "inserted",
-        "members",
-        "position",
-        "processed",
-        "received",
-        "schedule",
-        "size",
-        "step",
-        "stream",
-        "stride",
-    )
-
-    def __init__(self, engine: PythonEngine, stream: _Stream, phase: Any, schedule: int) -> None:
-        program = engine.program
-        self.engine, self.stream = engine, stream
-        self.schedule = engine.schedules[schedule]
-        self.bus = phase[7]
-        self.size, self.stride, start, _ = engine.groups[phase[1]]
-        self.position = engine.position(phase[1], stream.rank)
-        self.members = program.members[start : start + self.size] if not self.stride else None
-        self.base = stream.rank - self.position * self.stride
-        self.step = self.processed = self.received = self.inserted = 0
-
-    def _rank(self, relative: int) -> int:
-        position = (self.position + relative) % self.size
-        if self.members is None:
-            return int(self.base + position * self.stride)
-        return int(self.members[position])
-
-    def start(self) -> None:
-        """Run the steps that need nothing, then insert the first packets."""
-        self._steps(len(self.schedule.steps))
-        for _ in range(self.schedule.window):
-            self._insert()
-
-    def _insert(self) -> None:
-        size, reduce_ps, flags = self.schedule.packets[self.inserted]
-        self.inserted += 1
-        done = self._processed
-        if flags & PacketFlag.REDUCED:
-            done = partial(self.engine.register, self.stream.rank, reduce_ps, self._processed)
-        self.engine.cross_bus(self.stream.rank, self.bus, size, flags, done)
-
-    def _processed(self) -> None:
-        self.processed += 1
-        self._steps(self.schedule.burst)
-        if self.processed == self.schedule.end and self.step == len(self.schedule.steps):
-            self.engine.next_phase(self.stream)
-
-    def _steps(self, most: int) -> None:
-        steps, engine, stream = self.schedule.steps, self.engine, self.stream
-        while most and self.step < len(steps):
-            if self.step >= self.schedule.gate_step and self.received < self.schedule.gate_received:
-                return
-            send_bytes, recv_bytes, send_to, recv_from, need = steps[self.step]
-            if self.processed < need:
-                return
-            most -= 1
-            self.step += 1
-            what = (-1, stream.collective)
-            if send_bytes:
-                engine.send(stream.rank, self._rank(send_to), send_bytes, stream.tag, None, what)
-            if recv_bytes:
-                engine.receive(
-                    stream.rank, self._rank(recv_from), recv_bytes, stream.tag, self._arrived, what
-                )
-
-    def _arrived(self) -> None:
-        self.received += 1
-        self._insert()
-
-
-class _Schedule:
-    __slots__ = ("burst", "end", "gate_received", "gate_step", "packets", "steps", "window")
-
-    def __init__(self, program: Program, index: int) -> None:
-        row = program.schedules[index]
-        first, count = int(row["step_start"]), int(row["step_count"])
-        self.steps = program.steps[first : first + count].tolist()
-        inserted = int(row["window"]) + sum(1 for step in self.steps if step[1])
-        first = int(row["packet_start"])
-        self.packets = program.packets[first : first + inserted].tolist()
-        self.window, self.burst = int(row["window"]), int(row["burst"])
-        self.gate_step, self.gate_received = int(row["gate_step"]), int(row["gate_received"])
-        self.end = int(row["end"])
-
-
-class _Schedules:
-    """Schedules as Python objects, made on first use."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.made: dict[int, _Schedule] = {}
-
-    def __getitem__(self, index: int) -> _Schedule:
-        if index not in self.made:
-            self.made[index] = _Schedule(self.program, index)
-        return self.made[index]
-
-
-class _Queue:
-    """Streams of one queue of one rank; the first ``running`` have started."""
-
-    __slots__ = ("running", "streams")
-
-    def __init__(self) -> None:
-        self.streams: list[_Stream] = []
-        self.running = 0
-
-    def insert(self, stream: _Stream) -> None:
-        """Behind all that have started and all of at least the same priority."""
-        at = 0
-        while at < len(self.streams) and (
-            self.streams[at].started or self.streams[at].priority >= stream.priority
-        ):
-            at += 1
-        self.streams.insert(at, stream)
-
-    def fill(self, limit: int) -> None:
-        """Start waiting streams while there is room."""
-        at = self.running
-        while at < len(self.streams) and self.running < limit:
-            stream = self.streams[at]
-            stream.started = True
-            if stream.run is not None:
-                stream.run.start()
-            self.running += 1
-            at += 1
 
 
 class _Rank:
@@ -254,7 +62,7 @@ class _Rank:
         self.left = count
         self.free: list[list[int]] = [[], [], [], []]
         self.busy = [0, 0, 0, 0]
-        self.queues = [_Queue() for _ in range(program.levels * program.queues_per_level)]
+        self.queues = [Queue() for _ in range(program.levels * program.queues_per_level)]
         half = program.queues_per_level // 2
         self.next_queue = [[0, 0, half] for _ in range(program.levels)]
         self.alternate = [0] * program.alternate_slots
@@ -268,52 +76,6 @@ class _Rank:
                 engine.register(rank, delay_ns * PS_PER_NS, action)
 
             self.bus = SharedBus(lambda: engine.now_ps // PS_PER_NS, register, program.loggp)
-
-
-class _Graph:
-    """A custom collective on one rank: a small dependency graph, without limits."""
-
-    def __init__(self, engine: PythonEngine, stream: _Stream, graph: int) -> None:
-        program = engine.program
-        self.engine, self.stream = engine, stream
-        first, count, first_root, roots, self.buckets = program.graphs[graph].tolist()
-        self.nodes = program.graph_nodes[first : first + count].tolist()
-        self.roots = program.graph_roots[first_root : first_root + roots].tolist()
-        self.waiting = [node[7] for node in self.nodes]
-        self.left = count
-
-    def start(self) -> None:
-        """Issue all nodes without parents."""
-        if not self.nodes:
-            self.engine.next_phase(self.stream)
-            return
-        for index in self.roots:
-            self._issue(index)
-
-    def _issue(self, index: int) -> None:
-        duration_ps, size, _, _, _, peer, tag, _, op = self.nodes[index]
-        rank, done = self.stream.rank, partial(self._done, index)
-        what = (-1, self.stream.collective)
-        if op == GraphOp.SEND:
-            self.engine.send(rank, peer, size, tag, done, what)
-        elif op == GraphOp.RECV:
-            self.engine.receive(rank, peer, size, tag, done, what)
-        else:
-            self.engine.register(rank, duration_ps, done)
-
-    def _done(self, index: int) -> None:
-        self.left -= 1
-        start, count = self.nodes[index][2], self.nodes[index][4]
-        free = {}
-        for child in self.engine.program.graph_children[start : start + count].tolist():
-            self.waiting[child] -= 1
-            if self.waiting[child] == 0:
-                free[self.nodes[child][3]] = child
-        order, self.buckets = hash_order(list(free), self.buckets)
-        for one in order:
-            self._issue(free[one])
-        if self.left == 0:
-            self.engine.next_phase(self.stream)
 
 
 class PythonEngine:
@@ -339,20 +101,18 @@ class PythonEngine:
     ) -> None:
         self.program, self.network, self.progress = program, network, progress
         self.now_ps = 0
-        self.schedules = _Schedules(program)
+        self.schedules = Schedules(program)
         self.groups = program.groups.tolist()
         self.parents = program.nodes["parents"].tolist()
         self.nodes = program.nodes.tolist()
         self._positions: dict[int, dict[int, int]] = {}
         self._place = 0
         self._heap: list[tuple[int, int, int, list[Action]]] = []
-        self._starts: list[tuple[int, ...]] = []
-        self._in_flight: dict[int, _Message] = {}
-        self._channels: dict[tuple[int, int, int, int], _Channel] = {}
+        self.messages = Messages(self, program.rendezvous_bytes)
         self._servers: dict[int, deque[tuple[int, int]]] = {}
         self._phases = program.phases.tolist()
         self._collectives = program.collectives.tolist()
-        self._events = self._transfers = 0
+        self._events = 0
         self._ordered = Capability.ORDERED in network.info.capabilities
         counts = program.templates["node_count"][program.template_of_rank]
         self._rank_node_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -389,10 +149,10 @@ class PythonEngine:
         while True:
             ours = self._heap[0][:2] if self._heap else last
             # Transfers that start now are handed over before the first event behind them.
-            due = self._starts and ours > (self.now_ps, self._starts[0][0])
+            due = self.messages.starts and ours > (self.now_ps, self.messages.starts[0][0])
             if due or network_next < ours:
-                starts = np.array(self._starts, TRANSFER)
-                self._starts.clear()
+                starts = np.array(self.messages.starts, TRANSFER)
+                self.messages.starts.clear()
                 step = self.network.exchange(starts, self.now_ps, *ours, self._place)
                 self._place = step.place
                 idle = step.next_ps == TIME_NEVER
@@ -411,14 +171,14 @@ class PythonEngine:
         """With a network that only knows submit, advance and poll."""
         reported = time.monotonic()
         while True:
-            if self._starts:
-                starts = np.array(self._starts, TRANSFER)
+            if self.messages.starts:
+                starts = np.array(self.messages.starts, TRANSFER)
                 # What the network had no room for (R4) starts when it has.
                 np.maximum(starts["start_ps"], self.now_ps, out=starts["start_ps"])
                 accepted = self.network.submit(starts)
-                del self._starts[:accepted]
+                del self.messages.starts[:accepted]
             until = self._heap[0][0] if self._heap else TIME_NEVER
-            if self._in_flight:
+            if self.messages.in_flight:
                 step = self.network.advance(until, 0)
                 completions = self.network.poll().tolist()
                 self.now_ps = max(self.now_ps, step.now_ps)
@@ -453,13 +213,13 @@ class PythonEngine:
             return
         self.now_ps = time_ps
         self._events += 1
-        message = self._in_flight.pop(transfer)
         if outcome:
+            message = self.messages.in_flight.pop(transfer)
             raise SimulationError(
                 f"the network lost {message.bytes} bytes from rank {message.src} to rank "
                 f"{message.dst} at {time_ps} ps"
             )
-        self._delivered(message)
+        self.messages.delivered(transfer)
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None:
         """Run ``action`` on a rank after a delay."""
@@ -474,13 +234,14 @@ class PythonEngine:
             slots[time_ps].append(action)
         else:
             slots[time_ps] = [action]
-            heapq.heappush(self._heap, (time_ps, self._draw(), rank, slots[time_ps]))
+            heapq.heappush(self._heap, (time_ps, self.draw(), rank, slots[time_ps]))
 
-    def _register_alone(self, action: Action) -> None:
+    def register_alone(self, action: Action) -> None:
         """Run ``action`` now, after all that is already due now."""
-        heapq.heappush(self._heap, (self.now_ps, self._draw(), -1, [action]))
+        heapq.heappush(self._heap, (self.now_ps, self.draw(), -1, [action]))
 
-    def _draw(self, count: int = 1) -> int:
+    def draw(self, count: int = 1) -> int:
+        """Draw places in the order inside one instant; the first one is returned."""
         place = self._place
         self._place += count
         return place
@@ -488,101 +249,6 @@ class PythonEngine:
     def _report(self) -> None:
         if self.progress is not None:
             self.progress(Progress(self.now_ps, self._events, self._nodes_done, self._nodes_total))
-
-    # Messages
-
-    def _message(self, key: tuple[int, int, int, int], number: int) -> _Message:
-        channel = self._channels[key]
-        if number not in channel.messages:
-            channel.messages[number] = _Message(key[1], key[2], key[3])
-        return channel.messages[number]
-
-    def send(
-        self,
-        rank: int,
-        peer: int,
-        size: int,
-        tag: int,
-        on_sent: Action | None,
-        what: tuple[int, int],
-    ) -> None:
-        """Send; ``on_sent`` runs when the message has arrived."""
-        if self.program.rendezvous_bytes:
-            go = partial(self._send, rank, peer, size, tag, on_sent, what)
-            control = self.program.rendezvous_bytes
-            self._receive(rank, peer, control, tag | _CONTROL, go, what)
-        else:
-            self._send(rank, peer, size, tag, on_sent, what)
-
-    def receive(
-        self,
-        rank: int,
-        peer: int,
-        size: int,
-        tag: int,
-        on_received: Action,
-        what: tuple[int, int],
-    ) -> None:
-        """Post a receive; ``on_received`` runs when it is complete."""
-        if self.program.rendezvous_bytes:
-            go = partial(self._receive, rank, peer, size, tag, on_received, what)
-            control = self.program.rendezvous_bytes
-            self._send(rank, peer, control, tag | _CONTROL, go, what)
-        else:
-            self._receive(rank, peer, size, tag, on_received, what)
-
-    def _send(
-        self,
-        rank: int,
-        peer: int,
-        size: int,
-        tag: int,
-        on_sent: Action | None,
-        what: tuple[int, int],
-    ) -> None:
-        key = (tag, rank, peer, size)
-        channel = self._channels.setdefault(key, _Channel())
-        message = self._message(key, channel.sent)
-        message.sent, message.on_sent = True, on_sent
-        if message.on_received is not None:
-            # Both sides are here: nobody needs to find it any more.
-            del channel.messages[channel.sent]
-        else:
-            message.what = what
-        channel.sent += 1
-        transfer = self._draw(PLACES_PER_TRANSFER)
-        self._starts.append((transfer, self.now_ps, size, rank, peer, 0, 0, 0))
-        self._in_flight[transfer] = message
-        self._transfers += 1
-
-    def _receive(
-        self,
-        rank: int,
-        peer: int,
-        size: int,
-        tag: int,
-        on_received: Action,
-        what: tuple[int, int],
-    ) -> None:
-        key = (tag, peer, rank, size)
-        channel = self._channels.setdefault(key, _Channel())
-        message = self._message(key, channel.received)
-        message.on_received = on_received
-        if message.sent:
-            del channel.messages[channel.received]
-        else:
-            message.what = what
-        channel.received += 1
-        if message.arrived:
-            self._register_alone(on_received)
-
-    def _delivered(self, message: _Message) -> None:
-        message.arrived = True
-        received = message.on_received
-        if message.on_sent is not None:
-            message.on_sent()
-        if received is not None:
-            received()
 
     # Buses
 
@@ -631,16 +297,16 @@ class PythonEngine:
         for chunk in range(chunks):
             number = state.streams.get(group, 0)
             state.streams[group] = number + 1
-            stream = _Stream(rank, index, self.groups[group][3] + number, priority, on_end)
+            stream = Stream(rank, index, self.groups[group][3] + number, priority, on_end)
             if graph >= 0:
                 # Custom collectives use queue 0 of the rank.
                 which = int(self.program.graph_of_position[graph + self.position(group, rank)])
-                stream.phases.append((0, _Graph(self, stream, which)))
+                stream.phases.append((0, Graph(self, stream, which)))
             else:
                 self._choose_phases(stream, plan_start + chunk % plan_count)
             self.next_phase(stream)
 
-    def _choose_phases(self, stream: _Stream, plan: int) -> None:
+    def _choose_phases(self, stream: Stream, plan: int) -> None:
         """Choose queue and schedule of every phase when the stream is made, as ASTRA-sim does."""
         state, program = self._ranks[stream.rank], self.program
         per_level = program.queues_per_level
@@ -667,10 +333,10 @@ class PythonEngine:
             schedule, positions = program.families[family1 if second else family0].tolist()
             if positions > 1:
                 schedule += self.position(layout, stream.rank)
-            run = _Run(self, stream, phase, schedule)
+            run = Run(self, stream, phase, schedule)
             stream.phases.append((level * per_level + queue, run))
 
-    def next_phase(self, stream: _Stream) -> None:
+    def next_phase(self, stream: Stream) -> None:
         """End the current phase, if any, and enter the next one, if any."""
         state, limit = self._ranks[stream.rank], self.program.streams_per_queue
         previous = stream.queue
@@ -742,7 +408,7 @@ class PythonEngine:
             self._access_memory(rank, node, duration_ps)
         else:
             size, peer, tag = self.program.messages[arg].tolist()
-            act = self.send if op == Op.SEND else self.receive
+            act = self.messages.send if op == Op.SEND else self.messages.receive
             act(rank, peer, size, tag, done, (node, -1))
         return False
 
@@ -799,21 +465,6 @@ class PythonEngine:
             node_end_ps=self._end_ps,
             rank_node_start=self._rank_node_start,
             events=self._events,
-            transfers=self._transfers,
-            waits=self._waits(),
+            transfers=self.messages.transfers,
+            waits=self.messages.waits(),
         )
-
-    def _waits(self) -> Any:
-        rows = []
-        for (_, src, dst, size), channel in self._channels.items():
-            for message in channel.messages.values():
-                if message.sent:
-                    # Delivered, but nobody has asked for it.
-                    rows.append((src, dst, size, *message.what, 2))
-                else:
-                    rows.append((dst, src, size, *message.what, 0))
-        rows += [
-            (message.src, message.dst, message.bytes, *message.what, 1)
-            for message in self._in_flight.values()
-        ]
-        return np.array(rows, WAIT)

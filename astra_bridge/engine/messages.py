@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Messages of the reference engine: sends meet receives here, above the network contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from astra_bridge.engine.outcome import WAIT
+from astra_bridge.network.api import PLACES_PER_TRANSFER
+
+__all__ = ["Action", "Messages"]
+
+Action = Callable[[], None]
+
+_CONTROL = 1 << 62
+"""Added to the tag of a message to make that of its rendezvous control message."""
+
+
+class _Host(Protocol):
+    """What messages need of the engine."""
+
+    now_ps: int
+
+    def draw(self, count: int = 1) -> int: ...
+
+    def register_alone(self, action: Action) -> None: ...
+
+
+class Message:
+    """One message, from the first of send and receive until both are complete."""
+
+    __slots__ = ("arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "what")
+
+    def __init__(self, src: int, dst: int, size: int) -> None:
+        self.src, self.dst, self.bytes = src, dst, size
+        self.sent = self.arrived = False
+        self.on_sent: Action | None = None
+        self.on_received: Action | None = None
+        self.what = (-1, -1)  # node and collective of whoever waits, for diagnosis
+
+
+class _Channel:
+    """Messages of one (tag, source, destination, size): the n-th receive takes the n-th send."""
+
+    __slots__ = ("messages", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = 0
+        self.messages: dict[int, Message] = {}
+
+
+class Messages:
+    """All messages of a simulation.
+
+    Parameters
+    ----------
+    host
+        The engine: its clock, its counter of places, and a way to run something now.
+    control_bytes : int
+        Size of the control message of the rendezvous protocol; 0 is off.
+
+    Attributes
+    ----------
+    starts : list of tuple
+        TRANSFER records that the network has not been given yet.
+    in_flight : dict of int to Message
+        By the id of their transfer.
+    transfers : int
+        Messages so far.
+    """
+
+    def __init__(self, host: _Host, control_bytes: int) -> None:
+        self._host, self._control_bytes = host, control_bytes
+        self._channels: dict[tuple[int, int, int, int], _Channel] = {}
+        self.starts: list[tuple[int, ...]] = []
+        self.in_flight: dict[int, Message] = {}
+        self.transfers = 0
+
+    def _message(self, key: tuple[int, int, int, int], number: int) -> Message:
+        channel = self._channels[key]
+        if number not in channel.messages:
+            channel.messages[number] = Message(key[1], key[2], key[3])
+        return channel.messages[number]
+
+    def send(
+        self,
+        rank: int,
+        peer: int,
+        size: int,
+        tag: int,
+        on_sent: Action | None,
+        what: tuple[int, int],
+    ) -> None:
+        """Send; ``on_sent`` runs when the message has arrived."""
+        if self._control_bytes:
+            go = partial(self._send, rank, peer, size, tag, on_sent, what)
+            self._receive(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
+        else:
+            self._send(rank, peer, size, tag, on_sent, what)
+
+    def receive(
+        self,
+        rank: int,
+        peer: int,
+        size: int,
+        tag: int,
+        on_received: Action,
+        what: tuple[int, int],
+    ) -> None:
+        """Post a receive; ``on_received`` runs when it is complete."""
+        if self._control_bytes:
+            go = partial(self._receive, rank, peer, size, tag, on_received, what)
+            self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
+        else:
+            self._receive(rank, peer, size, tag, on_received, what)
+
+    def _send(
+        self,
+        rank: int,
+        peer: int,
+        size: int,
+        tag: int,
+        on_sent: Action | None,
+        what: tuple[int, int],
+    ) -> None:
+        key = (tag, rank, peer, size)
+        channel = self._channels.setdefault(key, _Channel())
+        message = self._message(key, channel.sent)
+        message.sent, message.on_sent = True, on_sent
+        if message.on_received is not None:
+            # Both sides are here: nobody needs to find it any more.
+            del channel.messages[channel.sent]
+        else:
+            message.what = what
+        channel.sent += 1
+        transfer = self._host.draw(PLACES_PER_TRANSFER)
+        self.starts.append((transfer, self._host.now_ps, size, rank, peer, 0, 0, 0))
+        self.in_flight[transfer] = message
+        self.transfers += 1
+
+    def _receive(
+        self,
+        rank: int,
+        peer: int,
+        size: int,
+        tag: int,
+        on_received: Action,
+        what: tuple[int, int],
+    ) -> None:
+        key = (tag, peer, rank, size)
+        channel = self._channels.setdefault(key, _Channel())
+        message = self._message(key, channel.received)
+        message.on_received = on_received
+        if message.sent:
+            del channel.messages[channel.received]
+        else:
+            message.what = what
+        channel.received += 1
+        if message.arrived:
+            self._host.register_alone(on_received)
+
+    def delivered(self, transfer: int) -> None:
+        """A transfer has arrived: its send is complete, and its receive, if it is posted."""
+        message = self.in_flight.pop(transfer)
+        message.arrived = True
+        received = message.on_received
+        if message.on_sent is not None:
+            message.on_sent()
+        if received is not None:
+            received()
+
+    def waits(self) -> Any:
+        """What is incomplete, as an array of WAIT."""
+        rows = []
+        for (_, src, dst, size), channel in self._channels.items():
+            for message in channel.messages.values():
+                if message.sent:
+                    # Delivered, but nobody has asked for it.
+                    rows.append((src, dst, size, *message.what, 2))
+                else:
+                    rows.append((dst, src, size, *message.what, 0))
+        rows += [
+            (message.src, message.dst, message.bytes, *message.what, 1)
+            for message in self.in_flight.values()
+        ]
+        return np.array(rows, WAIT)
