@@ -110,9 +110,7 @@ class Run:
             self.step += 1
             what = (-1, stream.collective)
             if send_bytes:
-                engine.messages.send(
-                    stream.rank, self._rank(send_to), send_bytes, stream.tag, None, what
-                )
+                messages.send(rank, self._rank(send_to), send_bytes, stream.tag, None, what)
             if recv_bytes:
                 peer = self._rank(recv_from)
                 messages.receive(rank, peer, recv_bytes, stream.tag, self._arrived, what)
