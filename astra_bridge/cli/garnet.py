@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ def replay_command(
     gc.disable()  # millions of small objects, none of them in a cycle: it takes half the time
     try:
         case = read_messages(file)
+        began = time.perf_counter()
         result = replay(case)
+        seconds = time.perf_counter() - began
         if json_file is not None:
             _write(json_file, result.to_json().decode())
     finally:
@@ -45,6 +48,7 @@ def replay_command(
         return
     rows = result.rows
     print(f"{len(case.messages)} messages, {int(rows['flits'].sum())} flits")
+    print(f"simulated in {seconds:.3f} s")
     if len(case.messages):
         print(f"last delivery: cycle {int(rows['deliver'].max())}")
         print(f"mean queueing latency: {rows['queueing_latency'].mean():.3f} cycles")

@@ -307,11 +307,13 @@ class Garnet final : public astra_net::Model {
     message.bytes = transfer.bytes;
     message.src = transfer.src % nodes;
     message.dst = transfer.dst % nodes;
-    if (config.packet_bytes == 0 && transfer.bytes / config.flit_bytes > INT32_MAX)
-      throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) + " of " +
-                                       std::to_string(transfer.bytes) +
-                                       " bytes is one packet of more than 2^31 flits; set "
-                                       "packet_bytes to split it");
+    const int64_t largest =
+        config.packet_bytes ? std::min(config.packet_bytes, transfer.bytes) : transfer.bytes;
+    if (largest / config.flit_bytes >= INT32_MAX)
+      throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) + ": a packet of " +
+                                       std::to_string(largest) +
+                                       " bytes has more than 2^31 flits; set a smaller "
+                                       "packet_bytes");
     if (!network_->has_route(message.src, message.dst))
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) +
                                        ": no route from node " + std::to_string(message.src) +

@@ -190,10 +190,11 @@ void validate(const Config& config) {
             std::string(name) + " " + number(value) + "; allowed: 1 .. 1000000000");
   require(config.packet_bytes >= 0, "packet_bytes " + number(config.packet_bytes) +
                                         "; allowed: 0 (a message is one packet) or more");
-  require(config.deadlock_threshold >= 1,
-          "deadlock_threshold " + number(config.deadlock_threshold) + "; allowed: 1 or more");
-  require(config.series_cycles >= 0,
-          "series_cycles " + number(config.series_cycles) + "; allowed: 0 (off) or more");
+  constexpr int64_t kMostCycles = 1'000'000'000'000'000;
+  require(config.deadlock_threshold >= 1 && config.deadlock_threshold <= kMostCycles,
+          "deadlock_threshold " + number(config.deadlock_threshold) + "; allowed: 1 .. 10^15");
+  require(config.series_cycles >= 0 && config.series_cycles <= kMostCycles,
+          "series_cycles " + number(config.series_cycles) + "; allowed: 0 (off) .. 10^15");
   const auto routers = static_cast<int64_t>(config.router_latency.size());
   require(routers >= 1 && routers <= 16'384,
           number(routers) + " routers; allowed: 1 .. 16384");

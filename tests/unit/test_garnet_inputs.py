@@ -155,6 +155,24 @@ def test_prepare_options() -> None:
         prepare(NetworkRequest(EXAMPLES / "mesh_8x8.yml", options={"vcs_per_vnt": "2"}))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"clock_hz": "fast"}, "'clock_hz' is 'fast'"),
+        ({"vnets": "data unordered"}, "'unordered' is not: ordered"),
+        ({"router_latency": "0"}, "router 0: latency 0 cycles; allowed: 1"),
+        ({"vcs_per_vnet": "1", "deadlock_avoidance": "dateline"}, "needs vcs_per_vnet 2 or more"),
+        ({"deadlock_threshold": "0"}, "whole number from 1"),
+    ],
+)
+def test_bad_option_values(options: dict[str, str], says: str) -> None:
+    if BACKENDS[0].unavailable():
+        pytest.skip(str(BACKENDS[0].unavailable()))
+    with pytest.raises(InputError) as caught:
+        BACKENDS[0].open(prepare(NetworkRequest(EXAMPLES / "mesh_8x8.yml", options=options)).config)
+    assert says in str(caught.value)
+
+
 needs_native = pytest.mark.skipif(
     BACKENDS[0].unavailable() is not None, reason=str(BACKENDS[0].unavailable())
 )

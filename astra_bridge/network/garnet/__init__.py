@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astra_bridge.errors import InputError
+from astra_bridge.errors import ContractError, InputError
 from astra_bridge.inputs.common import load_yaml, nearest
 from astra_bridge.inputs.garnet import GarnetNetwork, is_garnet, read_garnet
 from astra_bridge.inputs.network import NetworkDims, read_network
@@ -118,7 +118,11 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
 
 
 def _open(config: NetworkConfig) -> Network:
-    return NativeNetwork.open(library_path("garnet"), config)
+    try:
+        return NativeNetwork.open(library_path("garnet"), config)
+    except ContractError as error:
+        # The configuration is the user's: a value that the readers could not judge alone.
+        raise InputError(str(error), key="network") from None
 
 
 def _unavailable() -> str | None:
