@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "astra_net.hpp"
+#include "capture.h"
 #include "congestion.h"
 #include "fabric.h"
 #include "ns3/global-value.h"
@@ -186,12 +187,14 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   void BuildTcp(astra_net::Config& config);
   std::vector<uint32_t> Reverse(const astra_net::Config& config) const;
   void ReadFaults(astra_net::Config& config);
+  void ReadCapture(astra_net::Config& config);
   void ReadControl(astra_net::Options& options);
 
   ns3::Ptr<FabricSimulator> simulator_;
   // One of the two.
   std::unique_ptr<Fabric> fabric_;
   std::unique_ptr<TcpNetwork> tcp_;
+  std::unique_ptr<Capture> capture_;
   bool tcp_stop_ = false;
   std::map<int64_t, Flow> tcp_flows_;
   int64_t tick_ps_ = 1;
@@ -434,6 +437,7 @@ void Ns3Model::Build(astra_net::Config& config) {
       --port->alpha_shift;
   }
   fabric.Finish();
+  ReadCapture(config);
   fabric.on_complete = [this](const QueuePair& qp, Tick now) {
     deliver(qp.id, now * tick_ps_);
     fabric_->stop = true;
@@ -442,6 +446,24 @@ void Ns3Model::Build(astra_net::Config& config) {
     flows_.push_back({qp.id, qp.src, qp.dst, static_cast<int64_t>(qp.bytes), start,
                       now * tick_ps_ - start, fabric_->IdealTicks(qp) * tick_ps_,
                       static_cast<int64_t>(qp.retransmitted)});
+  };
+}
+
+void Ns3Model::ReadCapture(astra_net::Config& config) {
+  const std::string path = config.options.text("pcap", "");
+  std::vector<bool> wanted(config.links.size(), true);
+  const std::string links = config.options.text("pcap_links", "");
+  if (!links.empty()) wanted.assign(config.links.size(), false);
+  for (const auto& row : Table("pcap_links", links, 1)) {
+    if (!(row[0] >= 0 && row[0] < static_cast<double>(wanted.size())))
+      Refuse("option 'pcap_links': there are links 0 to " + std::to_string(wanted.size() - 1));
+    wanted[static_cast<size_t>(row[0])] = true;
+  }
+  if (path.empty()) return;
+  capture_ = std::make_unique<Capture>(path, fabric_->parameters);
+  if (!capture_->ok()) Refuse("option 'pcap': cannot write '" + path + "'");
+  fabric_->on_transmit = [this, wanted](const Port& port, const PacketRecord& packet) {
+    if (wanted[port.link]) capture_->Write(port, packet, simulator_->NowTick());
   };
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,3 +236,55 @@ def test_tcp_survives_a_failed_link() -> None:
     [time], after = net.run(config, [(0, 1, 3_000_000, 0)], faults=faults)
     assert time > clean
     assert after["tables"]["links"]["bytes"][10 - used] > 1_000_000
+
+
+def _frames(file: Path) -> list[tuple[int, int, bytes]]:
+    """Time [ns], length on the wire and captured bytes of every frame of a nanosecond pcap."""
+    raw = file.read_bytes()
+    magic, _, _, _, _, snap, link_type = struct.unpack("<IHHiIII", raw[:24])
+    assert (magic, snap, link_type) == (0xA1B23C4D, 128, 1)
+    frames, at = [], 24
+    while at < len(raw):
+        seconds, nanoseconds, captured, length = struct.unpack("<IIII", raw[at : at + 16])
+        frames.append((seconds * 10**9 + nanoseconds, length, raw[at + 16 : at + 16 + captured]))
+        at += 16 + captured
+    return frames
+
+
+def test_pcap_holds_rocev2(tmp_path: Path) -> None:
+    file = tmp_path / "wire.pcap"
+    cables = [(0, 2, 100 * GBPS, US), (2, 1, 10 * GBPS, US)]
+    options = {"pcap": file, "completion": "ack", "buffer_bytes": 100_000}
+    options["headroom_extra_bytes"] = 20_000
+    packets = 200
+    _, stats = net.run(net.config(2, cables, **options), [(0, 1, packets * MTU - 1, 0)])
+    frames = _frames(file)
+    assert len(frames) == stats["packet_hops"]
+    assert [time for time, _, _ in frames] == sorted(time for time, _, _ in frames)
+    opcodes: dict[int, int] = {}
+    pauses = 0
+    for _, length, frame in frames:
+        ether_type = int.from_bytes(frame[12:14], "big")
+        if ether_type == 0x8808:  # 802.1Qbb, opcode 0x0101, priority 3
+            assert frame[14:18].hex() == "01010008"
+            pauses += 1
+            continue
+        assert ether_type == 0x0800
+        ip, udp, bth = frame[14:34], frame[34:42], frame[42:54]
+        words = struct.unpack(">10H", ip)
+        assert sum(words) % 0xFFFF == 0  # the header's checksum
+        assert words[1] == length - 14 == int.from_bytes(udp[4:6], "big") + 20
+        assert int.from_bytes(udp[2:4], "big") == 4791
+        opcodes[bth[0]] = opcodes.get(bth[0], 0) + 1
+        # The last packet is a byte short and padded to a multiple of four: one byte.
+        assert (bth[1] >> 4) == (1 if bth[0] == 2 else 0)
+    # SEND First, Middle, Last and ACK, each on two links.
+    assert opcodes == {0: 2, 1: 2 * (packets - 2), 2: 2, 17: 2 * packets}
+    assert pauses == stats["pfc_pauses"] + stats["pfc_resumes"] > 0
+
+
+def test_pcap_of_one_link(tmp_path: Path) -> None:
+    file = tmp_path / "wire.pcap"
+    config = net.dumbbell(1, 100 * GBPS, US, pcap=file, pcap_links="4")
+    net.run(config, [(0, 1, 10 * MTU, 0)])
+    assert len(_frames(file)) == 10
