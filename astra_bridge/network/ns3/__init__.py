@@ -167,9 +167,9 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
         _require(config, "RP_TIMER", "RATE_AI", "RATE_HAI")
         options |= {
             "cc.Gain": repr(config.ewma_gain),
-            "cc.AlphaInterval": repr(config.alpha_resume_interval),
-            "cc.DecreaseInterval": repr(config.rate_decrease_interval),
-            "cc.IncreaseInterval": repr(config.rp_timer),
+            "cc.AlphaInterval": _interval(config, "ALPHA_RESUME_INTERVAL", compatibility),
+            "cc.DecreaseInterval": _interval(config, "RATE_DECREASE_INTERVAL", compatibility),
+            "cc.IncreaseInterval": _interval(config, "RP_TIMER", compatibility),
             "cc.FastRecoveryTimes": str(config.fast_recovery_times),
             "cc.AdditiveRate": str(config.rate_ai),
             "cc.HyperRate": str(config.rate_hai),
@@ -220,6 +220,20 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
             f"{file}: {', '.join(unwritten)}: not written; --output has flows, pfc and queues"
         )
     return options, tuple(warnings)
+
+
+def _interval(config: Ns3Config, key: str, compatibility: bool) -> str:
+    """Microseconds; the fork cuts them to whole ones."""
+    value: float = getattr(config, key.lower())
+    if not compatibility:
+        return repr(value)
+    if value < 1:
+        raise InputError(
+            f"{value:g} is cut to whole microseconds, 0, with compatibility=astra-sim",
+            file=config.source,
+            key=key,
+        )
+    return str(int(value))
 
 
 def _require(config: Ns3Config, *keys: str) -> None:
