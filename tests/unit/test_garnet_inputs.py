@@ -267,6 +267,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     )
     assert main(["garnet", "replay", str(tmp_path / "none.json")]) == 2
     assert main(["garnet", "traffic", "--topology", "mesh", "3x4", "--pattern", "transpose"]) == 2
+    assert main(["garnet", "traffic", "--topology", "mesh", "8x8", "--cycles", "100000000"]) == 2
     assert main(["garnet", "traffic", "--topology", "ring", "4", "--rate", "0.1", "--cycles", "500",
                  "--warmup", "100"]) == 0  # fmt: skip
 
@@ -305,6 +306,25 @@ values = st.recursive(
 )
 KEYS = ("topology", "routers", "nodes", "links", "vnets", "routing", "num_rows", "routes", "dims",
         "vcs_per_vnet", "flit_bytes", "clock_hz", "deadlock_avoidance", "num-npus")  # fmt: skip
+
+
+@needs_native
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.lists(
+            st.integers(0, 3) | st.sampled_from(["data", "ctrl", None, -1, 2**64, 0.5]), max_size=9
+        )
+        | values,
+        max_size=5,
+    )
+)
+def test_any_messages_are_run_or_refused(tmp_path: Path, messages: list[Any]) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps({"network": RING, "messages": messages}, allow_nan=True))
+    assert main(["garnet", "replay", str(path)]) in (0, 2)
 
 
 @needs_native

@@ -66,6 +66,7 @@ _POWER_OF_TWO: dict[str, Pattern] = {
     "bit_rotation": _bit_rotation,
     "shuffle": _shuffle,
 }
+MAX_PACKETS = 50_000_000
 PATTERNS = ("uniform", *_SQUARE, *_POWER_OF_TWO)
 """Names of the patterns of gem5's GarnetSyntheticTraffic."""
 
@@ -115,12 +116,23 @@ def make_traffic(
         probability rate / packet_flits.
     cycles : int
         Cycles in which packets start.
+
+    Raises
+    ------
+    InputError
+        The pattern does not fit the network, or there would be too many packets.
     """
     nodes = len(network.nodes)
     rng = np.random.default_rng(seed)
     probability = rate / packet_flits
     # Gaps of a Bernoulli process are geometric: no draw per idle cycle.
     expected = cycles * nodes * probability
+    if expected > MAX_PACKETS:
+        raise InputError(
+            f"{cycles} cycles at rate {rate:g} are {expected:.0f} packets; at most {MAX_PACKETS} "
+            "are possible",
+            key="--cycles",
+        )
     times: NDArray[np.int64] = np.zeros(0, np.int64)
     last = -1
     while last < cycles * nodes:
