@@ -321,7 +321,7 @@ class Aware final : public Core<Aware> {
   std::vector<Recent> recent_;    // per endpoint
   std::vector<Speed> speeds_;     // per rate of the topology
   std::vector<int32_t> dense_;    // number of a link -> index into links_, or -1
-  FlatMap sparse_;                // the same, where there are too many links for a table
+  astra::FlatMap<int32_t> sparse_;  // the same, where there are too many links for a table
   std::vector<Link> links_;       // those in use
   std::vector<Message> messages_;
   int32_t free_ = -1;             // first of the messages_ that are not in use

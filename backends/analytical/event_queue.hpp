@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "flat_map.hpp"
+#include "astra_flat_map.hpp"
 #include "time_heap.hpp"
 
 namespace analytical {
@@ -131,7 +131,7 @@ class EventQueue {
   std::vector<Bucket> buckets_;
   std::vector<int32_t> free_;
   TimeHeap times_;
-  FlatMap of_time_;
+  astra::FlatMap<int32_t> of_time_;
   int32_t recent_[kEventKinds] = {-1, -1, -1, -1};  // bucket of the last push, per kind
   size_t pending_ = 0, most_ = 0;  // events now, and at most so far
   size_t spare_ = 0;               // room in free buckets

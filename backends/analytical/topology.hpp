@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "astra_net.hpp"
-#include "flat_map.hpp"
+#include "astra_flat_map.hpp"
 
 namespace analytical {
 
@@ -344,7 +344,7 @@ class LinkList {
   std::vector<Rate> rates_;
   std::vector<int32_t> rate_of_;
   std::vector<int32_t> out_first_, out_, in_first_, in_;
-  FlatMap table_of_;  // destination -> index into tables_
+  astra::FlatMap<int32_t> table_of_;  // destination -> index into tables_
   std::vector<std::vector<int32_t>> tables_;
   size_t room_ = 0;
 };

@@ -101,7 +101,7 @@ Engine::Engine(const Program& program, const astra_net_backend& network, astra_n
     const Group& group = program.groups.data[g];
     if (group.stride != 0) continue;
     for (int32_t i = 0; i < group.size; ++i)
-      positions_[g].insert(static_cast<uint64_t>(program.members[group.member_start + i]), i);
+      positions_[g].insert(program.members[group.member_start + i], i);
   }
   if (program.bus_model == BusModel::kLogGP) {
     bus_hosts_.resize(ranks);
@@ -554,8 +554,7 @@ void Engine::resume(const Callback& callback) {
 int32_t Engine::position(int32_t group, int32_t rank) {
   const Group& found = program_.groups[group];
   if (found.stride != 0) return rank / found.stride % found.size;
-  return static_cast<int32_t>(
-      positions_[static_cast<size_t>(group)].find(static_cast<uint64_t>(rank)));
+  return static_cast<int32_t>(positions_[static_cast<size_t>(group)].find(rank));
 }
 
 void Engine::issue_collective(int32_t rank, int32_t node, int32_t index) {

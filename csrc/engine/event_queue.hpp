@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "astra_flat_map.hpp"
+
 namespace engine {
 
 enum class ActionKind : int32_t {
@@ -36,57 +38,7 @@ struct Action {
   int64_t b = 0;
 };
 
-// int64 -> int64 by open addressing, for what must be found by key and removed again.
-class IndexMap {
- public:
-  IndexMap() : entries_(kLeast), shift_(64 - kLeastBits) {}
-
-  int64_t find(uint64_t key) const { return entries_[slot(key)].value; }  // or -1
-  void insert(uint64_t key, int64_t value) {
-    if (2 * ++size_ > entries_.size()) grow();
-    entries_[slot(key)] = {key, value};
-  }
-  void erase(uint64_t key) {
-    const size_t mask = entries_.size() - 1;
-    size_t hole = slot(key);
-    if (entries_[hole].value < 0) return;
-    --size_;
-    for (size_t i = (hole + 1) & mask; entries_[i].value >= 0; i = (i + 1) & mask) {
-      if (((i - home(entries_[i].key)) & mask) >= ((i - hole) & mask)) {
-        entries_[hole] = entries_[i];
-        hole = i;
-      }
-    }
-    entries_[hole] = {};
-  }
-
- private:
-  struct Entry {
-    uint64_t key = 0;
-    int64_t value = -1;
-  };
-  static constexpr unsigned kLeastBits = 6;
-  static constexpr size_t kLeast = size_t{1} << kLeastBits;
-
-  size_t home(uint64_t key) const { return (key * 0x9E3779B97F4A7C15u) >> shift_; }
-  size_t slot(uint64_t key) const {
-    const size_t mask = entries_.size() - 1;
-    size_t i = home(key);
-    while (entries_[i].value >= 0 && entries_[i].key != key) i = (i + 1) & mask;
-    return i;
-  }
-  void grow() {
-    std::vector<Entry> old(entries_.size() * 2);
-    old.swap(entries_);
-    --shift_;
-    for (const Entry& entry : old)
-      if (entry.value >= 0) entries_[slot(entry.key)] = entry;
-  }
-
-  std::vector<Entry> entries_;
-  unsigned shift_;
-  size_t size_ = 0;
-};
+using IndexMap = astra::FlatMap<int64_t>;
 
 class EventQueue {
  public:
@@ -117,7 +69,7 @@ class EventQueue {
       }
     }
     if (mine.spilled) {
-      const int64_t where = mine.spilled->find(static_cast<uint64_t>(time_ps));
+      const int64_t where = mine.spilled->find(time_ps);
       if (where >= 0) {
         append(static_cast<int32_t>(where >> 32), static_cast<int32_t>(where), action);
         return;
@@ -133,7 +85,7 @@ class EventQueue {
       mine.slot[mine.count++] = slot;
     } else {
       if (!mine.spilled) mine.spilled = std::make_unique<IndexMap>();
-      mine.spilled->insert(static_cast<uint64_t>(time_ps),
+      mine.spilled->insert(time_ps,
                            (static_cast<int64_t>(bucket) << 32) | slot);
     }
   }
@@ -200,7 +152,7 @@ class EventQueue {
     const size_t guess = (static_cast<uint64_t>(time_ps) * 0x9E3779B97F4A7C15u) >> 61;
     int32_t& recent = recent_[guess];
     if (recent >= 0 && buckets_[static_cast<size_t>(recent)].time_ps == time_ps) return recent;
-    const int64_t found = of_time_.find(static_cast<uint64_t>(time_ps));
+    const int64_t found = of_time_.find(time_ps);
     recent = found >= 0 ? static_cast<int32_t>(found) : open(time_ps);
     return recent;
   }
@@ -215,7 +167,7 @@ class EventQueue {
     buckets_[static_cast<size_t>(index)].time_ps = time_ps;
     times_.emplace_back(time_ps, index);
     std::push_heap(times_.begin(), times_.end(), Later());
-    of_time_.insert(static_cast<uint64_t>(time_ps), index);
+    of_time_.insert(time_ps, index);
     return index;
   }
 
@@ -229,14 +181,14 @@ class EventQueue {
       mine.slot[i] = mine.slot[last];
       return;
     }
-    mine.spilled->erase(static_cast<uint64_t>(time_ps));
+    mine.spilled->erase(time_ps);
   }
 
   void drop_first() {
     const auto [time_ps, index] = times_.front();
     std::pop_heap(times_.begin(), times_.end(), Later());
     times_.pop_back();
-    of_time_.erase(static_cast<uint64_t>(time_ps));
+    of_time_.erase(time_ps);
     Bucket& bucket = buckets_[static_cast<size_t>(index)];
     bucket.time_ps = -1;
     bucket.taken = 0;

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: MIT
 //
-// FlatMap: int64 -> int32 by open addressing.  A look-up is one multiplication and, nearly always,
-// one cache line; nothing is allocated per entry.
-#ifndef ASTRA_ANALYTICAL_FLAT_MAP_HPP
-#define ASTRA_ANALYTICAL_FLAT_MAP_HPP
+// FlatMap: int64 -> Value by open addressing, for the event queues of the engine and of backends.
+// A look-up is one multiplication and, nearly always, one cache line; nothing is allocated per
+// entry.
+#ifndef ASTRA_FLAT_MAP_HPP
+#define ASTRA_FLAT_MAP_HPP
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-namespace analytical {
+namespace astra {
 
+template <class Value>
 class FlatMap {
  public:
   FlatMap() : entries_(kLeast), shift_(64 - kLeastBits) {}
 
   // The value of `key`, or -1.  Values are never negative.
-  int32_t find(int64_t key) const { return entries_[slot(key)].value; }
+  Value find(int64_t key) const { return entries_[slot(key)].value; }
 
-  void insert(int64_t key, int32_t value) {
+  void insert(int64_t key, Value value) {
     if (2 * ++size_ > entries_.size()) grow();
     entries_[slot(key)] = {key, value};
   }
@@ -43,7 +45,7 @@ class FlatMap {
  private:
   struct Entry {
     int64_t key = 0;
-    int32_t value = -1;
+    Value value = -1;
   };
   static constexpr unsigned kLeastBits = 6;
   static constexpr size_t kLeast = size_t{1} << kLeastBits;
@@ -73,6 +75,6 @@ class FlatMap {
   size_t size_ = 0;
 };
 
-}  // namespace analytical
+}  // namespace astra
 
-#endif  // ASTRA_ANALYTICAL_FLAT_MAP_HPP
+#endif  // ASTRA_FLAT_MAP_HPP
