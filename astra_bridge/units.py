@@ -91,7 +91,9 @@ def parse_size_bytes(text: str | int) -> int:
         return text
     value, unit = _split(text, "size")
     if (unit or "B") not in _SIZE_UNITS_B:
-        raise ValueError(f"unknown size unit {unit!r} in {text!r}; allowed: {', '.join(_SIZE_UNITS_B)}")
+        raise ValueError(
+            f"unknown size unit {unit!r} in {text!r}; allowed: {', '.join(_SIZE_UNITS_B)}"
+        )
     return _round(value * _SIZE_UNITS_B[unit or "B"], "error", f"size {text!r}")
 
 
