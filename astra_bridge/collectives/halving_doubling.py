@@ -84,7 +84,7 @@ def _core(request: Request, position: int, n: int, data_bytes: int) -> Schedule:
         steps.append(Step(k + 1, to_partner, size, to_partner, size))
     log2_n = int(math.log2(n))
     if request.exact and request.kind != Kind.ALL_GATHER:
-        flags = exact_flags(1, log2_n, len(pairs))
+        flags = exact_flags(1, log2_n, len(pairs), forwarded=log2_n - 1)
     else:
         flags = packet_flags(request.kind, 1, log2_n - 1, len(pairs))
     return Schedule(

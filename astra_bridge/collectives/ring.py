@@ -17,7 +17,6 @@ from astra_bridge.collectives.schedule import (
     Schedule,
     Step,
     at_least_one,
-    exact_flags,
     final_bytes,
     packet_flags,
 )
@@ -31,10 +30,8 @@ def build(request: Request) -> Built:
     count = {Kind.ALL_REDUCE: 2 * (n - 1), Kind.ALL_TO_ALL: n * (n - 1) // 2}.get(kind, n - 1)
     size = at_least_one(request.bytes if kind == Kind.ALL_GATHER else request.bytes // n)
     direction = -1 if request.variant else 1
-    if request.exact and kind in (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER):
-        flags = exact_flags(1, n - 1, count + 1)
-    else:
-        flags = packet_flags(kind, 1, n - 1, count + 1)
+    # ASTRA-sim's pattern charges the ring for its n-1 reductions, so there is nothing to correct.
+    flags = packet_flags(kind, 1, n - 1, count + 1)
     schedule = Schedule(
         steps=[Step(k + 1, direction, size, -direction, size) for k in range(count)],
         packets=[Packet(size, flag) for flag in flags],

@@ -164,8 +164,15 @@ def packet_flags(kind: Kind, window: int, charged: int, count: int) -> list[Pack
     return flags[:count]
 
 
-def exact_flags(window: int, reductions: int, count: int) -> list[PacketFlag]:
-    """The first ``window`` packets are the own data, then ``reductions`` received ones pay."""
+def exact_flags(
+    window: int, reductions: int, count: int, *, forwarded: int = 0
+) -> list[PacketFlag]:
+    """The first ``window`` packets are the own data, then ``reductions`` received ones pay.
+
+    Of these, the first ``forwarded`` go on to another member, and so cross the bus once more.
+    """
     flags = [PacketFlag.TO_MEMORY] * min(window, count)
-    flags += [PacketFlag.REDUCED] * min(reductions, count - len(flags))
+    for paid in range(min(reductions, count - len(flags))):
+        back = PacketFlag.SEND_BACK if paid < forwarded else PacketFlag(0)
+        flags.append(PacketFlag.REDUCED | back)
     return flags + [PacketFlag(0)] * (count - len(flags))
