@@ -102,22 +102,49 @@ def _sentence(wait: Any) -> str:
 def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
     """Name the usual causes where they can be told apart."""
     program = lowered.program
-    kinds: dict[int, set[int]] = {}
+    running: dict[int, set[int]] = {}  # group -> the collectives that its members are in
     for rank in stuck:
         first = int(program.templates["node_start"][program.template_of_rank[rank]])
         for node in _running(outcome, rank):
             row = program.nodes[first + node]
             if row["op"] == Op.COLLECTIVE:
                 group = int(program.collectives[row["arg"]]["group"])
-                kinds.setdefault(group, set()).add(int(row["arg"]))
-    if any(len(found) > 1 for found in kinds.values()):
+                running.setdefault(group, set()).add(int(row["arg"]))
+    if any(len(found) > 1 for found in running.values()):
         return (
             "ranks of one group run different collectives at the same time: they must issue their "
             "collectives in the same order, with the same sizes"
         )
+    for (collective,) in running.values():
+        absent = _absent(lowered, outcome, collective)
+        if absent:
+            row = program.collectives[collective]
+            several = len(absent) > 1
+            return (
+                f"rank{'s' if several else ''} {', '.join(map(str, absent[:_MOST_RANKS]))}"
+                f"{' ...' if len(absent) > _MOST_RANKS else ''} do{'' if several else 'es'} not "
+                f"take part in {Kind(int(row['kind'])).name} of {row['bytes']} bytes: all members "
+                "of a group must issue its collectives"
+            )
     if (outcome.waits["what"] == 0).any() and (outcome.waits["what"] == 2).any():
         return (
             "some messages are sent and never received, others awaited and never sent: a send and "
             "its receive must agree in size and tag"
         )
     return ""
+
+
+def _absent(lowered: Lowered, outcome: Outcome, collective: int) -> list[int]:
+    """Members of the group that have issued a collective less often than others."""
+    program = lowered.program
+    size, stride, start, _ = program.groups[program.collectives[collective]["group"]].tolist()
+    members = range(size) if stride else program.members[start : start + size].tolist()
+    issued = {}
+    for rank in members:
+        first, count, _ = program.templates[program.template_of_rank[rank]].tolist()
+        nodes = program.nodes[first : first + count]
+        begun = outcome.node_start_ps[slice(*outcome.rank_node_start[rank : rank + 2])] >= 0
+        this = (nodes["op"] == Op.COLLECTIVE) & (nodes["arg"] == collective)
+        issued[rank] = int((this & begun).sum())
+    most = max(issued.values())
+    return sorted(rank for rank, times in issued.items() if times < most)
