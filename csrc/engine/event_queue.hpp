@@ -78,7 +78,7 @@ class EventQueue {
     const int32_t bucket = bucket_at(time_ps);
     std::vector<Slot>& slots = buckets_[static_cast<size_t>(bucket)].slots;
     const int32_t slot = static_cast<int32_t>(slots.size());
-    slots.push_back({place++, action, rank, -1, -1});
+    add_slot(slots, place++, action, rank);
     if (mine.count < kInline) {
       mine.time_ps[mine.count] = time_ps;
       mine.bucket[mine.count] = bucket;
@@ -92,7 +92,7 @@ class EventQueue {
 
   // An action that stands alone, at its own place.
   void push_alone(int64_t time_ps, int64_t& place, Action action) {
-    buckets_[static_cast<size_t>(bucket_at(time_ps))].slots.push_back({place++, action, -1, -1, -1});
+    add_slot(buckets_[static_cast<size_t>(bucket_at(time_ps))].slots, place++, action, -1);
   }
 
   // Run the first slot: call `run` for each of its actions.
@@ -137,6 +137,18 @@ class EventQueue {
   struct Later {
     bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
   };
+
+  // Field by field, in place: see Engine::send_on.
+  static void add_slot(std::vector<Slot>& slots, int64_t place, Action action, int32_t rank) {
+    slots.emplace_back();
+    Slot& slot = slots.back();
+    slot.place = place;
+    slot.action.kind = action.kind;
+    slot.action.a = action.a;
+    slot.action.b = action.b;
+    slot.rank = rank;
+    slot.more = slot.last = -1;
+  }
 
   void append(int32_t index, int32_t slot_index, Action action) {
     Bucket& bucket = buckets_[static_cast<size_t>(index)];
