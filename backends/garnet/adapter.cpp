@@ -87,6 +87,14 @@ std::vector<int32_t> per_link(astra_net::Options& options, const std::string& ke
   return values;
 }
 
+std::vector<int64_t> read_packet_bytes(astra_net::Options& options, int64_t fallback) {
+  std::vector<int64_t> sizes;
+  const auto rows = rows_of(options.text("packet_bytes", std::to_string(fallback)));
+  for (size_t i = 0; i < rows.size(); ++i)
+    for (const std::string& field : rows[i]) sizes.push_back(whole("packet_bytes", i, field));
+  return sizes;
+}
+
 std::vector<garnet::Vnet> read_vnets(astra_net::Options& options, const char* fallback) {
   std::vector<garnet::Vnet> vnets;
   const auto rows = rows_of(options.text("vnets", fallback));
@@ -137,7 +145,7 @@ void read_topology(astra_net::Config& given, garnet::Config& config) {
   config.vcs_per_vnet = static_cast<int32_t>(given.options.integer("vcs_per_vnet", 4, 1, 1024));
   config.buffers_per_ctrl_vc = given.options.integer("buffers_per_ctrl_vc", 1, 1);
   config.buffers_per_data_vc = given.options.integer("buffers_per_data_vc", 4, 1);
-  config.packet_bytes = given.options.integer("packet_bytes", 0);
+  config.packet_bytes = read_packet_bytes(given.options, 0);
 }
 
 // The topology as the contract gives it: a router per node, an interface per endpoint.  Sizes that
@@ -201,7 +209,7 @@ void derive_topology(astra_net::Config& given, garnet::Config& config, bool date
   config.buffers_per_ctrl_vc =
       given.options.integer("buffers_per_ctrl_vc", config.buffers_per_data_vc, 1);
   config.packet_bytes =
-      given.options.integer("packet_bytes", config.buffers_per_data_vc * config.flit_bytes);
+      read_packet_bytes(given.options, config.buffers_per_data_vc * config.flit_bytes);
 }
 
 garnet::Config read_config(astra_net::Config& given) {
@@ -307,17 +315,19 @@ class Garnet final : public astra_net::Model {
     message.bytes = transfer.bytes;
     message.src = transfer.src % nodes;
     message.dst = transfer.dst % nodes;
-    const int64_t largest =
-        config.packet_bytes ? std::min(config.packet_bytes, transfer.bytes) : transfer.bytes;
+    if (!network_->has_route(message.src, message.dst))
+      throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) +
+                                       ": no route from node " + std::to_string(message.src) +
+                                       " to node " + std::to_string(message.dst));
+    message.packet_bytes = network_->packet_bytes(message.src, message.dst);
+    const int64_t largest = message.packet_bytes
+                                ? std::min(message.packet_bytes, transfer.bytes)
+                                : transfer.bytes;
     if (largest / config.flit_bytes >= INT32_MAX)
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) + ": a packet of " +
                                        std::to_string(largest) +
                                        " bytes has more than 2^31 flits; set a smaller "
                                        "packet_bytes");
-    if (!network_->has_route(message.src, message.dst))
-      throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) +
-                                       ": no route from node " + std::to_string(message.src) +
-                                       " to node " + std::to_string(message.dst));
     uint32_t vnet = transfer.traffic_class;
     // Then a transfer over a slow dimension does not hold up those behind it over fast ones.
     if (vnet_per_dimension_)

@@ -188,8 +188,10 @@ void validate(const Config& config) {
         {"buffers_per_data_vc", config.buffers_per_data_vc}})
     require(value >= 1 && value <= 1'000'000'000,
             std::string(name) + " " + number(value) + "; allowed: 1 .. 1000000000");
-  require(config.packet_bytes >= 0, "packet_bytes " + number(config.packet_bytes) +
-                                        "; allowed: 0 (a message is one packet) or more");
+  require(!config.packet_bytes.empty(), "packet_bytes is empty");
+  for (int64_t bytes : config.packet_bytes)
+    require(bytes >= 0, "packet_bytes " + number(bytes) +
+                            "; allowed: 0 (a message is one packet) or more");
   constexpr int64_t kMostCycles = 1'000'000'000'000'000;
   require(config.deadlock_threshold >= 1 && config.deadlock_threshold <= kMostCycles,
           "deadlock_threshold " + number(config.deadlock_threshold) + "; allowed: 1 .. 10^15");

@@ -57,7 +57,9 @@ struct Config {
   Routing routing = Routing::kTable;
   int32_t num_rows = 0;
   bool dateline = false;       // split the VCs of a vnet in two classes, see Channel::ring
-  int64_t packet_bytes = 0;    // 0: a message is one packet
+  // By the dimension of a message's first link, the last one for all further dimensions;
+  // 0: a message is one packet.
+  std::vector<int64_t> packet_bytes{0};
   int64_t deadlock_threshold = 50'000;  // [cycles], Garnet's own default
   int64_t series_cycles = 0;   // length of a bin of the load over time; 0: not recorded
   bool record_packets = false;

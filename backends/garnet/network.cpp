@@ -431,10 +431,10 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
   const Interface& source = interfaces_[static_cast<size_t>(src)];
   uint32_t at = cross(outputs_[inputs_[source.link].output]);
   while (!(at & kInterface)) at = cross(outputs_[next_output(at, packet)]);
-  const int64_t packet_bytes = config_.packet_bytes ? config_.packet_bytes : bytes;
-  const auto flits = [&](int64_t size) { return (size - 1) / config_.flit_bytes + 1; };
-  int64_t total = bytes / packet_bytes * flits(packet_bytes);
-  if (bytes % packet_bytes) total += flits(bytes % packet_bytes);
+  const int64_t split = packet_bytes(src, dst), size = split ? split : bytes;
+  const auto flits = [&](int64_t part) { return (part - 1) / config_.flit_bytes + 1; };
+  int64_t total = bytes / size * flits(size);
+  if (bytes % size) total += flits(bytes % size);
   return static_cast<int64_t>(std::ceil(cycles + static_cast<double>(total - 1) * busiest));
 }
 
@@ -622,8 +622,8 @@ bool Core<W>::pick(uint32_t node, uint32_t vnet) {
     free_packets_.pop_back();
   }
   MessageState& state = messages_[queue.head];
-  const int64_t bytes = config_.packet_bytes ? std::min(config_.packet_bytes, state.bytes_left)
-                                             : state.bytes_left;
+  const int64_t split = state.message.packet_bytes;
+  const int64_t bytes = split ? std::min(split, state.bytes_left) : state.bytes_left;
   Packet& packet = packet_pool_[index];
   packet = Packet{};
   packet.message = queue.head;

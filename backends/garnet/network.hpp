@@ -17,6 +17,7 @@
 //    added to the delay of the credit wires that end there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,6 +34,7 @@ struct Message {
   int64_t order = 0;  // messages of one cycle enter the queue of their node by (order, id)
   int64_t cycle = 0;  // enqueued in this cycle, picked up in the next at the earliest
   int64_t bytes = 0;
+  int64_t packet_bytes = 0;  // 0: one packet
   int32_t src = 0, dst = 0, vnet = 0;
 };
 
@@ -86,6 +88,11 @@ class Network {
   virtual int32_t first_dimension(int32_t src, int32_t dst) const = 0;
   // Delivery - enqueueing of a message that is alone in the network, with enough buffers.
   virtual int64_t zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const = 0;
+  int64_t packet_bytes(int32_t src, int32_t dst) const {
+    const auto& sizes = config_.packet_bytes;
+    if (sizes.size() == 1) return sizes[0];
+    return sizes[std::min(sizes.size() - 1, static_cast<size_t>(first_dimension(src, dst)))];
+  }
 
   // The cycle must not have been run yet.
   virtual void enqueue(const Message& message) = 0;

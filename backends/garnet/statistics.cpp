@@ -107,7 +107,6 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   };
   scalar("clock_hz", text(config.clock_hz));
   scalar("flit_bytes", text(config.flit_bytes));
-  scalar("packet_bytes", text(config.packet_bytes));
   scalar("cycles", text(cycles));
   scalar("transfers", text(static_cast<int64_t>(flows.size())));
   scalar("packets", text(static_cast<int64_t>(packets)));
