@@ -139,7 +139,8 @@ def simulate(
     except SimulationError as error:
         reached: Outcome | None = getattr(error, "outcome", None)
         if reached is not None:
-            raise StalledError(f"{error}\n{describe_stall(lowered, reached)}") from error
+            stall = describe_stall(lowered, reached, network_failed=True)
+            raise StalledError(f"{error}\n{stall}") from error
         raise
     if (outcome.finish_ps < 0).any():
         raise StalledError(describe_stall(lowered, outcome))

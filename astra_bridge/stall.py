@@ -17,19 +17,20 @@ _MOST_RANKS = 8
 _MOST_NODES = 4
 
 
-def describe_stall(lowered: Lowered, outcome: Outcome) -> str:
-    """One paragraph per stuck rank, for the first few ranks."""
+def describe_stall(lowered: Lowered, outcome: Outcome, *, network_failed: bool = False) -> str:
+    """One line per stuck rank, for the first few ranks, and the cause where it can be told."""
     stuck = (outcome.finish_ps < 0).nonzero()[0].tolist()
     lines = [
         f"the simulation cannot go on: {len(stuck)} of {len(outcome.finish_ps)} ranks never finish"
     ]
     waits: dict[int, list[Any]] = {}
-    for wait in outcome.waits.tolist():
+    # What is awaited first; then any order, as long as it is the same for both engines.
+    for wait in sorted(outcome.waits.tolist(), key=lambda wait: (wait[5], wait)):
         waits.setdefault(wait[0], []).append(wait)
     lines += [_rank(lowered, outcome, rank, waits.get(rank, [])) for rank in stuck[:_MOST_RANKS]]
     if len(stuck) > _MOST_RANKS:
         lines.append(f"... and {len(stuck) - _MOST_RANKS} more ranks")
-    hint = _hint(lowered, outcome, stuck)
+    hint = "" if network_failed else _hint(lowered, outcome, stuck)
     return "\n".join([*lines, hint] if hint else lines)
 
 

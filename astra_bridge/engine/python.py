@@ -32,6 +32,7 @@ from astra_bridge.network.api import (
     TRANSFER,
     Capability,
     Network,
+    Status,
     Stop,
 )
 from astra_bridge.program import (
@@ -216,8 +217,11 @@ class PythonEngine:
         if outcome:
             message = self.messages.in_flight.pop(transfer)
             raise SimulationError(
-                f"the network lost {message.bytes} bytes from rank {message.src} to rank "
-                f"{message.dst} at {time_ps} ps"
+                f"{self.network.info.name}: the network lost {message.bytes} bytes from rank "
+                f"{message.src} to rank {message.dst} at {time_ps} ps",
+                backend=self.network.info.name,
+                call="poll",
+                status=Status.MODEL,
             )
         self.messages.delivered(transfer)
 

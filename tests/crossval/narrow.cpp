@@ -26,7 +26,8 @@ class Narrow final : public astra_net::Model {
   }
 
   Narrow(astra_net::Config& config, const astra_net::Log&)
-      : latency_ps_(config.options.integer("latency_ps", 16000)) {}
+      : latency_ps_(config.options.integer("latency_ps", 16000)),
+        lose_(config.options.integer("lose", 0)) {}
 
   void start(const astra_net_transfer& transfer) override {
     const int64_t begin_ps = std::max(transfer.start_ps, free_ps_[transfer.src]);
@@ -42,7 +43,9 @@ class Narrow final : public astra_net::Model {
     while (!events_.empty() && events_.top().first == now_ps) {
       const auto [id, arrived] = events_.top().second;
       events_.pop();
-      if (arrived)
+      if (arrived && ++arrivals_ == lose_)
+        lose(id, now_ps);
+      else if (arrived)
         deliver(id, now_ps);
       else
         sent(id, now_ps);
@@ -53,6 +56,7 @@ class Narrow final : public astra_net::Model {
  private:
   using Event = std::pair<int64_t, std::pair<int64_t, bool>>;
   int64_t latency_ps_;
+  int64_t lose_, arrivals_ = 0;  // which arrival gets lost, or 0
   std::map<int32_t, int64_t> free_ps_;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
 };

@@ -18,12 +18,16 @@ from hypothesis import strategies as st
 
 from astra_bridge.engine import Outcome, native
 from astra_bridge.engine import run as run_engine
+from astra_bridge.errors import StalledError
 from astra_bridge.network.analytical import prepare
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import NetworkRequest, backend
 from astra_bridge.program import Program
+from astra_bridge.trace import CommType
+from astra_bridge.workload import TraceBuilder
 from tests.random_programs import experiment
+from tests.small import network, per_rank, run, system
 
 ROOT = Path(__file__).parents[2]
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
@@ -63,10 +67,10 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def played(program: Program, network: str, engine: Any, config: NetworkConfig) -> dict[str, Any]:
-    with backend(network).open(config) as opened:
-        outcome, name = run_engine(program, opened, engine=engine)
-        assert name == engine
+def played(program: Program, name: str, engine: Any, config: NetworkConfig) -> dict[str, Any]:
+    with backend(name).open(config) as opened:
+        outcome, engine_name = run_engine(program, opened, engine=engine)
+        assert engine_name == engine
         return summary(outcome) | {"links": opened.stats()}
 
 
@@ -102,7 +106,35 @@ def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narr
     config = NetworkConfig(tried.ranks, tried.ranks, options={"latency_ps": str(latency_ps)})
     outcomes = []
     for engine in ("python", "native"):
-        with NativeNetwork.open(narrow, config) as network:
-            outcomes.append(summary(run_engine(program, network, engine=engine)[0]))
+        with NativeNetwork.open(narrow, config) as opened:
+            outcomes.append(summary(run_engine(program, opened, engine=engine)[0]))
     event("complete" if min(outcomes[0]["finish_ps"]) >= 0 else "stuck")
     assert outcomes[0] == outcomes[1]
+
+
+def in_order(trace: TraceBuilder, rank: int) -> None:
+    before = [trace.comp(duration_us=rank)]
+    trace.coll(CommType.ALL_REDUCE, 8000, name="gradients", deps=before)
+
+
+def test_a_lost_transfer_is_named(narrow: Path) -> None:
+    said = []
+    for engine in ("python", "native"):
+        with pytest.raises(StalledError) as caught:
+            run(
+                per_rank(4, in_order),
+                system(),
+                network("Ring", 4),
+                backend=str(narrow),
+                engine=engine,  # type: ignore[arg-type]
+                network_options={"lose": "3"},
+            )
+        assert caught.value.exit_code == 3
+        said.append(str(caught.value))
+    first, second, *ranks = said[0].splitlines()
+    # The arrivals before it: from rank 0 to 1 at once, from 1 to 2 when rank 1 begins, after 1 us;
+    # then what rank 1 has reduced: 1 us + 10 + 10 + 3 * (500 / 50) ns, and 4 + 16 ns on the way.
+    assert first == "narrow: the network lost 500 bytes from rank 1 to rank 2 at 1070000 ps"
+    assert second.endswith("4 of 4 ranks never finish")
+    assert ranks[0].startswith("rank 0: node 1 (gradients) ALL_REDUCE of 8000 bytes")
+    assert said[0] == said[1]
