@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Simulations in child processes: what ends a child does not end us, and says what it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astra_bridge.engine import Outcome, native
+from astra_bridge.errors import BackendError, ContractError, SimulationError
+from astra_bridge.inputs.memory import read_remote_memory
+from astra_bridge.inputs.system import read_system
+from astra_bridge.isolation import run_here, run_isolated
+from astra_bridge.network.api import NetworkConfig
+from astra_bridge.program import Program
+from astra_bridge.system import lower
+from astra_bridge.trace import CommType
+from tests.small import same_on_all, system
+
+ENGINES = ("python",) if native.unavailable() else ("python", "native")
+RANKS = 4
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return lower(
+        same_on_all(RANKS, lambda trace: trace.coll(CommType.ALL_REDUCE, 65536)),
+        read_system(system()),
+        read_remote_memory({"memory-type": "NO_MEMORY_EXPANSION"}),
+        (RANKS,),
+        {},
+    ).program
+
+
+def config(**options: str) -> NetworkConfig:
+    return NetworkConfig(RANKS, RANKS, options=options)
+
+
+def isolated(
+    library: Path, program: Program, options: Mapping[str, str], engine: Any = "python"
+) -> Outcome:
+    used = NetworkConfig(RANKS, RANKS, options=options)
+    outcome, name, _ = run_isolated(str(library), used, program, engine, True, None)
+    assert name == engine
+    return outcome
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_answer_is_that_of_a_run_here(
+    engine: Any, mock_library: Path, program: Program
+) -> None:
+    here, _, stats = run_here(str(mock_library), config(), program, engine, True, None)
+    there, name, child_stats = run_isolated(
+        str(mock_library), config(), program, engine, True, None
+    )
+    assert name == engine
+    assert there.finish_ps.tolist() == here.finish_ps.tolist()
+    assert there.node_end_ps.tolist() == here.node_end_ps.tolist()
+    assert there.events == here.events
+    assert child_stats == stats
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ("abort", "was ended by SIGABRT"),
+        ("segv", "was ended by SIGSEGV"),
+        ("exit", "ended with exit code"),
+    ],
+)
+@pytest.mark.parametrize("call", ["create", "exchange"])
+def test_the_end_of_the_child_is_an_error_here(
+    fault: str, how: str, call: str, engine: Any, mock_library: Path, program: Program
+) -> None:
+    with pytest.raises(BackendError) as caught:
+        isolated(mock_library, program, {"fault": fault, "fault.call": call}, engine)
+    assert caught.value.exit_code == 4
+    assert f"{how}" in str(caught.value)
+    assert "in the middle of the simulation" in str(caught.value)
+    assert str(mock_library) in str(caught.value)
+
+
+def test_an_error_of_the_child_is_an_error_here(mock_library: Path, program: Program) -> None:
+    options = {"rate_Bps": "nonsense"}
+    # Not a death, but an error that crosses over as itself.
+    with pytest.raises(ContractError) as caught:
+        isolated(mock_library, program, options)
+    assert "rate_Bps" in str(caught.value)
+
+
+def test_a_failing_network_keeps_what_was_reached(mock_library: Path, program: Program) -> None:
+    options = {"fault": "status:5", "fault.call": "exchange", "fault.nth": "4"}
+    with pytest.raises(SimulationError) as caught:
+        isolated(mock_library, program, options)
+    assert "injected status 5" in str(caught.value)
+    reached = caught.value.outcome  # type: ignore[attr-defined]
+    assert reached.finish_ps.tolist() == [-1] * RANKS
+    assert reached.transfers > 0
+
+
+def test_an_error_here_ends_the_child(mock_library: Path, program: Program) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = children()
+    with pytest.raises(KeyboardInterrupt):
+        run_isolated(str(mock_library), config(), program, "python", True, stop)
+    assert children() == before
+
+
+def children() -> set[str]:
+    folder = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return set(folder.read_text().split()) if folder.exists() else set()
+
+
+def test_several_run_side_by_side(mock_library: Path, program: Program) -> None:
+    latencies_ps = [0, 1000, 1000, 50_000]
+    expected = [
+        run_here(str(mock_library), config(latency_ps=str(ps)), program, "python", True, None)[
+            0
+        ].finish_ps.tolist()
+        for ps in latencies_ps
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        runs = [
+            threads.submit(isolated, mock_library, program, {"latency_ps": str(ps)})
+            for ps in latencies_ps
+        ]
+        dying = threads.submit(
+            isolated, mock_library, program, {"fault": "abort", "fault.call": "exchange"}
+        )
+        assert [run.result().finish_ps.tolist() for run in runs] == expected
+        with pytest.raises(BackendError, match="SIGABRT"):
+            dying.result()
