@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -93,6 +94,8 @@ def traffic_command(
     from astra_bridge.inputs.garnet import read_garnet
     from astra_bridge.network.garnet.traffic import run_traffic, sweep
 
+    # A sweep goes into saturation on purpose, and says so itself.
+    logging.getLogger("astra_bridge.network.garnet").setLevel(logging.ERROR)
     if warmup >= cycles:
         raise InputError(f"{warmup} leaves nothing of {cycles} cycles", key="--warmup")
     if network_file is not None:

@@ -810,7 +810,8 @@ void Core<W>::run(int64_t cycle) {
     next_bin_ = (cycle / config_.series_cycles + 1) * config_.series_cycles;
   }
   if (cycle >= next_check_) {
-    check_progress();
+    suspicious_ = false;
+    if (free_packets_.size() < packet_pool_.size()) check_progress();
     next_check_ = cycle + config_.deadlock_threshold;
   }
   now_ = cycle;
@@ -864,7 +865,6 @@ void Core<W>::run(int64_t cycle) {
 
 template <int W>
 void Core<W>::check_progress() {
-  suspicious_ = false;
   for (size_t slot = 0; slot < buffers_.size(); ++slot) {
     const Vc& vc = buffers_[slot];
     const Progress seen{vc.left ? packet_pool_[vc.packet].serial : 0, vc.left};
