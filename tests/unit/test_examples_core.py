@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +68,52 @@ def test_stalls_and_circles_as_the_semantics_page_says() -> None:
         trace.coll(CommType.ALL_REDUCE, sizes[1], deps=[first])
     with pytest.raises(StalledError, match="same order"):
         run(*orders)
+
+
+def test_the_algorithm_of_the_architecture_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from astra_bridge import simulate
+    from astra_bridge.collectives import ALGORITHMS
+    from astra_bridge.inputs.network import NetworkDims
+    from astra_bridge.workload import collective
+
+    page = (ROOT / "docs/architecture.md").read_text()
+    made: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], made)
+    # Under a name that system files may use already.
+    monkeypatch.setitem(ALGORITHMS, "ring", made["ALGORITHM"])
+    result = simulate(
+        workload=collective("all-reduce", 2**20, 8).workload(),
+        system={"all-reduce-implementation": ["ring"], "local-mem-bw": 50},
+        network=NetworkDims(("Ring",), (8,), (50.0,), (500.0,)),
+        backend="analytical-aware",
+    )
+    # 65536 B each way: 14 rounds of floor(500 + 65536 / 53.687) + 10 ns.  The two halves of a round
+    # are reduced at the same time: 7 times 3 * floor(65536 / 50) ns.
+    round_ns = 500 + int(65536 * 1e9 / (50 * 2**30)) + 10
+    assert set(result.finish_ns.tolist()) == {10 + 14 * round_ns + 7 * 3 * (65536 // 50)}
+
+
+def test_the_size_of_a_program_that_the_architecture_page_gives() -> None:
+    import dataclasses
+
+    from astra_bridge.inputs.memory import read_remote_memory
+    from astra_bridge.inputs.system import read_system
+    from astra_bridge.system import lower
+    from astra_bridge.workload import collective
+
+    program = lower(
+        collective("all-reduce", 2**30, 1024).workload(),
+        read_system({"all-reduce-implementation": ["ring"], "preferred-dataset-splits": 4}),
+        read_remote_memory({"memory-type": "NO_MEMORY_EXPANSION"}),
+        (1024,),
+        {},
+    ).program
+    arrays = (getattr(program, field.name) for field in dataclasses.fields(program))
+    size_bytes = sum(getattr(array, "nbytes", 0) for array in arrays)
+    sizes = [len(program.nodes), len(program.phases), len(program.schedules)]
+    assert sizes == [1, 1, 2]
+    steps = int(program.schedules["step_count"][0])
+    messages = steps * 1024 * int(program.collectives["chunks"][0])
+    page = " ".join((ROOT / "docs/architecture.md").read_text().split())
+    assert f"{messages / 1e6:.1f} million messages" in page
+    assert f"of {steps} steps, {size_bytes / 1000:.0f} kB in all" in page
