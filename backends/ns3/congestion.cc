@@ -275,7 +275,11 @@ void HpccPint::Begin(QueuePair& qp) {
 
 void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
   HpccState& s = qp.hpcc;
-  if (probability < 1 && fabric->random.Next() >= probability) return;
+  if (fabric->parameters.upstream_order) {
+    if (fabric->library_random.Next() % 65536 >= static_cast<uint32_t>(65536 * probability)) return;
+  } else if (probability < 1 && fabric->random.Next() >= probability) {
+    return;
+  }
   const bool fast = ack.seq <= s.last_update_seq;
   if (s.last_update_seq == 0) {
     s.last_update_seq = qp.next_seq;
@@ -293,6 +297,11 @@ void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
   s.current_bps = bps;
   s.increase_stage = multiply ? 0 : s.increase_stage + 1;
   s.last_update_seq = std::max(s.last_update_seq, qp.next_seq);
+}
+
+void HpccPint::End(QueuePair&) {
+  // The fork decides whether to look at the last ACK too, and that takes a random number.
+  if (fabric->parameters.upstream_order) fabric->library_random.Next();
 }
 
 // ---------------------------------------------------------------------------------------------

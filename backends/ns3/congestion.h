@@ -20,7 +20,7 @@ class CongestionControl : public ns3::Object {
   // An ACK or NACK for the pair has arrived; `ack` carries the mark and telemetry of its packet.
   virtual void OnAck(QueuePair&, const PacketRecord& /*ack*/) {}
   virtual void OnTimer(QueuePair&, uint32_t /*kind*/) {}
-  virtual void End(QueuePair&) {}
+  virtual void End(QueuePair&) {}  // the last ACK has come
 
   Fabric* fabric = nullptr;
   int64_t min_bps = 100000000;
@@ -73,6 +73,7 @@ class HpccPint final : public CongestionControl {
   static ns3::TypeId GetTypeId();
   void Begin(QueuePair& qp) override;
   void OnAck(QueuePair& qp, const PacketRecord& ack) override;
+  void End(QueuePair& qp) override;
 
   double target_utilization = 0.95, log_base = 1.05, probability = 1;
   uint32_t max_stage = 5;

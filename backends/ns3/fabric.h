@@ -304,6 +304,9 @@ class SharedBufferSwitch final : public Device {
   bool Mark(const Port& port, uint32_t queue);
   void Stamp(Port& port, PacketRecord* packet);
   void StampPint(Port& port, PacketRecord* packet);
+  double Utilization(const Port& port) const;
+  double UtilizationByLogarithms(const Port& port);
+  int32_t RoughLog2(int32_t x);
 
   int64_t shared_bytes_ = 0, shareable_bytes_ = 0;
 };
@@ -371,6 +374,7 @@ class Fabric final : public EventTarget {
   std::vector<std::unique_ptr<Port>> ports;
   ns3::Ptr<CongestionControl> control;
   RandomStreams random;
+  LibraryRandom library_random;
   std::function<void(const QueuePair&, Tick)> on_complete;
   std::function<void(const QueuePair&)> on_lost;
   std::function<void(const Port&, const PacketRecord&)> on_transmit;  // pcap; usually empty

@@ -79,4 +79,21 @@ void RandomStreams::SkipStreams(uint64_t count) {
   }
 }
 
+LibraryRandom::LibraryRandom() {
+  int64_t value = 1;
+  for (uint32_t& word : state_) {
+    word = static_cast<uint32_t>(value);
+    value = 16807 * value % 2147483647;  // Park and Miller
+  }
+  for (int i = 0; i < 310; ++i) Next();
+}
+
+uint32_t LibraryRandom::Next() {
+  // state_[at_] is 31 steps old, the one 28 places on (3 steps back) is added to it.
+  state_[at_] += state_[(at_ + 28) % 31];
+  const uint32_t value = state_[at_] >> 1;
+  at_ = (at_ + 1) % 31;
+  return value;
+}
+
 }  // namespace astra_ns3

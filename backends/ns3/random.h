@@ -39,6 +39,19 @@ class RandomStreams {
   Vector x_, y_;                  // inside the present stream
 };
 
+// The C library's rand() as it starts (an additive feedback generator, r[i] = r[i-3] + r[i-31]):
+// the fork rounds PINT's numbers with it.  A copy of our own leaves the process's state alone and
+// gives the same numbers everywhere.
+class LibraryRandom {
+ public:
+  LibraryRandom();
+  uint32_t Next();  // 0 .. 2^31 - 1
+
+ private:
+  std::array<uint32_t, 31> state_;
+  std::size_t at_ = 3;
+};
+
 }  // namespace astra_ns3
 
 #endif  // ASTRA_NS3_RANDOM_H

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "congestion.h"
 #include "fabric.h"
@@ -213,24 +214,75 @@ void SharedBufferSwitch::Stamp(Port& port, PacketRecord* packet) {
   }
 }
 
-void SharedBufferSwitch::StampPint(Port& port, PacketRecord* packet) {
-  // The moving average of equation 4 of HPCC over the largest RTT T, kept by the port:
-  // U = (T - dt)/T U + qlen dt / (B T^2) + bytes / (B T).
+// The moving average of equation 4 of HPCC over the largest RTT T, kept by the port:
+// U = (T - dt)/T U + qlen dt / (B T^2) + bytes / (B T).
+double SharedBufferSwitch::Utilization(const Port& port) const {
   const auto rtt = static_cast<double>(fabric->max_rtt);
   const double dt = std::min(rtt, static_cast<double>(fabric->sim->NowTick() - port.last_time));
   const double bytes_per_tick =
       static_cast<double>(port.bps) / 8 * static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
-  port.utilization = (rtt - dt) / rtt * port.utilization +
-                     port.waiting_bytes * dt / (bytes_per_tick * rtt * rtt) +
-                     port.last_bytes / (bytes_per_tick * rtt);
+  return (rtt - dt) / rtt * port.utilization +
+         port.waiting_bytes * dt / (bytes_per_tick * rtt * rtt) +
+         port.last_bytes / (bytes_per_tick * rtt);
+}
+
+constexpr double kLogUnit = 32768;  // logarithms are whole numbers of 2^-15
+
+// A switch's logarithm (PINT, appendix on approximate arithmetic): of the 16 leading bits, rounded
+// at random.
+int32_t SharedBufferSwitch::RoughLog2(int32_t x) {
+  if (x <= 0) return INT32_MIN;
+  const int bits = 32 - __builtin_clz(static_cast<uint32_t>(x));
+  if (bits > 16) {
+    const int32_t low = (1 << (bits - 16)) - 1, rest = x & low;
+    x -= rest;
+    if (rest > static_cast<int32_t>(fabric->library_random.Next() & static_cast<uint32_t>(low)))
+      x += low + 1;
+  }
+  return static_cast<int32_t>(std::log2(x) * kLogUnit);
+}
+
+// The same with additions of logarithms instead of products, as the fork has it.
+double SharedBufferSwitch::UtilizationByLogarithms(const Port& port) {
+  const auto rtt = static_cast<int64_t>(fabric->max_rtt);
+  const int64_t dt = std::min<int64_t>(rtt, fabric->sim->NowTick() - port.last_time);
+  const double log_rtt = std::log2(rtt) * kLogUnit, log_rate = std::log2(port.bps / 8) * kLogUnit;
+  const double log_unit = std::log2(1e9) * kLogUnit;  // ns per second
+  double queue = 0, bytes = 0, average = 0;
+  if (port.waiting_bytes >> 8 > 0) {
+    const int32_t time = RoughLog2(static_cast<int32_t>(dt));
+    const int32_t length = RoughLog2(static_cast<int32_t>(port.waiting_bytes >> 8));
+    queue = std::pow(2, (time + length + log_unit - log_rate - 2 * log_rtt) / kLogUnit) * 256;
+  }
+  if (port.last_bytes > 0)
+    bytes = std::pow(2, (RoughLog2(static_cast<int32_t>(port.last_bytes)) + log_unit - log_rate -
+                         log_rtt) /
+                            kLogUnit);
+  if (rtt > dt && port.utilization > 0) {
+    const int32_t left = RoughLog2(static_cast<int32_t>(rtt - dt));
+    const int32_t u = RoughLog2(static_cast<int32_t>(std::round(port.utilization * 8192)));
+    average = std::pow(2, (left + u - log_rtt) / kLogUnit) / 8192;
+  }
+  return queue + bytes + average;
+}
+
+void SharedBufferSwitch::StampPint(Port& port, PacketRecord* packet) {
+  const bool upstream = fabric->parameters.upstream_order;
+  port.utilization = upstream ? UtilizationByLogarithms(port) : Utilization(port);
   // Coded as a power of the base, rounded up or down at random so that the mean is right.
-  const double base = fabric->parameters.pint_log_base;
+  const double base = fabric->parameters.pint_log_base, factor = 1 / std::log(base);
   const double units = std::max(1.0, std::ceil(port.utilization * kPintUnit));
-  const double exact = std::log(units) / std::log(base);
+  const double exact = std::log(units) * factor;
   const double lower = std::floor(exact), upper = std::ceil(exact);
-  const double low = std::pow(base, lower), high = std::pow(base, upper == lower ? lower + 1 : upper);
-  const bool up = fabric->random.Next() < (units - low) / (high - low);
-  packet->power = std::max(packet->power, static_cast<uint64_t>(up ? upper : lower));
+  const double low = std::pow(base, lower);
+  const double high = std::pow(base, upper) * (upper == lower ? base : 1);
+  const double share = (units - low) / (high - low);
+  const bool up = upstream ? fabric->library_random.Next() % 65536 < share * 65536
+                           : fabric->random.Next() < share;
+  auto power = static_cast<uint64_t>(up ? upper : lower);
+  // The fork's header has as many whole bytes as 512 flows' worth of utilisation needs.
+  if (upstream) power &= std::log(kPintUnit * kPintUnit) * factor <= 256 ? 0xff : 0xffff;
+  packet->power = std::max(packet->power, power);
 }
 
 }  // namespace astra_ns3
