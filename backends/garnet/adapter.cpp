@@ -352,7 +352,7 @@ class Garnet final : public astra_net::Model {
         report(cycle);
         return {ps_of(cycle), false};
       }
-      if (network_->suspicious()) deadlock(false);
+      if (network_->take_suspicion()) deadlock(false);
       if (step % 256 == 0 && interrupted()) return {ps_of(cycle), false};
     }
   }

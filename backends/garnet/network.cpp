@@ -810,7 +810,6 @@ void Core<W>::run(int64_t cycle) {
     next_bin_ = (cycle / config_.series_cycles + 1) * config_.series_cycles;
   }
   if (cycle >= next_check_) {
-    suspicious_ = false;
     if (free_packets_.size() < packet_pool_.size()) check_progress();
     next_check_ = cycle + config_.deadlock_threshold;
   }

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config.hpp"
@@ -107,8 +108,8 @@ class Network {
   // can move any more, so every occupied VC counts as stuck; else those that stood still for a
   // whole deadlock_threshold.
   virtual std::string find_deadlock(bool all) const = 0;
-  // Set by run() at the end of each deadlock_threshold cycles in which some VC stood still.
-  bool suspicious() const { return suspicious_; }
+  // Whether some VC has stood still for a whole deadlock_threshold; said once per threshold.
+  bool take_suspicion() { return std::exchange(suspicious_, false); }
 
   virtual std::vector<LinkLoad> link_loads() const = 0;
   virtual std::vector<NodeLoad> node_loads() const = 0;
