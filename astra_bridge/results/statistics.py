@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from astra_bridge.trace import MISSING, NodeType
 
 if TYPE_CHECKING:
+    from astra_bridge.inputs.system import SystemConfig
     from astra_bridge.results.result import Result
 
 __all__ = ["CATEGORIES", "RankStatistics", "Roofline", "categories", "rank_statistics"]
@@ -118,11 +119,8 @@ def _union_length(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     return lengths
 
 
-def _per_node(result: Result, name: str) -> npt.NDArray[Any]:
-    """A trace column for all nodes of all ranks, in the order of ``node_start_ps``."""
-    workload = result.workload
-    parts = [getattr(columns, name) for columns in workload.columns]
-    return np.concatenate([parts[index] for index in workload.rank_to_columns])
+_MOST_NODES_AT_ONCE = 200_000
+"""Ranks are taken in parts of about so many nodes: time stays the same, memory stays small."""
 
 
 def rank_statistics(result: Result) -> RankStatistics:
@@ -131,13 +129,49 @@ def rank_statistics(result: Result) -> RankStatistics:
     if not result.has_nodes:
         none = np.zeros((ranks, width), np.int64)
         return RankStatistics(result.finish_ns, none, none > 0, none[:, 0])
-    counts = np.diff(result.node_offset)
+    parts = []
+    first = 0
+    while first < ranks:
+        most = result.node_offset[first] + _MOST_NODES_AT_ONCE
+        last = int(np.searchsorted(result.node_offset, most, side="right")) - 1
+        last = min(max(last, first + 1), ranks)
+        parts.append(_of_ranks(result, first, last))
+        first = last
+    rooflines = [part.roofline for part in parts if part.roofline is not None]
+    return RankStatistics(
+        wall_ns=np.concatenate([part.wall_ns for part in parts]),
+        time_ns=np.concatenate([part.time_ns for part in parts]),
+        has=np.concatenate([part.has for part in parts]),
+        overlap_ns=np.concatenate([part.overlap_ns for part in parts]),
+        roofline=None
+        if not rooflines
+        else Roofline(
+            *(
+                np.concatenate([getattr(one, field.name) for one in rooflines])
+                for field in fields(Roofline)
+            )
+        ),
+    )
+
+
+def _of_ranks(result: Result, first: int, last: int) -> RankStatistics:
+    """The statistics of ranks first to last - 1."""
+    ranks, width = last - first, len(CATEGORIES)
+    nodes = slice(int(result.node_offset[first]), int(result.node_offset[last]))
+    workload = result.workload
+    templates = workload.rank_to_columns[first:last].tolist()
+
+    def per_node(name: str) -> npt.NDArray[Any]:
+        """A trace column for all nodes of these ranks."""
+        return np.concatenate([getattr(workload.columns[index], name) for index in templates])
+
+    counts = np.diff(result.node_offset[first : last + 1])
     rank = np.repeat(np.arange(ranks, dtype=np.int64), counts)
-    kind = categories(_per_node(result, "type"), _per_node(result, "is_cpu_op")).astype(np.int64)
-    ran = result.node_end_ps >= 0
+    kind = categories(per_node("type"), per_node("is_cpu_op")).astype(np.int64)
+    ran = result.node_end_ps[nodes] >= 0
     rank, kind = rank[ran], kind[ran]
-    start = result.node_start_ps[ran] // 1000
-    end = result.node_end_ps[ran] // 1000
+    start = result.node_start_ps[nodes][ran] // 1000
+    end = result.node_end_ps[nodes][ran] // 1000
 
     wall = np.zeros(ranks, np.int64)
     np.maximum.at(wall, rank, end)
@@ -159,27 +193,34 @@ def rank_statistics(result: Result) -> RankStatistics:
     if system.compute_model == "roofline" or (
         system.compute_model is None and system.enabled("roofline-enabled", result.semantics)
     ):
-        num_ops = _per_node(result, "num_ops")[ran].astype(np.float64)
-        size = _per_node(result, "tensor_size")[ran].astype(np.float64)
-        roofline = _roofline(result, rank, kind, (end - start).astype(np.float64), num_ops, size)
+        num_ops = per_node("num_ops")[ran].astype(np.float64)
+        size = per_node("tensor_size")[ran].astype(np.float64)
+        duration = (end - start).astype(np.float64)
+        roofline = _roofline(result.system, ranks, rank, kind, duration, num_ops, size)
     return RankStatistics(wall, time, has, overlap, roofline)
 
 
 def _roofline(
-    result: Result, rank: Ints, kind: Ints, duration: Floats, num_ops: Floats, size: Floats
+    system: SystemConfig,
+    ranks: int,
+    rank: Ints,
+    kind: Ints,
+    duration: Floats,
+    num_ops: Floats,
+    size: Floats,
 ) -> Roofline:
     """perf = min(bandwidth * intensity, peak): Williams et al., Roofline, CACM 52(4), 2009."""
-    bandwidth = result.system.local_mem_bw_GBps * 1e9
-    peak = result.system.peak_perf_TFLOPS * 1e12
+    bandwidth = system.local_mem_bw_GBps * 1e9
+    peak = system.peak_perf_TFLOPS * 1e12
     compute = (kind == _CPU) | (kind == _GPU)
-    total = np.bincount(rank[compute], duration[compute], result.ranks) + 1.0
+    total = np.bincount(rank[compute], duration[compute], ranks) + 1.0
     timed = (kind == _GPU) & (size > 0) & (num_ops > 0) & (size != MISSING)
     rank, duration = rank[timed], duration[timed]
     intensity = num_ops[timed] / size[timed]
     performance = np.minimum(bandwidth * intensity, peak)
 
     def average(values: npt.NDArray[Any]) -> Floats:
-        return np.asarray(np.bincount(rank, values * duration, result.ranks) / total)
+        return np.asarray(np.bincount(rank, values * duration, ranks) / total)
 
     return Roofline(
         compute_bound=average(performance >= peak),
