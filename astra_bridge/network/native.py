@@ -200,12 +200,10 @@ class Library:
             It is not a library, not a backend, too new or too old, or lacks a required entry.
         """
         path = Path(path).resolve()
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise InputError(f"no such library: {error.strerror}", file=path) from error
-        # A library that was built anew is another library.
-        return _load(path, stat.st_ino, stat.st_mtime_ns)
+        if not path.is_file():
+            raise InputError("no such library", file=path)
+        # Once per process: the system's loader would return the same library again, too.
+        return _load(path)
 
     def call(self, name: str, *arguments: Any, err: Any = None) -> None:
         """Call an entry of the table; ``err`` is appended."""
@@ -229,7 +227,7 @@ class Library:
 
 
 @functools.cache
-def _load(path: Path, _inode: int, _mtime_ns: int) -> Library:
+def _load(path: Path) -> Library:
     parsed = ffi()
 
     def failed(why: str) -> BackendError:
