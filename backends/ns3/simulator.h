@@ -137,9 +137,17 @@ inline void FabricSimulator::SiftDown(const Entry& entry) {
     const size_t first = 4 * hole + 1;
     if (first >= size) break;
     size_t least = first;
-    const size_t last = first + 4 < size ? first + 4 : size;
-    for (size_t child = first + 1; child < last; ++child)
-      if (heap_[child].key < heap_[least].key) least = child;
+    if (first + 4 <= size) {
+      // Without branches: which child is the least is as good as random to a predictor.
+      const Entry* child = &heap_[first];
+      const size_t a = child[1].key < child[0].key ? 1 : 0;
+      const size_t b = child[3].key < child[2].key ? 3 : 2;
+      const size_t swap = child[b].key < child[a].key ? 1 : 0;
+      least += a + swap * (b - a);
+    } else {
+      for (size_t child = first + 1; child < size; ++child)
+        if (heap_[child].key < heap_[least].key) least = child;
+    }
     if (entry.key <= heap_[least].key) break;
     heap_[hole] = heap_[least];
     hole = least;

@@ -241,7 +241,7 @@ std::string TcpNetwork::WhereStuck() const {
   std::string text;
   int named = 0;
   for (const auto& [id, flow] : flows_) {
-    if (++named > 4) break;
+    if (++named > 3) break;
     text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(id) + " (" +
             std::to_string(flow->src) + " -> " + std::to_string(flow->dst) + ", " +
             std::to_string(flow->received) + " of " + std::to_string(flow->bytes) +

@@ -106,3 +106,15 @@ def test_faults_can_stand_in_the_options() -> None:
         net.run(net.dumbbell(1, RATE, LATENCY), [(0, 1, BYTES, 0)], faults=[(4, 0, 0.5)])[0][0]
     ]
     assert net.run(slow, [(0, 1, BYTES, 0)])[0][0] > 1.9 * clean
+
+
+def test_a_cycle_of_pauses_is_a_deadlock() -> None:
+    # Five switches in a ring; every flow takes two of its links, and waits for the next one's.
+    ring = 5
+    cables = [(i, ring + i, RATE, LATENCY) for i in range(ring)]
+    cables += [(ring + i, ring + (i + 1) % ring, RATE / 2, LATENCY) for i in range(ring)]
+    config = net.config(ring, cables, buffer_bytes=400_000, ecn="false", rto_us=500)
+    with pytest.raises(
+        SimulationError, match=r"deadlock: nothing has moved .* transfer 0 \("
+    ):
+        net.run(config, [(i, (i + 2) % ring, 3 * BYTES, 0) for i in range(ring)])
