@@ -115,8 +115,10 @@ class GarnetNetwork:
     ----------
     clock_hz : int
         Clock of routers and interfaces.
-    flit_bytes, packet_bytes : int
-        Bytes per flit and per packet; 0: a message is one packet, whatever its size.
+    flit_bytes : int
+    packet_bytes : tuple of int
+        Bytes per packet, by the dimension of a message's first link (the last one for all further
+        dimensions); 0: a message is one packet, whatever its size.
     routers : tuple of int
         Pipeline depth in cycles, one per router.
     routes : tuple of (router, node, next router)
@@ -134,7 +136,7 @@ class GarnetNetwork:
     links: tuple[GarnetLink, ...]
     clock_hz: int = 1_000_000_000
     flit_bytes: int = 16
-    packet_bytes: int = 0
+    packet_bytes: tuple[int, ...] = (0,)
     vnets: tuple[GarnetVnet, ...] = (GarnetVnet(),)
     vcs_per_vnet: int = 4
     buffers_per_ctrl_vc: int = 1
@@ -157,7 +159,7 @@ class GarnetNetwork:
         options = {
             "clock_hz": str(self.clock_hz),
             "flit_bytes": str(self.flit_bytes),
-            "packet_bytes": str(self.packet_bytes),
+            "packet_bytes": " ".join(map(str, self.packet_bytes)),
             "vnets": ", ".join(
                 vnet.type + (" ordered" if vnet.ordered else "") for vnet in self.vnets
             ),
@@ -180,7 +182,7 @@ class GarnetNetwork:
         }
         if self.routes:
             options["routes"] = ";".join(" ".join(map(str, route)) for route in self.routes)
-        if self.links and (self.vnet_per_dimension or self.deadlock_avoidance == "dateline"):
+        if self.links and any(link.dimension for link in self.links):
             options["link_dimensions"] = " ".join(str(link.dimension) for link in self.links)
         if self.vnet_per_dimension:
             options["vnet_per_dimension"] = "true"
@@ -335,7 +337,7 @@ class _Reader:
             links=links,
             clock_hz=clock_hz,
             flit_bytes=flit_bytes,
-            packet_bytes=self.integer("packet_bytes", 0, 0, 2**40),
+            packet_bytes=self.packet_bytes(),
             vnets=self.vnets(),
             vcs_per_vnet=vcs_per_vnet,
             buffers_per_ctrl_vc=self.integer("buffers_per_ctrl_vc", 1, 1, 10**9),
@@ -417,6 +419,16 @@ class _Reader:
         if len(links) > MAX_LINKS:
             raise self.fail("links", f"{len(links)} links; allowed: up to {MAX_LINKS}")
         return tuple(routers), tuple(nodes), tuple(links)
+
+    def packet_bytes(self) -> tuple[int, ...]:
+        value = self.raw.get("packet_bytes", 0)
+        if not isinstance(value, list):
+            return (self.integer("packet_bytes", 0, 0, 2**40),)
+        if not value or not all(type(one) is int and 0 <= one <= 2**40 for one in value):
+            raise self.fail(
+                "packet_bytes", f"{show(value)}: expected a number of bytes per dimension"
+            )
+        return tuple(value)
 
     def dims(self, nodes: int) -> tuple[int, ...]:
         dims = self.raw.get("dims", [nodes])
@@ -703,9 +715,8 @@ def _read_astra_sim_1(raw: Mapping[str, Any], file: Path | None) -> GarnetNetwor
         )
     if not dimensions:
         dimensions = [dimension("ring", 1, *tile, 1)]
-    packet_key = "package-packet-size" if packages > 1 else "local-packet-size"
-    if packages > 1 and local > 1:
-        warnings.append("local-packet-size: ignored: all packets have package-packet-size")
+    sizes = [read.integer("local-packet-size", 256, 1, 2**40)] if local > 1 else []
+    sizes.append(read.integer("package-packet-size", 256, 1, 2**40))
     vcs = read.integer("vcs-per-vnet", 4, 1, 256)
     routers, links = build_links(dimensions, file, "num-npus")
     buffers = read.integer("buffers-per-vc", 4, 1, 10**9)
@@ -715,7 +726,7 @@ def _read_astra_sim_1(raw: Mapping[str, Any], file: Path | None) -> GarnetNetwor
         nodes=(*(GarnetNode(node) for node in range(npus)),),
         links=tuple(links),
         flit_bytes=flit_bytes,
-        packet_bytes=read.integer(packet_key, 256, 1, 2**40),
+        packet_bytes=tuple(sizes),
         vcs_per_vnet=vcs,
         buffers_per_ctrl_vc=buffers,
         buffers_per_data_vc=buffers,

@@ -179,6 +179,16 @@ def test_long_transfers_are_packets_and_arrive_at_link_speed() -> None:
     assert stats["tables"]["links"]["bytes"][0] == flits * 16
 
 
+def test_packet_size_per_dimension() -> None:
+    network = read_garnet({"topology": "Mesh_XY 2x2", "packet_bytes": [64, 32]})
+    config = NetworkConfig(4, 4, options=network.options())
+    # Along x, along y, and along x first.
+    _, stats = finish(config, transfers((0, 640, 0, 1), (0, 640, 0, 2), (0, 640, 0, 3)))
+    flows = stats["tables"]["flows"]
+    packets = dict(zip(flows["id"], flows["packets"], strict=True))
+    assert packets == {0: 10, 1: 20, 2: 10}
+
+
 def test_transfers_of_one_source_share_its_interface() -> None:
     network = read_garnet({"topology": "FullyConnected 3", "packet_bytes": 64})
     config = NetworkConfig(3, 3, options=network.options())

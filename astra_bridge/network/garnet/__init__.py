@@ -69,7 +69,7 @@ def prepare(request: NetworkRequest) -> Prepared:
 
 def _prepare_garnet(network: GarnetNetwork, given: Mapping[str, str]) -> Prepared:
     options = network.options()
-    if network.packet_bytes == 0:
+    if not all(network.packet_bytes):
         # gem5 makes a message one packet; a transfer of a collective may be gigabytes.
         options["packet_bytes"] = str(_PACKET_FLITS * network.flit_bytes)
     for key, value in given.items():

@@ -235,7 +235,7 @@ def run_traffic(
         Deadlock.
     """
     hz = network.clock_hz
-    network = replace(network, packet_bytes=0)
+    network = replace(network, packet_bytes=(0,))
     rows = make_traffic(network, pattern, rate, 2 * cycles, packet_flits, seed)
     until_ps = 4 * cycles * 10**12 // hz
     time_ps, stats = run_transfers(network, rows, until_ps)
