@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from astra_bridge.engine import Outcome, native
 from astra_bridge.engine import run as run_engine
-from astra_bridge.errors import StalledError
+from astra_bridge.errors import BackendUnavailable, StalledError
 from astra_bridge.network.analytical import prepare
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.native import NativeNetwork
@@ -110,6 +110,32 @@ def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narr
             outcomes.append(summary(run_engine(program, opened, engine=engine)[0]))
     event("complete" if min(outcomes[0]["finish_ps"]) >= 0 else "stuck")
     assert outcomes[0] == outcomes[1]
+
+
+def test_auto_takes_the_native_engine_on_native_networks() -> None:
+    workload = per_rank(4, in_order)
+    for name, expected in (("analytical-aware", "native"), ("analytical-aware-python", "python")):
+        assert run(workload, system(), network("Ring", 4), backend=name).engine == expected
+
+
+def test_the_native_engine_needs_a_native_network() -> None:
+    with pytest.raises(BackendUnavailable, match="use --engine python") as caught:
+        run(
+            per_rank(4, in_order),
+            system(),
+            network("Ring", 4),
+            backend="analytical-aware-python",
+            engine="native",
+        )
+    assert caught.value.exit_code == 4
+
+
+def test_without_the_native_engine_auto_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "unavailable", lambda: "the native engine is not built (why)")
+    workload = per_rank(4, in_order)
+    assert run(workload, system(), network("Ring", 4)).engine == "python"
+    with pytest.raises(BackendUnavailable, match=r"not built \(why\)"):
+        run(workload, system(), network("Ring", 4), engine="native")
 
 
 def in_order(trace: TraceBuilder, rank: int) -> None:
