@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from astra_bridge.engine import Outcome, native
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
-from astra_bridge.network.analytical import prepare
-from astra_bridge.network.api import NetworkConfig
+from astra_bridge.network.analytical import AwareNetwork, prepare
+from astra_bridge.network.api import Exchange, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import NetworkRequest, backend
 from astra_bridge.program import Program
@@ -31,6 +32,7 @@ from tests.small import network, per_rank, run, system
 
 ROOT = Path(__file__).parents[2]
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-aware", "analytical-unaware")
 
 
@@ -74,11 +76,7 @@ def played(program: Program, name: str, engine: Any, config: NetworkConfig) -> d
         return summary(outcome) | {"links": opened.stats()}
 
 
-@settings(
-    max_examples=150 * FACTOR,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150 * FACTOR, deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63), model=st.sampled_from(MODELS))
 def test_same_events_on_analytical_networks(seed: int, model: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -93,11 +91,7 @@ def test_same_events_on_analytical_networks(seed: int, model: str) -> None:
     assert played(program, model, "native", config) == python
 
 
-@settings(
-    max_examples=80 * FACTOR,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=80 * FACTOR, deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63), latency_ps=st.sampled_from([0, 16, 16000]))
 def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narrow: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -110,6 +104,46 @@ def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narr
             outcomes.append(summary(run_engine(program, opened, engine=engine)[0]))
     event("complete" if min(outcomes[0]["finish_ps"]) >= 0 else "stuck")
     assert outcomes[0] == outcomes[1]
+
+
+class Spy(AwareNetwork):
+    """The congestion-aware network, which remembers what was started and what arrived."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.started: list[tuple[int, ...]] = []
+        self.arrived: list[tuple[int, int]] = []
+
+    def exchange(self, starts: NDArray[Any], *arguments: int) -> Exchange:
+        self.started += starts.tolist()
+        step = super().exchange(starts, *arguments)
+        self.arrived += step.completions[["id", "time_ps"]].tolist()
+        return step
+
+
+@settings(max_examples=50 * FACTOR, deadline=None, suppress_health_check=CHECKS)
+@given(seed=st.integers(0, 2**63))
+def test_every_message_arrives_once_and_not_before_physics(seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tried = experiment(random.Random(seed), Path(folder))
+        program = tried.lower().program
+    with Spy(prepare(NetworkRequest(network=tried.network)).config) as network:
+        outcome, _ = run_engine(program, network)
+        links = network.stats()["tables"]["links"]
+    arrived = dict(network.arrived)
+    assert len(arrived) == len(network.arrived) == len(network.started) == outcome.transfers
+    fastest = max(tried.network["bandwidth"]) * 2**30 / 1e9  # B/ns
+    least_ns = min(tried.network["latency"])
+    sent = 0
+    for transfer, start_ps, size, *_ in network.started:
+        assert arrived[transfer] >= start_ps + 1000 * int(least_ns + size / fastest)
+        sent += size
+    # Every byte crosses one link at least; in fully connected ranks, exactly one.
+    carried = sum(links["bytes"])
+    assert carried == sent if tried.network["topology"] == ["FullyConnected"] else carried >= sent
+    # Sends and receives of one pair fit together wherever a run is complete.
+    if (outcome.finish_ps >= 0).all():
+        assert not (outcome.waits["what"] != 2).any()
 
 
 def test_auto_takes_the_native_engine_on_native_networks() -> None:
