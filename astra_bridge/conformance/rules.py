@@ -336,7 +336,7 @@ def conservation(s: Subject) -> str:
         need((records["reserved"] == 0).all(), "reserved is not 0")
         times = finish_times(records)
         lost = set(done["id"][done["outcome"] != 0].tolist())
-        need(not lost or (s.config.links["loss"] > 0).any(), f"{len(lost)} lost without a cause")
+        need(not lost or (s.topology.loss > 0).any(), f"{len(lost)} lost without a cause")
         for item in items:
             number = int(item["id"])
             apart = s.dimensions_apart(int(item["src"]), int(item["dst"]))
@@ -549,10 +549,10 @@ def stuck(s: Subject) -> str:
     """R13: transfers in flight without an event left are an error that names them."""
     # `drain` refuses IDLE with transfers in flight.
     simulate(s, workload(s, 13))
-    if Capability.LINK_FAULTS not in s.info.capabilities or not len(s.config.links):
+    if Capability.LINK_FAULTS not in s.info.capabilities:
         return "only that IDLE means idle: without LINK_FAULTS the suite cannot cut a network"
     with s.open() as network:
-        for link in range(len(s.config.links)):
+        for link in range(len(s.topology.src)):
             network.set_link(link, 0, 0.0)
         submit_all(network, transfers([(7777, 0, 4096, 0, s.config.endpoints - 1)]))
         try:
@@ -683,17 +683,17 @@ def capabilities(s: Subject) -> str:
                 f"CONGESTION is not declared, but transfer {number} ends at {together[number]} ps "
                 f"among others and at {time} ps alone",
             )
-    if Capability.LINK_FAULTS in declared and len(s.config.links):
+    if Capability.LINK_FAULTS in declared:
         one = transfers([(4, 0, 1 << 20, 0, 1)])
         normal = finish_times(simulate(s, one))[4]
         with s.open() as network:
-            for link in range(len(s.config.links)):
+            for link in range(len(s.topology.src)):
                 network.set_link(link, 0, 0.25)
             submit_all(network, one)
             slow = finish_times(drain(network, [4]))[4]
         need(slow > normal, f"at a quarter of the bandwidth {slow} ps, at full {normal} ps")
         with s.open() as network:
-            count = len(s.config.links)
+            count = len(s.topology.src)
             refused(lambda: network.set_link(count, 0, 1.0), f"link {count} of {count}")
             refused(lambda: network.set_link(0, 0, -1.0), "a negative bandwidth_scale")
     sent = reference[reference["kind"] == SENT]
