@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <queue>
 #include <sstream>
 
@@ -310,8 +311,13 @@ Core<W>::Core(const Config& config) : Network(config) {
                       std::to_string(vcs_) + " VCs need more memory than is sensible");
 
   // The outputs of a router lie together; nothing depends on their order.
-  std::stable_sort(outputs_.begin(), outputs_.end(),
-                   [](const Output& a, const Output& b) { return a.src < b.src; });
+  std::vector<uint32_t> order(outputs_.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return outputs_[a].src < outputs_[b].src; });
+  std::vector<Output> sorted;
+  for (uint32_t o : order) sorted.push_back(outputs_[o]);
+  outputs_ = std::move(sorted);
   eject_output_.resize(nodes);
   channel_output_.resize(config.channels.size());
   for (uint32_t o = 0; o < outputs_.size(); ++o) {
