@@ -128,7 +128,7 @@ ROWS = (
     ),
     *(
         Row(
-            f"2048 pairs of ranks x 320 all-reduces, {times:,} pending event times",
+            f"2048 pairs of ranks x 320 all-reduces, sizes: {times:,}",
             f"pairs{times}",
             run("--backend=analytical-unaware", _GROUPS),
             long=True,

@@ -117,3 +117,18 @@ def test_the_size_of_a_program_that_the_architecture_page_gives() -> None:
     page = " ".join((ROOT / "docs/architecture.md").read_text().split())
     assert f"{messages / 1e6:.1f} million messages" in page
     assert f"of {steps} steps, {size_bytes / 1000:.0f} kB in all" in page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+    index = (ROOT / "docs/README.md").read_text()
+    for page in ROOT.glob("docs/**/*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert name == "README.md" or f"({name})" in index
