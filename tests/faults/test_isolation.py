@@ -3,24 +3,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from astra_bridge.cli import main
 from astra_bridge.engine import Outcome, native
 from astra_bridge.errors import BackendError, ContractError, SimulationError
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import run_here, run_isolated
 from astra_bridge.network.api import NetworkConfig
+from astra_bridge.network.native import library_backend
 from astra_bridge.program import Program
 from astra_bridge.system import lower
 from astra_bridge.trace import CommType
-from tests.small import same_on_all, system
+from astra_bridge.workload import collective
+from tests.small import network, same_on_all, system
 
 ENGINES = ("python",) if native.unavailable() else ("python", "native")
 RANKS = 4
@@ -138,3 +144,42 @@ def test_several_run_side_by_side(mock_library: Path, program: Program) -> None:
         assert [run.result().finish_ps.tolist() for run in runs] == expected
         with pytest.raises(BackendError, match="SIGABRT"):
             dying.result()
+
+
+@pytest.mark.parametrize(("fault", "code"), [("none", 0), ("abort", 4), ("status:5", 3)])
+def test_the_command_says_it_with_its_exit_code(
+    fault: str,
+    code: int,
+    mock_library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = replace(library_backend(mock_library), isolate=True)
+    monkeypatch.setattr("astra_bridge.simulation.find_backend", lambda _: spec)
+    generated = collective("all-reduce", 65536, RANKS)
+    generated.write(tmp_path / "trace")
+    (tmp_path / "system.json").write_text(json.dumps(system()))
+    (tmp_path / "network.yml").write_text(yaml.safe_dump(network("Ring", RANKS)))
+    (tmp_path / "memory.json").write_text('{"memory-type": "NO_MEMORY_EXPANSION"}')
+    names = {
+        "workload": "trace",
+        "system": "system.json",
+        "network": "network.yml",
+        "remote-memory": "memory.json",
+    }
+    options = [] if fault == "none" else [f"fault={fault}", "fault.call=exchange"]
+    arguments = [
+        "run",
+        f"--backend={mock_library}",
+        *(f"--{key}-configuration={tmp_path / name}" for key, name in names.items()),
+        *(f"--network-option={option}" for option in options),
+    ]
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out.count(" finished, ") == (RANKS if code == 0 else 0)
+    if code == 4:
+        assert "was ended by SIGABRT in the middle of the simulation" in captured.err
+    if code == 3:
+        assert "injected status 5" in captured.err
+        assert "4 of 4 ranks never finish" in captured.err
