@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # NumPy's linear algebra is not used, but on import its threads start and spin: 0.05 s of CPU.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The process ends soon: searching everything for garbage before that takes 0.03 s.
+    atexit.register(gc.freeze)
     from astra_bridge.errors import AstraBridgeError
 
     try:
