@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -58,15 +60,9 @@ def narrow(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str
 
 def summary(outcome: Outcome) -> dict[str, Any]:
     """All that an engine says, in a form that can be compared."""
-    return {
-        "finish_ps": outcome.finish_ps.tolist(),
-        "node_start_ps": outcome.node_start_ps.tolist(),
-        "node_end_ps": outcome.node_end_ps.tolist(),
-        "rank_node_start": outcome.rank_node_start.tolist(),
-        "events": outcome.events,
-        "transfers": outcome.transfers,
-        "waits": sorted(outcome.waits.tolist()),
-    }
+    said = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    listed = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in said.items()}
+    return listed | {"waits": sorted(listed["waits"])}
 
 
 def played(program: Program, name: str, engine: Any, config: NetworkConfig) -> dict[str, Any]:

@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from astra_bridge import simulate
 from astra_bridge.cli import main
 from astra_bridge.engine import native
 from astra_bridge.errors import StalledError
+from astra_bridge.network.analytical import UnawareNetwork
+from astra_bridge.network.api import Advance, Capability, NetworkInfo, Stop
+from astra_bridge.network.registry import backend
 from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
-from tests.small import network, system
+from tests.small import network, same_on_all, system
 
 ENGINES = ("python",) if native.unavailable() else ("python", "native")
 Fill = Callable[[TraceBuilder, int], object]
@@ -209,3 +214,44 @@ def test_many_stuck_ranks_are_counted() -> None:
     assert lines[0].endswith("40 of 40 ranks never finish")
     assert "... and 32 more ranks" in lines
     assert len(lines) < 15
+
+
+class Forgetful(UnawareNetwork):
+    """Takes transfers and forgets them; time passes, and that is all."""
+
+    @property
+    def info(self) -> NetworkInfo:
+        return replace(super().info, capabilities=Capability.MULTI_INSTANCE)
+
+    def submit(self, items: NDArray[Any]) -> int:
+        return len(items)
+
+    def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
+        return Advance(until_ps, Stop.REACHED)
+
+
+def test_a_network_that_forgets_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(backend("analytical-unaware-python"), open=Forgetful)
+    for module in ("simulation", "isolation"):
+        monkeypatch.setattr(f"astra_bridge.{module}.find_backend", lambda _: spec)
+    workload = same_on_all(4, lambda trace: trace.coll(AR, 8000))
+    with pytest.raises(StalledError) as caught:
+        simulate(workload, system(), network("Ring", 4), backend="any")
+    lines = str(caught.value).splitlines()
+    assert lines[1].endswith("waits for 500 bytes that the network has not delivered to rank 1")
+    assert lines[-1].startswith("the network has nothing more to do, but 4 message(s)")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_stuck_library_is_found_out(engine: Any, mock_library: Path) -> None:
+    workload = same_on_all(4, lambda trace: trace.coll(AR, 8000))
+    options = {"fault": "stuck", "fault.nth": "3"}
+    with pytest.raises(StalledError, match="this is a fault of the network simulator"):
+        simulate(
+            workload,
+            system(),
+            network("Ring", 4),
+            backend=str(mock_library),
+            engine=engine,
+            network_options=options,
+        )
