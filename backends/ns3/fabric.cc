@@ -304,6 +304,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->nack_until = 0;
   qp->next_available = qp->start = qp->progress = sim->NowTick();
   qp->start_ps = static_cast<uint64_t>(start_ps);
+  qp->max_bps = qp->bps = 0;  // until it has a route
   qp->last_wire_bytes = 0;
   qp->timeouts = 0;
   qp->retransmitted = 0;

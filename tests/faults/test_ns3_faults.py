@@ -114,7 +114,17 @@ def test_a_cycle_of_pauses_is_a_deadlock() -> None:
     cables = [(i, ring + i, RATE, LATENCY) for i in range(ring)]
     cables += [(ring + i, ring + (i + 1) % ring, RATE / 2, LATENCY) for i in range(ring)]
     config = net.config(ring, cables, buffer_bytes=400_000, ecn="false", rto_us=500)
-    with pytest.raises(
-        SimulationError, match=r"deadlock: nothing has moved .* transfer 0 \("
-    ):
+    with pytest.raises(SimulationError, match=r"deadlock: nothing has moved .* transfer 0 \("):
         net.run(config, [(i, (i + 2) % ring, 3 * BYTES, 0) for i in range(ring)])
+
+
+def test_a_transfer_that_starts_without_a_route_waits_for_one() -> None:
+    config = net.dumbbell(1, RATE, LATENCY, rto_us=200)
+    up = 300 * US
+    faults = [(4, 10 * US, 0.0), (4, up, 1.0)]
+    # The first transfer's record is free again when the second one starts on the cut network.
+    [early, late], _ = net.run(config, [(0, 1, MTU, 0), (0, 1, BYTES, 100 * US)], faults)
+    assert early < 10 * US
+    packet_ps = (MTU + net.HEADER) / RATE * 1e12
+    assert late >= up + BYTES / MTU * packet_ps
+    assert late < up + 200 * US + BYTES / MTU * packet_ps + 10 * US
