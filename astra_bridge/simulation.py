@@ -171,6 +171,7 @@ def simulate(
             *prepared.warnings,
             *lowered.warnings,
             *_ignored(comm_scale, compute_scale),
+            *_relieved(outcome),
             *_unreceived(outcome),
         ),
     )
@@ -233,6 +234,15 @@ def _ignored(comm_scale: float, compute_scale: float) -> list[str]:
         f"--{name}: {value:g} has no effect, as in ASTRA-sim"
         for name, value in (("comm-scale", comm_scale), ("compute-scale", compute_scale))
         if value != 1.0
+    ]
+
+
+def _relieved(outcome: Outcome) -> list[str]:
+    if not outcome.relieved:
+        return []
+    return [
+        f"{outcome.relieved} chunk(s) were started beyond active-chunks-per-dimension, because "
+        "chunks waited for one another in the queues of different ranks; a higher value avoids that"
     ]
 
 

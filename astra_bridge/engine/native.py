@@ -84,6 +84,7 @@ class NativeEngine:
             rank_node_start=raw["rank_node_start"],
             events=raw["events"],
             transfers=raw["transfers"],
+            relieved=raw["relieved"],
             waits=np.frombuffer(raw["waits"], WAIT),
         )
         if raw["failure"] is not None:

@@ -61,6 +61,8 @@ class Outcome:
         Where the nodes of a rank begin in these arrays.
     events, transfers : int
         Events of the engine, and messages given to the network.
+    relieved : int
+        Chunks that were started beyond the limit of their queue because nothing else could go on.
     waits : ndarray of WAIT
         What is incomplete; empty after a complete run.
     """
@@ -71,4 +73,5 @@ class Outcome:
     rank_node_start: NDArray[np.int64]
     events: int
     transfers: int
+    relieved: int
     waits: NDArray[Any]

@@ -113,7 +113,7 @@ class PythonEngine:
         self._servers: dict[int, deque[tuple[int, int]]] = {}
         self._phases = program.phases.tolist()
         self._collectives = program.collectives.tolist()
-        self._events = 0
+        self._events = self._relieved = 0
         self._ordered = Capability.ORDERED in network.info.capabilities
         counts = program.templates["node_count"][program.template_of_rank]
         self._rank_node_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -162,7 +162,7 @@ class PythonEngine:
                     self._complete(completion)
             elif self._heap:
                 self._run_slot()
-            else:
+            elif not self._relieve():
                 return
             if self.progress is not None and time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported = time.monotonic()
@@ -187,9 +187,11 @@ class PythonEngine:
                     self._complete(completion)
                 if completions or step.stop == Stop.COMPLETION:
                     continue
-                if step.stop == Stop.IDLE and not self._heap:
-                    return
+                if not self._heap:
+                    return  # idle: R5 allows nothing else where there is no end to run to
             elif not self._heap:
+                if self._relieve():
+                    continue
                 return
             now = self._heap[0][0]
             while self._heap and self._heap[0][0] == now:
@@ -197,6 +199,17 @@ class PythonEngine:
             if self.progress is not None and time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported = time.monotonic()
                 self._report()
+
+    def _relieve(self) -> bool:
+        """When nothing can go on: start a waiting chunk in every queue that has one.
+
+        Chunks of a hierarchical collective may come to the queues of different ranks in different
+        orders, and then wait for one another where a queue runs few at a time.  ASTRA-sim never
+        ends there.
+        """
+        started = sum(queue.relieve() for rank in self._ranks for queue in rank.queues)
+        self._relieved += started
+        return started > 0
 
     def _run_slot(self) -> None:
         time_ps, _, rank, actions = heapq.heappop(self._heap)
@@ -470,5 +483,6 @@ class PythonEngine:
             rank_node_start=self._rank_node_start,
             events=self._events,
             transfers=self.messages.transfers,
+            relieved=self._relieved,
             waits=self.messages.waits(),
         )

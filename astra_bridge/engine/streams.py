@@ -168,14 +168,22 @@ class Queue:
 
     def fill(self, limit: int) -> None:
         """Start waiting streams while there is room."""
-        at = self.running
-        while at < len(self.streams) and self.running < limit:
-            stream = self.streams[at]
-            stream.started = True
-            if stream.run is not None:
-                stream.run.start()
-            self.running += 1
-            at += 1
+        while self.running < len(self.streams) and self.running < limit:
+            self._start_next()
+
+    def relieve(self) -> bool:
+        """Start one more waiting stream, room or not; False where none waits."""
+        if self.running >= len(self.streams):
+            return False
+        self._start_next()
+        return True
+
+    def _start_next(self) -> None:
+        stream = self.streams[self.running]
+        self.running += 1
+        stream.started = True
+        if stream.run is not None:
+            stream.run.start()
 
 
 class Graph:

@@ -187,7 +187,7 @@ void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
       }
     } else if (!queue_.empty()) {
       run_slot();
-    } else {
+    } else if (!relieve()) {
       return;
     }
   }
@@ -227,8 +227,10 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
       }
       for (size_t i = 0; i < total; ++i) complete(completions_[i]);
       if (total > 0 || stop == ASTRA_NET_STOP_COMPLETION) continue;
-      if (stop == ASTRA_NET_STOP_IDLE && queue_.empty()) return;
+      // Idle: R5 allows nothing else where there is no end to run to.
+      if (queue_.empty()) return;
     } else if (queue_.empty()) {
+      if (relieve()) continue;
       return;
     }
     const int64_t now = queue_.first_time();
@@ -720,16 +722,29 @@ void Engine::enter(Stream& stream, const PhaseChoice& choice) {
 }
 
 void Engine::fill(Queue& queue) {
-  size_t next = static_cast<size_t>(queue.running);
-  while (next < queue.streams.size() && queue.running < program_.streams_per_queue) {
-    Stream* stream = queue.streams[next++];
-    stream->started = true;
-    ++queue.running;
-    if (stream->graph)
-      start_graph(*stream->graph);
-    else
-      start(*stream);
+  while (static_cast<size_t>(queue.running) < queue.streams.size() &&
+         queue.running < program_.streams_per_queue)
+    start_next(queue);
+}
+
+void Engine::start_next(Queue& queue) {
+  Stream* stream = queue.streams[static_cast<size_t>(queue.running++)];
+  stream->started = true;
+  if (stream->graph)
+    start_graph(*stream->graph);
+  else
+    start(*stream);
+}
+
+// When nothing can go on: start a waiting chunk in every queue that has one.
+bool Engine::relieve() {
+  const int64_t before = relieved_;
+  for (Queue& queue : queues_) {
+    if (static_cast<size_t>(queue.running) >= queue.streams.size()) continue;
+    start_next(queue);
+    ++relieved_;
   }
+  return relieved_ > before;
 }
 
 // Run the steps that need nothing, then insert the first packets.

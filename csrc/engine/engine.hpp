@@ -167,6 +167,7 @@ class Engine {
 
   std::vector<int64_t> finish_ps, node_start_ps, node_end_ps, rank_node_start;
   int64_t transfers() const { return transfers_; }
+  int64_t relieved() const { return relieved_; }
 
  private:
   void run_ordered(const std::function<void(const Progress&)>& tick);
@@ -205,6 +206,8 @@ class Engine {
   void next_phase(Stream* stream);
   void enter(Stream& stream, const PhaseChoice& choice);
   void fill(Queue& queue);
+  void start_next(Queue& queue);
+  bool relieve();
   void start(Stream& stream);
   void insert_packet(Stream& stream);
   void packet_crossed(Stream& stream, int32_t packet);
@@ -233,6 +236,7 @@ class Engine {
 
   int64_t now_ps_ = 0, place_ = 0;
   int64_t events_ = 0, transfers_ = 0, nodes_done_ = 0, nodes_total_ = 0;
+  int64_t relieved_ = 0;
   EventQueue queue_;
   std::vector<astra_net_transfer> starts_;
   std::vector<astra_net_completion> completions_;

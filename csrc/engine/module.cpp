@@ -113,6 +113,7 @@ py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, bool record
   result["rank_node_start"] = array_of(std::move(machine.rank_node_start));
   result["events"] = end.events;
   result["transfers"] = machine.transfers();
+  result["relieved"] = machine.relieved();
   result["waits"] =
       py::bytes(reinterpret_cast<const char*>(waits.data()), waits.size() * sizeof(engine::Wait));
   result["failure"] = failure;
