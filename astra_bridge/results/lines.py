@@ -31,7 +31,7 @@ def rank_lines(result: Result, now: datetime) -> Iterator[str]:
     """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended."""
     statistics = result.statistics
     finish = result.finish_ns.tolist()
-    exposed = result.exposed_comm_ns.tolist()
+    exposed = result.printed_exposed_comm()
     head = frame("workload", "info", "", now)
     statistic_head = frame("statistics", "info", "", now)
     for rank in np.argsort(result.finish_ns, kind="stable").tolist():

@@ -161,6 +161,12 @@ class _Lowering:
         self.corrected = semantics == "corrected"
         self.plans = PlanBuilder(system, dims, self.corrected, dim_bandwidth)
         self.warnings: list[str] = []
+        # Ranks sorted by their trace: thousands of traces must not be searched one by one.
+        self.trace_index = {id(trace): index for index, trace in enumerate(workload.columns)}
+        self.ranks_by_trace = np.argsort(workload.rank_to_columns, kind="stable")
+        counts = np.bincount(workload.rank_to_columns, minlength=len(workload.columns))
+        ends = np.cumsum(counts)
+        self.rank_bounds = list(zip((ends - counts).tolist(), ends.tolist(), strict=True))
         self.replay = system.enabled("replay-only", semantics)
         self.nodes: list[Any] = []
         self.children: list[Any] = []
@@ -251,6 +257,11 @@ class _Lowering:
         self.nodes.append(nodes)
         self.node_total += count
         return order, compute_ps
+
+    def _ranks_of(self, trace: TraceColumns) -> NDArray[np.int64]:
+        """The ranks that run a trace."""
+        first, last = self.rank_bounds[self.trace_index[id(trace)]]
+        return self.ranks_by_trace[first:last]
 
     def _at(self, trace: TraceColumns, position: int, attribute: str = "") -> str:
         kind = _NODE_NAMES.get(NodeType(int(trace.type[position])), "")
@@ -385,8 +396,7 @@ class _Lowering:
             if not which.any():
                 continue
             if ranks_of_trace is None:
-                index = self.workload.columns.index(trace)
-                ranks_of_trace = np.flatnonzero(self.workload.rank_to_columns == index)
+                ranks_of_trace = self._ranks_of(trace)
             messages = np.zeros(int(which.sum()), MESSAGE)
             messages["peer"] = self._required(trace, order, which, peer, 0, self.ranks - 1)
             messages["bytes"] = self._required(trace, order, which, "comm_size", 1, 2**62)
@@ -538,8 +548,7 @@ class _Lowering:
                 file=trace.file,
                 key=at,
             )
-        columns = self.workload.columns.index(trace)
-        users = np.flatnonzero(self.workload.rank_to_columns == columns)
+        users = self._ranks_of(trace)
         outside = users[~np.isin(users, ranks)]
         if len(outside):
             raise InputError(
