@@ -497,7 +497,7 @@ class _Lowering:
         key = (kind, size, group, involved, priority, root_position, prefix)
         if key in self.collective_index:
             return self.collective_index[key]
-        if prefix is not None:
+        if prefix is not None and len(ranks) > 1:
             graph = self._graphs(prefix, group, ranks)
             index = self.plans.graph_collective(Kind(kind), size, group, graph)
         else:

@@ -369,6 +369,8 @@ class PlanBuilder:
         if kind == Kind.REDUCE_SCATTER_BLOCK:
             kind = Kind.REDUCE_SCATTER  # MPI's name for equal parts, which all parts are
         members = self.groups[group][0]
+        if members == 1:
+            return -1
         whole_world = members == self.ranks
         if kind in _SYSTEM_KEY:
             if whole_world:
@@ -377,11 +379,9 @@ class PlanBuilder:
             else:
                 dimensions = [self._group_dimension(kind, group, where)]
                 specs = self._phase_specs(kind, dimensions, ())
-        elif members > 1:
+        else:
             tree, _, _ = algorithm("binomialTree")
             specs = [PhaseSpec(kind, Dimension(tree, -1, members, group, 0), QueuePick.NEXT)]
-        else:
-            specs = []
         chunks = self._chunks(kind, size_bytes)
         if not specs or not chunks:
             return -1

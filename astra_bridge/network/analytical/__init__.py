@@ -45,8 +45,6 @@ def prepare(request: NetworkRequest) -> Prepared:
             raise InputError(
                 f"{value!r} is not allowed; allowed: {', '.join(_OPTIONS[key])}", key=key
             )
-    if request.semantics != "astra-sim":
-        options.setdefault("semantics", request.semantics)
     options.setdefault("semantics", request.semantics)
     network = read_network(request.network)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
