@@ -385,8 +385,9 @@ void Ns3Model::Build(astra_net::Config& config) {
   astra_net::Options& options = config.options;
   Fabric& fabric = *fabric_;
   ReadControl(options);
-  fabric.random = RandomStreams(static_cast<uint32_t>(options.integer("seed", 1, 1, 4294944442)),
-                                static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20)));
+  const auto seed = static_cast<uint32_t>(options.integer("seed", 1, 1, 4294944442));
+  const auto run = static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20));
+  fabric.random = RandomStreams(seed, run);
   fabric.random.SkipStreams(static_cast<uint64_t>(options.integer("streams_taken", 0, 0, 1 << 30)));
   const auto buffer = static_cast<uint64_t>(options.integer("buffer_bytes", 32 << 20, 1));
   const double headroom_factor = options.number("headroom_factor", 2, 0, 1000);
@@ -410,6 +411,25 @@ void Ns3Model::Build(astra_net::Config& config) {
     const astra_net_link& link = config.links[i];
     fabric.AddPort(link.src, static_cast<int64_t>(std::llround(link.bytes_per_second * 8)),
                    (link.latency_ps + tick_ps_ / 2) / tick_ps_, link.loss);
+  }
+  // The fork loses packets by stream 50 of those that users may number (they begin at 2^63): one
+  // for the links that have the common loss, and the same afresh for each link with a loss of its
+  // own, given as its two directions.
+  constexpr uint64_t kLossStream = (1ull << 63) + 50;
+  const auto add_stream = [&] {
+    fabric.loss_streams.push_back(std::make_unique<RandomStreams>(seed, run, kLossStream));
+    return fabric.loss_streams.back().get();
+  };
+  RandomStreams* common = fabric.parameters.upstream_order ? add_stream() : &fabric.random;
+  for (auto& port : fabric.ports) port->loss_stream = common;
+  for (const auto& row : Table("own_loss", options.text("own_loss", ""), 2)) {
+    RandomStreams* own = add_stream();
+    for (const double link : row) {
+      if (!(link >= 0 && link < static_cast<double>(config.links.size())))
+        Refuse("option 'own_loss': there are links 0 to " +
+               std::to_string(config.links.size() - 1));
+      fabric.ports[static_cast<size_t>(link)]->loss_stream = own;
+    }
   }
   const std::vector<uint32_t> reverse = Reverse(config);
   for (uint32_t i = 0; i < reverse.size(); ++i) fabric.Join(i, reverse[i]);

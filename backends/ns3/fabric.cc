@@ -56,9 +56,7 @@ void Port::Fire(uint32_t kind, uint64_t order) {
         // Its successor was written a whole wire's delay ago and is out of the cache by now.
         __builtin_prefetch(wire.head->next);
       }
-      const bool control =
-          packet->kind == PacketKind::kPause || packet->kind == PacketKind::kResume;
-      if (loss > 0 && !control && fabric->random.Next() < loss) {
+      if (loss > 0 && Loses(*packet)) {
         ++lost;
         fabric->Free(packet);
         return;
@@ -77,6 +75,15 @@ void Port::Fire(uint32_t kind, uint64_t order) {
       if (!Busy()) owner->Serve(*this);
       return;
   }
+}
+
+bool Port::Loses(const PacketRecord& packet) {
+  const bool resume = packet.kind == PacketKind::kResume;
+  if (!fabric->parameters.upstream_order)
+    return packet.kind != PacketKind::kPause && !resume && loss_stream->Next() < loss;
+  // The fork loses pauses too, and resumes, after which nothing would ever move again.
+  const bool lost = loss_stream->Next() < loss;
+  return lost && !resume;
 }
 
 void Port::TakeDown() {

@@ -98,6 +98,7 @@ struct Port final : public EventTarget {
   uint16_t local = 0;    // index among the owner's ports, from 0
   bool up = true;
   double loss = 0;
+  RandomStreams* loss_stream = nullptr;  // decides on losses
   int64_t nominal_bps = 0, bps = 0;
   Tick delay = 0;
 
@@ -145,6 +146,7 @@ struct Port final : public EventTarget {
   void RequestService();
   void ExpectDone();
   void Fire(uint32_t kind, uint64_t order) override;
+  bool Loses(const PacketRecord& packet);
   void TakeDown();
 
  private:
@@ -375,6 +377,7 @@ class Fabric final : public EventTarget {
   ns3::Ptr<CongestionControl> control;
   RandomStreams random;
   LibraryRandom library_random;
+  std::vector<std::unique_ptr<RandomStreams>> loss_streams;  // of ports that do not use `random`
   std::function<void(const QueuePair&, Tick)> on_complete;
   std::function<void(const QueuePair&)> on_lost;
   std::function<void(const Port&, const PacketRecord&)> on_transmit;  // pcap; usually empty

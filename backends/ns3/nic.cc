@@ -193,8 +193,9 @@ void RdmaNic::ReceiveData(PacketRecord* packet) {
         qp->expected_seq = expected / parameters.chunk_bytes * parameters.chunk_bytes;
       answer = PacketKind::kNack;
     }
-  } else {
-    answer = PacketKind::kAck;  // again, because the first ACK may be lost
+  } else if (!parameters.upstream_order || qp->timeouts > 0) {
+    // Again, because the first ACK may be lost.  The fork has no timeouts, and keeps silent.
+    answer = PacketKind::kAck;
   }
   if (answer == PacketKind::kData) {
     fabric->Free(packet);
@@ -237,6 +238,10 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
   if (qp->Finished()) {
     trace_complete(qp->id, static_cast<uint64_t>(fabric->sim->NowTick() - qp->start));
     fabric->Acknowledged(qp);
+    // The fork goes on to adapt the rate of the pair that has just ended, which may wake its NIC
+    // earlier and draws random numbers.
+    if (parameters.upstream_order && (parameters.telemetry || parameters.pint))
+      fabric->control->OnAck(*qp, *packet);
   } else {
     if (packet->kind == PacketKind::kNack) {
       qp->retransmitted += qp->next_seq - qp->acked_seq;

@@ -37,7 +37,7 @@ RandomStreams::Matrix RandomStreams::Power2(Matrix a, unsigned doublings, uint64
   return a;
 }
 
-RandomStreams::RandomStreams(uint32_t seed, uint32_t run) {
+RandomStreams::RandomStreams(uint32_t seed, uint32_t run, uint64_t stream) {
   // One step of each component, as a matrix on (s[n-3], s[n-2], s[n-1]).
   const Matrix step_x = {{{0, 1, 0}, {0, 0, 1}, {kM1 - kA13n, kA12, 0}}};
   const Matrix step_y = {{{0, 1, 0}, {0, 0, 1}, {kM2 - kA23n, 0, kA21}}};
@@ -49,6 +49,7 @@ RandomStreams::RandomStreams(uint32_t seed, uint32_t run) {
     first_x_ = Apply(sub_x, first_x_, kM1);
     first_y_ = Apply(sub_y, first_y_, kM2);
   }
+  SkipStreams(stream);
   x_ = first_x_;
   y_ = first_y_;
 }
@@ -73,9 +74,15 @@ double RandomStreams::FirstOfNextStream() {
 double RandomStreams::Next() { return Draw(x_, y_); }
 
 void RandomStreams::SkipStreams(uint64_t count) {
-  for (uint64_t i = 0; i < count; ++i) {
-    first_x_ = Apply(stream_x_, first_x_, kM1);
-    first_y_ = Apply(stream_y_, first_y_, kM2);
+  Matrix x = stream_x_, y = stream_y_;
+  for (; count > 0; count >>= 1) {
+    if (count & 1) {
+      first_x_ = Apply(x, first_x_, kM1);
+      first_y_ = Apply(y, first_y_, kM2);
+    }
+    if (count == 1) break;
+    x = Multiply(x, x, kM1);
+    y = Multiply(y, y, kM2);
   }
 }
 

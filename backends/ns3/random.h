@@ -16,8 +16,8 @@ namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
 class RandomStreams {
  public:
-  // `run` as in ns3::RngSeedManager: the substream of every stream.
-  explicit RandomStreams(uint32_t seed = 1, uint32_t run = 1);
+  // `run` as in ns3::RngSeedManager: the substream of every stream.  `stream` is the present one.
+  explicit RandomStreams(uint32_t seed = 1, uint32_t run = 1, uint64_t stream = 0);
   // Go on to the next stream; return its first number, in (0, 1).
   double FirstOfNextStream();
   // The next number of the present stream.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -211,6 +212,11 @@ void SharedBufferSwitch::Stamp(Port& port, PacketRecord* packet) {
     hop.tx_bytes = port.tx_bytes / (128ull * parameters.telemetry_multiple);
     const uint32_t unit = 80 * parameters.telemetry_multiple;
     hop.queue_bytes = (port.waiting_bytes / unit & ((1u << 17) - 1)) * unit;
+    // The rate is a code for one of seven; it stays 0, which is 25 Gbit/s, for all others.
+    constexpr std::array<int64_t, 7> kGbps = {25, 50, 100, 200, 400, 1200, 2400};
+    if (std::find(kGbps.begin(), kGbps.end(), port.bps / 1000000000) == kGbps.end() ||
+        port.bps % 1000000000 != 0)
+      hop.bps = 25000000000;
   }
 }
 

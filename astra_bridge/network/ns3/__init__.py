@@ -87,6 +87,12 @@ def prepare(request: NetworkRequest) -> Prepared:
         options |= _faults(config, physical, links, nodes, ids)
         if compatibility:
             options["streams_taken"] = str(_streams_taken(physical))
+            # Each cable with a loss of its own draws from a stream of its own.
+            options["own_loss"] = ",".join(
+                f"{2 * index}:{2 * index + 1}"
+                for index, link in enumerate(physical.links)
+                if link.loss > 0
+            )
         if config.enable_qcn:
             options["ecn_map"] = _ecn_map(config, physical)
     else:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Rules of ASTRA-sim's RDMA fork of ns-3 that ``compatibility=astra-sim`` follows.
+
+One small network per rule: hosts on one switch, every flow starts at 0.  The expected flow
+completion times [ns] are the fork's answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astra_bridge.network.ns3 import build
+from tests.golden.test_ns3 import completion_times
+
+pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+RATES = (25, 40, 50, 100, 200, 400)
+CONFIG = {
+    "PACKET_PAYLOAD_SIZE": 1000,
+    "RATE_AI": "50Mb/s",
+    "RATE_HAI": "100Mb/s",
+    "L2_CHUNK_SIZE": 4000,
+    "L2_ACK_INTERVAL": 1,
+    "GLOBAL_T": 0,
+    "VAR_WIN": 1,
+    "MI_THRESH": 0,
+    "MULTI_RATE": 0,
+    "BUFFER_SIZE": 32,
+    "KMIN_MAP": f"{len(RATES)} " + " ".join(f"{rate}000000000 {4 * rate}" for rate in RATES),
+    "KMAX_MAP": f"{len(RATES)} " + " ".join(f"{rate}000000000 {16 * rate}" for rate in RATES),
+    "PMAX_MAP": f"{len(RATES)} " + " ".join(f"{rate}000000000 0.2" for rate in RATES),
+}
+
+Flow = tuple[int, int, int, int]  # source, destination, bytes, expected completion time [ns]
+
+
+def star(rates_Gbps: list[int], loss: float = 0) -> dict[str, Any]:
+    """Hosts on one switch by links of 1 us."""
+    switch = len(rates_Gbps)
+    links = [[host, switch, f"{rate}Gbps", "0.001ms", loss] for host, rate in enumerate(rates_Gbps)]
+    return {"nodes": switch + 1, "switches": [switch], "links": links}
+
+
+def check(folder: Path, topology: dict[str, Any], flows: list[Flow], **config: object) -> Any:
+    case = {
+        "topology": topology,
+        "config": {**CONFIG, **config},
+        "ranks": topology["nodes"] - 1,
+        "expect": {"flows": [[src, dst, size, 0, time] for src, dst, size, time in flows]},
+    }
+    times, stats = completion_times(case, folder)
+    assert times == [flow[3] for flow in flows]
+    return stats
+
+
+def test_hpcc_codes_a_rate_it_does_not_know_as_25_gbps(tmp_path: Path) -> None:
+    check(tmp_path, star([100, 100]), [(0, 1, 100_000, 12_965)], CC_MODE=3)
+    check(tmp_path, star([40, 40]), [(0, 1, 100_000, 36_924)], CC_MODE=3)
+
+
+@pytest.mark.parametrize(("size", "time_ns"), [(100_000, 20_964), (200_000, 33_639)])
+def test_links_share_one_stream_of_losses(size: int, time_ns: int, tmp_path: Path) -> None:
+    stats = check(
+        tmp_path, star([100, 100]), [(0, 1, size, time_ns)], CC_MODE=12, ERROR_RATE_PER_LINK=0.01
+    )
+    assert stats["lost"] > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "time_ns"), [(100_000, 16_648), (200_000, 33_580), (300_000, 50_571)]
+)
+def test_a_link_with_its_own_loss_has_its_own_stream(
+    size: int, time_ns: int, tmp_path: Path
+) -> None:
+    stats = check(tmp_path, star([100, 100], loss=0.01), [(0, 1, size, time_ns)], CC_MODE=12)
+    assert stats["lost"] > 0
+
+
+def test_pauses_are_lost_like_data(tmp_path: Path) -> None:
+    flows = [(0, 2, 400_000, 354_030), (1, 2, 400_000, 417_892)]
+    stats = check(
+        tmp_path,
+        star([100, 100, 25]),
+        flows,
+        CC_MODE=12,
+        BUFFER_SIZE=1,
+        HAS_WIN=0,
+        ERROR_RATE_PER_LINK=0.004,
+    )
+    assert stats["lost"] > 0
+    assert stats["pfc_pauses"] > 0
+
+
+def test_pint_draws_for_the_last_acknowledgement_too(tmp_path: Path) -> None:
+    check(
+        tmp_path,
+        star([100, 100, 25]),
+        [(0, 2, 100_000, 75_024), (1, 2, 100_000, 77_680)],
+        CC_MODE=10,
+    )
