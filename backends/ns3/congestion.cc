@@ -299,11 +299,6 @@ void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
   s.last_update_seq = std::max(s.last_update_seq, qp.next_seq);
 }
 
-void HpccPint::End(QueuePair&) {
-  // The fork decides whether to look at the last ACK too, and that takes a random number.
-  if (fabric->parameters.upstream_order) fabric->library_random.Next();
-}
-
 // ---------------------------------------------------------------------------------------------
 
 ns3::TypeId Timely::GetTypeId() {

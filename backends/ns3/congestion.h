@@ -73,7 +73,6 @@ class HpccPint final : public CongestionControl {
   static ns3::TypeId GetTypeId();
   void Begin(QueuePair& qp) override;
   void OnAck(QueuePair& qp, const PacketRecord& ack) override;
-  void End(QueuePair& qp) override;
 
   double target_utilization = 0.95, log_base = 1.05, probability = 1;
   uint32_t max_stage = 5;
