@@ -186,7 +186,7 @@ void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
         complete(completions_[i]);
       }
     } else if (!queue_.empty()) {
-      run_slot();
+      run_slots(next_ps == until_ps ? next_place : kNever);
     } else if (!relieve()) {
       return;
     }
@@ -233,14 +233,20 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
       if (relieve()) continue;
       return;
     }
-    const int64_t now = queue_.first_time();
-    while (!queue_.empty() && queue_.first_time() == now) run_slot();
+    now_ps_ = queue_.first_time();
+    while (!queue_.empty() && queue_.first_time() == now_ps_)
+      queue_.run_first([this](Action action) { run_action(action); }, [] { return kNever; });
   }
 }
 
-void Engine::run_slot() {
+// Run what is due at the first time, up to a place of the network's (`limit`) and to the first
+// transfer that is started meanwhile.
+void Engine::run_slots(int64_t limit) {
   now_ps_ = queue_.first_time();
-  queue_.run_first([this](Action action) { run_action(action); });
+  queue_.run_first([this](Action action) { run_action(action); },
+                   [this, limit] {
+                     return starts_.empty() ? limit : std::min(limit, starts_.front().id);
+                   });
 }
 
 void Engine::run_action(Action action) {

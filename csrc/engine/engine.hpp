@@ -172,7 +172,7 @@ class Engine {
  private:
   void run_ordered(const std::function<void(const Progress&)>& tick);
   void run_unordered(const std::function<void(const Progress&)>& tick);
-  void run_slot();
+  void run_slots(int64_t limit);
   void run_action(Action action);
   void prefetch(const astra_net_completion& completion) const;
   void complete(const astra_net_completion& completion);

@@ -95,23 +95,29 @@ class EventQueue {
     add_slot(buckets_[static_cast<size_t>(bucket_at(time_ps))].slots, place++, action, -1);
   }
 
-  // Run the first slot: call `run` for each of its actions.
-  template <class Run>
-  void run_first(Run&& run) {
-    const auto [time_ps, index] = times_.front();
-    const size_t at = buckets_[static_cast<size_t>(index)].taken;
-    Action action = buckets_[static_cast<size_t>(index)].slots[at].action;
-    const int32_t rank = buckets_[static_cast<size_t>(index)].slots[at].rank;
-    run(action);
-    int32_t more = buckets_[static_cast<size_t>(index)].slots[at].more;
-    while (more >= 0) {
-      action = buckets_[static_cast<size_t>(index)].more[static_cast<size_t>(more)].action;
-      run(action);
-      more = buckets_[static_cast<size_t>(index)].more[static_cast<size_t>(more)].next;
+  // Run slots of the first time, as long as they stand before place `limit()`: call `run` for each
+  // of their actions, including those that are registered meanwhile.
+  template <class Run, class Limit>
+  void run_first(Run&& run, Limit&& limit) {
+    const int64_t time_ps = times_.front().first;
+    const size_t index = static_cast<size_t>(times_.front().second);
+    for (;;) {
+      // What runs may register anything, so nothing is kept across it but indices.
+      Bucket* bucket = &buckets_[index];
+      const Slot* slot = &bucket->slots[bucket->taken];
+      if (slot->place >= limit()) return;
+      const int32_t rank = slot->rank;
+      run(slot->action);
+      bucket = &buckets_[index];
+      for (int32_t more = bucket->slots[bucket->taken].more; more >= 0;) {
+        run(bucket->more[static_cast<size_t>(more)].action);
+        bucket = &buckets_[index];
+        more = bucket->more[static_cast<size_t>(more)].next;
+      }
+      if (rank >= 0) forget(rank, time_ps);
+      if (++bucket->taken == bucket->slots.size()) break;
     }
-    if (rank >= 0) forget(rank, time_ps);
-    Bucket& bucket = buckets_[static_cast<size_t>(index)];
-    if (++bucket.taken == bucket.slots.size()) drop_first();
+    drop_first();
   }
 
  private:
