@@ -75,8 +75,9 @@ ns3::EventId FabricSimulator::Insert(Tick time, uint32_t context, ns3::EventImpl
   return ns3::EventId(event, static_cast<uint64_t>(time), context, static_cast<uint32_t>(order));
 }
 
-ns3::EventId FabricSimulator::Stop(const ns3::Time& delay) {
-  return Schedule(delay, ns3::MakeEvent(&ns3::Simulator::Stop));
+FabricSimulator::StopEvent FabricSimulator::Stop(const ns3::Time& delay) {
+  void (*const stop)() = &ns3::Simulator::Stop;
+  return static_cast<StopEvent>(Schedule(delay, ns3::MakeEvent(stop)));
 }
 
 ns3::EventId FabricSimulator::Schedule(const ns3::Time& delay, ns3::EventImpl* event) {

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "ns3/event-impl.h"
@@ -73,7 +74,10 @@ class FabricSimulator : public ns3::SimulatorImpl {
   void Destroy() override;
   bool IsFinished() const override { return heap_.empty(); }
   void Stop() override { stopped_ = true; }
-  ns3::EventId Stop(const ns3::Time& delay) override;
+  // Nothing in older releases of ns-3, the event since 3.42.
+  using StopEvent =
+      decltype(std::declval<ns3::SimulatorImpl&>().Stop(std::declval<const ns3::Time&>()));
+  StopEvent Stop(const ns3::Time& delay) override;
   ns3::EventId Schedule(const ns3::Time& delay, ns3::EventImpl* event) override;
   void ScheduleWithContext(uint32_t context, const ns3::Time& delay,
                            ns3::EventImpl* event) override;
