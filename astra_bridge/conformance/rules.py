@@ -552,7 +552,7 @@ def stuck(s: Subject) -> str:
     if Capability.LINK_FAULTS not in s.info.capabilities:
         return "only that IDLE means idle: without LINK_FAULTS the suite cannot cut a network"
     with s.open() as network:
-        for link in range(len(s.topology.src)):
+        for link in range(s.link_count):
             network.set_link(link, 0, 0.0)
         submit_all(network, transfers([(7777, 0, 4096, 0, s.config.endpoints - 1)]))
         try:
@@ -687,13 +687,13 @@ def capabilities(s: Subject) -> str:
         one = transfers([(4, 0, 1 << 20, 0, 1)])
         normal = finish_times(simulate(s, one))[4]
         with s.open() as network:
-            for link in range(len(s.topology.src)):
+            for link in range(s.link_count):
                 network.set_link(link, 0, 0.25)
             submit_all(network, one)
             slow = finish_times(drain(network, [4]))[4]
         need(slow > normal, f"at a quarter of the bandwidth {slow} ps, at full {normal} ps")
         with s.open() as network:
-            count = len(s.topology.src)
+            count = s.link_count
             refused(lambda: network.set_link(count, 0, 1.0), f"link {count} of {count}")
             refused(lambda: network.set_link(0, 0, -1.0), "a negative bandwidth_scale")
     sent = reference[reference["kind"] == SENT]

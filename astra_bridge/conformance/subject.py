@@ -64,6 +64,11 @@ class Subject:
         width = -_best(self.topology, src, dst, lambda far, hop: max(far, -hop[1]), -math.inf)
         return size_bytes / width * PS_PER_S + latency
 
+    @property
+    def link_count(self) -> int:
+        """Links that ``set_link`` may name: those of the configuration, where it lists any."""
+        return len(self.config.links) or len(self.topology.src)
+
 
 def _best(
     topology: Topology,
