@@ -21,6 +21,10 @@ constexpr size_t kAhead = 4;  // completions whose streams are fetched early
 constexpr int64_t kTickEvery = 4096;  // iterations between looks at the clock
 constexpr int64_t kTickNs = 250'000'000;
 
+void check(const char* call, astra_net_status status, const astra_net_error& error) {
+  if (status != ASTRA_NET_OK) throw NetworkFailure(call, status, error);
+}
+
 int64_t wall_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
@@ -68,7 +72,7 @@ Engine::Engine(const Program& program, const astra_net_backend& network, astra_n
   astra_net_error error{};
   error.struct_size = sizeof error;
   const astra_net_status status = network_.info(&info, &error);
-  if (status != ASTRA_NET_OK) throw NetworkFailure("info", status, error);
+  check("info", status, error);
   ordered_ = (info.capabilities & ASTRA_NET_CAP_ORDERED) != 0 && network_.exchange != nullptr;
 
   finish_ps.assign(ranks, -1);
@@ -144,11 +148,6 @@ void Engine::maybe_tick(const std::function<void(const Progress&)>& tick) {
   tick(progress());
 }
 
-void Engine::check(const char* call, astra_net_status status) {
-  if (status == ASTRA_NET_OK) return;
-  throw NetworkFailure(call, status, astra_net_error{});
-}
-
 void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
   astra_net_error error{};
   error.struct_size = sizeof error;
@@ -175,7 +174,7 @@ void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
       x.until_place = until_place;
       x.place = place_;
       const astra_net_status status = network_.exchange(sim_, &x, &error);
-      if (status != ASTRA_NET_OK) throw NetworkFailure("exchange", status, error);
+      check("exchange", status, error);
       starts_.clear();
       place_ = x.place;
       next_ps = x.next_ps;
@@ -204,7 +203,7 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
       size_t accepted = 0;
       const astra_net_status status =
           network_.submit(sim_, starts_.data(), starts_.size(), &accepted, &error);
-      if (status != ASTRA_NET_OK) throw NetworkFailure("submit", status, error);
+      check("submit", status, error);
       starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(accepted));
     }
     if (in_flight_ > 0) {
@@ -212,7 +211,7 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
       int64_t reached_ps = now_ps_;
       uint32_t stop = 0;
       astra_net_status status = network_.advance(sim_, until_ps, 0, &reached_ps, &stop, &error);
-      if (status != ASTRA_NET_OK) throw NetworkFailure("advance", status, error);
+      check("advance", status, error);
       now_ps_ = std::max(now_ps_, reached_ps);
       // Drain everything first: answers to the first completion must not change what is polled.
       size_t total = 0;
@@ -221,7 +220,7 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
         size_t count = 0;
         status = network_.poll(sim_, completions_.data() + total, completions_.size() - total,
                                &count, &error);
-        if (status != ASTRA_NET_OK) throw NetworkFailure("poll", status, error);
+        check("poll", status, error);
         if (count == 0) break;
         total += count;
       }
@@ -307,14 +306,7 @@ void Engine::complete(const astra_net_completion& completion) {
   message.arrived = true;
   const Callback sent = message.on_sent, received = message.on_received;
   const bool both = message.received;
-  if (both) {
-    const int32_t channel = message.channel;
-    message.channel = -1;
-    message.next = free_message_;
-    free_message_ = index;
-    --channels_[static_cast<size_t>(channel)].users;
-    close_if_idle(channel);
-  }
+  if (both) release(index);
   if (sent.then != Then::kNothing) resume(sent);
   if (both) resume(received);
 }
@@ -436,6 +428,14 @@ int32_t Engine::new_message(int32_t channel) {
   return index;
 }
 
+// Complete on both sides: the message may be used again, and its channel closed.
+void Engine::release(int32_t index) {
+  Message& message = messages_[static_cast<size_t>(index)];
+  leave_channel(message.channel);
+  message.next = free_message_;
+  free_message_ = index;
+}
+
 void Engine::send_on(int32_t channel_index, Callback then, int32_t collective, int32_t node) {
   Channel& channel = channels_[static_cast<size_t>(channel_index)];
   int32_t index;
@@ -494,11 +494,7 @@ void Engine::receive_on(int32_t channel_index, Callback then, int32_t collective
   message.received = true;
   message.on_received = then;
   if (!message.arrived) return;
-  message.channel = -1;
-  message.next = free_message_;
-  free_message_ = index;
-  --channel.users;
-  close_if_idle(channel_index);
+  release(index);
   // It came first: the receive completes now, after all that is already due now.
   Action action;
   switch (then.then) {

@@ -176,7 +176,6 @@ class Engine {
   void run_action(Action action);
   void prefetch(const astra_net_completion& completion) const;
   void complete(const astra_net_completion& completion);
-  void check(const char* call, astra_net_status status);
   void maybe_tick(const std::function<void(const Progress&)>& tick);
 
   void add(int32_t rank, int64_t delay_ps, Action action) {
@@ -191,6 +190,7 @@ class Engine {
   void close_if_idle(int32_t channel);
   void leave_channel(int32_t& channel);
   int32_t new_message(int32_t channel);
+  void release(int32_t index);
   void send_on(int32_t channel, Callback then, int32_t collective, int32_t node);
   void receive_on(int32_t channel, Callback then, int32_t collective, int32_t node);
   void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Callback then,
