@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from astra_bridge.text import one_line
+
 
 class AstraBridgeError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -15,8 +17,8 @@ class AstraBridgeError(Exception):
     exit_code = 1
 
 
-class InputError(AstraBridgeError):
-    """Bad input: says file, key or node, value and what is allowed.
+class InputError(AstraBridgeError, ValueError):
+    """Bad input: says file, key or node (or argument), value and what is allowed.
 
     Parameters
     ----------
@@ -36,8 +38,14 @@ class InputError(AstraBridgeError):
         self.file = None if file is None else str(file)
         self.key = key
         self.reason = message
-        where = ": ".join(part for part in (self.file, key) if part)
+        where = ": ".join(one_line(part, 200) for part in (self.file, key) if part)
         super().__init__(f"{where}: {message}" if where else message)
+
+
+class MissingDependency(AstraBridgeError, ImportError):
+    """An optional package is not installed: says which, what needs it, and how to install it."""
+
+    exit_code = 2
 
 
 class StalledError(AstraBridgeError):

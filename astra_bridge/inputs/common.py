@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
-import reprlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from astra_bridge.errors import InputError
+from astra_bridge.text import one_line, show
 
 __all__ = [
     "MAX_TIME_NS",
@@ -22,9 +25,11 @@ __all__ = [
     "load_json",
     "load_yaml",
     "nearest",
+    "parse_json",
     "read_text",
     "resolve",
     "show",
+    "unique_keys",
     "whole",
 ]
 
@@ -33,17 +38,9 @@ MAX_TIME_NS = 2**53 - 1
 
 _MAX_FILE_BYTES = 1 << 28
 _MAX_YAML_DEPTH = 500
+_MOST_DIGITS = 400
 
 _T = TypeVar("_T")
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
-_short.maxlevel = 2
-
-
-def show(value: object) -> str:
-    """A bounded ``repr``: YAML aliases can make small files with astronomically long ones."""
-    return _short.repr(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -70,6 +67,8 @@ def read_text(path: str | Path) -> str:
         if status.st_size > _MAX_FILE_BYTES:
             raise InputError("file is larger than 256 MiB", file=file)
         return file.read_bytes().decode("utf-8-sig")
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f"not a UTF-8 text file (byte {error.start})", file=file) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
@@ -78,12 +77,56 @@ def read_text(path: str | Path) -> str:
 
 
 def load_json(path: str | Path) -> Any:
-    """Parse a JSON file."""
-    text = read_text(path)
+    """Parse a JSON file; a repeated key is an error.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_text`, or not JSON, or a key is repeated in an object.
+    """
+    return parse_json(read_text(path), file=path)
+
+
+def parse_json(text: str | bytes, *, file: str | Path | None) -> Any:
+    """Parse JSON text that stands in a file; a repeated key is an error.
+
+    Raises
+    ------
+    InputError
+        Not JSON, or a key is repeated in an object.
+    """
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InputError(f"not valid JSON: {error}", file=path) from None
+        with suppress(msgspec.ValidationError):  # a number that fits nowhere: see _number
+            msgspec.json.decode(text)
+        return json.loads(
+            text,
+            object_pairs_hook=partial(unique_keys, file=file),
+            parse_int=_number,
+            parse_float=_number,
+        )
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid JSON: {one_line(str(error))}", file=file) from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]], file: str | Path | None) -> dict[str, Any]:
+    """``object_pairs_hook`` of every JSON reader: a repeated key is an error, as in YAML."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for at, name in enumerate(names) if name in names[:at])
+        raise InputError("the key is given twice in one object", file=file, key=repeated)
+    return content
+
+
+def _number(text: str) -> int | float | str:
+    """A number of a file; one that nothing can hold stays text, which its reader then refuses."""
+    if len(text) > _MOST_DIGITS:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        return value if math.isfinite(value) else text
 
 
 def load_yaml(path: str | Path) -> Any:
@@ -102,6 +145,20 @@ def load_yaml(path: str | Path) -> Any:
                 raise yaml.YAMLError(f"line {line}: repeated key {show(repeated)}")
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
+        def construct_yaml_int(self, node: Any) -> Any:
+            # Long ones take for ever, or end in an error without a place; see _number.
+            long = len(node.value) > _MOST_DIGITS
+            return node.value if long else super().construct_yaml_int(node)
+
+        def construct_yaml_float(self, node: Any) -> Any:
+            long = len(node.value) > _MOST_DIGITS
+            return node.value if long else super().construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(
+            f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}")
+        )
+
     try:
         # The C composer recurses without a limit and would take the process with it.  Nothing is
         # nested deeper than the text is long, so small files skip the check.
@@ -115,9 +172,11 @@ def load_yaml(path: str | Path) -> Any:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"not valid YAML: {line}{error.problem}", file=path) from None
+        raise InputError(
+            f"not valid YAML: {line}{one_line(str(error.problem))}", file=path
+        ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", file=path) from None
+        raise InputError(f"not valid YAML: {one_line(str(error))}", file=path) from None
     except Exception as error:
         # PyYAML lets the exceptions of its scalar constructors through: ValueError for a date
         # such as 2026-13-45, KeyError for "!!bool maybe", RecursionError, and more.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import unique_keys
 from astra_bridge.trace.columns import NodeType
 from astra_bridge.trace.decode import record_extent
 from astra_bridge.trace.raw import RawError
@@ -36,7 +38,7 @@ _FEEDER_FIELDS = {
 
 
 def _objects(text: str, file: Path | None) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=partial(unique_keys, file=file))
     position, end = 0, len(text)
     while True:
         while position < end and text[position] in " \t\r\n":
@@ -45,6 +47,8 @@ def _objects(text: str, file: Path | None) -> Iterator[Any]:
             return
         try:
             value, position = decoder.raw_decode(text, position)
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"not valid JSON: {error}", file=file) from None
         yield value
@@ -115,6 +119,8 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
                 json_format.ParseDict(value, message)
                 yield message.SerializeToString()
             # ParseDict lets a few errors of nested values through as they are.
+            except InputError:
+                raise
             except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
                 what = "GlobalMetadata" if index == 0 else "Node"
                 raise InputError(

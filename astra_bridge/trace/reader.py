@@ -91,8 +91,9 @@ class _Source:
 
         from astra_bridge.trace.schema import Node
 
+        record = self.record(i)
         try:
-            node = Node.FromString(self.record(i))
+            node = Node.FromString(record)
         except (DecodeError, ValueError):  # ValueError: text that is not UTF-8, without upb
             raise InputError(
                 "this record is not a Chakra Node message (wrong field or text that is not UTF-8)",

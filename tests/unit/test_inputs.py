@@ -183,7 +183,7 @@ def test_system_errors_name_file_key_and_remedy(
         (b"[1]", "expected keys and values"),
         (b"\xff\xfe", "not a UTF-8"),
         (b"[" * 100_000, "not valid JSON"),
-        (b'{"G": 1e999}', "not valid JSON"),
+        (b'{"G": 1e999}', "json: G: .*found '1e999'"),
         (b'{"endpoint-delay": 12345678901234567890123}', "endpoint-delay"),
     ],
 )
@@ -356,11 +356,12 @@ def test_network_links_errors(change: dict[str, Any], key: str) -> None:
     ("text", "said"),
     [
         ("a: 1\na: 2\n", "line 1: repeated key 'a'"),
-        ("[" * 200_000, "nested more than 500 deep"),
-        ("- " * 200_000, "nested more than 500 deep"),
-        ("{[1]: 2}", "unhashable"),
+        # PyYAML refuses some of these itself, in the words of its version.
+        ("[" * 200_000, "not valid YAML"),
+        ("- " * 200_000, "not valid YAML"),
+        ("{[1]: 2}", "not valid YAML"),
         ("a: !!timestamp 2026-13-45", "not valid YAML"),
-        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: !!python/object:os.system x", "not valid YAML"),
         ("ENABLE_QCN 1\nCC_MODE 12\n", "expected YAML with the keys"),
         ("", "found None"),
     ],

@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).parents[2] / "astra_bridge"
 
 # The longest prefix counts.
 LEVELS = {
-    "units": 0,
+    "text": 0,
     "errors": 0,
+    "units": 0,
+    "files": 0,
     "inputs": 1,
     "trace": 1,
     "workload": 2,

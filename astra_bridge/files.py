@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""The one way to write files: whole or absent, and together.
+
+A file is written without a name or under one of its own beside its place, and takes its place only
+when all is there.  What stood there before stays until then, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from astra_bridge.errors import InputError
+from astra_bridge.text import one_line
+
+__all__ = ["NewFiles", "write_file"]
+
+
+class NewFiles:
+    """Files that appear together at the end of a ``with`` block, or not at all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with NewFiles() as files:
+    ...     with files.open(folder / "a.txt") as out:
+    ...         _ = out.write(b"whole")
+    ...     (folder / "a.txt").exists()
+    False
+    >>> (folder / "a.txt").read_bytes()
+    b'whole'
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Path, Path]] = []  # where it is, where it belongs
+
+    def __enter__(self) -> NewFiles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                for part, path in self._waiting:
+                    with _refusals(path):
+                        part.replace(path)
+                for folder in {path.parent for _, path in self._waiting}:
+                    _sync_folder(folder)
+        finally:
+            for part, _ in self._waiting:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+
+    @contextmanager
+    def open(self, path: str | Path) -> Iterator[BinaryIO]:
+        """Write one of the files; folders above it are made.
+
+        A device or a pipe is written directly, and the file that a link leads to is replaced, not
+        the link.
+
+        Raises
+        ------
+        InputError
+            It cannot be written: says which file and why.
+        """
+        shown = Path(path)
+        with _refusals(shown):
+            path = Path(os.path.realpath(path))
+            old = _status(path)
+            if old is not None and stat.S_ISDIR(old.st_mode):
+                raise InputError("cannot write: is a folder", file=shown)
+            if old is not None and not stat.S_ISREG(old.st_mode):
+                with path.open("wb") as out:
+                    yield out
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if old is not None and not os.access(path, os.W_OK):
+                raise InputError("cannot write: the file is write-protected", file=shown)
+            with _unnamed(path.parent) as (out, keep):
+                yield out
+                out.flush()
+                if old is not None:
+                    os.fchmod(out.fileno(), stat.S_IMODE(old.st_mode))
+                os.fsync(out.fileno())
+                self._waiting.append((keep(), path))
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write one file, whole or not at all; as :meth:`NewFiles.open`."""
+    with NewFiles() as files, files.open(path) as out:
+        out.write(content)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system says against writing a file, in one sentence with its name."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:  # a NUL byte in the path
+        if "null" not in str(error):
+            raise
+        reason = str(error)
+    else:
+        return
+    raise InputError(f"cannot write: {one_line(reason)}", file=path)
+
+
+@contextmanager
+def _unnamed(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[], Path]]]:
+    """A new file in a folder, and the function that gives it a passing name once it is whole.
+
+    Where the system can, it has no name before, so that nothing is left of a process that is
+    killed.
+    """
+    part = folder / f".astra-bridge-{secrets.token_hex(8)}.part"
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+        named = False
+    except (OSError, AttributeError):
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        named = True
+
+    def keep() -> Path:
+        if not named:
+            # linkat(2) with AT_SYMLINK_FOLLOW, which Python takes only with a folder's descriptor.
+            source = f"/proc/self/fd/{descriptor}"
+            os.link(source, part, src_dir_fd=descriptor, follow_symlinks=True)
+        return part
+
+    try:
+        with os.fdopen(descriptor, "w+b") as out:
+            yield out, keep
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new names last; not every file system can, and the files are whole either way."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
