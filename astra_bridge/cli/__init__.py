@@ -9,15 +9,18 @@ import os
 import sys
 from collections.abc import Sequence
 
+from astra_bridge.cli.terminal import drop_stdout, prepare, say
+
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``astra-bridge`` and return its exit code.
 
-    0 done, 1 a fault of astra_bridge itself, 2 bad input, 3 the simulation cannot go on, 4 a
-    network backend failed, 130 interrupted.
+    0 done, 1 the machine stands in the way (no memory, no space) or a fault of astra_bridge itself,
+    2 bad input, 3 the simulation cannot go on, 4 a network backend failed, 130 interrupted.
     """
+    prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # NumPy's linear algebra is not used, but on import its threads start and spin: 0.05 s of CPU.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,11 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output (such as head) has gone; nothing can be said to it any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (such as head) has gone; files are written before anything is
+        # printed, so nothing is lost that anybody wanted.
+        drop_stdout()
         return 0
     except MemoryError:
         return _fail("out of memory", 1)
+    except OSError as error:
+        drop_stdout()
+        what = f": {error.filename}" if error.filename else ""
+        return _fail(f"the system refused: {error.strerror or error}{what}", 1)
     except Exception as error:
         if os.environ.get("ASTRA_BRIDGE_TRACEBACK") == "1":
             raise
@@ -50,8 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        drop_stdout()
+    say("error", message)
     return code
 
 
@@ -62,10 +73,12 @@ def _dispatch(arguments: list[str]) -> int:
         from astra_bridge.cli.run import run
 
         return run(arguments[1:])
-    from astra_bridge.cli.app import app
+    from astra_bridge.cli.app import Ended, app
 
     try:
         app(args=arguments, prog_name="astra-bridge")
+    except Ended as ended:
+        raise ended.reason from None
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

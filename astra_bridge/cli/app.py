@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["app"]
+__all__ = ["Ended", "app"]
 
 _COMMANDS = {
     "trace": "astra_bridge.cli.trace:app",
@@ -30,8 +30,22 @@ def _installed(command: str) -> bool:
         return False
 
 
+class Ended(Exception):
+    """Carries what typer would make an end of its own of, with its own words and exit code."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class _LazyGroup(TyperGroup):
     """A group whose commands live in other modules: name -> module:app."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (OSError, KeyboardInterrupt, EOFError) as error:
+            raise Ended(error) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *filter(_installed, _COMMANDS)]

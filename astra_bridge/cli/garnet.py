@@ -173,15 +173,12 @@ def _expected(results: object) -> np.ndarray | None:
 
 
 def _write(path: Path, text: str) -> None:
-    from astra_bridge.errors import InputError
+    from astra_bridge.files import write_file
 
     if str(path) == "-":
         print(text)
         return
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the file: {error.strerror}", file=path) from None
+    write_file(path, f"{text}\n".encode())
 
 
 if __name__ == "__main__":

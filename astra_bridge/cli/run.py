@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astra_bridge.cli.flags import help_text, key_value, parse_flags
+from astra_bridge.cli.terminal import say
+from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
     from astra_bridge.results import Result
@@ -62,38 +63,50 @@ def run(arguments: list[str]) -> int:
             progress=progress,
         )
     _warn(warning for warning in result.warnings if warning not in said)
-    _report(result, values)
+    now = datetime.now()
+    # Files first: whoever reads the lines may go early.
+    peaks = _write(result, values, now)
+    _print(result, values, now, peaks)
     return 0
 
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        say("warning", warning)
 
 
-def _report(result: Result, values: dict[str, Any]) -> None:
-    """Result lines and table on stdout, then the files that were asked for."""
+def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[int, str]]:
+    """Write all files that were asked for; return rank and peak memory where they are tracked."""
+    output = None if values["output"] is None else Path(values["output"])
+    folder = values["logging-folder"] or (output and output / "log")
+    tracked = result.system.enabled("track-local-mem", result.semantics)
+    if not (tracked or values["json"] or output or folder):
+        return []
+    from astra_bridge.files import NewFiles
+    from astra_bridge.results.files import save, save_local_memory, save_log, write_json
+
+    with NewFiles() as files:
+        peaks = list(save_local_memory(files, result, output or Path())) if tracked else []
+        if values["json"] is not None:
+            write_json(files, Path(values["json"]), result.to_dict())
+        if output is not None:
+            save(files, result, output)
+        if folder is not None:
+            save_log(files, result, Path(folder), now, result.warnings)
+    return peaks
+
+
+def _print(
+    result: Result, values: dict[str, Any], now: datetime, peaks: list[tuple[int, str]]
+) -> None:
+    """Result lines and table on stdout."""
+    from astra_bridge.cli.summary import summary
     from astra_bridge.results.lines import frame, rank_lines
 
-    now = datetime.now()
     print("\n".join(rank_lines(result, now)))
-    output = None if values["output"] is None else Path(values["output"])
-    folder = values["logging-folder"]
-    if result.system.enabled("track-local-mem", result.semantics):
-        from astra_bridge.results.files import save_local_memory
-
-        for rank, peak in save_local_memory(result, output or Path()):
-            print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
-    from astra_bridge.cli.summary import summary
-
+    for rank, peak in peaks:
+        print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
     print(f"\n{summary(result)}")
-    if values["json"] is not None:
-        result.save_json(values["json"])
-    if output is not None:
-        result.save(output)
-        folder = folder or output / "log"
+    if values["output"] is not None:
+        output = one_line(values["output"])
         print(f"\nFiles in {output}/; timeline.json opens in ui.perfetto.dev.")
-    if folder is not None:
-        from astra_bridge.results.files import save_log
-
-        save_log(result, Path(folder), now, result.warnings)

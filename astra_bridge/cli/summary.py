@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astra_bridge.text import one_line
+
 if TYPE_CHECKING:
     from astra_bridge.results import Result
 
@@ -42,7 +44,7 @@ def summary(result: Result) -> str:
         for name, values in columns.items()
     ]  # fmt: skip
     parts = [
-        f"{result.ranks} ranks, backend {result.backend}, engine {result.engine}, "
+        f"{result.ranks} ranks, backend {one_line(result.backend)}, engine {result.engine}, "
         f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
         text_table(["time [ns]", "min", "mean", "max", "max at rank"], rows),
     ]

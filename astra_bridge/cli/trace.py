@@ -11,6 +11,8 @@ import numpy as np
 import typer
 
 from astra_bridge.errors import InputError
+from astra_bridge.files import write_file
+from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, TraceColumns
 from astra_bridge.trace.reader import read_bytes, read_trace
 
@@ -24,23 +26,25 @@ app = typer.Typer(
 def _summary(trace: TraceColumns) -> Iterator[str]:
     counts = np.bincount(trace.type, minlength=len(NodeType))
     yield (
-        f"{trace.file}: schema {trace.version or 'without version'}, {len(trace)} nodes, "
-        f"{len(trace.dep)} dependencies"
+        f"{one_line(str(trace.file))}: schema {one_line(trace.version) or 'without version'}, "
+        f"{len(trace)} nodes, {len(trace.dep)} dependencies"
     )
     for node_type, count in zip(NodeType, counts, strict=True):
         if count:
             yield f"  {node_type.name:<9} {count}"
     for group in trace.process_groups:
-        yield f"  process group {group.name}: {list(group.ranks) or 'all ranks'}"
+        yield f"  process group {one_line(group.name)}: {list(group.ranks) or 'all ranks'}"
 
 
 def _node(trace: TraceColumns, i: int) -> str:
     details = trace.read_details(i)
     parents = trace.node_id[trace.dep[trace.dep_start[i] : trace.dep_start[i + 1]]]
-    parts = [f"{trace.node_id[i]:>6} {NodeType(int(trace.type[i])).name:<9} {details.name}"]
+    parts = [
+        f"{trace.node_id[i]:>6} {NodeType(int(trace.type[i])).name:<9} {one_line(details.name)}"
+    ]
     if trace.duration_micros[i]:
         parts.append(f"duration_micros={trace.duration_micros[i]}")
-    parts += [f"{name}={value!r}" for name, value in details.attributes.items()]
+    parts += [f"{one_line(name)}={show(value)}" for name, value in details.attributes.items()]
     if len(parents):
         parts.append(f"after {', '.join(map(str, parents))}")
     return "  ".join(parts)
@@ -97,8 +101,5 @@ def convert(
         raise InputError(
             f"cannot write {target.suffix!r}; allowed: .et, .et.gz, .json", file=target
         )
-    try:
-        target.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", file=target) from None
+    write_file(target, data)
     typer.echo(f"wrote {target}")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from astra_bridge.errors import InputError
+from astra_bridge.errors import InputError, MissingDependency
+from astra_bridge.files import write_file
 from astra_bridge.inputs.system import SystolicArray
 
 __all__ = ["scalesim_cycles"]
@@ -22,7 +24,7 @@ _BANDWIDTH_WORDS = 10
 
 
 def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     return Path(root) / "astra_bridge" / "scalesim"
 
 
@@ -31,7 +33,7 @@ def scalesim_cycles(m: int, n: int, k: int, array: SystolicArray) -> int:
 
     Raises
     ------
-    InputError
+    MissingDependency
         SCALE-sim is not installed.
     """
     question = [m, n, k, array.rows, array.columns, array.dataflow]
@@ -42,13 +44,8 @@ def scalesim_cycles(m: int, n: int, k: int, array: SystolicArray) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet, or not readable: ask again
     cycles = _run(m, n, k, array)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"question": question, "cycles": cycles}))
-        partial.replace(file)
-    except OSError:
-        pass  # a cache that cannot be written costs time, not the answer
+    with suppress(InputError):  # a cache that cannot be written costs time, not the answer
+        write_file(file, json.dumps({"question": question, "cycles": cycles}).encode())
     return cycles
 
 
@@ -59,10 +56,9 @@ def _run(m: int, n: int, k: int, array: SystolicArray) -> int:
         from scalesim.single_layer_sim import single_layer_sim
         from scalesim.topology_utils import topologies
     except ImportError as error:
-        raise InputError(
-            f"scalesim needs the package of that name ({error}): pip install "
-            "'astra_bridge[scalesim]'; or use systolic, which has the same compute cycles",
-            key="compute-model",
+        raise MissingDependency(
+            f"compute-model: scalesim needs the package of that name ({error}): pip install "
+            "'astra-bridge[scalesim]'; or use systolic, which has the same compute cycles"
         ) from error
     config = scale_config()
     sram = [_SRAM_KB, _SRAM_KB, _SRAM_KB]

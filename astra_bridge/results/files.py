@@ -3,32 +3,29 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
 
-from astra_bridge.errors import InputError
+from astra_bridge.errors import MissingDependency
+from astra_bridge.files import NewFiles
+from astra_bridge.plotting import new_figure, save_figure
 from astra_bridge.results.lines import frame, rank_lines, trace_lines
 from astra_bridge.results.local_memory import local_memory
 from astra_bridge.results.timeline import timeline
+from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
     from astra_bridge.results.result import Result, Table
 
 __all__ = ["save", "save_local_memory", "save_log", "write_json"]
 
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", file=path) from None
+_LONGEST_NAME = 100
 
 
 def _plain(value: Any) -> Any:
@@ -38,14 +35,13 @@ def _plain(value: Any) -> Any:
     raise NotImplementedError(f"{type(value).__name__} has no place in JSON")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(files: NewFiles, path: Path, content: Any) -> None:
     """Write a JSON file, and the folders above it."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(content, enc_hook=_plain) + b"\n")
+    with files.open(path) as out:
+        out.write(msgspec.json.encode(content, enc_hook=_plain) + b"\n")
 
 
-def save(result: Result, folder: Path) -> list[Path]:
+def save(files: NewFiles, result: Result, folder: Path) -> list[Path]:
     """Write everything about a result into a folder.
 
     ``result.json``; ``ranks``, ``nodes`` and each table of the backend as CSV, and as Parquet where
@@ -57,21 +53,30 @@ def save(result: Result, folder: Path) -> list[Path]:
         What was written.
     """
     written = [folder / "result.json"]
-    write_json(written[0], result.to_dict())
-    tables = {**result.tables, "ranks": _ranks(result)}
+    write_json(files, written[0], result.to_dict())
+    tables = {"ranks": _ranks(result)}
     if result.has_nodes:
         written.append(folder / "timeline.json")
-        write_json(written[1], timeline(result))
+        write_json(files, written[1], timeline(result))
         tables["nodes"] = _nodes(result)
+    for name, table in result.tables.items():
+        tables[_file_name(name, tables)] = table
     for name, table in tables.items():
-        written += _save_table(folder / _file_name(name), table)
-    written += _save_plot(result, folder / "ranks.svg")
+        written += _save_table(files, folder / name, table)
+    written += _save_plot(files, result, folder / "ranks.svg")
     return written
 
 
-def _file_name(table: str) -> str:
+def _file_name(table: str, taken: Iterable[str]) -> str:
     """A table's name comes from a backend and may be anything."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in table) or "table"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in table)
+    stem = name = plain[:_LONGEST_NAME] or "table"
+    others = {other.lower() for other in taken}  # some file systems do not see the difference
+    number = 1
+    while name.lower() in others:
+        number += 1
+        name = f"{stem}_{number}"
+    return name
 
 
 def _ranks(result: Result) -> Table:
@@ -99,38 +104,47 @@ def _nodes(result: Result) -> Table:
     }
 
 
-def _save_table(stem: Path, table: Table) -> list[Path]:
+def _save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
     """Write ``stem.csv``, and ``stem.parquet`` where pyarrow is installed."""
-    csv = stem.with_name(f"{stem.name}.csv")
+    text = stem.with_name(f"{stem.name}.csv")
     columns = {name: np.asarray(values) for name, values in table.items()}
     try:
         import pyarrow
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet as arrow_parquet
     except ImportError:
-        with _writing(csv), csv.open("w", encoding="utf-8", newline="") as file:
-            import csv as csv_module
+        import csv
 
-            writer = csv_module.writer(file, lineterminator="\n")
+        with files.open(text) as out, _Text(out) as lines:
+            writer = csv.writer(lines, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-        return [csv]
+        return [text]
     parquet = stem.with_name(f"{stem.name}.parquet")
     arrow = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
-    with _writing(stem):
-        options = arrow_csv.WriteOptions(quoting_style="needed")
-        arrow_csv.write_csv(arrow, csv, options)
-        arrow_parquet.write_table(arrow, parquet)
-    return [csv, parquet]
+    with files.open(text) as out:
+        arrow_csv.write_csv(arrow, out, arrow_csv.WriteOptions(quoting_style="needed"))
+    with files.open(parquet) as out:
+        arrow_parquet.write_table(arrow, out)
+    return [text, parquet]
 
 
-def _save_plot(result: Result, path: Path) -> list[Path]:
+class _Text(io.TextIOWrapper):
+    """Text into a binary file that somebody else closes."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        super().__init__(out, "utf-8", "backslashreplace", newline="\n")
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()  # flushes, too
+
+
+def _save_plot(files: NewFiles, result: Result, path: Path) -> list[Path]:
     """Draw finish time and exposed communication per rank, where matplotlib is installed."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
+        figure = new_figure(7, 3.5)
+    except MissingDependency:
         return []
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     ranks = np.arange(result.ranks)
     axes.fill_between(ranks, result.finish_ns / 1e3, step="mid", label="finish", color="#9ecae1")
@@ -141,33 +155,30 @@ def _save_plot(result: Result, path: Path) -> list[Path]:
     axes.set_ylim(bottom=0)
     axes.set_title(f"{result.backend}, semantics {result.semantics}")
     axes.legend(loc="lower right")
-    with _writing(path):
-        # No date in the file: the same result gives the same bytes.
-        figure.savefig(path, metadata={"Date": None})
+    save_figure(files, figure, path)
     return [path]
 
 
 def save_log(
-    result: Result, folder: Path, now: datetime, warnings: Iterable[str] = ()
+    files: NewFiles, result: Result, folder: Path, now: datetime, warnings: Iterable[str] = ()
 ) -> list[Path]:
     """Write ``log.log`` and ``err.log`` as ASTRA-sim does; ``trace-enabled`` adds every node."""
     log, errors = folder / "log.log", folder / "err.log"
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as file:
-            for warning in warnings:
-                file.write(frame("system", "warning", warning, now) + "\n")
-            if result.system.enabled("trace-enabled", result.semantics):
-                file.writelines(line + "\n" for line in trace_lines(result, now))
-            file.writelines(line + "\n" for line in rank_lines(result, now))
-        errors.write_text("", encoding="utf-8")
+    with files.open(log) as out, _Text(out) as lines:
+        for warning in warnings:
+            lines.write(frame("system", "warning", one_line(warning), now) + "\n")
+        if result.system.enabled("trace-enabled", result.semantics):
+            lines.writelines(line + "\n" for line in trace_lines(result, now))
+        lines.writelines(line + "\n" for line in rank_lines(result, now))
+    with files.open(errors):
+        pass
     return [log, errors]
 
 
-def save_local_memory(result: Result, folder: Path) -> Iterator[tuple[int, str]]:
+def save_local_memory(files: NewFiles, result: Result, folder: Path) -> Iterator[tuple[int, str]]:
     """Write ``{local-mem-trace-filename}.{rank}.json`` per rank; yield rank and peak memory."""
     for rank in range(result.ranks):
         memory = local_memory(result, rank)
         path = folder / f"{result.system.local_mem_trace_filename}.{rank}.json"
-        write_json(path, memory.chrome_trace())
+        write_json(files, path, memory.chrome_trace())
         yield rank, memory.peak()

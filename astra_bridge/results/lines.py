@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from astra_bridge.results.statistics import CATEGORIES, RankStatistics, Roofline
+from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
     from astra_bridge.results.result import Result
@@ -72,7 +73,7 @@ def trace_lines(result: Result, now: datetime) -> Iterator[str]:
         events = []
         for index in np.flatnonzero(nodes.end_ps >= 0).tolist():
             node = (
-                f"node->id={columns.node_id[index]}, node->name={columns.name(index)}, "
+                f"node->id={columns.node_id[index]}, node->name={one_line(columns.name(index))}, "
                 f"node->type={columns.type[index]}"
             )
             # At one instant, ASTRA-sim reports what has ended before it issues what follows.

@@ -172,12 +172,24 @@ class Result:
         InputError
             The file cannot be written.
         """
+        from astra_bridge.files import NewFiles
         from astra_bridge.results.files import write_json
 
-        write_json(Path(path), self.to_dict())
+        with NewFiles() as files:
+            write_json(files, Path(path), self.to_dict())
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write everything (tables, timeline, plot, log) into a folder; return what was written."""
+        """Write everything (tables, timeline, plot) into a folder; return what was written.
+
+        The files appear together at the end.
+
+        Raises
+        ------
+        InputError
+            A file cannot be written; what stood there before is untouched.
+        """
+        from astra_bridge.files import NewFiles
         from astra_bridge.results.files import save
 
-        return save(self, Path(folder))
+        with NewFiles() as files:
+            return save(files, self, Path(folder))

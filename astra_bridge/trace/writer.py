@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_bridge.errors import InputError
+from astra_bridge.files import write_file
 from astra_bridge.trace.columns import AttributeValue, NodeType
 from astra_bridge.trace.schema import (
     ATTRIBUTE_FIELDS,
@@ -166,7 +167,7 @@ def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = 
     Parameters
     ----------
     path
-        Where to; the folder must exist.
+        Where to; folders above it are made.
     nodes
         In the order in which they shall stand in the file.
     version
@@ -175,6 +176,6 @@ def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = 
     Raises
     ------
     InputError
-        A value does not fit its field.
+        A value does not fit its field, or the file cannot be written.
     """
-    Path(path).write_bytes(encode_trace(nodes, version=version))
+    write_file(path, encode_trace(nodes, version=version))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_bridge.errors import InputError
+from astra_bridge.files import NewFiles
 from astra_bridge.trace.columns import CommType, NodeType, Workload
 from astra_bridge.trace.reader import parse_trace, trace_path
 from astra_bridge.trace.writer import TraceNode, encode_trace
@@ -233,20 +233,14 @@ class GeneratedWorkload:
         """
         folder = Path(prefix).parent
         written = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with NewFiles() as files:
             for rank, data in enumerate(self._encoded()):
-                path = trace_path(prefix, rank)
-                path.write_bytes(data)
-                written.append(path)
+                written.append(trace_path(prefix, rank))
+                with files.open(written[-1]) as out:
+                    out.write(data)
             if self.comm_groups:
-                path = folder / "comm_group.json"
+                written.append(folder / "comm_group.json")
                 lines = (f' "{i}": {list(ranks)}' for i, ranks in self.comm_groups.items())
-                path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-                written.append(path)
-        except OSError as error:
-            raise InputError(
-                f"cannot write the workload: {error.strerror or error}",
-                file=error.filename or folder,
-            ) from None
+                with files.open(written[-1]) as out:
+                    out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
         return written

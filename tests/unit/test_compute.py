@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
 from astra_bridge.compute import scalesim as scalesim_module
 from astra_bridge.compute.scalesim import scalesim_cycles
-from astra_bridge.errors import InputError
+from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.inputs.system import SystolicArray
 from tests.small import network, run, same_on_all, system
 
@@ -198,5 +198,5 @@ def test_without_scale_sim_the_error_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "scalesim", None)
     monkeypatch.setitem(__import__("sys").modules, "scalesim.layout_utils", None)
     used = system(compute_model="scalesim")
-    with pytest.raises(InputError, match=r"pip install 'astra_bridge\[scalesim\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'astra-bridge\[scalesim\]'"):
         comp_ns(used, num_ops=1000, tensor_size_bytes=1000)

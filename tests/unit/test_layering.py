@@ -17,6 +17,7 @@ LEVELS = {
     "errors": 0,
     "units": 0,
     "files": 0,
+    "plotting": 0,
     "inputs": 1,
     "trace": 1,
     "workload": 2,

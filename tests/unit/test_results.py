@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astra_bridge.errors import InputError
+from astra_bridge.files import NewFiles
 from astra_bridge.results.files import save_local_memory, save_log
 from astra_bridge.results.lines import rank_lines
 from astra_bridge.results.local_memory import local_memory
@@ -227,7 +228,8 @@ def test_timeline_leaves_out_ranks_beyond_the_limit(tmp_path: Path) -> None:
 
 def test_log_files_and_trace_lines(tmp_path: Path) -> None:
     result = make(tmp_path, [[(0, 100), (100, 200)]], [PAIR], {"trace-enabled": 1})
-    save_log(result, tmp_path / "log", NOW, ["careful"])
+    with NewFiles() as files:
+        save_log(files, result, tmp_path / "log", NOW, ["careful"])
     lines = (tmp_path / "log" / "log.log").read_text().splitlines()
     head = "[2026-01-02 03:04:05.067] [workload] [debug]"
     assert lines[:5] == [
@@ -252,7 +254,8 @@ def test_local_memory(tmp_path: Path) -> None:
     # weights live from 0 to the end of node 0, a from the start of node 0 to the end of node 1.
     assert memory.usage() == [(0, 2**20), (5, 3 * 2**20), (10, 2**21), (30, 0)]
     assert memory.peak() == "3.00 MB"
-    assert list(save_local_memory(result, tmp_path)) == [(0, "3.00 MB")]
+    with NewFiles() as files:
+        assert list(save_local_memory(files, result, tmp_path)) == [(0, "3.00 MB")]
     events = json.loads((tmp_path / "local_mem_trace.0.json").read_text())["traceEvents"]
     assert [event["cat"] for event in events if event["ph"] == "B"].count("tensorRead") == 2
     usage = [event["args"]["Memory_MB"] for event in events if event["ph"] == "C"]

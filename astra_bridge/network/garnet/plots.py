@@ -5,35 +5,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-from astra_bridge.errors import InputError
+from astra_bridge.files import NewFiles
 from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.network.garnet.traffic import LoadPoint
+from astra_bridge.plotting import new_figure, save_figure
 
 __all__ = ["plot_curve", "plot_heat_map", "router_positions"]
-
-
-def _pyplot(path: Path) -> Any:
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError:
-        raise InputError(
-            "plots need matplotlib: pip install 'astra-bridge[plot]'", file=path
-        ) from None
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _save(plt: Any, figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write the plot: {error}", file=path) from None
-    finally:
-        plt.close(figure)
 
 
 def plot_curve(points: list[LoadPoint], title: str, path: Path) -> None:
@@ -41,16 +19,19 @@ def plot_curve(points: list[LoadPoint], title: str, path: Path) -> None:
 
     Raises
     ------
+    MissingDependency
+        matplotlib is not installed.
     InputError
-        matplotlib is missing, or the file cannot be written.
+        The file cannot be written.
     """
-    plt = _pyplot(path)
-    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    figure = new_figure(5, 3.5)
+    axes = figure.subplots()
     axes.plot([p.rate for p in points], [p.latency for p in points], marker="o", label="latency")
     axes.axhline(points[0].zero_load_latency, linestyle=":", color="grey", label="zero load")
     axes.set(xlabel="offered load [flits/node/cycle]", ylabel="mean latency [cycles]", title=title)
     axes.legend()
-    _save(plt, figure, path)
+    with NewFiles() as files:
+        save_figure(files, figure, path)
 
 
 def router_positions(network: GarnetNetwork) -> list[tuple[float, float]]:
@@ -78,10 +59,12 @@ def plot_heat_map(network: GarnetNetwork, loads: list[float], title: str, path: 
 
     Raises
     ------
+    MissingDependency
+        matplotlib is not installed.
     InputError
-        matplotlib is missing, or the file cannot be written.
+        The file cannot be written.
     """
-    plt = _pyplot(path)
+    figure = new_figure(6, 5)
     positions = router_positions(network)
     lines = []
     for link in network.links:
@@ -91,7 +74,7 @@ def plot_heat_map(network: GarnetNetwork, loads: list[float], title: str, path: 
         lines.append([(ax + aside[0], ay + aside[1]), (bx + aside[0], by + aside[1])])
     from matplotlib.collections import LineCollection
 
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
     collection = LineCollection(lines, array=loads, cmap="inferno_r", linewidths=3)
     collection.set_clim(0, max([*loads, 0.01]))
     axes.add_collection(collection)
@@ -102,4 +85,5 @@ def plot_heat_map(network: GarnetNetwork, loads: list[float], title: str, path: 
     axes.set_axis_off()
     axes.set_title(title)
     figure.colorbar(collection, ax=axes, label="share of cycles in which the link is busy")
-    _save(plt, figure, path)
+    with NewFiles() as files:
+        save_figure(files, figure, path)
