@@ -12,8 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.arguments import (
+    Check,
+    choice,
+    flag,
+    function,
+    integer,
+    mapping_of,
+    number,
+    optional,
+    path,
+    text,
+)
 from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback
 from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
+from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks, read_network
@@ -24,18 +37,19 @@ from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.results import Result
 from astra_bridge.stall import describe_stall
 from astra_bridge.system import Lowered, Semantics, lower
+from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
 from astra_bridge.units import PS_PER_NS
+from astra_bridge.workload import GeneratedWorkload
 
 __all__ = ["simulate"]
 
-_SEMANTICS = ("astra-sim", "corrected")
 _MOST_RECORDED_NODES = 50_000_000
 """Above so many nodes of all ranks together, start and end of each node are not kept."""
 
 
 def simulate(
-    workload: str | Path | Workload,
+    workload: str | Path | Workload | GeneratedWorkload,
     system: str | Path | Mapping[str, Any] | SystemConfig,
     network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks,
     remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None,
@@ -60,7 +74,7 @@ def simulate(
     Parameters
     ----------
     workload
-        Prefix of the traces (``{prefix}.{rank}.et``), or an already read workload.
+        Prefix of the traces (``{prefix}.{rank}.et``), or an already read or generated workload.
     system, network, remote_memory, comm_groups
         Paths, parsed contents, or already read configurations.  No remote memory is the same as
         ``NO_MEMORY_EXPANSION``.
@@ -87,20 +101,23 @@ def simulate(
     Raises
     ------
     InputError
-        Bad input; says file, key, value and what is allowed.
+        Bad input; says file and key, or argument, value and what is allowed.
     StalledError
         The simulation cannot go on; says which ranks and nodes wait for what.
     NetworkError
         The network simulator failed.
     """
     began = time.perf_counter()
-    _check_choices(engine, semantics, num_queues_per_dim, injection_scale)
+    given = locals()
+    checked = {name: check(given[name], name) for name, check in _ARGUMENTS.items()}
+    backend, num_queues_per_dim = checked["backend"], checked["num_queues_per_dim"]
+    injection_scale, network = checked["injection_scale"], checked["network"]
     spec = find_backend(backend)
     request = NetworkRequest(
         network=network,
-        logical_topology=None if logical_topology is None else Path(logical_topology),
-        physical_topology=None if physical_topology is None else Path(physical_topology),
-        options=dict(network_options or {}),
+        logical_topology=checked["logical_topology"],
+        physical_topology=checked["physical_topology"],
+        options=checked["network_options"] or {},
         semantics=semantics,
     )
     # Bad input is reported even where the backend cannot run here.
@@ -113,8 +130,10 @@ def simulate(
         {"memory-type": "NO_MEMORY_EXPANSION"} if remote_memory is None else remote_memory
     )
     ranks = math.prod(prepared.dims)
-    if not isinstance(workload, Workload):
-        workload = read_workload(workload, ranks)
+    if isinstance(workload, GeneratedWorkload):
+        workload = workload.workload()
+    elif not isinstance(workload, Workload):
+        workload = read_workload(checked["workload"], ranks)
     lowered = lower(
         workload,
         system,
@@ -170,30 +189,41 @@ def simulate(
             *memory.warnings,
             *prepared.warnings,
             *lowered.warnings,
-            *_ignored(comm_scale, compute_scale),
+            *_ignored(checked["comm_scale"], checked["compute_scale"]),
             *_relieved(outcome),
             *_unreceived(outcome),
         ),
     )
 
 
-def _check_choices(
-    engine: str, semantics: str, num_queues_per_dim: int, injection_scale: float
-) -> None:
-    if engine not in ENGINES:
-        raise InputError(f"{engine!r} is unknown; known: {', '.join(ENGINES)}", key="--engine")
-    if semantics not in _SEMANTICS:
-        raise InputError(
-            f"{semantics!r} is unknown; known: {', '.join(_SEMANTICS)}", key="--semantics"
-        )
-    if not 1 <= num_queues_per_dim <= 4096:
-        raise InputError(
-            f"{num_queues_per_dim} is not allowed; allowed: 1 to 4096", key="--num-queues-per-dim"
-        )
-    if not 0 <= injection_scale <= 1e9:
-        raise InputError(
-            f"{injection_scale} is not allowed; allowed: 0 to 1e9", key="--injection-scale"
-        )
+def _or(kinds: tuple[type, ...], check: Check) -> Check:
+    """Objects of some types as they are, or what a check allows."""
+    return lambda value, name: value if isinstance(value, kinds) else check(value, name)
+
+
+def _name_or_path(value: Any, name: str) -> str:
+    return value if isinstance(value, str) else str(path(value, name))
+
+
+_ARGUMENTS: dict[str, Check] = {
+    "workload": _or((Workload, GeneratedWorkload), path),
+    # What a file of the network may be, and so what its content may be, is up to the backend.
+    "network": _or((Mapping, NetworkDims, NetworkLinks, GarnetNetwork), path),
+    "backend": _name_or_path,
+    "engine": choice(*ENGINES),
+    "semantics": choice("astra-sim", "corrected"),
+    "num_queues_per_dim": integer(1, 4096),
+    "injection_scale": number(0, 1e9),
+    "comm_scale": number(0, 1e12),
+    "compute_scale": number(0, 1e12),
+    "rendezvous_protocol": flag,
+    "logical_topology": optional(path),
+    "physical_topology": optional(path),
+    "network_options": optional(mapping_of(text, text)),
+    "record_nodes": optional(flag),
+    "progress": optional(function),
+}
+"""What ``simulate`` takes; the readers check the rest."""
 
 
 def _dim_bandwidth(
@@ -226,7 +256,7 @@ def _in_file_order(
 
 
 def _unique(*sentences: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(sentences))
+    return tuple(one_line(sentence) for sentence in dict.fromkeys(sentences))
 
 
 def _ignored(comm_scale: float, compute_scale: float) -> list[str]:

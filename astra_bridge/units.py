@@ -141,7 +141,7 @@ def time_ps(
     >>> time_ps(1.5, "ns")
     1500
     """
-    if unit not in _TIME_UNITS_PS:
+    if not isinstance(unit, str) or unit not in _TIME_UNITS_PS:
         raise InputError(f"unknown time unit {show(unit)}; allowed: {', '.join(_TIME_UNITS_PS)}")
     what = f"time of {show(value)} {unit} in ps"
     return checked_int64(_fraction(value, what) * _TIME_UNITS_PS[unit], what, round_mode=round_mode)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.text import one_line, show
 
@@ -59,7 +60,7 @@ def read_text(path: str | Path) -> str:
         The file cannot be read, is no regular file (a pipe may never end), is larger than
         256 MiB, or is not UTF-8.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     try:
         status = file.stat()
         if not S_ISREG(status.st_mode):
@@ -235,6 +236,8 @@ def convert(raw: Any, to: type[_T], *, file: str | Path | None, where: str = "")
     """``msgspec.convert`` whose error names file, key and value."""
     try:
         return msgspec.convert(raw, to)
+    except (TypeError, OverflowError, RecursionError) as error:  # an object that no file can hold
+        raise InputError(one_line(str(error)), file=file, key=where or None) from None
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
         keys = _path_keys(path.rstrip("`"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from astra_bridge.arguments import source_file
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_yaml, resolve, show
 
@@ -26,7 +27,7 @@ def read_per_node_custom(source: str | Path | Mapping[Any, Any]) -> dict[int, st
     InputError
         The file cannot be read, or is not a map of node ids to strings.
     """
-    file = None if isinstance(source, Mapping) else Path(source)
+    file = source_file(source, "per_node_custom")
     raw = load_yaml(file) if file is not None else source
     if not isinstance(raw, Mapping):
         raise InputError(

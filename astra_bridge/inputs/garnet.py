@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from astra_bridge.arguments import source_file
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, load_yaml, nearest, show
 
@@ -213,8 +214,8 @@ def read_garnet(source: str | Path | Mapping[str, Any], *, where: str = "") -> G
     InputError
         A key or a value is not understood; the message says what is allowed.
     """
-    file = None if isinstance(source, Mapping) else Path(source)
-    raw = source if isinstance(source, Mapping) else load_yaml(source)
+    file = source_file(source, "network")
+    raw = source if file is None else load_yaml(file)
     if isinstance(raw, Mapping) and "num-npus" in raw:
         return _read_astra_sim_1(raw, file)
     return _Reader(raw, file, where).read()

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from astra_bridge.arguments import source_file
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json, show
 
@@ -41,9 +43,9 @@ def read_comm_groups(
         The file cannot be read, an id is no positive number or repeated, a group is empty, or
         a rank is repeated or out of range.
     """
-    if source is None or (not isinstance(source, Mapping) and "empty" in str(source)):
+    if source is None or (isinstance(source, (str, PathLike)) and "empty" in fspath(source)):
         return {}
-    file = None if isinstance(source, Mapping) else Path(source)
+    file = source_file(source, "comm_groups")
     raw = load_json(file) if file is not None else source
     if not isinstance(raw, Mapping):
         raise InputError(

@@ -10,6 +10,16 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
+from astra_bridge.arguments import (
+    check_fields,
+    choice,
+    integer,
+    list_of,
+    optional,
+    path,
+    source_file,
+    text,
+)
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import (
     MAX_TIME_NS,
@@ -56,6 +66,19 @@ class RemoteMemoryConfig:
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, _FIELDS)
+
+
+_FIELDS = {
+    "kind": choice(*get_args(MemoryKind)),
+    "latency_ns": integer(0, MAX_TIME_NS),
+    "bandwidth_GBps": integer(0, 2**53),
+    "num_nodes": integer(0, 2**31 - 1),
+    "num_npus_per_node": integer(0, 2**31 - 1),
+    "source": optional(path),
+    "warnings": list_of(text),
+}
 
 _Latency = (
     Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_NS)]
@@ -90,7 +113,7 @@ def read_remote_memory(
     """
     if isinstance(source, RemoteMemoryConfig):
         return source
-    file = None if isinstance(source, Mapping) else Path(source)
+    file = source_file(source, "remote_memory")
     raw = load_json(file) if file is not None else source
     warnings = check_keys(raw, _KEYS, file=file)
     kinds = get_args(MemoryKind)

@@ -17,6 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from astra_bridge.arguments import (
+    check_fields,
+    choice,
+    instance,
+    integer,
+    list_of,
+    number,
+    optional,
+    path,
+    positive,
+    source_file,
+)
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import MAX_TIME_NS, check_keys, load_yaml, nearest, show
 from astra_bridge.units import PS_PER_NS, parse_rate_Bps, parse_time_ps
@@ -52,6 +64,14 @@ class NetworkDims:
     latency_ns: tuple[float, ...]
     source: Path | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, _DIMS_FIELDS)
+        columns = [name for name in _DIMS_FIELDS if name != "source"]
+        if not self.topology or len({len(getattr(self, name)) for name in columns}) > 1:
+            raise InputError(
+                f"{', '.join(columns)} need one entry per dimension each", key="NetworkDims"
+            )
+
 
 @dataclass(frozen=True)
 class NetworkLink:
@@ -62,6 +82,9 @@ class NetworkLink:
     bandwidth_GiBps: float
     latency_ns: float
     loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _LINK_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,48 @@ class NetworkLinks:
     dims: tuple[int, ...]
     source: Path | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, _LINKS_FIELDS)
+        for index, link in enumerate(self.links):
+            if not (0 <= link.src < self.nodes and 0 <= link.dst < self.nodes):
+                raise InputError(
+                    f"joins nodes {link.src} and {link.dst}; there are {self.nodes}",
+                    key=f"NetworkLinks.links[{index}]",
+                )
+        if self.nodes < self.endpoints or math.prod(self.dims) != self.endpoints:
+            raise InputError(
+                f"{self.nodes} nodes and dims {show(self.dims)} do not go with {self.endpoints} "
+                "endpoints",
+                key="NetworkLinks",
+            )
+
+
+_BANDWIDTH, _LATENCY, _NODE = (
+    positive(1e12),
+    number(0, MAX_TIME_NS),
+    integer(0, 2 * MAX_RANKS),
+)
+_DIMS_FIELDS = {
+    "topology": list_of(choice(*TOPOLOGIES)),
+    "npus_count": list_of(integer(1, MAX_RANKS)),
+    "bandwidth_GiBps": list_of(_BANDWIDTH),
+    "latency_ns": list_of(_LATENCY),
+    "source": optional(path),
+}
+_LINK_FIELDS = {
+    "src": _NODE,
+    "dst": _NODE,
+    "bandwidth_GiBps": _BANDWIDTH,
+    "latency_ns": _LATENCY,
+    "loss": number(0, 1),
+}
+_LINKS_FIELDS = {
+    "endpoints": integer(1, MAX_RANKS),
+    "nodes": integer(1, 2 * MAX_RANKS),
+    "links": list_of(instance(NetworkLink)),
+    "dims": list_of(integer(1, MAX_RANKS)),
+    "source": optional(path),
+}
 
 _DIMS_KEYS = ("topology", "npus_count", "bandwidth", "latency")
 _LINKS_KEYS = ("endpoints", "switches", "dims", "links")
@@ -106,7 +171,7 @@ def read_network(
     """
     if isinstance(source, (NetworkDims, NetworkLinks)):
         return source
-    file = None if isinstance(source, Mapping) else Path(source)
+    file = source_file(source, "network")
     raw = load_yaml(file) if file is not None else source
     if not isinstance(raw, Mapping):
         raise InputError(
@@ -245,7 +310,7 @@ def _check_connected(
 
 
 def _topology(value: object, file: Path | None, key: str) -> str:
-    if value in TOPOLOGIES:
+    if isinstance(value, str) and value in TOPOLOGIES:
         return str(value)
     hint = nearest(value, TOPOLOGIES) if isinstance(value, str) else ""
     raise InputError(

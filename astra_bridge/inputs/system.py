@@ -10,11 +10,26 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
+from astra_bridge.arguments import (
+    check_fields,
+    choice,
+    flag,
+    instance,
+    integer,
+    list_of,
+    mapping_of,
+    number,
+    optional,
+    path,
+    positive,
+    source_file,
+    text,
+)
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import (
     MAX_TIME_NS,
@@ -28,7 +43,14 @@ from astra_bridge.inputs.common import (
 )
 from astra_bridge.inputs.custom import read_per_node_custom
 
-__all__ = ["COLLECTIVES", "FLAGS", "SystemConfig", "SystolicArray", "read_system"]
+__all__ = [
+    "COLLECTIVES",
+    "FLAGS",
+    "SystemConfig",
+    "SystolicArray",
+    "parse_implementation",
+    "read_system",
+]
 
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all")
 """Collectives that have an implementation key."""
@@ -42,10 +64,6 @@ ComputeModel = Literal["trace", "roofline", "systolic", "scalesim"]
 Dataflow = Literal["ws", "os", "is"]
 InterDimensionScheduling = Literal["baseline", "themis"]
 
-_IMPLEMENTATION = re.compile(
-    r"ring|oneRing|halvingDoubling|oneHalvingDoubling|doubleBinaryTree"
-    r"|(?:direct|oneDirect)(?:-1|[1-9][0-9]{0,8})?"
-)
 _IMPLEMENTATION_NAMES = (
     "ring",
     "oneRing",
@@ -55,6 +73,62 @@ _IMPLEMENTATION_NAMES = (
     "oneHalvingDoubling",
     "doubleBinaryTree",
 )
+_WINDOWED = ("direct", "oneDirect")
+_IMPLEMENTATION = re.compile(r"(\w*?[A-Za-z])(-1|[1-9][0-9]{0,8})?", re.ASCII)
+
+
+def parse_implementation(name: str) -> tuple[str, int] | None:
+    """Split the name of an algorithm into its base and window; -1 is no limit, as is no number.
+
+    Returns
+    -------
+    tuple of (str, int), or None
+        None for a name that system files do not know.
+
+    Examples
+    --------
+    >>> parse_implementation("direct4"), parse_implementation("ring")
+    (('direct', 4), ('ring', -1))
+    """
+    match = _IMPLEMENTATION.fullmatch(name)
+    if match is None or match.group(1) not in _IMPLEMENTATION_NAMES:
+        return None
+    base, window = match.groups()
+    if window is not None and base not in _WINDOWED:
+        return None
+    return base, int(window or -1)
+
+
+def _algorithm(name: Any, key: str) -> str:
+    """A check of astra_bridge.arguments."""
+    if isinstance(name, str) and parse_implementation(name) is not None:
+        return name
+    hint = nearest(name, _IMPLEMENTATION_NAMES) if isinstance(name, str) else ""
+    raise InputError(
+        f"unknown algorithm {show(name)}; known: {', '.join(_IMPLEMENTATION_NAMES)}; "
+        f"direct and oneDirect may carry a window, such as direct2{hint}",
+        key=key,
+    )
+
+
+def check_output_name(name: str, key: str, file: Path | None = None) -> None:
+    """Refuse a name of files to be written that leads out of the folder of outputs.
+
+    Raises
+    ------
+    InputError
+        It is empty, absolute, has a ".." or a NUL.
+    """
+    parts = PurePath(name).parts
+    if not parts or PurePath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise InputError(
+            f"{show(name)} is not allowed; allowed: a name, or a relative path without '..': "
+            "files stay in the folder of outputs",
+            file=file,
+            key=key,
+        )
+
+
 _IGNORED = {
     "boost-mode": "ASTRA-sim 2.0 reads no such key",
     "intra-dimension-scheduling": "ASTRA-sim 2.0 reads no such key; chunks of a dimension are FIFO",
@@ -79,6 +153,9 @@ class SystolicArray:
     columns: int = 128
     dataflow: Dataflow = "ws"
     frequency_GHz: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _SYSTOLIC_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -159,6 +236,10 @@ class SystemConfig:
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, _FIELDS)
+        check_output_name(self.local_mem_trace_filename, "SystemConfig.local_mem_trace_filename")
+
     def enabled(self, flag: str, semantics: str = "astra-sim") -> bool:
         """Whether one of :data:`FLAGS` is on.
 
@@ -168,6 +249,47 @@ class SystemConfig:
         if semantics == "astra-sim" and self.flags_raw.get(flag) is False:
             return True
         return bool(getattr(self, flag.replace("-", "_")))
+
+
+_MOST = 2**31 - 1
+_TIME = integer(0, MAX_TIME_NS)
+_QUANTITY = number(0, 1e30)
+_SYSTOLIC_FIELDS = {
+    "rows": integer(1, _MOST),
+    "columns": integer(1, _MOST),
+    "dataflow": choice(*get_args(Dataflow)),
+    "frequency_GHz": positive(1e30),
+}
+_FIELDS = {
+    "scheduling_policy": choice(*get_args(SchedulingPolicy)),
+    "collective_optimization": choice(*get_args(CollectiveOptimization)),
+    "preferred_dataset_splits": integer(1, _MOST),
+    "active_chunks_per_dimension": integer(1, _MOST),
+    "endpoint_delay_ns": _TIME,
+    "local_mem_bw_GBps": _QUANTITY,
+    "local_reduction_delay_ns": _TIME,
+    "model_shared_bus": flag,
+    "L_ns": _QUANTITY,
+    "o_ns": _QUANTITY,
+    "g_ns": _QUANTITY,
+    "G_ns_per_byte": _QUANTITY,
+    "peak_perf_TFLOPS": _QUANTITY,
+    "roofline_enabled": flag,
+    "replay_only": flag,
+    "trace_enabled": flag,
+    "track_local_mem": flag,
+    "flags_raw": mapping_of(choice(*FLAGS), instance(bool, int, float)),
+    "local_mem_trace_filename": text,
+    "implementations": mapping_of(choice(*COLLECTIVES), list_of(_algorithm)),
+    "custom": mapping_of(choice(*COLLECTIVES), text),
+    "per_node_custom": mapping_of(integer(0, 2**63 - 1), text),
+    "compute_model": optional(choice(*get_args(ComputeModel))),
+    "systolic_array": instance(SystolicArray),
+    "inter_dimension_scheduling": choice(*get_args(InterDimensionScheduling)),
+    "present": instance(frozenset, set),
+    "source": optional(path),
+    "warnings": list_of(text),
+}
 
 
 _Count = (
@@ -245,7 +367,7 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
     """
     if isinstance(source, SystemConfig):
         return source
-    file = None if isinstance(source, Mapping) else Path(source)
+    file = source_file(source, "system")
     raw = load_json(file) if file is not None else source
     warnings = check_keys(raw, _KEYS, file=file, ignored=_IGNORED)
     # null is as good as absent; ASTRA-sim ends with a type error.
@@ -256,6 +378,7 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
             raw["systolic-array"], _SYSTOLIC_KEYS, file=file, where="systolic-array"
         )
     read = convert(raw, _SystemFile, file=file)
+    check_output_name(read.local_mem_trace_filename, "local-mem-trace-filename", file)
 
     def count(key: str, value: float | int) -> int:
         return whole(value, key=key, file=file, warnings=warnings)
@@ -327,7 +450,7 @@ def _check_names(raw: Mapping[str, Any], file: Path | None) -> None:
     }
     for key, names in allowed.items():
         value = raw.get(key)
-        if value is not None and value not in names:
+        if value is not None and not (isinstance(value, str) and value in names):
             hint = nearest(value, names) if isinstance(value, str) else ""
             raise InputError(
                 f"{show(value)} is not allowed; allowed: {', '.join(names)}{hint}",
@@ -349,16 +472,10 @@ def _implementations(raw: Mapping[str, Any], file: Path | None) -> dict[str, tup
         names = _list(raw[key])
         if not names:
             raise InputError("the list is empty; one algorithm per dimension", file=file, key=key)
-        for index, name in enumerate(names):
-            if not _IMPLEMENTATION.fullmatch(name):
-                raise InputError(
-                    f"unknown algorithm {show(name)}; known: {', '.join(_IMPLEMENTATION_NAMES)}; "
-                    "direct and oneDirect may carry a window, such as direct2"
-                    f"{nearest(name, _IMPLEMENTATION_NAMES)}",
-                    file=file,
-                    key=f"{key}[{index}]",
-                )
-        result[collective] = tuple(names)
+        try:
+            result[collective] = list_of(_algorithm)(names, key)
+        except InputError as error:
+            raise InputError(error.reason, file=file, key=error.key) from None
     return result
 
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astra_bridge import arguments
 from astra_bridge.errors import BackendUnavailable, InputError
 from astra_bridge.network.api import Network, NetworkConfig
+from astra_bridge.text import show
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -128,6 +130,7 @@ def backend(name: str) -> BackendSpec:
     BackendUnavailable
         Its module cannot be imported here.
     """
+    arguments.text(name, "--backend")
     if name in _BUILT_IN:
         try:
             module = importlib.import_module(_BUILT_IN[name])
@@ -149,7 +152,8 @@ def backend(name: str) -> BackendSpec:
                     f"plug-in backend {name!r}: {entry.value} is not a BackendSpec"
                 )
             return spec
+    known = ", ".join(names())
     raise InputError(
-        f"unknown backend {name!r}; known: {', '.join(names())}, or the path of a shared library",
+        f"unknown backend {show(name)}; known: {known}, or the path of a shared library",
         key="--backend",
     )

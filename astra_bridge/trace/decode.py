@@ -34,8 +34,10 @@ BAD_METADATA = "the first record is not a Chakra GlobalMetadata message"
 BAD_NODE = "this record is not a Chakra Node message"
 
 
-def record_extent(data: Any, position: int) -> tuple[int, int]:
+def record_extent(data: Any, position: int, end: int | None = None) -> tuple[int, int]:
     """Return first and past-the-last byte of the record whose length prefix is at `position`.
+
+    The data ends at `end`, or where it ends.
 
     Raises
     ------
@@ -44,9 +46,9 @@ def record_extent(data: Any, position: int) -> tuple[int, int]:
     """
     size = shift = 0
     start = position
-    end = len(data)
+    end = len(data) if end is None else end
     while True:
-        if start == end or shift == 70:
+        if start >= len(data) or shift == 70:
             raise RawError(f"byte {position}", TRUNCATED_LENGTH)
         byte = data[start]
         start += 1

@@ -6,12 +6,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib
+import io
 import json
-import mmap
 import os
 import stat
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from astra_bridge import arguments
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import MAX_RANKS
+from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import (
     INT_COLUMNS,
     MISSING,
@@ -39,6 +43,10 @@ except ImportError:
     _native = None
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_EXPANSION = 200
+_SMALL_BYTES = 1 << 26
+"""A compressed trace may be any size up to this, and more where it grows less than 200-fold."""
+_LONGEST_PREFIX = 10
 
 
 def native_available() -> bool:
@@ -78,9 +86,11 @@ class _Source:
             with self.file.open("rb") as file:
                 if _signature(file.fileno()) != self.signature:
                     raise InputError("the trace has changed since it was read", file=self.file)
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    begin, end = record_extent(data, position)
-                    return data[begin:end]
+                file.seek(position)
+                prefix = file.read(_LONGEST_PREFIX)
+                begin, end = record_extent(prefix, 0, self.signature[0] - position)
+                file.seek(position + begin)
+                return file.read(end - begin)
         except OSError as error:
             raise InputError(
                 f"cannot read the trace again: {error.strerror or error}", file=self.file
@@ -243,7 +253,7 @@ def _process_groups(
                 file,
                 int(node_id[i]),
                 "process groups must be a quoted JSON list of {pg_name, ranks}, "
-                f"not {text[:60]!r}",
+                f"not {show(text)}",
                 "inputs.values",
             )
         for entry in entries:
@@ -257,7 +267,7 @@ def _process_groups(
                 raise _node(
                     file,
                     int(node_id[i]),
-                    f"{str(entry)[:80]} is not a process group "
+                    f"{show(entry)} is not a process group "
                     '{"pg_name": text, "ranks": [ranks >= 0]}',
                     "inputs.values",
                 )
@@ -266,21 +276,26 @@ def _process_groups(
 
 
 def _columns(
-    data: Any, file: Path | None, kept: bytes | None, signature: tuple[int, int]
+    data: bytes, file: Path | None, kept: bytes | None, signature: tuple[int, int]
 ) -> TraceColumns:
     try:
-        raw = _decode(data)
+        return _checked_columns(_decode(data), file, kept, signature)
     except RawError as error:
-        raise InputError(error.problem, file=file, key=error.place) from None
+        raise InputError(one_line(error.problem), file=file, key=error.place) from None
     except MemoryError:
-        raise InputError(f"{len(data)} bytes of records do not fit in memory", file=file) from None
+        raise _too_large(len(data), "bytes of records", file) from None
+
+
+def _checked_columns(
+    raw: RawTrace, file: Path | None, kept: bytes | None, signature: tuple[int, int]
+) -> TraceColumns:
     _check_ranges(raw, file)
     dep_start, dep = _resolve_deps(raw, file)
     source = _Source(file, kept, signature, raw.record_start)
     try:
         strings = tuple(text.decode() for text in raw.strings)
     except UnicodeDecodeError as error:
-        raise InputError(f"{error.object!r} is not UTF-8", file=file, key="pg_name") from None
+        raise InputError(f"{show(error.object)} is not UTF-8", file=file, key="pg_name") from None
     columns = TraceColumns(
         file=file,
         version=raw.version.decode(errors="replace"),
@@ -310,15 +325,34 @@ def _columns(
 def _plain(data: bytes, file: Path | None) -> bytes:
     """Return the uncompressed content of an ``.et`` file."""
     if data[:2] == _GZIP_MAGIC:
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"the gzip-compressed trace is damaged: {error}", file=file) from None
+        data = _decompress(data, file)
     if file is not None and file.suffix == ".json":
         from astra_bridge.trace.json import json_to_et
 
         data = json_to_et(data, file=file)
     return data
+
+
+def _decompress(data: bytes, file: Path | None) -> bytes:
+    most = max(_SMALL_BYTES, _MOST_EXPANSION * len(data))
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            plain = stream.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"the gzip-compressed trace is damaged: {error}", file=file) from None
+    except MemoryError:
+        raise _too_large(len(data), "compressed bytes", file) from None
+    if len(plain) > most:
+        raise InputError(
+            f"{len(data)} bytes grow to more than {most}; a trace grows less than "
+            f"{_MOST_EXPANSION}-fold (decompress it with gunzip if it is right)",
+            file=file,
+        )
+    return plain
+
+
+def _too_large(count: int, what: str, file: Path | None) -> InputError:
+    return InputError(f"{count} {what} do not fit in memory", file=file)
 
 
 def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
@@ -337,28 +371,31 @@ def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
     InputError
         The bytes are not a valid trace.
     """
-    path = None if file is None else Path(file)
-    data = _plain(data, path)
+    path = None if file is None else arguments.path(file, "file")
+    data = _plain(bytes(arguments.instance(bytes, bytearray, memoryview)(data, "data")), path)
     return _columns(data, path, data, (0, 0))
 
 
-def _open(file: Path) -> tuple[Any, tuple[int, int]]:
-    """Map a file; returns (bytes or mmap, signature)."""
+def _open(file: Path) -> tuple[bytes, tuple[int, int]]:
+    """Read a file; returns its bytes and signature.
+
+    It is not mapped into memory: one that somebody shortens meanwhile would end the process.
+    """
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device may never end
             raise InputError("not a regular file", file=file)
-        with file.open("rb") as handle:
+        with file.open("rb", buffering=0) as handle:
             signature = _signature(handle.fileno())
-            if signature[0] < 1 << 16:
-                return handle.read(), signature
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), signature
+            return handle.read(), signature
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror or error}", file=file) from None
+    except MemoryError:
+        raise InputError("the file does not fit in memory", file=file) from None
 
 
-def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
+def _parse_opened(data: bytes, file: Path, signature: tuple[int, int]) -> TraceColumns:
     if data[:2] == _GZIP_MAGIC or file.suffix == ".json":
-        return parse_trace(bytes(data), file=file)
+        return parse_trace(data, file=file)
     return _columns(data, file, None, signature)
 
 
@@ -370,7 +407,7 @@ def read_trace(path: str | Path) -> TraceColumns:
     InputError
         The file cannot be read or is not a valid trace; names the node and the attribute.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     data, signature = _open(file)
     return _parse_opened(data, file, signature)
 
@@ -383,8 +420,8 @@ def read_bytes(path: str | Path) -> bytes:
     InputError
         The file cannot be read, or is no valid gzip or JSON file.
     """
-    file = Path(path)
-    return _plain(bytes(_open(file)[0]), file)
+    file = arguments.path(path, "path")
+    return _plain(_open(file)[0], file)
 
 
 def trace_path(prefix: str | Path, rank: int) -> Path:
@@ -407,6 +444,8 @@ def read_workload(prefix: str | Path, ranks: int) -> Workload:
     InputError
         A file is missing (the message says which, and how many exist) or is not a valid trace.
     """
+    arguments.path(prefix, "workload")
+    ranks = arguments.integer(1, MAX_RANKS)(ranks, "ranks")
     columns: list[TraceColumns] = []
     by_inode: dict[tuple[int, int], int] = {}
     by_digest: dict[bytes, int] = {}
@@ -434,18 +473,29 @@ def read_workload(prefix: str | Path, ranks: int) -> Workload:
 
 def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> InputError:
     file = trace_path(prefix, rank)
-    exist = sum(trace_path(prefix, r).is_file() for r in range(ranks))
+    files = _files_beside(file)
+    stem = file.name.rsplit(".", 2)[0]
+    exist = sum(
+        name == stem and number.isdecimal() and number.isascii() and int(number) < ranks
+        for name, number in files
+    )
     message = (
         f"no trace for rank {rank} ({error.strerror}); {exist} of {ranks} ranks have a file "
         "{prefix}.{rank}.et"
     )
-    others = sorted(
-        {
-            name.rsplit(".", 2)[0]
-            for path in file.parent.glob("*.et")
-            if (name := path.name).count(".") >= 2
-        }
-    )
+    others = sorted({name for name, _ in files})
     if not exist and others:
-        message += f"; prefixes with traces in that folder: {', '.join(others[:8])}"
+        shown = ", ".join(one_line(name, 100) for name in others[:8])
+        message += f"; prefixes with traces in that folder: {shown}"
     return InputError(message, file=file)
+
+
+def _files_beside(file: Path) -> list[tuple[str, str]]:
+    """(prefix, rank) of the traces in a file's folder, as far as it can be listed."""
+    found = []
+    with suppress(OSError), os.scandir(file.parent) as entries:
+        for entry in entries:
+            parts = entry.name.rsplit(".", 2)
+            if len(parts) == 3 and parts[2] == "et" and len(parts[1]) < 10:
+                found.append((parts[0], parts[1]))
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from astra_bridge.errors import InputError
 from astra_bridge.files import write_file
+from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import AttributeValue, NodeType
 from astra_bridge.trace.schema import (
     ATTRIBUTE_FIELDS,
@@ -125,9 +126,9 @@ class _Encoder:
             )
             if node.inputs_values:
                 record.inputs = IOInfo(values=node.inputs_values).SerializeToString()
-        except (ValueError, TypeError) as error:
-            key = f"node {node.id}{': ' if name else ''}{name}"
-            raise InputError(str(error), key=key) from None
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            key = f"node {show(node.id)}{': ' if name else ''}{name}"
+            raise InputError(one_line(str(error)), key=key) from None
         return bytes(record.SerializeToString())
 
 

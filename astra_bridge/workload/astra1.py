@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from astra_bridge import arguments
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.trace.columns import CommType
 from astra_bridge.trace.reader import read_bytes
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
@@ -199,14 +201,13 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
     InputError
         The file cannot be read or breaks the format; names the line.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     try:
         lines = read_bytes(file).decode().splitlines()
     except UnicodeDecodeError:
         raise InputError("not a text file", file=file) from None
-    for name, value in (("ranks", ranks), ("passes", passes)):
-        if value < 1:
-            raise InputError(f"{value} is not allowed; it must be >= 1", key=name)
+    ranks = arguments.integer(1, MAX_RANKS)(ranks, "ranks")
+    passes = arguments.integer(1, 2**31 - 1)(passes, "passes")
     head = lines[0].split() if lines else []
     parallelism = head[0] if head else ""
     if parallelism not in _PARALLELISM:

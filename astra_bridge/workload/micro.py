@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from astra_bridge.arguments import flag, integer, list_of, optional
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import MAX_RANKS
+from astra_bridge.text import show
 from astra_bridge.trace.columns import CommType
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
@@ -61,17 +64,17 @@ def collective(
         An argument is out of range, or groups overlap.
     """
     comm_type = _comm_type(kind)
-    for name, value, lowest in (
-        ("size_bytes", size_bytes, 0 if comm_type is CommType.BARRIER else 1),
-        ("ranks", ranks, 1),
-        ("repeat", repeat, 1),
-        ("compute_us", compute_us, 0),
-    ):
-        if value < lowest:
-            raise InputError(f"{value} is not allowed; it must be >= {lowest}", key=name)
+    smallest = 0 if comm_type is CommType.BARRIER else 1
+    size_bytes = integer(smallest, 2**63 - 1)(size_bytes, "size_bytes")
+    ranks = integer(1, MAX_RANKS)(ranks, "ranks")
+    repeat = integer(1, 2**31 - 1)(repeat, "repeat")
+    compute_us = integer(0, 2**53)(compute_us, "compute_us")
+    root = optional(integer(0, ranks - 1))(root, "root")
+    overlap = flag(overlap, "overlap")
+    rank_lists = list_of(list_of(integer(0, ranks - 1)))
     everyone = tuple(range(ranks))
-    members = [everyone] if groups is None else [tuple(group) for group in groups]
-    _check_groups(members, ranks)
+    members = [everyone] if groups is None else list(rank_lists(groups, "groups"))
+    _check_groups(members)
     if root is not None and comm_type not in _ROOTED:
         raise InputError(f"{kind} has no root", key="root")
 
@@ -122,21 +125,18 @@ def collective(
 def _comm_type(kind: str | CommType) -> CommType | None:
     if isinstance(kind, CommType):
         return kind
-    if kind not in KINDS:
-        raise InputError(f"unknown collective {kind!r}; allowed: {', '.join(KINDS)}", key="kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise InputError(f"unknown collective {show(kind)}; allowed: {known}", key="kind")
     return KINDS[kind]
 
 
-def _check_groups(groups: Sequence[Sequence[int]], ranks: int) -> None:
+def _check_groups(groups: Sequence[Sequence[int]]) -> None:
     seen: set[int] = set()
     for index, group in enumerate(groups):
         if not group:
             raise InputError("a group has at least one rank", key=f"groups[{index}]")
         for rank in group:
-            if not 0 <= rank < ranks:
-                raise InputError(
-                    f"rank {rank} does not exist; allowed: 0 to {ranks - 1}", key=f"groups[{index}]"
-                )
             if rank in seen:
                 raise InputError(f"rank {rank} is in two groups", key=f"groups[{index}]")
             seen.add(rank)

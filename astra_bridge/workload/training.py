@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import overload
 
+from astra_bridge.arguments import Check, check_fields, flag, integer, positive
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
@@ -77,14 +78,10 @@ class Transformer:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            lowest = 0 if item.name in ("ffn_hidden", "experts", "sharded_optimizer") else 1
-            if item.name == "tflops":
-                if not (math.isfinite(value) and value > 0):
-                    raise InputError(f"{value} is not allowed; it must be > 0", key="tflops")
-            elif value < lowest:
-                raise InputError(f"{value} is not allowed; it must be >= {lowest}", key=item.name)
+        checks: dict[str, Check] = {item.name: integer(1, 2**53) for item in fields(self)}
+        checks |= {name: integer(0, 2**53) for name in ("ffn_hidden", "experts")}
+        checks |= {"sharded_optimizer": flag, "tflops": positive(1e30)}
+        check_fields(self, checks)
         if self.layers % self.pipeline:
             raise InputError(
                 f"{self.pipeline} stages cannot share {self.layers} layers evenly", key="pipeline"

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "astra_bridge"
 LEVELS = {
     "text": 0,
     "errors": 0,
+    "arguments": 0,
     "units": 0,
     "files": 0,
     "plotting": 0,

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Checks of what a caller passes from Python: the value in its plain type, or ``InputError``.
+
+A check is a function of a value and the name of its argument.  The functions below make checks.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from astra_bridge.errors import InputError
+from astra_bridge.text import show
+
+__all__ = [
+    "Check",
+    "check_fields",
+    "choice",
+    "flag",
+    "function",
+    "instance",
+    "integer",
+    "list_of",
+    "mapping_of",
+    "number",
+    "optional",
+    "path",
+    "positive",
+    "source_file",
+    "text",
+]
+
+Check = Callable[[Any, str], Any]
+
+
+def refusal(value: object, name: str, allowed: str) -> InputError:
+    """The error of all checks."""
+    found = show(value)
+    if type(value).__module__ != "builtins":
+        found += f" ({type(value).__name__})"
+    return InputError(f"{found} is not allowed; allowed: {allowed}", key=name)
+
+
+def integer(low: int, high: int) -> Check:
+    """Whole numbers low .. high, NumPy's too; no bool.
+
+    Examples
+    --------
+    >>> integer(1, 8)(3, "ranks")
+    3
+    >>> integer(1, 8)(1.5, "ranks")
+    Traceback (most recent call last):
+        ...
+    astra_bridge.errors.InputError: ranks: 1.5 is not allowed; allowed: whole numbers \
+from 1 to 8
+    """
+
+    def check(value: Any, name: str) -> int:
+        try:
+            whole = None if _is_bool(value) else operator.index(value)
+        except TypeError:
+            whole = None
+        if whole is None or not low <= whole <= high:
+            raise refusal(value, name, f"whole numbers from {low} to {high}")
+        return whole
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """Finite numbers low .. high as a float, NumPy's too; no bool."""
+
+    def check(value: Any, name: str) -> float:
+        try:
+            ordinary = not (_is_bool(value) or isinstance(value, (str, bytes, bytearray)))
+            real = float(value) if ordinary and not hasattr(value, "__len__") else math.nan
+        except (TypeError, ValueError, OverflowError):
+            real = math.nan
+        if not low <= real <= high or math.isinf(real):
+            raise refusal(value, name, allowed)
+        return real
+
+    least = "above 0" if low == _LEAST else f"from {low:g}"
+    allowed = f"numbers {least} up to {high:g}"
+    return check
+
+
+def positive(high: float) -> Check:
+    """As :func:`number`, above 0."""
+    return number(_LEAST, high)
+
+
+_LEAST = 5e-324  # the smallest positive float
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # NumPy's too
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not _is_bool(value):
+        raise refusal(value, name, "True, False")
+    return bool(value)
+
+
+def choice(*names: str) -> Check:
+    """One of some words."""
+
+    def check(value: Any, name: str) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise refusal(value, name, ", ".join(names))
+        return value
+
+    return check
+
+
+def text(value: Any, name: str) -> str:
+    """Text that fits in a file and in C: UTF-8, no NUL."""
+    if isinstance(value, str) and "\0" not in value:
+        with suppress(UnicodeEncodeError):
+            value.encode()
+            return value
+    raise refusal(value, name, "text without NUL characters and lone surrogates")
+
+
+def path(value: Any, name: str) -> Path:
+    """A path, as text or path object."""
+    if isinstance(value, (str, os.PathLike)):
+        plain = os.fspath(value)
+        if isinstance(plain, str) and plain and "\0" not in plain:
+            with suppress(UnicodeEncodeError):
+                os.fsencode(plain)
+                return Path(plain)
+    raise refusal(value, name, "a path")
+
+
+def source_file(source: Any, name: str) -> Path | None:
+    """The file of an input that may be a path or its content: None for a mapping."""
+    if isinstance(source, Mapping):
+        return None
+    try:
+        return path(source, name)
+    except InputError:
+        raise refusal(source, name, "a path, or the content as a mapping") from None
+
+
+def instance(*types: type) -> Check:
+    """Objects of some types, as they are."""
+
+    def check(value: Any, name: str) -> Any:
+        if not isinstance(value, types):
+            raise refusal(value, name, " or ".join(kind.__name__ for kind in types))
+        return value
+
+    return check
+
+
+def function(value: Any, name: str) -> Any:
+    """Whatever can be called."""
+    if not callable(value):
+        raise refusal(value, name, "a function")
+    return value
+
+
+def optional(check: Check) -> Check:
+    """None, or what another check allows."""
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def list_of(check: Check) -> Check:
+    """Lists and tuples as a tuple; the check is that of an item."""
+
+    def check_all(value: Any, name: str) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise refusal(value, name, "a list or tuple")
+        return tuple(check(item, f"{name}[{at}]") for at, item in enumerate(value))
+
+    return check_all
+
+
+def mapping_of(key: Check, content: Check) -> Check:
+    """Mappings, as a dict."""
+
+    def check_all(value: Any, name: str) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise refusal(value, name, "a mapping")
+        return {
+            key(one, f"{name}: key"): content(item, f"{name}[{show(one)}]")
+            for one, item in value.items()
+        }
+
+    return check_all
+
+
+def check_fields(record: Any, checks: Mapping[str, Check]) -> None:
+    """Check fields of a frozen dataclass from its ``__post_init__``, and keep them in plain types.
+
+    Raises
+    ------
+    InputError
+        Names the class and the field.
+    """
+    for name, check in checks.items():
+        value = check(getattr(record, name), f"{type(record).__name__}.{name}")
+        object.__setattr__(record, name, value)
