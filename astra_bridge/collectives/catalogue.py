@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import re
-
 from astra_bridge.collectives import direct, double_binary_tree, halving_doubling, ring, rooted
 from astra_bridge.collectives.schedule import Algorithm
+from astra_bridge.inputs.system import parse_implementation
 
 ALGORITHMS: dict[str, Algorithm] = {
     module.ALGORITHM.name: module.ALGORITHM
@@ -23,7 +22,7 @@ def algorithm(name: str) -> tuple[Algorithm, int, bool]:
     -------
     algorithm : Algorithm
     window : int
-        -1 where the name carries no number.
+        -1 where the name carries no number, or this one.
     one : bool
         True where the algorithm spans all dimensions as one (``one...``).
 
@@ -32,6 +31,6 @@ def algorithm(name: str) -> tuple[Algorithm, int, bool]:
     KeyError
         Unknown name.
     """
-    match = re.fullmatch(r"(direct|oneDirect)(\d+)", name)
-    base, window = (match.group(1), int(match.group(2))) if match else (name, -1)
+    # Rooted collectives have names that system files do not know.
+    base, window = parse_implementation(name) or (name, -1)
     return ALGORITHMS[_ONE.get(base, base)], window, base in _ONE
