@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import is_dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from astra_bridge.arguments import (
     choice,
     flag,
     function,
+    instance,
     integer,
     mapping_of,
     number,
@@ -26,7 +29,6 @@ from astra_bridge.arguments import (
 )
 from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback
 from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
-from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks, read_network
@@ -40,7 +42,9 @@ from astra_bridge.system import Lowered, Semantics, lower
 from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
 from astra_bridge.units import PS_PER_NS
-from astra_bridge.workload import GeneratedWorkload
+
+if TYPE_CHECKING:
+    from astra_bridge.workload import GeneratedWorkload
 
 __all__ = ["simulate"]
 
@@ -130,10 +134,12 @@ def simulate(
         {"memory-type": "NO_MEMORY_EXPANSION"} if remote_memory is None else remote_memory
     )
     ranks = math.prod(prepared.dims)
-    if isinstance(workload, GeneratedWorkload):
-        workload = workload.workload()
-    elif not isinstance(workload, Workload):
-        workload = read_workload(checked["workload"], ranks)
+    given_workload = checked["workload"]
+    workload = (
+        given_workload
+        if isinstance(given_workload, Workload)
+        else read_workload(given_workload, ranks)
+    )
     lowered = lower(
         workload,
         system,
@@ -196,9 +202,23 @@ def simulate(
     )
 
 
-def _or(kinds: tuple[type, ...], check: Check) -> Check:
-    """Objects of some types as they are, or what a check allows."""
-    return lambda value, name: value if isinstance(value, kinds) else check(value, name)
+def _workload(value: Any, name: str) -> Any:
+    """A workload, or its path."""
+    if isinstance(value, (str, PathLike)):
+        return path(value, name)
+
+    if isinstance(value, GeneratedWorkload):
+        return value.workload()
+    return instance(Workload)(value, name)
+
+
+def _network(value: Any, name: str) -> Any:
+    """A network, its content, or its path; which of them it may be is up to the backend."""
+    if isinstance(value, (Mapping, NetworkDims, NetworkLinks)):
+        return value
+    if is_dataclass(value) and type(value).__module__.startswith("astra_bridge.inputs."):
+        return value
+    return path(value, name)
 
 
 def _name_or_path(value: Any, name: str) -> str:
@@ -206,9 +226,8 @@ def _name_or_path(value: Any, name: str) -> str:
 
 
 _ARGUMENTS: dict[str, Check] = {
-    "workload": _or((Workload, GeneratedWorkload), path),
-    # What a file of the network may be, and so what its content may be, is up to the backend.
-    "network": _or((Mapping, NetworkDims, NetworkLinks, GarnetNetwork), path),
+    "workload": _workload,
+    "network": _network,
     "backend": _name_or_path,
     "engine": choice(*ENGINES),
     "semantics": choice("astra-sim", "corrected"),

@@ -21,6 +21,7 @@ from astra_bridge.trace.raw import (
     PG_NAME,
     RawError,
     RawTrace,
+    twice,
 )
 from astra_bridge.trace.schema import INT_FIELDS, AttributeRecord, MetadataRecord, NodeRecord
 
@@ -114,8 +115,15 @@ def decode(data: Any) -> RawTrace:
     record_start = array("q")
     begins, ends = array("q"), array("q")
     position = 0
+    empty = 0
     while position < end:
         record_start.append(position)
+        # An empty record is node 0.  A file of zeros has as many records as bytes: end before they
+        # take memory.
+        if data[position] == 0 and position:
+            if empty:
+                raise RawError("node 0", twice(empty - 1, len(begins) - 1))
+            empty = len(begins)
         # Records of fewer than 128 bytes, the usual case, need no loop.
         if (byte := data[position]) < 0x80 and position + 1 + byte <= end:
             begin, position = position + 1, position + 1 + byte

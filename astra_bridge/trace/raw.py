@@ -82,3 +82,10 @@ class RawError(ValueError):
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(place, problem)
         self.place, self.problem = place, problem
+
+
+def twice(first: int, second: int) -> str:
+    """What is wrong where the nodes at two positions have one id."""
+    return (
+        f"the id is used twice, by the nodes at positions {first} and {second}; ids must be unique"
+    )

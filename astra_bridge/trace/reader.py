@@ -34,7 +34,7 @@ from astra_bridge.trace.columns import (
     TraceColumns,
     Workload,
 )
-from astra_bridge.trace.raw import RawError, RawTrace
+from astra_bridge.trace.raw import RawError, RawTrace, twice
 
 _native: Any
 try:
@@ -47,6 +47,7 @@ _MOST_EXPANSION = 200
 _SMALL_BYTES = 1 << 26
 """A compressed trace may be any size up to this, and more where it grows less than 200-fold."""
 _LONGEST_PREFIX = 10
+_MAPPED_BYTES = 1 << 16
 
 
 def native_available() -> bool:
@@ -151,8 +152,7 @@ def _resolve_deps(raw: RawTrace, file: Path | None) -> tuple[Any, Any]:
             raise _node(
                 file,
                 int(ids[same[0]]),
-                f"the id is used twice, by the nodes at positions {first} and {second}; "
-                "ids must be unique",
+                twice(int(first), int(second)),
             )
     if not len(raw.dep_id):
         return raw.dep_start, np.zeros(0, np.int32)
@@ -276,7 +276,7 @@ def _process_groups(
 
 
 def _columns(
-    data: bytes, file: Path | None, kept: bytes | None, signature: tuple[int, int]
+    data: Any, file: Path | None, kept: bytes | None, signature: tuple[int, int]
 ) -> TraceColumns:
     try:
         return _checked_columns(_decode(data), file, kept, signature)
@@ -376,27 +376,47 @@ def parse_trace(data: bytes, *, file: str | Path | None = None) -> TraceColumns:
     return _columns(data, path, data, (0, 0))
 
 
-def _open(file: Path) -> tuple[bytes, tuple[int, int]]:
-    """Read a file; returns its bytes and signature.
+def _open(file: Path) -> tuple[Any, tuple[int, int]]:
+    """Read a file; returns its bytes (or a view of them) and signature.
 
-    It is not mapped into memory: one that somebody shortens meanwhile would end the process.
+    A large one is mapped into memory, by native code that bears with a file that is cut meanwhile.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device may never end
             raise InputError("not a regular file", file=file)
         with file.open("rb", buffering=0) as handle:
             signature = _signature(handle.fileno())
-            return handle.read(), signature
+            mapped = getattr(_native, "MappedFile", None)
+            if mapped is None or signature[0] < _MAPPED_BYTES:
+                return handle.read(), signature
+            return memoryview(mapped(handle.fileno(), signature[0])), signature
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror or error}", file=file) from None
     except MemoryError:
         raise InputError("the file does not fit in memory", file=file) from None
 
 
-def _parse_opened(data: bytes, file: Path, signature: tuple[int, int]) -> TraceColumns:
+def _parse_opened(data: Any, file: Path, signature: tuple[int, int]) -> TraceColumns:
     if data[:2] == _GZIP_MAGIC or file.suffix == ".json":
         return parse_trace(data, file=file)
-    return _columns(data, file, None, signature)
+    try:
+        columns = _columns(data, file, None, signature)
+    except InputError:
+        _check_unchanged(file, signature)  # if it has changed, that is what to say
+        raise
+    _check_unchanged(file, signature)
+    return columns
+
+
+def _check_unchanged(file: Path, signature: tuple[int, int]) -> None:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the trace again: {error.strerror or error}", file=file
+        ) from None
+    if (status.st_size, status.st_mtime_ns) != signature:
+        raise InputError("the trace has changed while it was read", file=file)
 
 
 def read_trace(path: str | Path) -> TraceColumns:
@@ -421,7 +441,7 @@ def read_bytes(path: str | Path) -> bytes:
         The file cannot be read, or is no valid gzip or JSON file.
     """
     file = arguments.path(path, "path")
-    return _plain(_open(file)[0], file)
+    return _plain(bytes(_open(file)[0]), file)
 
 
 def trace_path(prefix: str | Path, rank: int) -> Path:

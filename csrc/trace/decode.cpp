@@ -337,8 +337,17 @@ class Decoder {
 Trace decode(std::string_view data) {
     if (data.empty())
         throw Error{at_byte(0), "the file is empty; a trace has at least a GlobalMetadata record"};
-    size_t records = 0;
-    for (Framing framing(data); !framing.done(); ++records) framing.next();
+    size_t records = 0, empty = 0;
+    for (Framing framing(data); !framing.done(); ++records) {
+        if (!framing.next().empty() || records == 0) continue;
+        // An empty record is node 0.  A file of zeros has as many records as bytes: end before they
+        // take memory.
+        if (empty > 0)
+            throw Error{"node 0", "the id is used twice, by the nodes at positions " +
+                                      std::to_string(empty - 1) + " and " +
+                                      std::to_string(records - 1) + "; ids must be unique"};
+        empty = records;
+    }
 
     Trace t;
     Framing framing(data);

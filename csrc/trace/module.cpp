@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "decode.hpp"
+#include "mapped.hpp"
 
 namespace py = pybind11;
 
@@ -61,6 +62,20 @@ PYBIND11_MODULE(_trace, m) {
             PyErr_SetObject(raw_error.ptr(), py::make_tuple(error.place, error.problem).ptr());
         }
     });
+    py::class_<trace::MappedFile>(m, "MappedFile", py::buffer_protocol(),
+                                  "The bytes of a file, given a descriptor and its size.")
+        .def(py::init([](int descriptor, size_t size) {
+            try {
+                return std::make_unique<trace::MappedFile>(descriptor, size);
+            } catch (const std::system_error& error) {
+                errno = error.code().value();
+                PyErr_SetFromErrno(PyExc_OSError);
+                throw py::error_already_set();
+            }
+        }))
+        .def_buffer([](trace::MappedFile& file) {
+            return py::buffer_info(file.data(), static_cast<py::ssize_t>(file.size()));
+        });
     m.def("decode", &decode, py::arg("data"),
           "Decode the bytes of an .et file; returns the fields of RawTrace in order.");
 }
