@@ -206,8 +206,10 @@ def _workload(value: Any, name: str) -> Any:
     """A workload, or its path."""
     if isinstance(value, (str, PathLike)):
         return path(value, name)
+    # Only who generates a workload pays for the import.
+    from astra_bridge.workload.builder import GeneratedWorkload as Generated
 
-    if isinstance(value, GeneratedWorkload):
+    if isinstance(value, Generated):
         return value.workload()
     return instance(Workload)(value, name)
 
