@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +119,7 @@ def simulate(
     backend, num_queues_per_dim = checked["backend"], checked["num_queues_per_dim"]
     injection_scale, network = checked["injection_scale"], checked["network"]
     spec = find_backend(backend)
+    _tell_of_a_bare_tree(engine)
     request = NetworkRequest(
         network=network,
         logical_topology=checked["logical_topology"],
@@ -200,6 +203,18 @@ def simulate(
             *_unreceived(outcome),
         ),
     )
+
+
+@cache
+def _tell_of_a_bare_tree(engine: EngineName) -> None:
+    """One line, once, where the slow engine runs only because this folder hides the built package."""
+    package = Path(__file__).parent
+    bare = (package.parent / "setup.py").exists() and not any(package.glob("_native/_engine.*"))
+    if bare and engine != "python" and sys.stderr is not None:
+        sys.stderr.write(
+            f"note: {package.parent} is a source tree without its native parts, so everything runs "
+            f"in Python, slower; build them: {sys.executable} -m pip install -e {package.parent}\n"
+        )
 
 
 def _workload(value: Any, name: str) -> Any:

@@ -19,6 +19,12 @@ def _skip_unless_required(name: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI, warnings of other libraries are errors; on a user's machine they are not ours."""
+    if os.environ.get("ASTRA_BRIDGE_STRICT") == "1":
+        config.addinivalue_line("filterwarnings", "error")
+
+
 @pytest.fixture(scope="session")
 def missing() -> Callable[[str, str], None]:
     """Call as missing(name, reason) when something that a test needs is not here."""

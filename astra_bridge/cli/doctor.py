@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from astra_bridge import __version__
 from astra_bridge.engine import native
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.network import registry
+from astra_bridge.text import one_line
 
 __all__ = ["app"]
 
@@ -47,9 +48,14 @@ def _backend(name: str) -> Row:
 
 def _extra(name: str) -> Row:
     try:
-        return name, None, metadata.version(name)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return name, f"not installed; {_EXTRAS[name]}", ""
+    try:
+        import_module(name)
+    except Exception as error:  # whatever a package does when its own parts do not fit
+        return name, f"version {version} cannot be imported: {one_line(str(error))}", ""
+    return name, None, version
 
 
 @app.command()
@@ -69,5 +75,7 @@ def doctor() -> None:
         for column in ("name", "available", "notes"):
             table.add_column(column, overflow="fold")
         for name, why, what in rows:
-            table.add_row(escape(name), "yes" if why is None else "no", escape(why or what))
+            table.add_row(
+                escape(name), "yes" if why is None else "no", escape(one_line(why or what))
+            )
         console.print(table)

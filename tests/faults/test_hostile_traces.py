@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import resource
@@ -145,6 +146,6 @@ def test_a_missing_trace_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"with traces in that folder: t, x") as caught:
         read_workload(tmp_path / "u", 1 << 24)
     assert "\x1b" not in str(caught.value)
-    with pytest.raises(InputError, match="too long"):
+    with pytest.raises(InputError, match=os.strerror(errno.ENAMETOOLONG)):
         read_workload("a" * 5000, 1 << 24)
     assert time.perf_counter() - began < 5

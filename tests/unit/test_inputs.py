@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -195,7 +196,7 @@ def test_unreadable_json(content: bytes, said: str, tmp_path: Path) -> None:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=os.strerror(errno.ENOENT)):
         read_system(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot read"):
         read_network(tmp_path)

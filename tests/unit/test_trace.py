@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from collections.abc import Callable
@@ -334,7 +335,9 @@ def test_details_are_read_again_from_the_file(tmp_path: Path, decoder: str) -> N
     with pytest.raises(InputError, match="has changed since it was read"):
         trace.attributes(1)
     path.unlink()
-    with pytest.raises(InputError, match="cannot read the trace again: No such file"):
+    with pytest.raises(
+        InputError, match=f"cannot read the trace again: {os.strerror(errno.ENOENT)}"
+    ):
         trace.attributes(1)
 
 
