@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import BinaryIO
 from astra_bridge.errors import InputError
 from astra_bridge.text import one_line
 
-__all__ = ["NewFiles", "write_file"]
+__all__ = ["NewFiles", "user_cache", "write_file"]
 
 
 class NewFiles:
@@ -100,6 +101,21 @@ def write_file(path: str | Path, content: bytes) -> None:
     """Write one file, whole or not at all; as :meth:`NewFiles.open`."""
     with NewFiles() as files, files.open(path) as out:
         out.write(content)
+
+
+def user_cache() -> Path:
+    """Make a path for what this user keeps between runs; the folder may not exist.
+
+    ``XDG_CACHE_HOME``, ``~/.cache``, or for a user without a home (a container's) a folder of its
+    own among the temporary ones.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named) / "astra_bridge"
+    try:
+        return Path.home() / ".cache" / "astra_bridge"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"astra_bridge-{os.getuid()}"
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -207,7 +207,7 @@ def simulate(
 
 @cache
 def _tell_of_a_bare_tree(engine: EngineName) -> None:
-    """One line, once, where the slow engine runs only because this folder hides the built package."""
+    """One line, once, where all is slow because this folder hides the built package."""
     package = Path(__file__).parent
     bare = (package.parent / "setup.py").exists() and not any(package.glob("_native/_engine.*"))
     if bare and engine != "python" and sys.stderr is not None:

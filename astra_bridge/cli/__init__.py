@@ -66,6 +66,12 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _reader_has_gone(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, BrokenPipeError):
+        error = error.__context__
+    return error is not None
+
+
 def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["run"]:
         # Its own small parser: it takes ASTRA-sim's flags as they are, and a small run would
@@ -80,5 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
     except Ended as ended:
         raise ended.reason from None
     except SystemExit as end:
+        if _reader_has_gone(end):  # rich makes an end of its own of it
+            raise BrokenPipeError from None
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -9,23 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
-from pathlib import Path
 
 from astra_bridge.errors import InputError, MissingDependency
-from astra_bridge.files import write_file
+from astra_bridge.files import user_cache, write_file
 from astra_bridge.inputs.system import SystolicArray
 
 __all__ = ["scalesim_cycles"]
 
 _SRAM_KB = 64
 _BANDWIDTH_WORDS = 10
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(root) / "astra_bridge" / "scalesim"
 
 
 def scalesim_cycles(m: int, n: int, k: int, array: SystolicArray) -> int:
@@ -38,7 +31,7 @@ def scalesim_cycles(m: int, n: int, k: int, array: SystolicArray) -> int:
     """
     question = [m, n, k, array.rows, array.columns, array.dataflow]
     name = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
-    file = _cache_folder() / f"{name}.json"
+    file = user_cache() / "scalesim" / f"{name}.json"
     try:
         return int(json.loads(file.read_text())["cycles"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -25,6 +25,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from astra_bridge.errors import BackendUnavailable
+from astra_bridge.files import user_cache
 from astra_bridge.network.native import source_root
 
 __all__ = ["Ns3", "cache_folder", "find_ns3", "library", "unavailable"]
@@ -107,8 +108,7 @@ def cache_folder() -> Path:
     given = os.environ.get("ASTRA_BRIDGE_CACHE")
     if given:
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "astra_bridge"
+    return user_cache()
 
 
 def _sources() -> list[Path]:
