@@ -39,7 +39,8 @@ class InputError(AstraBridgeError, ValueError):
         self.key = key
         self.reason = message
         where = ": ".join(one_line(part, 200) for part in (self.file, key) if part)
-        super().__init__(f"{where}: {message}" if where else message)
+        said = one_line(message, 1000)
+        super().__init__(f"{where}: {said}" if where else said)
 
 
 class MissingDependency(AstraBridgeError, ImportError):

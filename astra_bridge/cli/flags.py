@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astra_bridge.errors import InputError
+from astra_bridge.text import show
 
 __all__ = ["FLAGS", "Flag", "help_text", "key_value", "parse_flags"]
 
@@ -108,7 +109,7 @@ def parse_flags(arguments: list[str]) -> dict[str, Any]:
     for argument in rest:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not name:
-            raise InputError(f"unexpected argument {argument!r}; flags look like --key=value")
+            raise InputError(f"unexpected argument {show(argument)}; flags look like --key=value")
         flag = FLAGS.get(name)
         if flag is None:
             from astra_bridge.inputs.common import nearest
@@ -137,12 +138,12 @@ def _value(flag: Flag, text: str) -> Any:
         raise InputError("needs a value", key=key)
     if flag.kind is bool:
         if text.lower() not in _TRUE + _FALSE:
-            raise InputError(f"{text!r} is not allowed; allowed: true, false", key=key)
+            raise InputError(f"{show(text)} is not allowed; allowed: true, false", key=key)
         return text.lower() in _TRUE
     if flag.kind is int:
         # ASTRA-sim's only integer flag is a count.
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
-            raise InputError(f"{text!r} is not allowed; allowed: whole numbers from 1", key=key)
+            raise InputError(f"{show(text)} is not allowed; allowed: whole numbers from 1", key=key)
         return int(text)
     if flag.kind is float:
         try:
@@ -150,13 +151,13 @@ def _value(flag: Flag, text: str) -> Any:
         except ValueError:
             number = math.nan
         if not 0 <= number <= 1e12:
-            raise InputError(f"{text!r} is not allowed; allowed: numbers from 0 on", key=key)
+            raise InputError(f"{show(text)} is not allowed; allowed: numbers from 0 on", key=key)
         return number
     if flag.allowed and text not in flag.allowed:
         from astra_bridge.inputs.common import nearest
 
         raise InputError(
-            f"{text!r} is not allowed; allowed: {', '.join(flag.allowed)}"
+            f"{show(text)} is not allowed; allowed: {', '.join(flag.allowed)}"
             f"{nearest(text, flag.allowed)}",
             key=key,
         )
@@ -173,7 +174,7 @@ def key_value(text: str, flag: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise InputError(f"{text!r} is not of the form KEY=VALUE", key=flag)
+        raise InputError(f"{show(text)} is not of the form KEY=VALUE", key=flag)
     return key, value
 
 

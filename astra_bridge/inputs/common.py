@@ -105,7 +105,9 @@ def parse_json(text: str | bytes, *, file: str | Path | None) -> Any:
             parse_int=_number,
             parse_float=_number,
         )
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise InputError(f"not valid JSON: {one_line(str(error))}", file=file) from None
 
 

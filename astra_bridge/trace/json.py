@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import unique_keys
+from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType
 from astra_bridge.trace.decode import record_extent
 from astra_bridge.trace.raw import RawError
@@ -50,18 +51,18 @@ def _objects(text: str, file: Path | None) -> Iterator[Any]:
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
-            raise InputError(f"not valid JSON: {error}", file=file) from None
+            raise InputError(f"not valid JSON: {one_line(str(error))}", file=file) from None
         yield value
 
 
 def _feeder_node(entry: Any, index: int, file: Path | None) -> TraceNode:
     key = f"workload_graph[{index}]"
     if not isinstance(entry, dict):
-        raise InputError(f"a node must be an object, not {str(entry)[:60]}", file=file, key=key)
+        raise InputError(f"a node must be an object, not {show(entry)}", file=file, key=key)
     for name, kind in _FEEDER_FIELDS.items():
         if name in entry and type(entry[name]) is not kind:
             raise InputError(
-                f"{str(entry[name])[:60]} is not a {kind.__name__}", file=file, key=f"{key}.{name}"
+                f"{show(entry[name])} is not a {kind.__name__}", file=file, key=f"{key}.{name}"
             )
     if "Id" not in entry or entry.get("NodeType") not in list(NodeType):
         raise InputError("a node needs an Id and a NodeType from 0 to 7", file=file, key=key)
@@ -115,16 +116,13 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
         for index, value in enumerate(chain([first], objects)):
             try:
                 if not isinstance(value, dict):
-                    raise TypeError(f"{str(value)[:60]} is not an object")
+                    raise TypeError(f"{show(value)} is not an object")
                 json_format.ParseDict(value, message)
                 yield message.SerializeToString()
-            # ParseDict lets a few errors of nested values through as they are.
-            except InputError:
-                raise
-            except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
+            except Exception as error:  # ParseDict lets any error of a value through
                 what = "GlobalMetadata" if index == 0 else "Node"
                 raise InputError(
-                    f"not a Chakra {what}: {error}", file=path, key=f"object {index}"
+                    f"not a Chakra {what}: {one_line(str(error))}", file=path, key=f"object {index}"
                 ) from None
             message = Node()
 
