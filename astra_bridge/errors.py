@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from astra_bridge.text import one_line
+from astra_bridge.text import one_line, printable
 
 
 class AstraBridgeError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Foreign text in the message (of a backend, from a trace) is made fit for a terminal.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, indent=""))
 
 
 class InputError(AstraBridgeError, ValueError):

@@ -74,7 +74,7 @@ def one_line(text: str, most: int = _MOST_CHARACTERS) -> str:
     )
 
 
-def printable(text: str, most: int = 100 * _MOST_CHARACTERS) -> str:
+def printable(text: str, most: int = 100 * _MOST_CHARACTERS, indent: str = "  ") -> str:
     r"""As :func:`one_line`, of a message that may have several lines of its own.
 
     Lines after the first are indented, so that none can pass for another message.
@@ -87,5 +87,5 @@ def printable(text: str, most: int = 100 * _MOST_CHARACTERS) -> str:
     if len(text) > most:
         text = f"{text[: most // 2]}\n... ({len(text) - most} characters)\n{text[-(most // 2) :]}"
     first, *rest = text.split("\n")
-    lines = [line if line.startswith("  ") else f"  {line}" for line in rest]
+    lines = [line if line.startswith(indent) else indent + line for line in rest]
     return "\n".join([one_line(line) for line in [first, *lines]]).rstrip()

@@ -46,6 +46,7 @@ from astra_bridge.network.api import (
 )
 from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.text import one_line
 from astra_bridge.topology import topology_of
 
 __all__ = [
@@ -379,7 +380,7 @@ class NativeNetwork:
         logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
 
         def log(_context: Any, level: int, message: Any) -> None:
-            logger.log(level, "%s", parsed.string(message).decode("utf-8", "replace"))
+            logger.log(level, "%s", one_line(parsed.string(message).decode("utf-8", "replace")))
 
         callback = parsed.callback("void(void *, int32_t, const char *)", log)
         host = parsed.new("astra_net_host *")
