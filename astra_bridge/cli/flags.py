@@ -57,7 +57,7 @@ FLAGS = {
              "Network file of the backend (YAML; ns-3 takes its config.txt).", required=True),
         Flag("remote-memory-configuration", "Remote-memory JSON.", required=True),
         Flag("comm-group-configuration",
-             'Communicator-group JSON; a path that contains "empty" is none.', default="empty"),
+             'Communicator-group JSON; "empty" is none.', default="empty"),
         Flag("logging-configuration", "Accepted without effect (spdlog settings of ASTRA-sim).",
              default="empty"),
         Flag("logging-folder", "Write log.log and err.log into this folder."),

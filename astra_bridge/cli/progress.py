@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from astra_bridge.cli.terminal import say
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -21,7 +25,8 @@ _FIRST_S, _TERMINAL_S, _PLAIN_S = 1.0, 0.2, 10.0
 class ProgressReport:
     """Callback of ``simulate``: one live line on a terminal, else a line every ten seconds.
 
-    Says nothing in the first second, so that short runs neither flicker nor import rich.
+    Says nothing in the first second, so that short runs neither flicker nor import rich.  What
+    comes before the simulation has no measure: a line every ten seconds says that it goes on.
     """
 
     def __init__(self) -> None:
@@ -29,9 +34,18 @@ class ProgressReport:
         self._terminal = sys.stderr.isatty()
         self._begin_s = self._last_s = time.monotonic()
         self._last_events = 0
+        self._begun = threading.Event()  # the simulation itself, or the end
 
     def __enter__(self) -> ProgressReport:
+        threading.Thread(target=self._preparing, daemon=True).start()
         return self
+
+    def _preparing(self) -> None:
+        """Say that something goes on before the first event, where that takes long."""
+        waited_s = 0.0
+        while not self._begun.wait(_PLAIN_S):
+            waited_s += _PLAIN_S
+            say("note", f"{waited_s:.0f} s: still reading traces and planning what to send")
 
     def __exit__(
         self,
@@ -39,10 +53,12 @@ class ProgressReport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._begun.set()
         if self._live is not None:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
+        self._begun.set()
         now_s = time.monotonic()
         wait_s = _TERMINAL_S if self._terminal else _PLAIN_S
         if now_s - self._begin_s < _FIRST_S or now_s - self._last_s < wait_s:
@@ -55,7 +71,8 @@ class ProgressReport:
             f"{share:.1%} of {progress.nodes_total:,} nodes done"
         )
         if not self._terminal:
-            sys.stderr.write(f"{line}\n")
+            with suppress(OSError):  # nobody listens: no reason to end the simulation
+                sys.stderr.write(f"{line}\n")
             return
         from rich.text import Text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ def read_comm_groups(
     Parameters
     ----------
     source
-        Path of the JSON file or its content; None, or any path that contains "empty", is no
-        groups at all (ASTRA-sim's rule; "empty" is the default of its flag).
+        Path of the JSON file or its content.  None, the word "empty" (the default of ASTRA-sim's
+        flag), or a path that contains it and names no file, is no groups at all.
     ranks
         Number of ranks; members are checked against it where it is given.
 
@@ -43,9 +42,12 @@ def read_comm_groups(
         The file cannot be read, an id is no positive number or repeated, a group is empty, or
         a rank is repeated or out of range.
     """
-    if source is None or (isinstance(source, (str, PathLike)) and "empty" in fspath(source)):
+    if source is None:
         return {}
     file = source_file(source, "comm_groups")
+    # ASTRA-sim leaves a file out because of its name, be it there or not, without a word.
+    if file is not None and "empty" in str(file) and not (str(file) != "empty" and file.exists()):
+        return {}
     raw = load_json(file) if file is not None else source
     if not isinstance(raw, Mapping):
         raise InputError(

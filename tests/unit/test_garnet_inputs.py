@@ -327,11 +327,18 @@ def test_any_messages_are_run_or_refused(tmp_path: Path, messages: list[Any]) ->
 
 
 @needs_native
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from(KEYS), values, max_size=5), st.booleans())
-def test_any_network_is_read_or_refused(changes: dict[str, Any], on_top: bool) -> None:
-    raw = {**RING, **changes} if on_top else changes
-    # Any other exception, or a crash, fails.
-    with contextlib.suppress(AstraBridgeError):
-        prepared = prepare(NetworkRequest(read_garnet(raw)))
-        BACKENDS[0].open(prepared.config).close()
+def test_any_network_is_read_or_refused() -> None:
+    opened = []
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=5), st.booleans())
+    def try_one(changes: dict[str, Any], on_top: bool) -> None:
+        raw = {**RING, **changes} if on_top else changes
+        # Any other exception, or a crash, fails.
+        with contextlib.suppress(AstraBridgeError):
+            prepared = prepare(NetworkRequest(read_garnet(raw)))
+            BACKENDS[0].open(prepared.config).close()
+            opened.append(raw)
+
+    try_one()
+    assert 0 < len(opened) < 150  # neither is everything refused nor anything accepted

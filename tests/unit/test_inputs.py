@@ -471,3 +471,10 @@ def test_golden_inputs_are_read() -> None:
         read_remote_memory(content["remote_memory"])
         groups = read_comm_groups(content.get("comm_groups"), math.prod(network.npus_count))
         assert len(groups) == len(content.get("comm_groups", {}))
+
+
+def test_only_what_is_not_there_is_an_empty_group_file(tmp_path: Path) -> None:
+    file = tmp_path / "nonempty.json"
+    assert read_comm_groups(file) == read_comm_groups("empty") == {}
+    file.write_text('{"1": [0, 1]}')
+    assert read_comm_groups(file) == {1: (0, 1)}

@@ -19,7 +19,7 @@ from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import links_per_endpoint, topology_of
 
-__all__ = ["BACKENDS", "prepare"]
+__all__ = ["BACKENDS", "open_garnet", "prepare"]
 
 OPTIONS = (
     "clock_hz",
@@ -117,7 +117,8 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
     return Prepared(config, topology.dims)
 
 
-def _open(config: NetworkConfig) -> Network:
+def open_garnet(config: NetworkConfig) -> Network:
+    """Open a Garnet simulation; errors name the limit that was met."""
     try:
         return NativeNetwork.open(library_path("garnet"), config)
     except ContractError as error:
@@ -136,7 +137,7 @@ BACKENDS = (
         "garnet",
         "gem5's Garnet router, cycle by cycle: flits, virtual channels, credits.",
         prepare,
-        _open,
+        open_garnet,
         _unavailable,
     ),
 )

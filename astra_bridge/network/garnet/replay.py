@@ -16,7 +16,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, load_json, show
 from astra_bridge.inputs.garnet import GarnetNetwork, read_garnet
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
-from astra_bridge.network.garnet import BACKENDS
+from astra_bridge.network.garnet import open_garnet
 
 __all__ = ["COLUMNS", "MessageList", "Replay", "cycle_of", "ps_of", "read_messages", "replay"]
 
@@ -292,7 +292,7 @@ def replay(case: MessageList) -> Replay:
         rows["traffic_class"] = messages["vnet"][indices]
         return rows
 
-    with BACKENDS[0].open(config) as net:
+    with open_garnet(config) as net:
         net.submit(transfers(np.flatnonzero(messages["after"] < 0)))
         left = count
         while left:

@@ -15,7 +15,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import nearest
 from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.network.api import TRANSFER, NetworkConfig
-from astra_bridge.network.garnet import BACKENDS
+from astra_bridge.network.garnet import open_garnet
 
 __all__ = [
     "PATTERNS",
@@ -199,7 +199,7 @@ def run_transfers(
     config = NetworkConfig(2 * nodes, 2 * nodes, options=options)
     time_ps = np.full(len(rows), -1, np.int64)
     lookahead_ps = 1024 * 10**12 // network.clock_hz  # nothing reacts, so any would do
-    with BACKENDS[0].open(config) as net:
+    with open_garnet(config) as net:
         net.submit(rows)
         left = len(rows)
         while left:
