@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.text import one_line
 
@@ -75,7 +76,7 @@ class NewFiles:
         InputError
             It cannot be written: says which file and why.
         """
-        shown = Path(path)
+        shown = arguments.path(path, "path")
         with _refusals(shown):
             path = Path(os.path.realpath(path))
             old = _status(path)
@@ -133,14 +134,8 @@ def _refusals(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-    except ValueError as error:  # a NUL byte in the path
-        if "null" not in str(error):
-            raise
-        reason = str(error)
-    else:
-        return
-    raise InputError(f"cannot write: {one_line(reason)}", file=path)
+        reason = one_line(error.strerror or str(error))
+        raise InputError(f"cannot write: {reason}", file=path) from None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import typer
 
 from astra_bridge.cli.flags import key_value
 from astra_bridge.conformance import rule_titles, run_supervised
+from astra_bridge.text import printable
 
 __all__ = ["app"]
 
@@ -39,7 +40,7 @@ def conformance(
     for verdict in verdicts:
         print(f"{verdict.rule:<4} {verdict.outcome:<5} {verdict.title}")
         if verdict.detail:
-            print(f"           {verdict.detail}")
+            print(f"           {printable(verdict.detail, indent=' ' * 11)}")
     count = {kind: sum(v.outcome == kind for v in verdicts) for kind in ("pass", "fail", "skip")}
     print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
     raise typer.Exit(1 if count["fail"] else 0)

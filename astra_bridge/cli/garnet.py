@@ -112,16 +112,7 @@ def traffic_command(
         points = [run_traffic(network, pattern, one, **options) for one in sorted(rate)]
     else:
         points = sweep(network, pattern, **options)
-    print(f"{name}, {pattern}, packets of {packet_flits} flits, {cycles} cycles")
-    print("    rate  accepted   latency   zero load      hops")
-    longest = max(point.latency for point in points)
-    for point in points:
-        bar = "#" * max(1, round(30 * point.latency / longest))
-        print(
-            f"{point.rate:8.4f}  {point.throughput:8.4f}  {point.latency:8.2f}    "
-            f"{point.zero_load_latency:8.2f}  {point.hops:8.3f}  {bar}"
-            f"{'  saturated' if point.saturated else ''}"
-        )
+    # Files first: whoever reads the table may go early.
     if json_file is not None:
         kept = [{k: v for k, v in asdict(point).items() if k != "stats"} for point in points]
         _write(json_file, json.dumps({"network": name, "pattern": pattern, "points": kept}))
@@ -134,6 +125,16 @@ def traffic_command(
 
         title = f"{name}, {pattern}, {points[-1].rate:g} flits/node/cycle"
         plot_heat_map(network, points[-1].stats["tables"]["links"]["utilization"], title, heat_map)
+    print(f"{name}, {pattern}, packets of {packet_flits} flits, {cycles} cycles")
+    print("    rate  accepted   latency   zero load      hops")
+    longest = max(point.latency for point in points)
+    for point in points:
+        bar = "#" * max(1, round(30 * point.latency / longest))
+        print(
+            f"{point.rate:8.4f}  {point.throughput:8.4f}  {point.latency:8.2f}    "
+            f"{point.zero_load_latency:8.2f}  {point.hops:8.3f}  {bar}"
+            f"{'  saturated' if point.saturated else ''}"
+        )
 
 
 @app.command("heat-map")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from astra_bridge.arguments import integer, path
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 
@@ -107,8 +108,9 @@ class Result:
         Raises
         ------
         InputError
-            The nodes were not recorded.
+            There is no such rank, or the nodes were not recorded.
         """
+        rank = integer(0, self.ranks - 1)(rank, "rank")
         if not self.has_nodes:
             raise InputError("start and end of nodes were not recorded", key="record_nodes")
         part = slice(int(self.node_offset[rank]), int(self.node_offset[rank + 1]))
@@ -164,7 +166,7 @@ class Result:
             "warnings": list(self.warnings),
         }
 
-    def save_json(self, path: str | Path) -> None:
+    def save_json(self, file: str | Path) -> None:
         """Write :meth:`to_dict` as a JSON file.
 
         Raises
@@ -176,7 +178,7 @@ class Result:
         from astra_bridge.results.files import write_json
 
         with NewFiles() as files:
-            write_json(files, Path(path), self.to_dict())
+            write_json(files, path(file, "file"), self.to_dict())
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write everything (tables, timeline, plot) into a folder; return what was written.
@@ -192,4 +194,4 @@ class Result:
         from astra_bridge.results.files import save
 
         with NewFiles() as files:
-            return save(files, self, Path(folder))
+            return save(files, self, path(folder, "folder"))

@@ -182,7 +182,7 @@ def test_places_that_are_no_ordinary_files(tmp_path: Path) -> None:
     write_file("/dev/null", b"x")
     assert Path("/dev/null").is_char_device()
     for path, said in ((tmp_path, "folder"), (real / "x", "."), (tmp_path / ("n" * 300), "."),
-                       ("a\0b", "null"), ("/proc/none/x", ".")):  # fmt: skip
+                       ("/proc/none/x", ".")):  # fmt: skip
         with pytest.raises(InputError, match=f"cannot write: .*{said}"):
             write_file(path, b"x")
 

@@ -122,3 +122,32 @@ def test_sdist_has_everything_to_build_from(tree: Path, tmp_path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert names >= SHIPPED | {"setup.py", "CMakeLists.txt", "LICENSE", "docs/contract.md"}
+
+
+def test_a_source_tree_without_native_parts_says_so(tree: Path) -> None:
+    """Its folder hides what is installed; one line, once."""
+    inputs = tree / "examples" / "analytical"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "astra_bridge", "run",
+            f"--workload-configuration={inputs}/all_reduce/trace",
+            f"--system-configuration={inputs}/system.json",
+            f"--network-configuration={inputs}/ring.yml",
+            f"--remote-memory-configuration={inputs}/no_memory.json",
+        ],
+        cwd=tree, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("note: ")
+    assert "is a source tree without its native parts" in done.stderr
+    assert "pip install -e" in done.stderr
+
+
+def test_the_readme_installs_the_checkout_itself() -> None:
+    """Anything else leaves a folder that hides, from its root, what was installed."""
+    commands = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if "bin/pip install" in line
+    ]
+    assert len(commands) == 3
+    assert all("pip install -e " in command for command in commands)
