@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -26,6 +28,7 @@ __all__ = [
     "load_json",
     "load_yaml",
     "nearest",
+    "open_regular",
     "parse_json",
     "read_text",
     "resolve",
@@ -51,6 +54,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
+def open_regular(file: Path) -> io.FileIO:
+    """Open a file to be read, never to wait: not for a pipe, a device or the kernel's messages.
+
+    Raises
+    ------
+    InputError
+        It is no regular file.
+    OSError
+        It cannot be opened.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("cannot read: not a regular file", file=file)
+    return io.FileIO(descriptor, "r")
+
+
 def read_text(path: str | Path) -> str:
     """The content of a UTF-8 text file.
 
@@ -62,12 +82,12 @@ def read_text(path: str | Path) -> str:
     """
     file = arguments.path(path, "path")
     try:
-        status = file.stat()
-        if not S_ISREG(status.st_mode):
-            raise InputError("cannot read: not a regular file", file=file)
-        if status.st_size > _MAX_FILE_BYTES:
+        with open_regular(file) as handle:
+            # Some files of the system have no size.
+            content = handle.read(_MAX_FILE_BYTES + 1) or b""
+        if len(content) > _MAX_FILE_BYTES:
             raise InputError("file is larger than 256 MiB", file=file)
-        return file.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except InputError:
         raise
     except UnicodeDecodeError as error:
@@ -238,8 +258,6 @@ def convert(raw: Any, to: type[_T], *, file: str | Path | None, where: str = "")
     """``msgspec.convert`` whose error names file, key and value."""
     try:
         return msgspec.convert(raw, to)
-    except (TypeError, OverflowError, RecursionError) as error:  # an object that no file can hold
-        raise InputError(one_line(str(error)), file=file, key=where or None) from None
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
         keys = _path_keys(path.rstrip("`"))
@@ -254,6 +272,8 @@ def convert(raw: Any, to: type[_T], *, file: str | Path | None, where: str = "")
             f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys
         )
         raise InputError(reason.replace("`", ""), file=file, key=key_text.strip(".")) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # what no file can hold
+        raise InputError(str(error), file=file, key=where or None) from None
 
 
 def _path_keys(path: str) -> list[str | int]:

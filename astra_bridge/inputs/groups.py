@@ -55,7 +55,7 @@ def read_comm_groups(
         )
     groups: dict[int, tuple[int, ...]] = {}
     for key, members in raw.items():
-        text = str(key)
+        text = key if isinstance(key, str) else show(key)
         group = int(text) if _ID.fullmatch(text) else -1
         if not 0 <= group < 2**31:
             raise InputError(

@@ -9,7 +9,6 @@ import importlib
 import io
 import json
 import os
-import stat
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import open_regular
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import (
@@ -382,13 +382,11 @@ def _open(file: Path) -> tuple[Any, tuple[int, int]]:
     A large one is mapped into memory, by native code that bears with a file that is cut meanwhile.
     """
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device may never end
-            raise InputError("not a regular file", file=file)
-        with file.open("rb", buffering=0) as handle:
+        with open_regular(file) as handle:
             signature = _signature(handle.fileno())
             mapped = getattr(_native, "MappedFile", None)
             if mapped is None or signature[0] < _MAPPED_BYTES:
-                return handle.read(), signature
+                return handle.read() or b"", signature
             return memoryview(mapped(handle.fileno(), signature[0])), signature
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror or error}", file=file) from None
@@ -516,6 +514,6 @@ def _files_beside(file: Path) -> list[tuple[str, str]]:
     with suppress(OSError), os.scandir(file.parent) as entries:
         for entry in entries:
             parts = entry.name.rsplit(".", 2)
-            if len(parts) == 3 and parts[2] == "et" and len(parts[1]) < 10:
+            if len(parts) == 3 and parts[2] == "et" and len(parts[1]) < 10 and entry.is_file():
                 found.append((parts[0], parts[1]))
     return found

@@ -19,6 +19,7 @@ from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.network import read_network
 from astra_bridge.inputs.system import read_system
+from astra_bridge.trace import read_trace
 
 # A longer run: ASTRA_BRIDGE_FUZZ=100 python -m pytest tests/faults/test_input_fuzz.py
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
@@ -161,3 +162,17 @@ def test_random_json(name: str, content: Any, tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_text(json.dumps(content), encoding="utf-8")
     attempt(READERS[name][0], file)
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="no such file of the kernel here")
+@pytest.mark.parametrize("read", [read_network, read_system, read_trace])
+def test_a_file_of_the_system_that_never_ends(read: Callable[[str], object]) -> None:
+    """It calls itself a regular file, and waits for the kernel to say more."""
+    with pytest.raises(InputError):
+        read("/proc/kmsg")
+
+
+def test_lone_surrogates_from_python() -> None:
+    for raw in ({"local-mem-trace-filename": "\ud800"}, {"L": "\ud800"}, {"\ud800": 1}):
+        with pytest.raises(InputError):
+            read_system(raw)
