@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,24 @@ def test_progress_speaks_after_a_while_only(
         clock[0] = 30.0
         report(progress)
     assert capsys.readouterr().err == ("simulated 5.000 ms, 100 events/s, 25.0% of 4 nodes done\n")
+
+
+def test_a_long_preparation_says_that_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astra_bridge.cli.progress._PLAIN_S", 0.02)
+    said = ""
+    with ProgressReport() as report:
+        deadline = time.monotonic() + 10
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+        assert said.startswith("note: 0 s: still reading traces")
+        report(Progress(now_ps=0, events=0, nodes_done=0, nodes_total=1))
+        time.sleep(0.05)
+        capsys.readouterr()
+        time.sleep(0.05)
+    assert capsys.readouterr().err == ""
 
 
 def test_text_table() -> None:
