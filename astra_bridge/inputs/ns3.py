@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json, nearest, read_text, resolve, show
 from astra_bridge.units import parse_rate_Bps, parse_time_ps
@@ -141,7 +142,7 @@ _IGNORED = {
 
 def is_ns3_config(path: str | Path) -> bool:
     """Whether a file looks like a ``config.txt`` (its first word is one of the keys)."""
-    file = Path(path)
+    file = arguments.path(path, "path")
     if file.suffix.lower() in (".yml", ".yaml", ".json"):
         return False
     words = read_text(file).split(maxsplit=1)
@@ -156,7 +157,7 @@ def read_ns3_config(path: str | Path) -> tuple[Ns3Config, tuple[str, ...]]:
     InputError
         An unknown key, a missing or malformed value, or one out of range.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     words = iter(read_text(file).split())
     values: dict[str, Any] = {}
     warnings: list[str] = []
@@ -278,7 +279,7 @@ def read_physical_topology(path: str | Path) -> PhysicalTopology:
     InputError
         A count is wrong, an id out of range, or a rate or delay is malformed.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     lines = [line.split() for line in read_text(file).splitlines()]
     rows = [(number, words) for number, words in enumerate(lines, 1) if words]
     if not rows:

@@ -19,7 +19,9 @@ from astra_bridge.inputs.garnet import read_garnet
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLink, NetworkLinks, read_network
+from astra_bridge.inputs.ns3 import read_logical_topology, read_ns3_config, read_physical_topology
 from astra_bridge.inputs.system import SystemConfig, SystolicArray, read_system
+from astra_bridge.network.garnet.replay import read_messages
 from astra_bridge.trace import read_workload
 from astra_bridge.trace.reader import parse_trace, read_bytes, read_trace
 from astra_bridge.trace.writer import TraceNode, write_trace
@@ -91,6 +93,8 @@ def test_simulate(argument: str, backend: str) -> None:
         read_system, read_remote_memory, read_network, read_garnet, read_comm_groups,
         read_per_node_custom, read_trace, read_bytes, parse_trace, parse_time_ps, parse_size_bytes,
         parse_rate_Bps,
+        read_ns3_config, read_physical_topology, read_messages,
+        lambda value: read_logical_topology(value, 8),
         lambda value: read_workload(value, 2),
         lambda value: read_workload(GOOD["workload"], value),
         lambda value: import_text(value, 2),
