@@ -131,7 +131,7 @@ def test_an_end_before_the_names_are_given(sent: signal.Signals, tmp_path: Path)
     assert process.stdout is not None
     assert process.stdout.readline() == "all written\n"
     process.send_signal(sent)
-    process.wait()
+    process.communicate()
     now = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert {file: now[file] for file in before} == before
     left = [file for file in now if file not in before]
