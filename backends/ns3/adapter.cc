@@ -207,9 +207,10 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   bool sampling_ = false;
   std::vector<QueueSample> samples_;
   std::vector<astra_net_link> links_;  // TCP only
+  astra_net::Log log_;
 };
 
-Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log&) {
+Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log& log) : log_(log) {
   const bool tcp = config.options.choice("transport", "rdma", {"rdma", "tcp"}) == "tcp";
   Parameters parameters;
   if (!tcp) ReadParameters(config.options, &parameters);
@@ -456,6 +457,7 @@ void Ns3Model::Build(astra_net::Config& config) {
     for (int64_t bps = port->bps; bps > nic_bps && port->alpha_shift > 0; bps /= 2)
       --port->alpha_shift;
   }
+  fabric.on_notice = [this](const std::string& text) { log_(30, text); };
   fabric.Finish();
   ReadCapture(config);
   fabric.on_complete = [this](const QueuePair& qp, Tick now) {
@@ -584,6 +586,8 @@ std::string Ns3Model::stats() {
                                                       {"timeouts", fabric.timeouts}};
   for (const auto& [name, value] : scalars)
     text += std::string("\"") + name + "\": " + std::to_string(value) + ", ";
+  if (fabric.parameters.telemetry)
+    text += "\"hpcc_blind_transfers\": " + std::to_string(fabric.blind_transfers) + ", ";
   text += "\"tables\": {" + JsonTable("links", links) + ", " + JsonTable("flows", flows) + ", " +
           JsonTable("pfc", pfc);
   if (sample_interval_ > 0) text += ", " + JsonTable("queues", queues);

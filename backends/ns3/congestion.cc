@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ns3/boolean.h"
 #include "ns3/double.h"
@@ -149,10 +150,8 @@ ns3::TypeId Hpcc::GetTypeId() {
 }
 
 void Hpcc::Begin(QueuePair& qp) {
-  qp.hpcc = {};
-  qp.hpcc.current_bps = qp.max_bps;
-  qp.hpcc.u = 1;
-  for (auto& hop : qp.hpcc.hop) hop = {1, qp.max_bps, 0};
+  qp.hpcc = {0, qp.max_bps, 0, {1, true}};
+  qp.hpcc_hop.clear();
 }
 
 void Hpcc::OnAck(QueuePair& qp, const PacketRecord& ack) {
@@ -163,92 +162,125 @@ void Hpcc::OnAck(QueuePair& qp, const PacketRecord& ack) {
     Update(qp, ack, true);
 }
 
+namespace {
+
+// The moving average over one base RTT (equation 4); what is unknown once stays so, and an
+// infinite load counts only while it has a weight.
+Load Average(Load old, Load sample, uint64_t weight, uint64_t base_rtt) {
+  const auto counts = [](Load load, uint64_t share) {
+    return load.known && (share > 0 || std::isfinite(load.value));
+  };
+  if (!counts(old, base_rtt - weight) || !counts(sample, weight)) return {0, false};
+  return {(old.value * static_cast<double>(base_rtt - weight) +
+           sample.value * static_cast<double>(weight)) /
+              static_cast<double>(base_rtt),
+          true};
+}
+
+}  // namespace
+
+// Equation 2: U = min(qlen) / (B T) + txRate / B.  The fork divides by its window where it has
+// none: a hop with a queue is then infinitely loaded, the load of one without is unknown.
+Load Hpcc::Sample(const QueuePair& qp, const HopTelemetry& last, const HopTelemetry& now,
+                  uint64_t* tau) const {
+  const Parameters& parameters = fabric->parameters;
+  uint64_t bytes = now.tx_bytes - last.tx_bytes;
+  *tau = now.time - last.time;
+  double tick_s = static_cast<double>(parameters.tick_ps) * 1e-12;
+  if (!parameters.telemetry_exact) {
+    // The fork's counters are 24 bits of nanoseconds and 20 bits of 128-byte units.
+    *tau &= (1u << 24) - 1;
+    bytes = (bytes & ((1u << 20) - 1)) * 128ull * parameters.telemetry_multiple;
+    tick_s = 1e-9;
+  }
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  const uint32_t queue = std::min(now.queue_bytes, last.queue_bytes);
+  uint64_t window = qp.window;
+  if (window == 0 && !parameters.upstream_order) window = qp.bdp_bytes;
+  if (window == 0 && queue == 0) return {0, false};
+  if (*tau == 0) return {kInfinite, bytes > 0};
+  if (window == 0) return {kInfinite, true};
+  const auto line = static_cast<double>(now.bps);
+  const double rate = static_cast<double>(bytes * 8) / (static_cast<double>(*tau) * tick_s);
+  return {rate / line + static_cast<double>(queue) * static_cast<double>(qp.max_bps) / line /
+                            static_cast<double>(window),
+          true};
+}
+
+// Algorithm 1: a multiplicative step when over the target or after max_stage additive ones; from
+// an unknown load it leads to the line rate.
+std::pair<int64_t, uint32_t> Hpcc::Step(const QueuePair& qp, Load u, int64_t bps,
+                                        uint32_t stage) const {
+  const double c = u.value / target_utilization;
+  const bool multiply = (u.known && c >= 1) || stage >= max_stage;
+  int64_t wanted = bps;
+  if (multiply) {
+    const auto line = static_cast<double>(qp.max_bps);
+    wanted = u.known && c > 0
+                 ? static_cast<int64_t>(std::min(static_cast<double>(bps) / c, line))
+                 : qp.max_bps;
+  }
+  return {std::min(std::max(wanted + additive_bps, min_bps), qp.max_bps),
+          multiply ? 0 : stage + 1};
+}
+
 void Hpcc::Update(QueuePair& qp, const PacketRecord& ack, bool fast) {
   HpccState& s = qp.hpcc;
   if (ack.telemetry == nullptr) return;
   const Telemetry& now = *ack.telemetry;
-  if (s.last_update_seq == 0) {  // the first RTT only fills the history
+  // The first RTT only fills the history, as do hops that a new route brings; in the fork's these
+  // begin with zeros.
+  const bool first = s.last_update_seq == 0;
+  const bool exact = fabric->parameters.telemetry_exact;
+  const size_t known = exact ? qp.hpcc_hop.size() : kForkTelemetry;
+  for (size_t i = qp.hpcc_hop.size(); i < now.hop.size() && i < now.hops; ++i)
+    qp.hpcc_hop.push_back({first || exact ? now.hop[i] : HopTelemetry{}, {1, true}, qp.max_bps, 0});
+  if (first) {
     s.last_update_seq = qp.next_seq;
-    s.last = now;
     return;
   }
-  // The fork's counters are 24 bits of nanoseconds and 20 bits of 128-byte units.
-  const uint64_t unit = 128ull * fabric->parameters.telemetry_multiple;
-  const bool exact = fabric->parameters.telemetry_exact;
-  const auto base_rtt = static_cast<uint64_t>(qp.base_rtt);
-  const double tick_s = static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
-  if (now.hops <= kMaxTelemetry) {
-    double highest = 0;
-    uint64_t highest_dt = 0;
-    bool updated[kMaxTelemetry] = {}, any = false;
+  // A packet of the fork that has met more switches than it has room for tells nothing, and its
+  // pair stays at its rate.
+  if (now.hops <= now.hop.size()) {
+    const auto base_rtt = static_cast<uint64_t>(qp.base_rtt);
+    Load highest{0, true};
+    uint64_t highest_tau = 0;
+    bool any = false;
+    int64_t bps = qp.max_bps;
     for (uint32_t i = 0; i < now.hops; ++i) {
       const HopTelemetry& hop = now.hop[i];
-      HopTelemetry& last = s.last.hop[i];
-      if (sample_feedback && hop.queue_bytes == 0 && fast) continue;
-      updated[i] = any = true;
-      uint64_t tau = hop.time - last.time, bytes = hop.tx_bytes - last.tx_bytes;
-      if (!exact) {
-        tau &= (1u << 24) - 1;
-        bytes = (bytes & ((1u << 20) - 1)) * unit;
+      HpccHop& state = qp.hpcc_hop[i];
+      if (i >= known || (sample_feedback && hop.queue_bytes == 0 && fast)) {
+        if (per_hop_rates) bps = std::min(bps, state.bps);
+        continue;
       }
-      // Equation 2: U = min(qlen) / (B T) + txRate / B.
-      const double duration = static_cast<double>(tau) * (exact ? tick_s : 1e-9);
-      const double rate = static_cast<double>(bytes * 8) / duration;
-      const auto line = static_cast<double>(hop.bps);
-      const double u = rate / line + static_cast<double>(std::min(hop.queue_bytes, last.queue_bytes)) *
-                                         static_cast<double>(qp.max_bps) / line /
-                                         static_cast<double>(qp.window);
+      any = true;
+      uint64_t tau;
+      const Load u = Sample(qp, state.last, hop, &tau);
+      state.last = hop;
       if (!per_hop_rates) {
-        if (u > highest) {
+        if (u.known && u.value > highest.value) {
           highest = u;
-          highest_dt = tau;
+          highest_tau = tau;
         }
-      } else {
-        // Equation 4's moving average over one base RTT, per hop.
-        const uint64_t weight = std::min(tau, base_rtt);
-        s.hop[i].u = (s.hop[i].u * static_cast<double>(base_rtt - weight) +
-                      u * static_cast<double>(weight)) /
-                     static_cast<double>(base_rtt);
+        continue;
       }
-      last = hop;
+      state.u = Average(state.u, u, std::min(tau, base_rtt), base_rtt);
+      const auto [next, stage] = Step(qp, state.u, state.bps, state.increase_stage);
+      bps = std::min(bps, next);
+      if (!fast) {
+        state.bps = next;
+        state.increase_stage = stage;
+      }
     }
-    // Algorithm 1: multiplicative step when over the target or after max_stage additive ones.
-    const auto step = [&](double u, int64_t bps, uint32_t stage) {
-      const double c = u / target_utilization;
-      const bool multiply = c >= 1 || stage >= max_stage;
-      const int64_t wanted =
-          (multiply ? static_cast<int64_t>(static_cast<double>(bps) / c) : bps) + additive_bps;
-      return std::pair<int64_t, uint32_t>(std::min(std::max(wanted, min_bps), qp.max_bps),
-                                          multiply ? 0 : stage + 1);
-    };
-    int64_t bps = qp.max_bps;
-    if (!per_hop_rates) {
-      if (any) {
-        const uint64_t weight = std::min(highest_dt, base_rtt);
-        s.u = (s.u * static_cast<double>(base_rtt - weight) +
-               highest * static_cast<double>(weight)) /
-              static_cast<double>(base_rtt);
-        const auto [next, stage] = step(s.u, s.current_bps, s.increase_stage);
-        bps = next;
-        if (!fast) {
-          s.current_bps = next;
-          s.increase_stage = stage;
-        }
+    if (any && !per_hop_rates) {
+      s.u = Average(s.u, highest, std::min(highest_tau, base_rtt), base_rtt);
+      const auto [next, stage] = Step(qp, s.u, s.current_bps, s.increase_stage);
+      bps = next;
+      if (!fast) {
+        s.current_bps = next;
+        s.increase_stage = stage;
       }
-    } else {
-      for (uint32_t i = 0; i < now.hops; ++i) {
-        int64_t hop_bps = s.hop[i].bps;
-        if (updated[i]) {
-          const auto [next, stage] = step(s.hop[i].u, hop_bps, s.hop[i].increase_stage);
-          hop_bps = next;
-          if (!fast) {
-            s.hop[i].bps = next;
-            s.hop[i].increase_stage = stage;
-          }
-        }
-        bps = std::min(bps, hop_bps);
-      }
-      if (any && !fast) s.current_bps = bps;
     }
     if (any) static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
   }
@@ -269,8 +301,7 @@ ns3::TypeId HpccPint::GetTypeId() {
 }
 
 void HpccPint::Begin(QueuePair& qp) {
-  qp.hpcc = {};
-  qp.hpcc.current_bps = qp.max_bps;
+  qp.hpcc = {0, qp.max_bps, 0, {1, true}};
 }
 
 void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {

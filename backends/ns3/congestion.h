@@ -7,6 +7,7 @@
 #define ASTRA_NS3_CONGESTION_H
 
 #include <cstdint>
+#include <utility>
 
 #include "fabric.h"
 
@@ -64,6 +65,10 @@ class Hpcc final : public CongestionControl {
 
  private:
   void Update(QueuePair& qp, const PacketRecord& ack, bool fast);
+  Load Sample(const QueuePair& qp, const HopTelemetry& last, const HopTelemetry& now,
+              uint64_t* tau) const;
+  std::pair<int64_t, uint32_t> Step(const QueuePair& qp, Load u, int64_t bps,
+                                    uint32_t stage) const;
 };
 
 // Ben Basat et al., "PINT: Probabilistic In-band Network Telemetry", SIGCOMM 2020, section 4.3:

@@ -51,6 +51,7 @@ void Port::Fire(uint32_t kind, uint64_t order) {
       // An event whose packet was lost with its link finds another packet, or none.
       if (wire.empty() || wire.head->order != order) return;
       PacketRecord* packet = wire.pop();
+      --fabric->on_wire;
       if (!wire.empty()) {
         fabric->sim->At(wire.head->arrive, wire.head->order, this, kArrival);
         // Its successor was written a whole wire's delay ago and is out of the cache by now.
@@ -90,6 +91,7 @@ void Port::TakeDown() {
   up = false;
   while (!wire.empty()) {
     ++lost;
+    --fabric->on_wire;
     fabric->Free(wire.pop());
   }
   paused = 0;
@@ -167,10 +169,29 @@ void Fabric::Finish() {
       if (i == j || path.delay < 0) continue;
       const Tick rtt = 2 * path.delay + path.transmit;
       max_rtt = std::max(max_rtt, rtt);
-      const auto bits = static_cast<unsigned __int128>(rtt) * static_cast<uint64_t>(path.bps) *
-                        static_cast<uint64_t>(parameters.tick_ps) / 1000000000000ull;
-      max_bdp = std::max(max_bdp, static_cast<uint64_t>(bits / 8));
+      max_bdp = std::max(max_bdp, Bdp(rtt, path.bps));
     }
+  for (auto& node : nodes)
+    if (auto* device = dynamic_cast<SharedBufferSwitch*>(ns3::PeekPointer(node)))
+      device->Configure();
+  watch_interval_ = parameters.retransmit_timeout;
+  for (const auto& port : ports) watch_interval_ = std::max(watch_interval_, HopTicks(*port));
+}
+
+// Bytes that `bps` sends in `rtt`.
+uint64_t Fabric::Bdp(Tick rtt, int64_t bps) const {
+  return static_cast<uint64_t>(static_cast<unsigned __int128>(rtt) * static_cast<uint64_t>(bps) *
+                               static_cast<uint64_t>(parameters.tick_ps) / 1000000000000ull / 8);
+}
+
+// Switches set reserve and headroom aside for every traffic class that is in use: as many memories
+// as there are.  The fork counts them once per port, whatever the classes.
+void Fabric::UseClass(uint32_t traffic_class) {
+  if ((classes_used_ >> traffic_class & 1) != 0) return;
+  classes_used_ |= 1u << traffic_class;
+  const auto classes = static_cast<uint32_t>(__builtin_popcount(classes_used_));
+  if (parameters.upstream_order || classes <= lossless_classes) return;
+  lossless_classes = classes;
   for (auto& node : nodes)
     if (auto* device = dynamic_cast<SharedBufferSwitch*>(ns3::PeekPointer(node)))
       device->Configure();
@@ -321,22 +342,22 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   FindPath(qp);
   ++active_;
 
+  UseClass(traffic_class);
   const Path& path = PathOf(src, dst);
+  const bool global = parameters.window == "global";
   const Tick rtt = path.delay < 0 ? 0 : 2 * path.delay + path.transmit;
-  qp->base_rtt = parameters.window == "global" ? max_rtt : rtt;
-  qp->window = 0;
-  if (parameters.window == "global") {
-    qp->window = max_bdp;
-  } else if (parameters.window == "pair" && path.delay >= 0) {
-    const auto bits = static_cast<unsigned __int128>(rtt) * static_cast<uint64_t>(path.bps) *
-                      static_cast<uint64_t>(parameters.tick_ps) / 1000000000000ull;
-    qp->window = std::max<uint64_t>(1, static_cast<uint64_t>(bits / 8));
-  }
+  qp->base_rtt = global ? max_rtt : rtt;
+  qp->bdp_bytes = global ? max_bdp : path.delay < 0 ? 0 : std::max<uint64_t>(1, Bdp(rtt, path.bps));
+  qp->window = parameters.window == "none" ? 0 : qp->bdp_bytes;
+  if (parameters.telemetry && !parameters.telemetry_exact && qp->forward.size() > kForkTelemetry &&
+      blind_transfers++ == 0)
+    on_notice("HPCC: a path has " + std::to_string(qp->forward.size()) + " switches; a packet of "
+              "ASTRA-sim's fork has room for the telemetry of " + std::to_string(kForkTelemetry) +
+              ": such transfers stay at line rate (compatibility=none has no such limit)");
   qp->current_window = qp->window;
   if (!watching_) {
     watching_ = true;
-    watched_hops_ = packet_hops;
-    sim->After(parameters.retransmit_timeout, this, 0);
+    sim->After(watch_interval_, this, 0);
   }
   if (qp->port == nullptr) return;  // the watchdog reports it, unless a link comes up
   qp->max_bps = qp->bps = qp->port->bps;
@@ -413,6 +434,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
     port.bps = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(port.nominal_bps) * scale));
     port.tx_cache_ = {};
     port.up = true;
+    watch_interval_ = std::max(watch_interval_, HopTicks(port));
   }
   if (port.up != was_up) {
     ++epoch_;
@@ -444,14 +466,30 @@ void Fabric::SetLink(uint32_t link, double scale) {
   if (port.up) port.RequestService();
 }
 
+// The time that a full packet takes over a link; what a wait has to be compared with.
+Tick Fabric::HopTicks(const Port& port) const {
+  return Ticks(parameters.mtu_bytes + parameters.header_bytes, port.bps) + port.delay;
+}
+
+// Whether `qp` waits for something that was sent and is nowhere any more.  What is still under way
+// or queued is late, not lost, and so is a pair whose turn at its port has not come: a simulator
+// knows, and need not guess.
+bool Fabric::Lost(QueuePair* qp, Tick now) {
+  if (qp->in_network > 0) return false;
+  if (qp->port == nullptr || qp->next_seq > qp->acked_seq) return true;
+  const bool paused = (qp->port->paused >> qp->queue & 1) != 0;
+  if (!paused && !qp->port->Busy() && qp->next_available <= now) qp->port->RequestService();
+  return false;
+}
+
 // The watchdog: retransmission timeouts of all pairs, and networks that stand still.
 void Fabric::Fire(uint32_t, uint64_t) {
   watching_ = false;
   if (active_ == 0) return;
   const Tick now = sim->NowTick();
-  const bool moved = packet_hops != watched_hops_;
-  Tick next = now + parameters.retransmit_timeout;
-  bool waiting = false;
+  Tick next = now + watch_interval_;
+  // Nothing has to move by itself as long as something is under way or waits for its time.
+  bool waiting = on_wire > 0;
   for (auto& pair : pairs_) {
     QueuePair* qp = pair.get();
     if (qp->acknowledged) continue;
@@ -462,9 +500,9 @@ void Fabric::Fire(uint32_t, uint64_t) {
       waiting = true;
       continue;
     }
-    // What is still queued somewhere is late, not lost: a simulator knows, and need not guess.
-    if (qp->in_network > 0) {
-      waiting = waiting || moved;
+    if (!Lost(qp, now)) {
+      waiting = waiting || (qp->BytesLeft() > 0 && !qp->WindowBound() &&
+                            !(qp->port->paused >> qp->queue & 1));
       continue;
     }
     if (qp->timeouts >= parameters.retransmit_limit) {
@@ -489,15 +527,13 @@ void Fabric::Fire(uint32_t, uint64_t) {
       qp->port->RequestService();
     }
   }
-  if (!waiting && !moved) {
-    failure = "deadlock: nothing has moved for " +
-              std::to_string(parameters.retransmit_timeout * parameters.tick_ps / 1000000) +
-              " us" + WhereStuck();
+  if (!waiting && on_wire == 0) {
+    failure = "deadlock: nothing has moved and nothing can: what is left waits for pauses to end" +
+              WhereStuck();
     stop = true;
     return;
   }
   watching_ = true;
-  watched_hops_ = packet_hops;
   sim->After(std::max<Tick>(next - now, 1), this, 0);
 }
 

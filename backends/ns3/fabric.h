@@ -31,7 +31,7 @@ struct Port;
 struct QueuePair;
 
 constexpr uint32_t kQueues = 8;        // 0 is for control frames and goes first
-constexpr uint32_t kMaxTelemetry = 5;  // hops that one packet's telemetry can hold
+constexpr uint32_t kForkTelemetry = 5;  // hops that a packet of the public fork has room for
 
 enum class PacketKind : uint8_t { kData, kAck, kNack, kPause, kResume };
 
@@ -43,7 +43,7 @@ struct HopTelemetry {
   int64_t bps;
 };
 struct Telemetry {
-  std::array<HopTelemetry, kMaxTelemetry> hop;
+  std::vector<HopTelemetry> hop;  // grows to the longest path that it has seen
   uint32_t hops;
   Telemetry* next_free;
 };
@@ -161,17 +161,23 @@ struct DcqcnState {
   bool alpha_cnp, decrease_cnp, first_cnp;
   uint32_t stage;
 };
+// A utilisation as HPCC computes it: a number, infinite where something waits for a window of
+// nothing, or unknown where nothing waits for it.
+struct Load {
+  double value;
+  bool known;
+};
 struct HpccState {
   uint64_t last_update_seq;
   int64_t current_bps;
   uint32_t increase_stage;
-  double u;
-  Telemetry last;
-  struct Hop {
-    double u;
-    int64_t bps;
-    uint32_t increase_stage;
-  } hop[kMaxTelemetry];
+  Load u;
+};
+struct HpccHop {
+  HopTelemetry last;
+  Load u;
+  int64_t bps;
+  uint32_t increase_stage;
 };
 struct TimelyState {
   uint64_t last_update_seq;
@@ -205,6 +211,7 @@ struct QueuePair final : public EventTarget {
   uint64_t next_seq = 0, acked_seq = 0;
   uint64_t window = 0;          // [bytes], 0 is none; of the path
   uint64_t current_window = 0;  // after congestion control
+  uint64_t bdp_bytes = 0;       // of the path, or the largest with window=global
   int64_t max_bps = 0, bps = 0;
   Tick base_rtt = 0;
   Tick next_available = 0;
@@ -236,6 +243,7 @@ struct QueuePair final : public EventTarget {
     DctcpState dctcp;
     SwiftState swift;
   };
+  std::vector<HpccHop> hpcc_hop;  // per hop that has been heard of
 
   QueuePair() : hpcc() {}
   bool Finished() const { return acked_seq >= bytes; }
@@ -288,7 +296,7 @@ class SharedBufferSwitch final : public Device {
   static ns3::TypeId GetTypeId();
   void Receive(Port& ingress, PacketRecord* packet) override;
   void Serve(Port& port) override;
-  // After all ports are attached.
+  // After all ports are attached, and again when another traffic class comes into use.
   void Configure();
 
   ns3::TracedCallback<uint32_t, bool> trace_pfc;   // link towards the paused sender, paused
@@ -310,7 +318,7 @@ class SharedBufferSwitch final : public Device {
   double UtilizationByLogarithms(const Port& port);
   int32_t RoughLog2(int32_t x);
 
-  int64_t shared_bytes_ = 0, shareable_bytes_ = 0;
+  int64_t shared_bytes_ = 0, shareable_bytes_ = 0, buffered_bytes_ = 0;
 };
 
 // Everything that a run is parameterised by; the adapter fills it from the options.
@@ -369,6 +377,7 @@ class Fabric final : public EventTarget {
   void Release(QueuePair* qp);
   void Fire(uint32_t kind, uint64_t order) override;  // the watchdog
   Tick Ticks(double bytes, int64_t bps) const;
+  uint64_t Bdp(Tick rtt, int64_t bps) const;
 
   FabricSimulator* sim;
   Parameters parameters;
@@ -379,11 +388,14 @@ class Fabric final : public EventTarget {
   LibraryRandom library_random;
   std::vector<std::unique_ptr<RandomStreams>> loss_streams;  // of ports that do not use `random`
   std::function<void(const QueuePair&, Tick)> on_complete;
-  std::function<void(const QueuePair&)> on_lost;
+  std::function<void(const std::string&)> on_notice;  // something that users should know
   std::function<void(const Port&, const PacketRecord&)> on_transmit;  // pcap; usually empty
+  uint32_t lossless_classes = 1;  // that switches set memory aside for
   Tick max_rtt = 0;
   uint64_t max_bdp = 0;
   uint64_t packet_hops = 0, data_packets = 0, retransmissions = 0, timeouts = 0;
+  uint64_t on_wire = 0;             // packets that leave a port or are under way
+  uint64_t blind_transfers = 0;     // their path is longer than the fork's telemetry
   std::string failure;  // why the run cannot go on; set with `stop`
   bool stop = false;
 
@@ -401,9 +413,12 @@ class Fabric final : public EventTarget {
     Tick transmit = 0;
     int64_t bps = 0;
   };
+  Tick HopTicks(const Port& port) const;
   void Route();
   void RouteTo(int32_t host);
   void FindPath(QueuePair* qp);
+  bool Lost(QueuePair* qp, Tick now);
+  void UseClass(uint32_t traffic_class);
   const std::vector<Port*>& Choices(const Device& at, int32_t to) const {
     return routes_[static_cast<size_t>(at.node)][static_cast<size_t>(to)];
   }
@@ -418,6 +433,7 @@ class Fabric final : public EventTarget {
   std::vector<Path> paths_;
   std::vector<uint16_t> next_source_port_;
   uint8_t epoch_ = 0;
+  uint32_t classes_used_ = 0;  // bit per traffic class
   bool rerouted_ = false;
 
   std::vector<std::unique_ptr<PacketRecord[]>> packet_blocks_;
@@ -428,7 +444,7 @@ class Fabric final : public EventTarget {
   std::vector<QueuePair*> free_pairs_;
   size_t active_ = 0;
   bool watching_ = false;
-  uint64_t watched_hops_ = 0;
+  Tick watch_interval_ = 0;
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -469,6 +485,7 @@ inline void Port::Send(PacketRecord* packet) {
   packet->arrive = busy_until + delay;
   packet->order = sim->Reserve();
   const bool alone = wire.empty();
+  ++fabric->on_wire;
   wire.push(packet);
   if (alone) sim->At(packet->arrive, packet->order, this, kArrival);
   tx_bytes += packet->wire_bytes;

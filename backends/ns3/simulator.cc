@@ -29,8 +29,12 @@ bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
     if (time > limit) return true;
     if (time > now_) {
       if (*stop) return true;
-      // A look at the clock of the outside world every few thousand instants.
-      if ((++instants_ & 4095) == 0 && interrupted()) return true;
+      // Whether someone outside wants us to stop: looked at every few thousand events, which is
+      // some hundred microseconds, and obeyed between instants.
+      if (events_run_ - looked_ >= 4096) {
+        looked_ = events_run_;
+        if (interrupted()) return true;
+      }
     }
     now_ = time;
     order_ = static_cast<uint64_t>(entry.key);
@@ -72,7 +76,10 @@ ns3::EventId FabricSimulator::Insert(Tick time, uint32_t context, ns3::EventImpl
   }
   const uint64_t order = Reserve();
   At(time, order, nullptr, slot);
-  return ns3::EventId(event, static_cast<uint64_t>(time), context, static_cast<uint32_t>(order));
+  // A uid has 32 bits of the order's 64; ns-3 keeps the first few for its own marks.
+  auto uid = static_cast<uint32_t>(order);
+  if (uid < 16) uid += 16;
+  return ns3::EventId(event, static_cast<uint64_t>(time), context, uid);
 }
 
 FabricSimulator::StopEvent FabricSimulator::Stop(const ns3::Time& delay) {

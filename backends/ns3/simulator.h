@@ -126,7 +126,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   int64_t tick_ps_ = 1;
   Tick now_ = 0;
   uint64_t order_ = 0, next_order_ = 16, next_last_ = 0;  // ns-3 keeps the first uids for itself
-  uint64_t events_run_ = 0, instants_ = 0;
+  uint64_t events_run_ = 0, looked_ = 0;
   bool stopped_ = false;
   uint32_t context_ = 0xffffffff;
   std::vector<Ns3Event> slots_;

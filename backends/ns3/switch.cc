@@ -31,7 +31,7 @@ ns3::TypeId SharedBufferSwitch::GetTypeId() {
 void SharedBufferSwitch::Configure() {
   int64_t reserved = 0;
   for (const Port* port : ports)
-    reserved += port->headroom_limit + fabric->parameters.reserve_bytes;
+    reserved += (port->headroom_limit + fabric->parameters.reserve_bytes) * fabric->lossless_classes;
   shareable_bytes_ = static_cast<int64_t>(buffer_bytes) - reserved;
 }
 
@@ -93,8 +93,11 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
     int64_t& used = ingress.ingress_bytes[queue];
     int64_t& headroom = ingress.headroom_bytes[queue];
     const int64_t over_reserve = used + bytes - reserve;
-    if (headroom + bytes > ingress.headroom_limit &&
-        bytes + SharedUse(ingress, queue) > threshold) {
+    // Where reserves and headrooms together exceed the buffer, the fork makes memory out of nothing.
+    const bool full = !fabric->parameters.upstream_order &&
+                      buffered_bytes_ + bytes > static_cast<int64_t>(buffer_bytes);
+    if (full || (headroom + bytes > ingress.headroom_limit &&
+                 bytes + SharedUse(ingress, queue) > threshold)) {
       ++ingress.drops;
       trace_drop(ingress.link, packet->wire_bytes);
       fabric->Free(packet);
@@ -109,6 +112,7 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
       if (over_reserve > 0) shared_bytes_ += std::min(bytes, over_reserve);
     }
     egress->egress_bytes[queue] += bytes;
+    buffered_bytes_ += bytes;
     if (fabric->parameters.pfc && !(ingress.pausing >> queue & 1) &&
         (headroom > 0 || SharedUse(ingress, queue) >= PauseThreshold(ingress)))
       SendPause(ingress, queue, true);
@@ -176,6 +180,7 @@ void SharedBufferSwitch::Unbuffer(Port& ingress, uint32_t queue, int64_t bytes) 
   int64_t& used = ingress.ingress_bytes[queue];
   int64_t& headroom = ingress.headroom_bytes[queue];
   const int64_t from_headroom = std::min(headroom, bytes);
+  buffered_bytes_ -= bytes;
   shared_bytes_ -= std::min(bytes - from_headroom, SharedUse(ingress, queue));
   headroom -= from_headroom;
   used -= bytes - from_headroom;
@@ -201,7 +206,9 @@ bool SharedBufferSwitch::Mark(const Port& port, uint32_t queue) {
 void SharedBufferSwitch::Stamp(Port& port, PacketRecord* packet) {
   Telemetry& telemetry = *packet->telemetry;
   const Parameters& parameters = fabric->parameters;
-  HopTelemetry& hop = telemetry.hop[telemetry.hops % kMaxTelemetry];
+  const bool full = !parameters.telemetry_exact && telemetry.hop.size() == kForkTelemetry;
+  if (telemetry.hops == telemetry.hop.size() && !full) telemetry.hop.emplace_back();
+  HopTelemetry& hop = telemetry.hop[telemetry.hops % telemetry.hop.size()];
   ++telemetry.hops;
   hop.time = static_cast<uint64_t>(fabric->sim->NowTick());
   hop.bps = port.bps;
