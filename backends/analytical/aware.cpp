@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core.hpp"
+#include "link_list.hpp"
 #include "topology.hpp"
 
 namespace {

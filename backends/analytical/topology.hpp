@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Which links a transfer crosses.  Nodes and links are numbered as astra_bridge/topology.py does;
-// nothing is held per pair of endpoints.
+// Which links a transfer crosses in a network of dimensions, and what every topology says of a way.
+// Nodes and links are numbered as astra_bridge/topology.py does; nothing is held per pair of
+// endpoints.
 #ifndef ASTRA_ANALYTICAL_TOPOLOGY_HPP
 #define ASTRA_ANALYTICAL_TOPOLOGY_HPP
 
@@ -10,13 +11,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "astra_net.hpp"
-#include "astra_flat_map.hpp"
 
 namespace analytical {
 
@@ -222,131 +221,6 @@ class Dimensions {
   std::vector<Rate> rates_;
   std::vector<int32_t> digits_;  // of each endpoint: dividing takes longer than all the rest
   int64_t link_count_ = 0;
-};
-
-// Any directed graph: fewest hops, and equal-cost multi-path by a hash of the flow.
-class LinkList {
- public:
-  explicit LinkList(const astra_net::Config& config)
-      : nodes_(static_cast<size_t>(config.nodes)), links_(config.links) {
-    std::map<std::pair<double, double>, int32_t> known;
-    for (const astra_net_link& link : links_) {
-      const Rate rate{link.bytes_per_second / 1e9, static_cast<double>(link.latency_ps) / 1000};
-      const auto index = static_cast<int32_t>(rates_.size());
-      const auto [same, fresh] = known.try_emplace({rate.bytes_per_ns, rate.latency_ns}, index);
-      if (fresh) rates_.push_back(rate);
-      rate_of_.push_back(same->second);
-    }
-    gather(out_first_, out_, &astra_net_link::src);
-    gather(in_first_, in_, &astra_net_link::dst);
-  }
-
-  const std::vector<Rate>& rates() const { return rates_; }
-  int64_t link_count() const { return static_cast<int64_t>(links_.size()); }
-
-  Hop next(int32_t src, int32_t dst, Position at) {
-    const std::vector<int32_t>& ways = toward(dst);
-    const auto node = static_cast<size_t>(at.node);
-    const int32_t first = ways[node], count = ways[node + 1] - first;
-    if (count == 0)
-      throw Error(ASTRA_NET_MODEL, "no way from endpoint " + std::to_string(src) +
-                                       " to endpoint " + std::to_string(dst));
-    const auto pick = static_cast<int32_t>(hash(src, dst, at.node) % static_cast<uint64_t>(count));
-    const int32_t link = ways[static_cast<size_t>(first + pick)];
-    return {link, rate_of(link), {links_[static_cast<size_t>(link)].dst, -1}};
-  }
-
-  Cost cost(int32_t src, int32_t dst) {
-    Cost all{0.0, std::numeric_limits<double>::infinity()};
-    for (Position at{src}; at.node != dst;) {
-      const Hop hop = next(src, dst, at);
-      const Rate& rate = rates_[static_cast<size_t>(hop.rate)];
-      all.latency_ns += rate.latency_ns;
-      all.bytes_per_ns = std::min(all.bytes_per_ns, rate.bytes_per_ns);
-      at = hop.next;
-    }
-    return all;
-  }
-
-  Ends ends(int64_t link) const {
-    const astra_net_link& one = links_[static_cast<size_t>(link)];
-    return {one.src, one.dst};
-  }
-  int32_t rate_of(int64_t link) const { return rate_of_[static_cast<size_t>(link)]; }
-
- private:
-  // Links by one of their ends, in ascending order: list[first[node] .. first[node + 1]).
-  void gather(std::vector<int32_t>& first, std::vector<int32_t>& list,
-              int32_t astra_net_link::*end) const {
-    first.assign(nodes_ + 1, 0);
-    for (const astra_net_link& link : links_) ++first[static_cast<size_t>(link.*end) + 1];
-    for (size_t node = 0; node < nodes_; ++node) first[node + 1] += first[node];
-    list.resize(links_.size());
-    std::vector<int32_t> next = first;
-    for (size_t i = 0; i < links_.size(); ++i)
-      list[static_cast<size_t>(next[static_cast<size_t>(links_[i].*end)]++)] =
-          static_cast<int32_t>(i);
-  }
-
-  // Per node the links that lead one hop closer to `dst`: [first position per node..., links...].
-  const std::vector<int32_t>& toward(int32_t dst) {
-    const int32_t known = table_of_.find(dst);
-    if (known >= 0) return tables_[static_cast<size_t>(known)];
-    std::vector<int32_t> hops(nodes_, -1), ahead{dst};
-    hops[static_cast<size_t>(dst)] = 0;
-    for (size_t i = 0; i < ahead.size(); ++i) {
-      const auto node = static_cast<size_t>(ahead[i]);
-      for (int32_t k = in_first_[node]; k < in_first_[node + 1]; ++k) {
-        const int32_t before =
-            links_[static_cast<size_t>(in_[static_cast<size_t>(k)])].src;
-        if (hops[static_cast<size_t>(before)] >= 0) continue;
-        hops[static_cast<size_t>(before)] = hops[node] + 1;
-        ahead.push_back(before);
-      }
-    }
-    std::vector<int32_t> table(nodes_ + 1);
-    for (size_t node = 0; node < nodes_; ++node) {
-      table[node] = static_cast<int32_t>(table.size());
-      if (hops[node] <= 0) continue;
-      for (int32_t k = out_first_[node]; k < out_first_[node + 1]; ++k) {
-        const int32_t link = out_[static_cast<size_t>(k)];
-        const int32_t there = links_[static_cast<size_t>(link)].dst;
-        if (hops[static_cast<size_t>(there)] == hops[node] - 1) table.push_back(link);
-      }
-    }
-    table[nodes_] = static_cast<int32_t>(table.size());
-    // A table can be made again at any time, so the memory for them can be bounded.
-    room_ += table.size();
-    if (room_ > kMostRoom && !tables_.empty()) {
-      tables_.clear();
-      table_of_.clear();
-      room_ = table.size();
-    }
-    table_of_.insert(dst, static_cast<int32_t>(tables_.size()));
-    tables_.push_back(std::move(table));
-    return tables_.back();
-  }
-
-  // A well-mixed number (the finaliser of SplitMix64, Steele et al., OOPSLA 2014).
-  static uint64_t hash(int32_t src, int32_t dst, int32_t node) {
-    uint64_t x = (static_cast<uint64_t>(src) << 42) ^ (static_cast<uint64_t>(dst) << 21) ^
-                 static_cast<uint64_t>(node);
-    x += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-  }
-
-  static constexpr size_t kMostRoom = size_t{1} << 25;  // 128 MiB of int32
-
-  size_t nodes_;
-  std::vector<astra_net_link> links_;
-  std::vector<Rate> rates_;
-  std::vector<int32_t> rate_of_;
-  std::vector<int32_t> out_first_, out_, in_first_, in_;
-  astra::FlatMap<int32_t> table_of_;  // destination -> index into tables_
-  std::vector<std::vector<int32_t>> tables_;
-  size_t room_ = 0;
 };
 
 inline bool is_corrected(astra_net::Config& config) {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core.hpp"
+#include "link_list.hpp"
 #include "topology.hpp"
 
 namespace {

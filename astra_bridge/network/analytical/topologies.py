@@ -188,54 +188,113 @@ class LinkList(Routes):
     At each node, the links that bring the transfer one hop closer are equally good (parallel
     links too); a hash of (source, destination, node) picks one, so that a pair of endpoints
     always uses the same way.
+
+    Ways lead to a destination alike from and to many nodes, so that little is held.  A *stub* is
+    a node whose links lead to one other node and come from it, its gate, as nearly every host's
+    do: no way passes through it, and ways to it are ways to its gate.  Other nodes that are entered
+    from the same nodes, and lead to the same nodes in the same order, are of one *kind*: ways lead
+    to all of them alike, and away from them alike.
+
+    Parameters
+    ----------
+    most_room
+        Bound of the entries of all tables: any of them can be made again.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, most_room: int = 1 << 22) -> None:
         self.endpoints = config.endpoints
         self.link_count = len(config.links)
         self._links = [
             LinkProperties(src, dst, rate / 1e9, latency_ps / PS_PER_NS)
             for src, dst, rate, latency_ps, _ in config.links.tolist()
         ]
-        self._out: list[list[int]] = [[] for _ in range(config.nodes)]
-        self._in: list[list[int]] = [[] for _ in range(config.nodes)]
+        leads_to: list[set[int]] = [set() for _ in range(config.nodes)]
+        comes_from: list[set[int]] = [set() for _ in range(config.nodes)]
         for index, link in enumerate(self._links):
             nodes = f"but there are {config.nodes} nodes"
             if not (0 <= link.src < config.nodes and 0 <= link.dst < config.nodes):
                 raise refuse(f"link {index}: {link.src} -> {link.dst}, {nodes}")
+            if link.src == link.dst:
+                raise refuse(f"link {index}: {link.src} -> {link.dst}, the same node")
             if not (0 < link.bytes_per_ns < math.inf) or link.latency_ns < 0:
                 raise refuse(f"link {index}: bandwidth must be positive, latency not negative")
-            self._out[link.src].append(index)
-            self._in[link.dst].append(index)
-        self._hops: dict[int, list[int]] = {}
+            leads_to[link.src].add(link.dst)
+            comes_from[link.dst].add(link.src)
+        self._gate = gate = list(range(config.nodes))  # of a stub, else the node itself
+        for node, after in enumerate(leads_to):
+            if len(after) == 1 and after == comes_from[node]:
+                (only,) = after
+                if gate[only] == only:
+                    gate[node] = only
+        # Links into a node by where they come from; out of it those that do not lead to stubs.
+        self._in: list[dict[int, list[int]]] = [{} for _ in range(config.nodes)]
+        self._out: list[list[int]] = [[] for _ in range(config.nodes)]
+        for index, link in enumerate(self._links):
+            self._in[link.dst].setdefault(link.src, []).append(index)
+            if gate[link.dst] == link.dst:
+                self._out[link.src].append(index)
+        kinds: dict[tuple[frozenset[int], tuple[int, ...]], int] = {}
+        self._kind = [-1] * config.nodes
+        self._example: list[int] = []  # a node of each kind
+        for node in range(config.nodes):
+            if gate[node] == node:
+                before = frozenset(one for one in self._in[node] if gate[one] == one)
+                ahead = tuple(self._links[index].dst for index in self._out[node])
+                self._kind[node] = kinds.setdefault((before, ahead), len(kinds))
+                if len(self._example) < len(kinds):
+                    self._example.append(node)
+        self._before = [{self._kind[node] for node in before} for before, _ in kinds]
+        self._after = [[self._kind[node] for node in after] for _, after in kinds]
+        self._tables: dict[int, list[list[int] | None]] = {}  # the least recently used one first
+        self._most_tables = max(1, most_room // max(1, len(kinds)))
 
-    def _hops_to(self, dst: int) -> list[int]:
-        """Hops from each node to ``dst``; -1 where there is no way."""
-        hops = self._hops.get(dst)
-        if hops is None:
-            hops = [-1] * len(self._out)
-            hops[dst] = 0
-            ahead = deque([dst])
+    def _toward(self, kind: int) -> list[list[int] | None]:
+        """Toward a kind of node: which links of each kind of node lead one hop closer.
+
+        Their positions in ``_out``; an empty list where links lead to the destination itself, None
+        where there is no way.
+        """
+        table = self._tables.pop(kind, None)
+        if table is None:
+            # Hops to the nodes that lead to the destination: the last hop is another choice.
+            hops = dict.fromkeys(self._before[kind], 0)
+            ahead = deque(hops)
             while ahead:
-                node = ahead.popleft()
-                for index in self._in[node]:
-                    before = self._links[index].src
-                    if hops[before] < 0:
-                        hops[before] = hops[node] + 1
+                here = ahead.popleft()
+                for before in self._before[here]:
+                    if before not in hops:
+                        hops[before] = hops[here] + 1
                         ahead.append(before)
-            if len(self._hops) * len(hops) > 1 << 22:
-                self._hops.clear()  # recomputed when needed again
-            self._hops[dst] = hops
-        return hops
+            table = [None] * len(self._example)
+            for row, distance in hops.items():
+                after = self._after[row]
+                table[row] = [i for i, one in enumerate(after) if hops.get(one) == distance - 1]
+            if len(self._tables) >= self._most_tables:
+                del self._tables[next(iter(self._tables))]
+        self._tables[kind] = table
+        return table
+
+    def _closer(self, node: int, target: int) -> list[int]:
+        """The links from a node to another, neither of them a stub, or one hop closer to it."""
+        row = self._toward(self._kind[target])[self._kind[node]]
+        if row is None:
+            return []
+        return [self._out[node][i] for i in row] if row else self._in[target][node]
 
     def route(self, src: int, dst: int) -> list[int]:
-        hops = self._hops_to(dst)
-        if hops[src] < 0:
-            raise SimulationError(f"no way from endpoint {src} to endpoint {dst}")
-        links, node = [], src
+        links: list[int] = []
+        node, target = src, self._gate[dst]
         while node != dst:
-            closer = hops[node] - 1
-            ways = [index for index in self._out[node] if hops[self._links[index].dst] == closer]
+            gate = self._gate[node]
+            if node == target:
+                ways = [index for same in self._in[dst].values() for index in same]
+            elif node == gate:
+                ways = self._closer(node, target)
+            else:
+                reached = gate == target or self._closer(gate, target)
+                ways = self._out[node] if reached else []
+            if not ways:
+                raise SimulationError(f"no way from endpoint {src} to endpoint {dst}")
             links.append(ways[_hash(src, dst, node) % len(ways)])
             node = self._links[links[-1]].dst
         return links

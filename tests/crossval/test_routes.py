@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Ways through lists of links: both implementations against the definition, by brute force."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_bridge.errors import SimulationError
+from astra_bridge.network.analytical.topologies import LinkList
+from astra_bridge.network.api import LINK, NetworkConfig
+
+ROOT = Path(__file__).parents[2]
+Graph = tuple[int, int, list[tuple[int, int]]]  # endpoints, nodes, directed links
+
+
+def random_graph(rng: random.Random) -> Graph:
+    """Hosts that hang on a switch or two, switches in groups that are wired alike, and then noise:
+    parallel links, one-way links, links between hosts, nodes without any."""
+    switches = rng.randint(1, 7)
+    endpoints = rng.randint(2, 9)
+    nodes = endpoints + switches
+    cables = []
+    for host in range(endpoints):
+        ports = rng.choice([0, 1, 1, 1, 1, 2])
+        cables += [(host, rng.randrange(endpoints, nodes)) for _ in range(ports)]
+    spines = rng.randint(0, switches - 1)
+    cables += [
+        (a, b) for a in range(endpoints, nodes - spines) for b in range(nodes - spines, nodes)
+    ]
+    for _ in range(rng.choice([0, 0, 1, 3])):
+        cables.append((rng.randrange(nodes), rng.randrange(nodes)))
+    if rng.random() < 0.3:
+        cables += rng.choices(cables, k=2) if cables else []
+    if rng.random() < 0.5:
+        rng.shuffle(cables)
+    links = []
+    for a, b in cables:
+        if a != b:
+            links += [(a, b)] if rng.random() < 0.1 else [(a, b), (b, a)]
+    return endpoints, nodes, links
+
+
+def mixed(src: int, dst: int, node: int) -> int:
+    """The finaliser of SplitMix64."""
+    x = ((src << 42) ^ (dst << 21) ^ node) + 0x9E3779B97F4A7C15 & 2**64 - 1
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & 2**64 - 1
+    return x ^ (x >> 31)
+
+
+def way_by_definition(graph: Graph, src: int, dst: int) -> list[int] | None:
+    _, _, links = graph
+    hops, changed = {dst: 0}, True
+    while changed:
+        changed = False
+        for a, b in links:
+            if b in hops and hops[b] + 1 < hops.get(a, 10**9):
+                hops[a] = hops[b] + 1
+                changed = True
+    if src not in hops:
+        return None
+    way, node = [], src
+    while node != dst:
+        good = [
+            i for i, (a, b) in enumerate(links) if a == node and hops.get(b, -1) == hops[node] - 1
+        ]
+        way.append(good[mixed(src, dst, node) % len(good)])
+        node = links[way[-1]][1]
+    return way
+
+
+def python_way(routes: LinkList, src: int, dst: int) -> list[int] | None:
+    try:
+        return routes.route(src, dst)
+    except SimulationError:
+        return None
+
+
+def pairs(endpoints: int) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(endpoints) for b in range(endpoints) if a != b]
+
+
+@pytest.fixture(scope="module")
+def graphs() -> list[Graph]:
+    rng = random.Random(7)
+    return [random_graph(rng) for _ in range(400)]
+
+
+@pytest.fixture(scope="module")
+def ways(graphs: list[Graph]) -> list[list[int] | None]:
+    """Of every pair of endpoints of every graph."""
+    return [way_by_definition(graph, *pair) for graph in graphs for pair in pairs(graph[0])]
+
+
+@pytest.mark.parametrize("most_room", [1, 1 << 22])
+def test_python(graphs: list[Graph], ways: list[list[int] | None], most_room: int) -> None:
+    found = []
+    for endpoints, nodes, links in graphs:
+        rows = np.array([(a, b, 1e9, 0, 0.0) for a, b in links], LINK)
+        routes = LinkList(NetworkConfig(endpoints, nodes, rows), most_room)
+        found += [python_way(routes, *pair) for pair in pairs(endpoints)]
+    assert found == ways
+    assert None in ways
+    assert max(len(way) for way in ways if way) >= 4
+
+
+@pytest.mark.parametrize("most_room", [1, 40, 1 << 25])
+def test_native(
+    graphs: list[Graph],
+    ways: list[list[int] | None],
+    most_room: int,
+    tmp_path: Path,
+    missing: Callable[[str, str], None],
+) -> None:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        missing("compiler", "no C++ compiler")
+    program = tmp_path / "routes"
+    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command += [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'backends' / 'analytical'}"]
+    command += [str(Path(__file__).with_name("routes.cpp")), "-o", str(program)]
+    subprocess.run(command, check=True, timeout=110)
+    text = [str(most_room)]
+    for endpoints, nodes, links in graphs:
+        text += [f"{endpoints} {nodes} {len(links)}", *(f"{a} {b}" for a, b in links)]
+    said = subprocess.run(
+        [program], input="\n".join(text), capture_output=True, text=True, check=True, timeout=100
+    )
+    expected = ["- " if way is None else "".join(f"{one} " for one in way) for way in ways]
+    assert said.stdout.splitlines() == expected
