@@ -87,6 +87,7 @@ class Variant(IntEnum):
 
     BY_DIRECTION = 0  # 0 clockwise, 1 anticlockwise
     ALTERNATE = 1  # 0, 1, 0, 1, ... per rank and slot
+    AGREED = 2  # by direction, of the member that issues its collective first
 
 
 class Bus(IntEnum):

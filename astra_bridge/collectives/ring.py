@@ -38,7 +38,7 @@ def build(request: Request) -> Built:
         window=1,
         end=count + 1,
     )
-    return Built(final_bytes(kind, n, request.bytes), (schedule,))
+    return Built(final_bytes(kind, n, request.bytes), (schedule,), same_way=n > 2)
 
 
 ALGORITHM = Algorithm("ring", KINDS, build)

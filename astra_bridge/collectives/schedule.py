@@ -104,10 +104,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """Schedules, one for all positions or one per position, and the data left per member."""
+    """What an algorithm makes of a request.
+
+    Attributes
+    ----------
+    final_bytes : int
+        Data left per member.
+    schedules : tuple of Schedule
+        One for all positions, or one per position.
+    same_way : bool
+        Whether members that went different ways round would wait for one another for ever.
+    """
 
     final_bytes: int
     schedules: tuple[Schedule, ...]
+    same_way: bool = False
 
 
 @dataclass(frozen=True)

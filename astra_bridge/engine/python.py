@@ -114,6 +114,7 @@ class PythonEngine:
         self._phases = program.phases.tolist()
         self._collectives = program.collectives.tolist()
         self._events = self._relieved = 0
+        self._agreed: dict[tuple[int, int, int], list[int]] = {}  # see _agree
         self._ordered = Capability.ORDERED in network.info.capabilities
         counts = program.templates["node_count"][program.template_of_rank]
         self._rank_node_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -329,7 +330,7 @@ class PythonEngine:
         per_level = program.queues_per_level
         half = per_level // 2
         start, count = program.plans[plan].tolist()
-        for phase in self._phases[start : start + count]:
+        for index, phase in enumerate(self._phases[start : start + count]):
             level, layout, family0, family1, slot, pick, variant, _ = phase
             counters = state.next_queue[level]
             queue = counters[pick]
@@ -347,11 +348,28 @@ class PythonEngine:
             if variant == Variant.ALTERNATE:
                 second = bool(state.alternate[slot] % 2)
                 state.alternate[slot] += 1
+            elif variant == Variant.AGREED and pick == QueuePick.NEXT and per_level > 1:
+                second = self._agree(stream, index, layout, second)
             schedule, positions = program.families[family1 if second else family0].tolist()
             if positions > 1:
                 schedule += self.position(layout, stream.rank)
             run = Run(self, stream, phase, schedule)
             stream.phases.append((level * per_level + queue, run))
+
+    def _agree(self, stream: Stream, phase: int, layout: int, second: bool) -> bool:
+        """Go the way round that the first member of the layout took in this phase of this chunk.
+
+        Ranks that have issued unequal numbers of collectives, in overlapping groups, are at
+        different queues of a dimension, and so would go different ways.  ASTRA-sim never ends
+        there.
+        """
+        size, stride, _, _ = self.groups[layout]
+        first = stream.rank - self.position(layout, stream.rank) * stride if stride else 0
+        agreed = self._agreed.setdefault((stream.tag, phase, first), [int(second), size])
+        agreed[1] -= 1
+        if agreed[1] == 0:
+            del self._agreed[stream.tag, phase, first]
+        return bool(agreed[0])
 
     def next_phase(self, stream: Stream) -> None:
         """End the current phase, if any, and enter the next one, if any."""

@@ -7,12 +7,12 @@ This is where ASTRA-sim's rules for chunks, dimensions and queues live (docs/sem
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from astra_bridge.collectives import Algorithm, Kind, Request, Schedule, algorithm
+from astra_bridge.collectives import Algorithm, Built, Kind, Request, Schedule, algorithm
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
@@ -93,7 +93,7 @@ class PlanBuilder:
     _step_total: int = 0
     _packet_total: int = 0
     _group_index: dict[Any, int] = field(default_factory=dict)
-    _family_index: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    _family_index: dict[Any, tuple[int, Built]] = field(default_factory=dict)
     _plan_index: dict[Any, int] = field(default_factory=dict)
     _tag_index: dict[Any, int] = field(default_factory=dict)
     _slot_index: dict[Any, int] = field(default_factory=dict)
@@ -230,11 +230,11 @@ class PlanBuilder:
                     f"a chunk grows to {data * dimension.size} bytes; allowed: {_MOST_BYTES}",
                     key=f"comm_size of {kind.name}",
                 )
-            families, data_after = self._families(found, spec, data, root)
+            families, built = self._families(found, spec, data, root)
             subgroup = self.groups[dimension.layout][1] == 0
             fast = subgroup and found.fast_bus_in_subgroups and not self.corrected
-            slot = -1
-            if found.variant == Variant.ALTERNATE:
+            slot, variant = -1, Variant.AGREED if built.same_way else found.variant
+            if variant == Variant.ALTERNATE:
                 # The tree alternates per rank, collective type and dimension.
                 slot_key = (kind, dimension.layout)
                 slot = self._slot_index.setdefault(slot_key, len(self._slot_index))
@@ -246,22 +246,21 @@ class PlanBuilder:
                     families[1],
                     slot,
                     int(spec.pick),
-                    int(found.variant),
+                    int(variant),
                     int(Bus.FAST if fast else Bus.ENDPOINT),
                 )
             )
-            data = data_after
+            data = built.final_bytes
         self._plan_index[key] = len(self.plans)
         self.plans.append((start, len(self.phases) - start))
         return self._plan_index[key]
 
     def _families(
         self, found: Algorithm, spec: PhaseSpec, data: int, root: int
-    ) -> tuple[tuple[int, int], int]:
-        """Families of both variants, and the data left after the phase."""
+    ) -> tuple[tuple[int, int], Built]:
+        """Families of both variants, and what is true of both."""
         dimension = spec.dimension
         families = []
-        final = data
         for variant in (0, 1):
             request = Request(
                 kind=spec.kind,
@@ -280,10 +279,10 @@ class PlanBuilder:
                 for schedule in built.schedules:
                     self._append_schedule(schedule)
                 self.families.append((first, len(built.schedules)))
-                self._family_index[key] = (len(self.families) - 1, built.final_bytes)
-            index, final = self._family_index[key]
+                self._family_index[key] = (len(self.families) - 1, replace(built, schedules=()))
+            index, built = self._family_index[key]
             families.append(index)
-        return (families[0], families[1]), final
+        return (families[0], families[1]), built
 
     def _append_schedule(self, schedule: Schedule) -> None:
         steps = np.zeros(len(schedule.steps), STEP)

@@ -650,11 +650,27 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
       int32_t& turn = alternate_[rank * static_cast<size_t>(program_.alternate_slots) +
                                  static_cast<size_t>(phase.slot)];
       second = turn++ % 2 != 0;
+    } else if (phase.variant == Variant::kAgreed && phase.pick == Pick::kNext && per_level > 1) {
+      second = agree(stream, i, phase.layout, second);
     }
     const Family& family = program_.families[phase.family[second ? 1 : 0]];
     const int32_t offset = family.count > 1 ? position(phase.layout, stream.rank) : 0;
     stream.phases.push_back({index, phase.level * per_level + queue, family.first + offset});
   }
+}
+
+// The way round that the first member of the layout took in this phase of this chunk.  Ranks that
+// have issued unequal numbers of collectives, in overlapping groups, are at different queues of a
+// dimension, and so would go different ways.  ASTRA-sim never ends there.
+bool Engine::agree(const Stream& stream, int32_t phase, int32_t layout, bool second) {
+  const Group& group = program_.groups[layout];
+  const int32_t first =
+      group.stride == 0 ? 0 : stream.rank - position(layout, stream.rank) * group.stride;
+  const auto [agreed, fresh] =
+      agreed_.try_emplace({stream.tag, phase, first}, second, group.size);
+  const bool way = agreed->second.first;
+  if (--agreed->second.second == 0) agreed_.erase(agreed);
+  return way;
 }
 
 // End the current phase, if any, and enter the next one, if any.

@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -203,6 +205,7 @@ class Engine {
   int32_t position(int32_t group, int32_t rank);
   void issue_collective(int32_t rank, int32_t node, int32_t index);
   void choose_phases(Stream& stream, const Plan& plan);
+  bool agree(const Stream& stream, int32_t phase, int32_t layout, bool second);
   void next_phase(Stream* stream);
   void enter(Stream& stream, const PhaseChoice& choice);
   void fill(Queue& queue);
@@ -258,6 +261,8 @@ class Engine {
   std::vector<Queue> queues_;         // rank by rank
   std::vector<int32_t> next_queue_;   // rank by rank: per level, one counter per Pick
   std::vector<int32_t> alternate_;    // rank by rank
+  // (tag, phase of the plan, first rank of the layout) -> way round, members that have yet to ask
+  std::map<std::tuple<int64_t, int32_t, int32_t>, std::pair<bool, int32_t>> agreed_;
   std::vector<IndexMap> positions_;   // per group that is a list
   std::vector<std::unique_ptr<SharedBus>> buses_;
   std::vector<BusHost> bus_hosts_;

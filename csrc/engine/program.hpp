@@ -13,7 +13,7 @@ namespace engine {
 enum class Op : uint8_t { kNothing, kDelay, kCollective, kSend, kRecv, kMemory };
 constexpr int kUnits = 4;
 enum class Pick : uint8_t { kNext, kFirst, kLast };
-enum class Variant : uint8_t { kByDirection, kAlternate };
+enum class Variant : uint8_t { kByDirection, kAlternate, kAgreed };
 enum class Bus : uint8_t { kEndpoint, kFast, kNone };
 enum class BusModel : int32_t { kFixed, kLogGP };
 enum class Policy : int32_t { kLifo, kFifo, kExplicit };

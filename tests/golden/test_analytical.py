@@ -40,7 +40,7 @@ def test_own_copies(path: Path, kind: Kind, tmp_path: Path, missing: Missing) ->
 
 
 def test_there_are_copies_of_every_kind() -> None:
-    assert len(OWN) == 13
+    assert len(OWN) == 16
 
 
 @pytest.mark.skipif(not CASES, reason=f"no golden cases at {GOLDEN}")
