@@ -37,7 +37,14 @@ from astra_bridge.program import (
     Unit,
 )
 from astra_bridge.system.plans import WORLD, PlanBuilder
-from astra_bridge.trace import MISSING, NodeType, TraceColumns, Workload, read_trace
+from astra_bridge.trace import (
+    MISSING,
+    NodeType,
+    ProcessGroup,
+    TraceColumns,
+    Workload,
+    read_trace,
+)
 from astra_bridge.units import PS_PER_NS, PS_PER_US
 
 __all__ = ["Lowered", "Semantics", "lower"]
@@ -517,9 +524,10 @@ class _Lowering:
         """Group index and its ranks in order of position."""
         name = trace.strings[pg_name] if pg_name >= 0 else ""
         world = list(range(self.ranks))
-        if name in ("", "0"):
-            return WORLD, world
         declared = next((g for g in reversed(trace.process_groups) if g.name == name), None)
+        # "0" is all ranks, unless the trace itself says that it is not.
+        if name == "" or (name == "0" and _is_all(declared, self.ranks)):
+            return WORLD, world
         at = self._at(trace, position, "pg_name")
         try:
             group_id = int(name)
@@ -675,6 +683,10 @@ def _hash_orders(
     roots = [one for one in known if nodes["parents"][index[one]] == 0]
     ordered, buckets = hash_order(roots)
     return [index[one] for one in ordered], buckets
+
+
+def _is_all(group: ProcessGroup | None, ranks: int) -> bool:
+    return group is None or not group.ranks or sorted(group.ranks) == list(range(ranks))
 
 
 def _shorten(ranks: list[int]) -> str:

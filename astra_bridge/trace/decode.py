@@ -66,12 +66,8 @@ def record_extent(data: Any, position: int, end: int | None = None) -> tuple[int
     return start, start + size
 
 
-def _attribute(data: bytes) -> tuple[int, Any]:
-    """Decode one attribute to (slot, value); slot -1 for those that simulation does not read."""
-    attribute = AttributeRecord.FromString(data)
-    slot = ATTRIBUTES.get(attribute.name, -1)
-    if slot < 0:
-        return -1, None
+def _value(attribute: Any, slot: int) -> Any:
+    """The value of an attribute that simulation reads."""
     name = attribute.name.decode()
     field = attribute.WhichOneof("value")
     if field is None:
@@ -80,20 +76,20 @@ def _attribute(data: bytes) -> tuple[int, Any]:
     if slot == PG_NAME:
         if field != "string_val":
             raise RawError(name, f"a {field} is not allowed here; it takes a string_val")
-        return slot, value
+        return value
     if slot == INVOLVED_DIM:
         if field != "bool_list":
             raise RawError(name, f"a {field} is not allowed here; it takes a bool_list")
-        return slot, bytes(value.values)
+        return bytes(value.values)
     if slot == IS_CPU_OP and field == "bool_val":
-        return slot, int(value)
+        return int(value)
     if field not in INT_FIELDS:
         raise RawError(name, f"a {field} is not allowed here; it takes any kind of integer")
     if slot == IS_CPU_OP:
-        return slot, int(value != 0)
+        return int(value != 0)
     if not -(2**63) < value < 2**63:
         raise RawError(name, f"{value} is out of range (-2**63 + 1 to 2**63 - 1)")
-    return slot, value
+    return value
 
 
 def decode(data: Any) -> RawTrace:
@@ -173,10 +169,15 @@ def decode(data: Any) -> RawTrace:
             if parents := node.ctrl_deps:
                 dep_id.fromlist(parents[:])
             dep_view[i + 1] = len(dep_id)
+            seen = 0
             for encoded in node.attr[:]:
                 hit = cache.get(encoded)
                 if hit is None:
-                    slot, value = _attribute(encoded)
+                    attribute = AttributeRecord.FromString(encoded)
+                    slot = ATTRIBUTES.get(attribute.name, -1)
+                    if slot >= 0 and seen >> slot & 1:
+                        continue
+                    value: Any = _value(attribute, slot) if slot >= 0 else None
                     if slot == PG_NAME:
                         value = strings.setdefault(value, len(strings))
                     elif slot == INVOLVED_DIM:
@@ -187,8 +188,11 @@ def decode(data: Any) -> RawTrace:
                     if len(cache) == _MAX_ATTRIBUTE_CACHE:
                         cache.clear()
                     hit = cache[encoded] = (slot, value)
-                if hit[0] >= 0:
-                    slots[hit[0]][i] = hit[1]
+                slot = hit[0]
+                # Of two attributes of one name the first counts, as in ASTRA-sim.
+                if slot >= 0 and not seen >> slot & 1:
+                    seen |= 1 << slot
+                    slots[slot][i] = hit[1]
     except DecodeError:
         raise RawError(f"byte {record_start[i + 1]}", BAD_NODE) from None
     except RawError as error:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.common import open_regular
+from astra_bridge.inputs.common import open_regular, unique_keys
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import (
@@ -114,7 +114,8 @@ class _Source:
         attributes = {}
         for attribute in node.attr:
             field = attribute.WhichOneof("value")
-            if field is not None:
+            # Of two attributes of one name the first counts, as in ASTRA-sim.
+            if field is not None and attribute.name not in attributes:
                 value = getattr(attribute, field)
                 attributes[attribute.name] = (
                     list(value.values) if field.endswith("_list") else value
@@ -241,13 +242,16 @@ def _process_groups(
             continue
         if text[:2] in ("['", '["'):
             text = text[2:-2]
-        try:
-            entries = json.loads(text)
-        except (ValueError, RecursionError):
+        entries = None
+        for candidate in (text, text.replace('\\"', '"')):
             try:
-                entries = json.loads(text.replace('\\"', '"'))
+                entries = json.loads(candidate, object_pairs_hook=partial(unique_keys, file=file))
+                break
+            except InputError as error:
+                what = f"{error.reason}: {error.key}"
+                raise _node(file, int(node_id[i]), what, "inputs.values") from None
             except (ValueError, RecursionError):
-                entries = None
+                continue
         if not isinstance(entries, list):
             raise _node(
                 file,

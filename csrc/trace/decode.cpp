@@ -263,17 +263,20 @@ class Decoder {
         t_.dep_id.insert(t_.dep_id.end(), record.data_deps.begin(), record.data_deps.end());
         t_.dep_id.insert(t_.dep_id.end(), record.ctrl_deps.begin(), record.ctrl_deps.end());
         t_.dep_start[i + 1] = static_cast<int64_t>(t_.dep_id.size());
+        uint32_t seen = 0;
         for (std::string_view bytes : record.attributes) {
             parse_attribute(bytes, attribute_);
-            store_attribute(i, record.id);
+            const int slot = slot_of(attribute_.name);
+            // Of two attributes of one name the first counts, as in ASTRA-sim.
+            if (slot == OTHER || seen >> slot & 1) continue;
+            seen |= 1u << slot;
+            store_attribute(i, record.id, slot);
         }
     }
 
   private:
-    void store_attribute(size_t i, uint64_t node_id) {
+    void store_attribute(size_t i, uint64_t node_id, int slot) {
         const Attribute& a = attribute_;
-        const int slot = slot_of(a.name);
-        if (slot == OTHER) return;
         const auto refuse = [&](const std::string& problem) {
             throw Error{"node " + std::to_string(node_id) + ": " + std::string(a.name), problem};
         };
