@@ -114,17 +114,17 @@ def decode(data: Any) -> RawTrace:
     empty = 0
     while position < end:
         record_start.append(position)
-        # An empty record is node 0.  A file of zeros has as many records as bytes: end before they
-        # take memory.
-        if data[position] == 0 and position:
-            if empty:
-                raise RawError("node 0", twice(empty - 1, len(begins) - 1))
-            empty = len(begins)
         # Records of fewer than 128 bytes, the usual case, need no loop.
         if (byte := data[position]) < 0x80 and position + 1 + byte <= end:
             begin, position = position + 1, position + 1 + byte
         else:
             begin, position = record_extent(data, position)
+        # An empty record is node 0.  A file of zeros has as many records as bytes: end before they
+        # take memory.
+        if begin == position and begins:
+            if empty:
+                raise RawError("node 0", twice(empty - 1, len(begins) - 1))
+            empty = len(begins)
         begins.append(begin)
         ends.append(position)
 

@@ -148,3 +148,11 @@ def test_a_declared_group_0_is_the_ranks_that_it_names() -> None:
 def test_a_declared_group_0_of_all_ranks_is_all_ranks(ranks: str) -> None:
     declared = run(declaring(f'[{{"pg_name": "0", "ranks": {ranks}}}]'), 4)
     assert declared.finish_ns.tolist() == run(declaring("", ""), 4).finish_ns.tolist()
+
+
+@pytest.mark.usefixtures("decoder")
+def test_empty_records_are_node_0_however_their_length_is_written() -> None:
+    metadata = GlobalMetadata(version="0.0.4").SerializeToString()
+    three = frame_records([metadata]) + b"\0" + b"\x80\x80\x00" + b"\0"
+    with pytest.raises(InputError, match="positions 0 and 1"):
+        parse_trace(three)

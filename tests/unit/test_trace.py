@@ -156,12 +156,12 @@ def test_the_root_has_two_names(decoder: str) -> None:
     assert one(attributes={"comm_root": 3}).root[0] == 3
 
 
-def test_repeated_attribute_the_last_one_counts(decoder: str) -> None:
+def test_repeated_attribute_the_first_one_counts(decoder: str) -> None:
     first = encode_trace([TraceNode(0, NodeType.COMP, attributes={"num_ops": 1})])
     second = encode_trace([TraceNode(0, NodeType.COMP, attributes={"num_ops": 2})])
     node = first[len(METADATA) + 1 :] + second[len(METADATA) + 1 :]
     trace = parse_trace(METADATA + bytes([len(node)]) + node)
-    assert trace.num_ops[0] == 2
+    assert trace.num_ops[0] == 1
 
 
 def test_strings_and_dimensions_are_shared(decoder: str) -> None:
