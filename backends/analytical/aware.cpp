@@ -45,7 +45,7 @@ class Aware final : public Core<Aware> {
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
-    bytes_ += transfer.bytes;
+    count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst) find_way(transfer, recent);
     Link& link = links_[recent.link];
@@ -87,7 +87,7 @@ class Aware final : public Core<Aware> {
       Link& link = links_[link_state(change.link)];
       link.scale = change.scale;
       // A message on the link keeps the bandwidth that it began with.
-      serve(link, now_ps);
+      if (link.first >= 0) serve(link, on_grid(now_ps));
     }
   }
 
@@ -96,6 +96,8 @@ class Aware final : public Core<Aware> {
   }
 
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) final {
+    if (at_ps == astra_net::kNever)
+      throw Error(ASTRA_NET_INVALID, "at_ps=" + std::to_string(at_ps) + " is never");
     const auto change = static_cast<int64_t>(changes_.size());
     changes_.push_back({link, bandwidth_scale});
     if (at_ps == now_ps_) links_[link_state(link)].scale = bandwidth_scale;
@@ -104,11 +106,9 @@ class Aware final : public Core<Aware> {
   }
 
   std::string stats() final {
-    std::vector<std::pair<int64_t, const Link*>> used;
-    for (const Link& link : links_) used.emplace_back(link.number, &link);
-    std::sort(used.begin(), used.end());
     std::string link, src, dst, bytes, busy;
-    for (const auto& [number, one] : used) {
+    for (const auto& [number, one] : by_number()) {
+      if (one->bytes == 0) continue;  // only changed, or waited for
       const auto [from, to] = ends(*one);
       const char* comma = link.empty() ? "" : ",";
       link += comma + std::to_string(number);
@@ -126,10 +126,10 @@ class Aware final : public Core<Aware> {
   std::string where_stuck() const final {
     std::string text;
     int named = 0;
-    for (const Link& link : links_) {
-      if (link.first < 0 || ++named > 4) continue;
-      const auto [from, to] = ends(link);
-      text += (text.empty() ? "waiting for link " : ", ") + std::to_string(link.number) + " (" +
+    for (const auto& [number, link] : by_number()) {
+      if (link->first < 0 || ++named > 4) continue;
+      const auto [from, to] = ends(*link);
+      text += (text.empty() ? "waiting for link " : ", ") + std::to_string(number) + " (" +
               std::to_string(from) + " -> " + std::to_string(to) + ")";
     }
     return text.empty() ? text : "(" + text + (named > 4 ? ", ..." : "") + ", which is down)";
@@ -177,6 +177,12 @@ class Aware final : public Core<Aware> {
   };
   static constexpr int64_t kDenseLinks = int64_t{1} << 16;
 
+  std::vector<std::pair<int64_t, const Link*>> by_number() const {
+    std::vector<std::pair<int64_t, const Link*>> all;
+    for (const Link& link : links_) all.emplace_back(link.number, &link);
+    std::sort(all.begin(), all.end());
+    return all;
+  }
   static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
   static bool is_free(const Link& link) {
     return !link.busy && link.first < 0 && link.scale > 0;
@@ -264,12 +270,13 @@ class Aware final : public Core<Aware> {
         static_cast<double>(message.bytes) / (rate.bytes_per_ns * link.scale);
     // A slower link behind us feeds this one: it is held until the tail has passed.
     const double held_ns = std::max(carry_ns + serialisation_ns, message.tail_ns - waited_ns);
-    const int64_t free_ns = whole_ns(held_ns);
+    const int64_t free_ns = whole_ns(held_ns, kSerialisation);
     if (is_last(message.at, message.dst)) {
-      schedule<EventKind::kDeliver>(now_ps, whole_ns(rate.latency_ns + held_ns), message.id);
+      const int64_t arrival_ns = whole_ns(rate.latency_ns + held_ns, kArrival);
+      schedule<EventKind::kDeliver>(now_ps, arrival_ns, message.id);
       release(slot);
     } else {
-      const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns);
+      const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns, kLatency);
       message.arrived_ps = later(now_ps, head_ns);
       message.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
       message.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
@@ -294,12 +301,13 @@ class Aware final : public Core<Aware> {
   }
   static void hold(Link& link, int64_t bytes, int64_t free_ns) {
     link.busy = true;
-    link.bytes += bytes;
+    link.bytes += bytes;  // no more than bytes_, which is checked
     link.busy_ns += free_ns;
   }
   static Times compute(const Rate& rate, int64_t bytes, double scale) {
     const double serialisation_ns = static_cast<double>(bytes) / (rate.bytes_per_ns * scale);
-    return {whole_ns(serialisation_ns), whole_ns(rate.latency_ns + serialisation_ns)};
+    return {whole_ns(serialisation_ns, kSerialisation),
+            whole_ns(rate.latency_ns + serialisation_ns, kArrival)};
   }
 
   int32_t allocate() {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -25,24 +26,51 @@ constexpr int64_t kPsPerNs = 1000;
 constexpr int64_t kPlacesPerTransfer = ASTRA_NET_PLACES_PER_TRANSFER;
 constexpr int64_t kMostPlace = INT64_MAX / 2;  // counting on from here overflows in no run
 
-[[noreturn, gnu::noinline, gnu::cold]] inline void refuse_delay(double delay_ns) {
-  throw astra_net::Error(ASTRA_NET_MODEL, "a delay of " + std::to_string(delay_ns) +
-                                              " ns is beyond the range of time (2^63 ps)");
+[[noreturn, gnu::noinline, gnu::cold]] inline void refuse_time(const std::string& quantity) {
+  throw astra_net::Error(ASTRA_NET_MODEL, quantity + " is beyond the range of time (2^63 ps)");
+}
+[[noreturn, gnu::noinline, gnu::cold]] inline void refuse_delay(const char* quantity,
+                                                                double delay_ns) {
+  char number[32];
+  std::snprintf(number, sizeof number, "%.6g", delay_ns);
+  refuse_time(std::string(quantity) + ", " + number + " ns,");
+}
+[[noreturn, gnu::noinline, gnu::cold]] inline void refuse_sum(int64_t now_ps, int64_t delay_ns) {
+  refuse_time("the time " + std::to_string(now_ps) + " ps + " + std::to_string(delay_ns) + " ns");
 }
 
-// The part of a delay that counts: ASTRA-sim cuts it off to whole ns.
-inline int64_t whole_ns(double delay_ns) {
-  if (!(delay_ns < 9.2e15)) refuse_delay(delay_ns);
+// The part of a delay that counts: ASTRA-sim cuts it off to whole ns.  `quantity` says what the
+// delay is, where it is too long.
+inline int64_t whole_ns(double delay_ns, const char* quantity) {
+  if (!(delay_ns < 9.2e15)) refuse_delay(quantity, delay_ns);
   return static_cast<int64_t>(delay_ns);
 }
+constexpr const char* kSerialisation = "bytes / bandwidth";
+constexpr const char* kArrival = "latency + bytes / bandwidth";
+constexpr const char* kLatency = "latency";
 
 // When a delay from whole_ns() is over.
 inline int64_t later(int64_t now_ps, int64_t delay_ns) {
   int64_t time_ps;
   if (__builtin_add_overflow(now_ps, delay_ns * kPsPerNs, &time_ps) ||
       time_ps == astra_net::kNever)
-    refuse_delay(static_cast<double>(delay_ns));
+    refuse_sum(now_ps, delay_ns);
   return time_ps;
+}
+
+// A host may act between two grid points: the model then begins at the next one.
+inline int64_t on_grid(int64_t now_ps) {
+  const int64_t off_grid = now_ps % kPsPerNs;
+  if (off_grid == 0) return now_ps;
+  if (now_ps > astra_net::kNever - kPsPerNs)
+    refuse_time("the time " + std::to_string(now_ps) + " ps, rounded up to whole ns,");
+  return now_ps + kPsPerNs - off_grid;
+}
+
+// Counters that end up in statistics.
+inline void count(int64_t& sum_bytes, int64_t bytes) {
+  if (__builtin_add_overflow(sum_bytes, bytes, &sum_bytes))
+    throw astra_net::Error(ASTRA_NET_MODEL, "the bytes of all transfers pass 2^63");
 }
 
 template <class Derived>
@@ -79,9 +107,8 @@ class Core : public astra_net::Model {
       throw astra_net::Error(ASTRA_NET_INVALID,
                              "place=" + std::to_string(x.place) + " must be past the places of " +
                                  "all starts, and at most " + std::to_string(kMostPlace));
-    // A host may start between two grid points: the model then begins at the next one.
-    const int64_t off_grid = x.now_ps % kPsPerNs;
-    const int64_t begin_ps = x.now_ps + (off_grid == 0 ? 0 : kPsPerNs - off_grid);
+    catch_up(x.now_ps);
+    const int64_t begin_ps = x.start_count == 0 ? 0 : on_grid(x.now_ps);
     for (size_t i = 0; i < x.start_count; ++i) {
       place_ = x.starts[i].id;
       self().begin(x.starts[i], begin_ps);
@@ -125,6 +152,25 @@ class Core : public astra_net::Model {
 
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
+
+  // A host that does not know of changes of links may come back after them.
+  void catch_up(int64_t now_ps) {
+    while (!queue_.empty() && queue_.first_time() < now_ps) {
+      const int64_t time_ps = queue_.first_time();
+      for (;;) {
+        const auto [begin, end] = queue_.first();
+        if (begin == end) break;
+        const Event event = *begin;
+        if (event.kind != EventKind::kChange)
+          throw astra_net::Error(ASTRA_NET_INVALID,
+                                 "now_ps=" + std::to_string(now_ps) +
+                                     " is past the next event, at " + std::to_string(time_ps));
+        queue_.take(1);
+        self().handle(event.kind, event.subject, time_ps);
+      }
+      queue_.drop_first();
+    }
+  }
 
   // The events of the first instant, up to (until_ps, until_place).  After a delivery only further
   // deliveries may follow: anything else could be seen by what the host starts in answer, and in

@@ -63,8 +63,7 @@ class Dimensions {
     if (kinds.size() != sizes.size() || kinds.size() != bandwidths.size() ||
         kinds.size() != latencies.size())
       refuse("options topology, npus_count, bandwidth, latency differ in length");
-    int64_t stride = 1, first_link = 0;
-    int32_t first_hub = endpoints_;
+    int64_t stride = 1, first_link = 0, first_hub = endpoints_;
     for (size_t d = 0; d < kinds.size(); ++d) {
       Dimension one{};
       one.kind = kinds[d] == "Ring"             ? Kind::kRing
@@ -90,8 +89,11 @@ class Dimensions {
                                : one.kind == Kind::kFullyConnected ? one.size - 1
                                : one.kind == Kind::kRing && one.size == 2 ? 1
                                                                           : 2;
-      one.first_hub = first_hub;
+      one.first_hub = static_cast<int32_t>(first_hub);
       if (one.kind == Kind::kSwitch && one.size > 1) first_hub += endpoints_ / one.size;
+      if (first_hub > INT32_MAX)
+        refuse("option 'npus_count' makes " + std::to_string(first_hub) +
+               " endpoints and switches; allowed: " + std::to_string(INT32_MAX));
       stride *= one.size;
       if (stride > endpoints_) break;
       first_link += static_cast<int64_t>(one.links_per_endpoint) * endpoints_;

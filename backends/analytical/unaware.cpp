@@ -38,7 +38,7 @@ class Unaware final : public Core<Unaware> {
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
-    bytes_ += transfer.bytes;
+    count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || recent.bytes != transfer.bytes)
       recent = {transfer.dst, transfer.bytes, delay_ns(transfer)};
@@ -63,7 +63,8 @@ class Unaware final : public Core<Unaware> {
   [[gnu::noinline]] int64_t delay_ns(const astra_net_transfer& transfer) {
     const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
                                   : links_->cost(transfer.src, transfer.dst);
-    return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns);
+    return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns,
+                    kArrival);
   }
 
   std::optional<Dimensions> dimensions_;

@@ -15,6 +15,7 @@ import pytest
 
 from astra_bridge.errors import ContractError, InputError, SimulationError, Unsupported
 from astra_bridge.network.api import (
+    LINK,
     TIME_NEVER,
     TRANSFER,
     Advance,
@@ -422,3 +423,15 @@ def test_statistics_count_every_byte_on_every_link(open_network: Open) -> None:
     hops = {0: 0, 1: 1, 2: 2, 3: 1}
     crossed = sum(size * (hops[(d - s) % 4] + (s // 4 != d // 4)) for s, d, size in rows)
     assert sum(stats["tables"]["links"]["bytes"]) == crossed
+
+
+@pytest.mark.parametrize("backend_name", ["analytical-aware", "analytical-aware-python"])
+def test_a_change_of_a_link_comes_before_a_later_first_start(backend_name: str) -> None:
+    """The host has not been told of the change, and its first call is long after it."""
+    rows = np.array([(0, 1, 1e9, 0, 0.0), (1, 0, 1e9, 0, 0.0)], LINK)
+    starts = np.array([(0, 5000, 100, 0, 1, 0, 0, 0)], TRANSFER)
+    with backend(backend_name).open(NetworkConfig(2, 2, rows, {})) as network:
+        network.set_link(0, 3000, 0.5)
+        out = network.exchange(starts, 5000, TIME_NEVER, 2**62, 4)
+        assert out.completions["time_ps"].tolist() == [205_000]
+        assert out.now_ps == 205_000

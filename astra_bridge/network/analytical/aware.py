@@ -6,7 +6,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from astra_bridge.network.analytical.network import AnalyticalNetwork, whole_ns
+from astra_bridge.network.analytical.network import (
+    ARRIVAL,
+    LATENCY,
+    SERIALISATION,
+    AnalyticalNetwork,
+    on_grid,
+    serialisation_ns,
+    whole_ns,
+)
 from astra_bridge.network.analytical.topologies import is_corrected
 from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
 from astra_bridge.units import PS_PER_NS
@@ -102,27 +110,29 @@ class AwareNetwork(AnalyticalNetwork):
             self._transmit(link, message, now_ps)
 
     def _transmit(self, link: _Link, message: _Message, now_ps: int) -> None:
-        serialisation_ns = message.size / (link.bytes_per_ns * link.scale)
-        carry_ns, held_ns = 0.0, serialisation_ns
+        alone_ns = serialisation_ns(message.size, link.bytes_per_ns * link.scale)
+        carry_ns, held_ns = 0.0, alone_ns
         if self._cut_through:
             # What is cut off to whole ns is carried along, so that a lone message takes
             # floor(latencies + bytes / bandwidth).  A slower link behind us feeds this one: it is
             # held until the tail has passed.
-            waited_ns = (now_ps - message.arrived_ps) / PS_PER_NS
+            waited_ns = float(now_ps - message.arrived_ps) / PS_PER_NS
             carry_ns = 0.0 if waited_ns > 0 else message.carry_ns
-            held_ns = max(carry_ns + serialisation_ns, message.tail_ns - waited_ns)
+            held_ns = max(carry_ns + alone_ns, message.tail_ns - waited_ns)
+        free_ns = whole_ns(held_ns, SERIALISATION)
         # The arrival comes before the release: the order that ASTRA-sim schedules them in.
         if not message.ahead:
-            self._schedule(now_ps, whole_ns(link.latency_ns + held_ns), None, message.id)
+            arrival_ns = whole_ns(link.latency_ns + held_ns, ARRIVAL)
+            self._schedule(now_ps, arrival_ns, None, message.id)
         elif self._cut_through:
-            head_ns = whole_ns(link.latency_ns + carry_ns)
+            head_ns = whole_ns(link.latency_ns + carry_ns, LATENCY)
             message.arrived_ps = now_ps + head_ns * PS_PER_NS
             message.carry_ns = link.latency_ns + carry_ns - head_ns
             message.tail_ns = link.latency_ns + held_ns - head_ns
             self._schedule(now_ps, head_ns, self._forward, message)
         else:
-            self._schedule(now_ps, whole_ns(link.latency_ns + held_ns), self._forward, message)
-        free_ns = whole_ns(held_ns)
+            arrival_ns = whole_ns(link.latency_ns + held_ns, ARRIVAL)
+            self._schedule(now_ps, arrival_ns, self._forward, message)
         self._schedule(now_ps, free_ns, self._release, link)
         link.busy = True
         link.bytes += message.size
@@ -137,22 +147,23 @@ class AwareNetwork(AnalyticalNetwork):
         self._scale_link(*link_and_scale)
         # A message on the link keeps the bandwidth that it began with.
         link = self._link(link_and_scale[0])
-        if not link.busy:
-            self._release(link, now_ps)
+        if link.waiting and not link.busy:
+            self._release(link, on_grid(now_ps))
 
     def _scale_link(self, link: int, bandwidth_scale: float) -> None:
         self._link(link).scale = bandwidth_scale
 
     def _where_stuck(self) -> str:
         waits = [
-            f"{len(link.waiting)} at link {link.index} ({link.src} -> {link.dst}), which is down"
-            for link in self._links.values()
+            f"{index} ({link.src} -> {link.dst})"
+            for index, link in sorted(self._links.items())
             if link.waiting
         ]
-        return f"({'; '.join(waits[:4])}{'; ...' if len(waits) > 4 else ''})" if waits else ""
+        named = ", ".join(waits[:4] + ["..."] * (len(waits) > 4))
+        return f"(waiting for link {named}, which is down)" if waits else ""
 
     def stats(self) -> dict[str, Any]:
-        used = sorted(self._links.values(), key=lambda link: link.index)
+        used = [link for _, link in sorted(self._links.items()) if link.bytes]
         table = {
             "link": [link.index for link in used],
             "src": [link.src for link in used],

@@ -32,7 +32,19 @@ from astra_bridge.network.api import (
 )
 from astra_bridge.units import PS_PER_NS
 
-__all__ = ["AnalyticalNetwork", "whole_ns"]
+__all__ = [
+    "ARRIVAL",
+    "LATENCY",
+    "SERIALISATION",
+    "AnalyticalNetwork",
+    "on_grid",
+    "serialisation_ns",
+    "whole_ns",
+]
+
+SERIALISATION = "bytes / bandwidth"
+ARRIVAL = "latency + bytes / bandwidth"
+LATENCY = "latency"
 
 _FIRST_PLACE = -(2**63)
 """Changes of links come before everything else in their instant."""
@@ -40,11 +52,30 @@ _LAST_PLACE = 2**63 - 1
 _MOST_PLACE = 2**62 - 1
 
 
-def whole_ns(delay_ns: float) -> int:
+def beyond(quantity: str) -> SimulationError:
+    return SimulationError(f"{quantity} is beyond the range of time (2^63 ps)")
+
+
+def whole_ns(delay_ns: float, quantity: str) -> int:
     """The part of a delay that counts: ASTRA-sim cuts it off to whole ns."""
     if not delay_ns < 9.2e15:
-        raise SimulationError(f"a delay of {delay_ns} ns is beyond the range of time (2**63 ps)")
+        raise beyond(f"{quantity}, {delay_ns:.6g} ns,")
     return int(delay_ns)
+
+
+def serialisation_ns(size_bytes: int, bytes_per_ns: float) -> float:
+    """Bytes / bandwidth, as IEEE divides them: by a bandwidth that has vanished too."""
+    return size_bytes / bytes_per_ns if bytes_per_ns else math.inf
+
+
+def on_grid(now_ps: int) -> int:
+    """A host may act between two grid points: the model then begins at the next one."""
+    off_grid = now_ps % PS_PER_NS
+    if off_grid == 0:
+        return now_ps
+    if now_ps > TIME_NEVER - PS_PER_NS:
+        raise beyond(f"the time {now_ps} ps, rounded up to whole ns,")
+    return now_ps + PS_PER_NS - off_grid
 
 
 class AnalyticalNetwork:
@@ -77,6 +108,13 @@ class AnalyticalNetwork:
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
         """Start a transfer at the present; at most four events may be scheduled."""
 
+    def _begin(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+        self._transfers += 1
+        self._bytes += size
+        if self._bytes >= 2**63:
+            raise SimulationError("the bytes of all transfers pass 2^63")
+        self._start(transfer_id, size, src, dst, now_ps)
+
     def _schedule(
         self,
         now_ps: int,
@@ -87,10 +125,9 @@ class AnalyticalNetwork:
         """Schedule an event ``delay_ns`` from now, at the next place."""
         place = self._place
         self._place = place + 1
-        # A host may start between two grid points: the model then begins at the next one.
-        time_ps = -(-now_ps // PS_PER_NS) * PS_PER_NS + delay_ns * PS_PER_NS
+        time_ps = now_ps + delay_ns * PS_PER_NS
         if time_ps >= TIME_NEVER:
-            raise SimulationError("time passes its range (2**63 ps)")
+            raise beyond(f"the time {now_ps} ps + {delay_ns} ns")
         self._events.push(time_ps, Event(place, handle, subject))
 
     def _where_stuck(self) -> str:
@@ -155,11 +192,14 @@ class AnalyticalNetwork:
             past = f"must be past the places of all starts, and at most {_MOST_PLACE}"
             self._refuse("exchange", f"place={place} {past}")
         self._last_id = last_id
-        self._count(rows)
         with self._modelling("exchange"):
+            self._catch_up(now_ps)
+        self._in_flight += len(rows)
+        with self._modelling("exchange"):
+            begin_ps = on_grid(now_ps) if rows else 0
             for transfer_id, _, size, src, dst, *_ in rows:
                 self._place = transfer_id
-                self._start(transfer_id, size, src, dst, now_ps)
+                self._begin(transfer_id, size, src, dst, begin_ps)
             self._place = place
             now_ps = self._run(now_ps, until_ps, until_place, whole_instants=False)
         records, self._records = self._records, []
@@ -169,6 +209,7 @@ class AnalyticalNetwork:
             stop = Stop.COMPLETION
         elif until_ps == TIME_NEVER and next_ps is None:
             stop = Stop.IDLE
+            self._now_ps = now_ps
             if self._in_flight:
                 self._stuck("exchange")
         else:
@@ -184,23 +225,30 @@ class AnalyticalNetwork:
             0 if next_ps is None else self._events.first()[0].place,
         )
 
+    def _catch_up(self, now_ps: int) -> None:
+        """A host that does not know of changes of links may come back after them."""
+        while (time_ps := self._events.first_time()) is not None and time_ps < now_ps:
+            while bucket := self._events.first():
+                if bucket[0].handle != self._change:
+                    past = f"is past the next event, at {time_ps}"
+                    self._refuse("exchange", f"now_ps={now_ps} {past}")
+                self._change(bucket.popleft().subject, time_ps)
+            self._events.drop_first()
+
     # -- the contract: submit, advance, poll ------------------------------------------------
 
     def submit(self, items: NDArray[Any]) -> int:
         self._enter("submit", ordered=False)
         rows = self._checked("submit", items)
         fresh: set[int] = set()
-        for index, (transfer_id, start_ps, *_) in enumerate(rows):
-            if start_ps < self._now_ps or start_ps > TIME_NEVER - PS_PER_NS:
-                self._refuse("submit", f"start_ps={start_ps} but now is {self._now_ps} ps", index)
+        for index, (transfer_id, *_) in enumerate(rows):
             if transfer_id in self._ids or transfer_id in fresh:
                 self._refuse("submit", f"id={transfer_id} is already in flight", index)
             fresh.add(transfer_id)
         self._ids |= fresh
         for transfer_id, start_ps, size, src, dst, *_ in rows:
-            on_grid_ps = -(-start_ps // PS_PER_NS) * PS_PER_NS
-            heapq.heappush(self._starts, (on_grid_ps, transfer_id, size, src, dst))
-        self._count(rows)
+            heapq.heappush(self._starts, (on_grid(start_ps), transfer_id, size, src, dst))
+        self._in_flight += len(rows)
         return len(rows)
 
     def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
@@ -214,7 +262,12 @@ class AnalyticalNetwork:
             raise ContractError(f"advance: {waiting}", call="advance", status=Status.BAD_STATE)
         limit_ps, records = until_ps, self._records
         done: list[tuple[int, int, int, int, int]] = []
-        while not self._interrupted:
+        interrupted = False
+        # What a host waits for; changes of links alone are no reason to go on for ever.
+        while until_ps != TIME_NEVER or self._in_flight:
+            if self._interrupted:
+                interrupted, self._interrupted = True, False
+                break
             event_ps = self._events.first_time()
             start_ps = self._starts[0][0] if self._starts else None
             time_ps = min((t for t in (event_ps, start_ps) if t is not None), default=None)
@@ -228,7 +281,7 @@ class AnalyticalNetwork:
                     # After all that has happened in this instant; among themselves by id (R7).
                     while self._starts and self._starts[0][0] == time_ps:
                         _, transfer_id, size, src, dst = heapq.heappop(self._starts)
-                        self._start(transfer_id, size, src, dst, time_ps)
+                        self._begin(transfer_id, size, src, dst, time_ps)
             if records:
                 if not done:
                     limit_ps = min(limit_ps, time_ps + max(0, lookahead_ps - 1))
@@ -237,8 +290,7 @@ class AnalyticalNetwork:
                 self._in_flight -= len(records)
                 records.clear()
         self._records = done
-        if self._interrupted:
-            self._interrupted = False
+        if interrupted:
             raise Interrupted("advance: interrupted", call="advance", status=Status.INTERRUPTED)
         if limit_ps != TIME_NEVER:
             self._now_ps = limit_ps
@@ -267,7 +319,8 @@ class AnalyticalNetwork:
         if not 0 <= link < self._routes.link_count:
             self._refuse("set_link", f"link={link} but there are {self._routes.link_count} links")
         if not self._now_ps <= at_ps < TIME_NEVER:
-            self._refuse("set_link", f"at_ps={at_ps} is before now, {self._now_ps} ps")
+            when = "never" if at_ps >= TIME_NEVER else f"before now, {self._now_ps} ps"
+            self._refuse("set_link", f"at_ps={at_ps} is {when}")
         if not 0 <= bandwidth_scale < math.inf:
             self._refuse("set_link", f"bandwidth_scale={bandwidth_scale} must be 0 or more")
         if at_ps == self._now_ps:
@@ -321,7 +374,8 @@ class AnalyticalNetwork:
         """The rows of TRANSFER records, every one of them valid."""
         rows: list[tuple[int, ...]] = items.tolist()
         count = self._routes.endpoints
-        for index, (_, _, size, src, dst, traffic_class, flags, reserved) in enumerate(rows):
+        for index, row in enumerate(rows):
+            _, start_ps, size, src, dst, traffic_class, flags, reserved = row
             if not (0 <= src < count and 0 <= dst < count):
                 name, value = ("dst", dst) if 0 <= src < count else ("src", src)
                 known = f"the topology has {count} endpoints (0..{count - 1})"
@@ -330,14 +384,11 @@ class AnalyticalNetwork:
                 self._refuse(call, f"src and dst are both {src}", index)
             if size <= 0:
                 self._refuse(call, f"bytes={size} must be positive", index)
+            if start_ps < self._now_ps or start_ps > TIME_NEVER - PS_PER_NS:
+                self._refuse(call, f"start_ps={start_ps} but now is {self._now_ps} ps", index)
             if traffic_class or flags or reserved:
                 self._refuse(call, "traffic_class, flags and reserved must be 0", index)
         return rows
-
-    def _count(self, rows: list[tuple[int, ...]]) -> None:
-        self._in_flight += len(rows)
-        self._transfers += len(rows)
-        self._bytes += sum(row[2] for row in rows)
 
     def _refuse(self, call: str, message: str, item: int = -1) -> NoReturn:
         where = "" if item < 0 else f"item {item}: "

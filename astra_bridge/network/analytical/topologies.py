@@ -205,7 +205,7 @@ class LinkList(Routes):
         self.endpoints = config.endpoints
         self.link_count = len(config.links)
         self._links = [
-            LinkProperties(src, dst, rate / 1e9, latency_ps / PS_PER_NS)
+            LinkProperties(src, dst, rate / 1e9, float(latency_ps) / PS_PER_NS)
             for src, dst, rate, latency_ps, _ in config.links.tolist()
         ]
         leads_to: list[set[int]] = [set() for _ in range(config.nodes)]
@@ -216,7 +216,9 @@ class LinkList(Routes):
                 raise refuse(f"link {index}: {link.src} -> {link.dst}, {nodes}")
             if link.src == link.dst:
                 raise refuse(f"link {index}: {link.src} -> {link.dst}, the same node")
-            if not (0 < link.bytes_per_ns < math.inf) or link.latency_ns < 0:
+            # The rate as it was given: per ns it may vanish, and is then too slow for any time.
+            rate = float(config.links["bytes_per_second"][index])
+            if not (0 < rate < math.inf) or link.latency_ns < 0:
                 raise refuse(f"link {index}: bandwidth must be positive, latency not negative")
             leads_to[link.src].add(link.dst)
             comes_from[link.dst].add(link.src)

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from astra_bridge.network.analytical.network import AnalyticalNetwork, whole_ns
+from astra_bridge.network.analytical.network import (
+    ARRIVAL,
+    AnalyticalNetwork,
+    serialisation_ns,
+    whole_ns,
+)
 from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
 
 __all__ = ["UnawareNetwork"]
@@ -39,4 +44,5 @@ class UnawareNetwork(AnalyticalNetwork):
                 self._costs.clear()
             cost = self._costs[src, dst] = self._routes.cost(src, dst)
         latency_ns, bytes_per_ns = cost
-        self._schedule(now_ps, whole_ns(latency_ns + size / bytes_per_ns), None, transfer_id)
+        delay_ns = whole_ns(latency_ns + serialisation_ns(size, bytes_per_ns), ARRIVAL)
+        self._schedule(now_ps, delay_ns, None, transfer_id)
