@@ -92,7 +92,11 @@ class NetworkError(AstraBridgeError):
 
 
 class ContractError(NetworkError):
-    """INVALID or BAD_STATE: the caller broke a rule of the contract; the sim is unchanged."""
+    """A rule of the contract is broken.
+
+    By the caller (INVALID or BAD_STATE: the sim is unchanged), or by a backend whose answer cannot
+    be true (status INTERNAL: the sim can only be closed).
+    """
 
 
 class Unsupported(NetworkError):
@@ -100,7 +104,15 @@ class Unsupported(NetworkError):
 
 
 class Interrupted(NetworkError):
-    """INTERRUPTED: the sim is consistent and can go on."""
+    """INTERRUPTED: the sim is consistent and can go on.
+
+    Attributes
+    ----------
+    now_ps : int
+        Where it stands; -1 where that is not known.
+    """
+
+    now_ps = -1
 
 
 class SimulationError(NetworkError):

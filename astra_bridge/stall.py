@@ -102,12 +102,6 @@ def _sentence(wait: Any) -> str:
 
 def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
     """Name the usual causes where they can be told apart."""
-    undelivered = int((outcome.waits["what"] == 1).sum())
-    if undelivered:
-        return (
-            f"the network has nothing more to do, but {undelivered} message(s) have not arrived: "
-            "this is a fault of the network simulator"
-        )
     program = lowered.program
     running: dict[int, set[int]] = {}  # group -> the collectives that its members are in
     for rank in stuck:

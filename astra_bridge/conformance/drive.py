@@ -19,6 +19,7 @@ from astra_bridge.network.api import (
     TRANSFER,
     Capability,
     Network,
+    Status,
     Stop,
 )
 
@@ -185,6 +186,7 @@ def refused(call: Callable[[], object], what: str) -> ContractError:
     try:
         call()
     except ContractError as error:
+        need(error.status in (Status.INVALID, Status.BAD_STATE), str(error))
         return error
     raise Broken(f"{what} was accepted")
 

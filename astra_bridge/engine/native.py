@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from astra_bridge.engine.outcome import WAIT, Outcome, Progress, ProgressCallback
+from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
+from astra_bridge.network.boundary import LIES, broken
 from astra_bridge.network.native import NativeNetwork, check, ffi
 from astra_bridge.program import Program
 
 __all__ = ["NativeEngine", "unavailable"]
 
 _MODULE = "astra_bridge._native._engine"
+
+_UNSIGNED = ("accepted", "count", "capacity", "completions")
+"""Fields that are no int64 in C."""
 
 
 def unavailable() -> str | None:
@@ -74,9 +79,20 @@ class NativeEngine:
             for field in dataclasses.fields(self.program)
         }
         table, sim = self.network.handle
+        info = self.network.info
         raw = self._engine.run(
-            arrays, table, sim, self.record_nodes, None if report is None else tick
+            arrays=arrays,
+            table=table,
+            sim=sim,
+            capabilities=int(info.capabilities),
+            resolution_ps=info.resolution_ps,
+            max_in_flight=info.max_in_flight,
+            record_nodes=self.record_nodes,
+            progress=None if report is None else tick,
+            period_s=PERIOD_S,
         )
+        if raw["lie"] is not None:
+            self._raise_lie(*raw["lie"])
         outcome = Outcome(
             finish_ps=raw["finish_ps"],
             node_start_ps=raw["node_start_ps"],
@@ -95,10 +111,15 @@ class NativeEngine:
                 raise
         return outcome
 
-    def _raise(self, call: str, status: int, native_code: int, item: int, message: str) -> None:
+    def _raise_lie(self, call: str, name: str, value: int, bound: int, item: int) -> NoReturn:
+        if LIES[name].field in _UNSIGNED:
+            value %= 2**64
+        raise broken(self.network.info.name, call, name, value, bound, item)
+
+    def _raise(self, call: str, status: int, native_code: int, item: int, message: bytes) -> None:
         err = ffi().new("astra_net_error *")
         err.native_code, err.item = native_code, item
-        err.message = message.encode()[:239]
+        err.message = message[:239]
         check(self.network.info.name, call, status, err)
 
 

@@ -15,9 +15,9 @@ those registered while it runs.
 from __future__ import annotations
 
 import heapq
-import time
 from collections import deque
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -25,16 +25,18 @@ from astra_bridge.engine.bus import SharedBus
 from astra_bridge.engine.messages import Action, Messages
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback
 from astra_bridge.engine.streams import Graph, Queue, Run, Schedules, Stream
-from astra_bridge.errors import SimulationError
+from astra_bridge.engine.ticker import Ticker
+from astra_bridge.errors import Interrupted, SimulationError
 from astra_bridge.network.api import (
     DELIVERED,
     TIME_NEVER,
     TRANSFER,
+    Advance,
     Capability,
     Network,
     Status,
-    Stop,
 )
+from astra_bridge.network.boundary import Boundary
 from astra_bridge.program import (
     Bus,
     BusModel,
@@ -48,8 +50,6 @@ from astra_bridge.program import (
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["PythonEngine"]
-
-_PROGRESS_SECONDS = 0.25
 
 
 class _Rank:
@@ -101,6 +101,8 @@ class PythonEngine:
         progress: ProgressCallback | None = None,
     ) -> None:
         self.program, self.network, self.progress = program, network, progress
+        self._boundary = Boundary(network.info)
+        self._ticker = Ticker(network)
         self.now_ps = 0
         self.schedules = Schedules(program)
         self.groups = program.groups.tolist()
@@ -115,6 +117,8 @@ class PythonEngine:
         self._collectives = program.collectives.tolist()
         self._events = self._relieved = 0
         self._agreed: dict[tuple[int, int, int], list[int]] = {}  # see _agree
+        self._network_ps = 0  # how far advance has got; the engine may be ahead
+        self._full = False  # the network had no room for the last transfers (R4)
         self._ordered = Capability.ORDERED in network.info.capabilities
         counts = program.templates["node_count"][program.template_of_rank]
         self._rank_node_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -131,13 +135,15 @@ class PythonEngine:
 
     def run(self) -> Outcome:
         """Run until nothing more can happen."""
-        for rank in range(self.program.ranks):
-            self._fire(rank)
         try:
-            if self._ordered:
-                self._run_ordered()
-            else:
-                self._run_unordered()
+            with self._ticker:
+                for rank in range(self.program.ranks):
+                    self._fire(rank)
+                    self._tick()
+                if self._ordered:
+                    self._run_ordered()
+                else:
+                    self._run_unordered()
         except SimulationError as error:
             error.outcome = self._outcome()  # type: ignore[attr-defined]
             raise
@@ -147,49 +153,50 @@ class PythonEngine:
         """With a network that shares the order of events."""
         last = (TIME_NEVER, TIME_NEVER)
         network_next = last
-        reported = time.monotonic()
         while True:
             ours = self._heap[0][:2] if self._heap else last
             # Transfers that start now are handed over before the first event behind them.
             due = self.messages.starts and ours > (self.now_ps, self.messages.starts[0][0])
             if due or network_next < ours:
-                starts = np.array(self.messages.starts, TRANSFER)
-                self.messages.starts.clear()
-                step = self.network.exchange(starts, self.now_ps, *ours, self._place)
-                self._place = step.place
-                idle = step.next_ps == TIME_NEVER
-                network_next = last if idle else (step.next_ps, step.next_place)
-                for completion in step.completions.tolist():
-                    self._complete(completion)
+                network_next = self._exchange(*ours)
             elif self._heap:
                 self._run_slot()
+            elif self.messages.in_flight:
+                # The network says that no event is left: it has to say what became of these (R13).
+                network_next = self._exchange(*last)
             elif not self._relieve():
                 return
-            if self.progress is not None and time.monotonic() - reported > _PROGRESS_SECONDS:
-                reported = time.monotonic()
-                self._report()
+            self._tick()
+
+    def _exchange(self, until_ps: int, until_place: int) -> tuple[int, int]:
+        """Give the network what starts now, run it, react; returns the key of its next event."""
+        starts = np.array(self.messages.starts, TRANSFER)
+        self.messages.starts.clear()
+        in_flight = self.messages.in_flight
+        arguments = (self.now_ps, until_ps, until_place, self._place)
+        step = self._boundary.exchanged(
+            self.network.exchange(starts, *arguments), *arguments, len(in_flight)
+        )
+        self._place = step.place
+        self._react("exchange", self.now_ps, step.now_ps, step.completions.tolist())
+        idle = step.next_ps == TIME_NEVER
+        return (TIME_NEVER, TIME_NEVER) if idle else (step.next_ps, step.next_place)
+
+    def _react(self, call: str, before_ps: int, now_ps: int, records: list[Any]) -> None:
+        boundary, in_flight = self._boundary, self.messages.in_flight
+        boundary.start_records(before_ps)
+        for item, row in enumerate(records):
+            boundary.record(call, item, row, now_ps, in_flight)
+            self._complete(row)
 
     def _run_unordered(self) -> None:
         """With a network that only knows submit, advance and poll."""
-        reported = time.monotonic()
         while True:
-            if self.messages.starts:
-                starts = np.array(self.messages.starts, TRANSFER)
-                # What the network had no room for (R4) starts when it has.
-                np.maximum(starts["start_ps"], self.now_ps, out=starts["start_ps"])
-                accepted = self.network.submit(starts)
-                del self.messages.starts[:accepted]
-            until = self._heap[0][0] if self._heap else TIME_NEVER
+            self._submit()
             if self.messages.in_flight:
-                step = self.network.advance(until, 0)
-                completions = self.network.poll().tolist()
-                self.now_ps = max(self.now_ps, step.now_ps)
-                for completion in completions:
-                    self._complete(completion)
-                if completions or step.stop == Stop.COMPLETION:
+                until_ps = self._heap[0][0] if self._heap else TIME_NEVER
+                if self._advance(until_ps):
                     continue
-                if not self._heap:
-                    return  # idle: R5 allows nothing else where there is no end to run to
             elif not self._heap:
                 if self._relieve():
                     continue
@@ -197,9 +204,65 @@ class PythonEngine:
             now = self._heap[0][0]
             while self._heap and self._heap[0][0] == now:
                 self._run_slot()
-            if self.progress is not None and time.monotonic() - reported > _PROGRESS_SECONDS:
-                reported = time.monotonic()
-                self._report()
+            self._tick()
+
+    def _submit(self) -> None:
+        """Give the network what starts now, unless it has no room (R4) and nothing has left it.
+
+        No more than it has room for is offered: thousands may wait.
+        """
+        starts, messages = self.messages.starts, self.messages
+        while starts:
+            in_network = len(messages.in_flight) - len(starts)
+            if self._full and in_network:
+                return
+            room = max(1, self.network.info.max_in_flight - in_network)
+            items = np.array(starts[:room], TRANSFER)
+            # What there was no room for starts when there is.
+            np.maximum(items["start_ps"], self.now_ps, out=items["start_ps"])
+            accepted = self._boundary.submitted(self.network.submit(items), len(items), in_network)
+            self._full = accepted < len(starts)
+            del starts[:accepted]
+
+    def _advance(self, until_ps: int) -> bool:
+        """Run the network to its next completions, and react; False where there was none."""
+        before_ps, idle_interrupts = self._network_ps, 0
+        parts = []
+        in_network = len(self.messages.in_flight) - len(self.messages.starts)
+        target_ps, count = until_ps, 0
+        while True:
+            self._ticker.enter()
+            try:
+                step: Advance | None = self._boundary.advanced(
+                    self.network.advance(target_ps, 0), before_ps, target_ps
+                )
+            except Interrupted as error:
+                known = error.now_ps >= 0
+                now_ps = error.now_ps if known else before_ps
+                now_ps = self._boundary.reached(now_ps, before_ps, target_ps)
+                moved = now_ps > before_ps
+                idle_interrupts = self._boundary.interrupted(moved, idle_interrupts)
+                step = None
+            finally:
+                self._ticker.leave()
+            if step is not None:
+                now_ps = step.now_ps
+            # Drain everything first: answers to the first completion must not change the rest.
+            records = self._boundary.polled(self.network.poll(), in_network, count)
+            parts.append(records)
+            count += len(records)
+            if step is not None:
+                self._boundary.settled(step, target_ps, len(records), in_network)
+                break
+            before_ps = now_ps
+            if count:
+                target_ps = now_ps  # what is left of this instant (R6)
+            self._tick(now_ps)
+        self._full = self._full and not count
+        self._network_ps = now_ps
+        before_ps, self.now_ps = self.now_ps, max(self.now_ps, now_ps)
+        self._react("poll", before_ps, now_ps, np.concatenate(parts).tolist())
+        return count > 0
 
     def _relieve(self) -> bool:
         """When nothing can go on: start a waiting chunk in every queue that has one.
@@ -264,9 +327,15 @@ class PythonEngine:
         self._place += count
         return place
 
-    def _report(self) -> None:
+    def _tick(self, now_ps: int = -1) -> None:
+        if self._ticker.due:
+            self._ticker.due = False
+            self._report(now_ps)
+
+    def _report(self, now_ps: int = -1) -> None:
         if self.progress is not None:
-            self.progress(Progress(self.now_ps, self._events, self._nodes_done, self._nodes_total))
+            now_ps = max(now_ps, self.now_ps)
+            self.progress(Progress(now_ps, self._events, self._nodes_done, self._nodes_total))
 
     # Buses
 

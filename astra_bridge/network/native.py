@@ -33,6 +33,7 @@ from astra_bridge.errors import (
 from astra_bridge.inputs.network import read_network
 from astra_bridge.network.api import (
     COMPLETION,
+    DELIVERED,
     LINK,
     TIME_NEVER,
     TRANSFER,
@@ -42,8 +43,8 @@ from astra_bridge.network.api import (
     NetworkConfig,
     NetworkInfo,
     Status,
-    Stop,
 )
+from astra_bridge.network.boundary import Boundary, broken
 from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import one_line
@@ -341,6 +342,8 @@ class NativeNetwork:
         self._keep = keep
         self._err = _new_error()
         self._now_ps = 0
+        self._boundary = Boundary(library.info)
+        self._in_flight = 0
         parsed = ffi()
         self._out_now = parsed.new("int64_t *")
         self._out_stop = parsed.new("uint32_t *")
@@ -349,8 +352,6 @@ class NativeNetwork:
         self._records_c = parsed.from_buffer("astra_net_completion[]", self._records)
         self._exchange = parsed.new("astra_net_exchange *")
         self._exchange.struct_size = parsed.sizeof("astra_net_exchange")
-        self._exchange.completions = self._records_c
-        self._exchange.capacity = _POLL_CAPACITY
 
     @classmethod
     def open(cls, library: Path, config: NetworkConfig) -> NativeNetwork:
@@ -445,45 +446,55 @@ class NativeNetwork:
         self.library.call("submit", sim, rows, count, self._out_count, err=self._err)
         accepted = int(self._out_count[0])
         if accepted > count:
-            raise _broke(self.library, "submit", f"accepted {accepted} of {count}")
+            raise broken(self.info.name, "submit", "accepted", accepted, count)
+        self._in_flight += accepted
         return accepted
 
     def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
         """Run to min(until_ps, first completion + max(0, lookahead_ps - 1)) (R5)."""
         sim = self._open("advance")
-        self.library.call(
-            "advance",
-            sim,
-            self._time("advance", "until_ps", until_ps),
-            self._time("advance", "lookahead_ps", lookahead_ps),
-            self._out_now,
-            self._out_stop,
-            err=self._err,
-        )
-        now_ps, stop = int(self._out_now[0]), self._out_stop[0]
-        if not self._now_ps <= now_ps <= until_ps:
-            raise _broke(
-                self.library,
+        before_ps = self._out_now[0] = self._now_ps
+        try:
+            self.library.call(
                 "advance",
-                f"returned now_ps={now_ps}, outside {self._now_ps} .. until_ps={until_ps}",
+                sim,
+                self._time("advance", "until_ps", until_ps),
+                self._time("advance", "lookahead_ps", lookahead_ps),
+                self._out_now,
+                self._out_stop,
+                err=self._err,
             )
-        self._now_ps = now_ps
-        return Advance(now_ps, self._stop("advance", stop))
+        except Interrupted as error:
+            self._now_ps = error.now_ps = self._boundary.reached(
+                self._out_now[0], before_ps, until_ps
+            )
+            raise
+        reply = Advance(self._out_now[0], self._out_stop[0])
+        reply = self._boundary.advanced(reply, before_ps, until_ps)
+        self._now_ps = reply.now_ps
+        return reply
 
     def poll(self) -> NDArray[Any]:
         """All completions not yet drained, ascending in time (R7): COMPLETION, shape (m,)."""
         sim = self._open("poll")
         parts = []
+        # Each transfer has two records at most; a backend that never runs dry must not fill memory.
+        total, most = 0, self._boundary.most_records(self._in_flight)
         while True:
             self.library.call(
                 "poll", sim, self._records_c, _POLL_CAPACITY, self._out_count, err=self._err
             )
             count = int(self._out_count[0])
             if count > _POLL_CAPACITY:
-                raise _broke(self.library, "poll", f"wrote {count} of {_POLL_CAPACITY} records")
+                raise broken(self.info.name, "poll", "count", count, _POLL_CAPACITY)
             parts.append(self._records[:count].copy())
+            total += count
+            if total > most:
+                raise broken(self.info.name, "poll", "count-flight", total, most)
             if count < _POLL_CAPACITY:
-                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                records = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                self._delivered(records)
+                return records
 
     def exchange(
         self,
@@ -506,28 +517,32 @@ class NativeNetwork:
         x.until_ps = self._time("exchange", "until_ps", until_ps)
         x.until_place = self._time("exchange", "until_place", until_place)
         x.place = self._time("exchange", "place", place)
-        x.completion_count = 0
+        x.completions, x.capacity, x.completion_count = self._records_c, _POLL_CAPACITY, 0
         self.library.call("exchange", sim, x, err=self._err)
         x.starts = ffi().NULL
-        count = x.completion_count
-        if count > _POLL_CAPACITY:
-            raise _broke(self.library, "exchange", f"wrote {count} of {_POLL_CAPACITY} records")
-        if x.now_ps < now_ps or x.now_ps > until_ps:
-            raise _broke(
-                self.library,
-                "exchange",
-                f"returned now_ps={x.now_ps}, outside {now_ps} .. until_ps={until_ps}",
+        count, name = int(x.completion_count), self.info.name
+        if x.completions != self._records_c:
+            raise broken(
+                name, "exchange", "completions", _address(x.completions), _address(self._records_c)
             )
-        if x.place < place:
-            raise _broke(self.library, "exchange", f"took the place counter back to {x.place}")
+        if x.capacity != _POLL_CAPACITY:
+            raise broken(name, "exchange", "capacity", x.capacity, _POLL_CAPACITY)
+        if count > _POLL_CAPACITY:
+            raise broken(name, "exchange", "count", count, _POLL_CAPACITY)
+        self._in_flight += len(starts)
+        records = self._records[:count].copy()
+        self._delivered(records)
         return Exchange(
-            self._records[:count].copy(),
+            records,
             x.now_ps,
-            self._stop("exchange", x.stop),
+            self._boundary.stop("exchange", x.stop),
             x.place,
             x.next_ps,
             x.next_place,
         )
+
+    def _delivered(self, records: NDArray[Any]) -> None:
+        self._in_flight -= int(np.count_nonzero(records["kind"] == DELIVERED))
 
     def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
         """Scale the bandwidth of a link (index into ``config.links``) from a time on; 0 is down."""
@@ -571,7 +586,7 @@ class NativeNetwork:
         if not out[0]:
             raise _broke(self.library, "snapshot", "returned OK, but no simulation")
         copy = NativeNetwork(self.library, out[0], self.config, self._keep)
-        copy._now_ps = self._now_ps
+        copy._now_ps, copy._in_flight = self._now_ps, self._in_flight
         return copy
 
     def interrupt(self) -> None:
@@ -619,15 +634,13 @@ class NativeNetwork:
             )
         return int(value)
 
-    def _stop(self, call: str, stop: int) -> Stop:
-        try:
-            return Stop(stop)
-        except ValueError:
-            raise _broke(self.library, call, f"returned stop={stop}") from None
+
+def _address(pointer: Any) -> int:
+    return int(ffi().cast("intptr_t", pointer))
 
 
-def _broke(library: Library, call: str, what: str) -> BackendError:
-    return BackendError(
+def _broke(library: Library, call: str, what: str) -> ContractError:
+    return ContractError(
         f"{library.info.name}: {call}: the backend broke the contract: it {what}",
         backend=library.info.name,
         call=call,

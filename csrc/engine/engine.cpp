@@ -2,7 +2,8 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <chrono>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 
 namespace engine {
@@ -11,24 +12,30 @@ namespace {
 
 constexpr int64_t kNever = ASTRA_NET_TIME_NEVER;
 constexpr int64_t kPsPerNs = 1000;
-// A transfer's id holds the index of its message in the low bits, so that a completion finds its
-// message without a look-up; the rest ascends, as ids must.
-constexpr int kMessageBits = 26;
-constexpr int64_t kMostMessages = int64_t{1} << kMessageBits;
+constexpr int64_t kMostMessages = INT32_MAX;
 constexpr int64_t kControl = int64_t{1} << 62;  // added to a tag: the rendezvous control message
-constexpr size_t kCompletionBatch = 4096;
+constexpr size_t kCompletionBatch = 1024;
 constexpr size_t kAhead = 4;  // completions whose streams are fetched early
-constexpr int64_t kTickEvery = 4096;  // iterations between looks at the clock
-constexpr int64_t kTickNs = 250'000'000;
+
+astra_net_error fresh_error() {
+  astra_net_error error{};
+  error.struct_size = sizeof error;
+  error.item = -1;
+  return error;
+}
 
 void check(const char* call, astra_net_status status, const astra_net_error& error) {
   if (status != ASTRA_NET_OK) throw NetworkFailure(call, status, error);
 }
 
-int64_t wall_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+// What the engine itself cannot go on with; Python makes a SimulationError of it.
+[[noreturn, gnu::format(printf, 1, 2), gnu::cold]] void give_up(const char* format, ...) {
+  astra_net_error error = fresh_error();
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(error.message, sizeof error.message, format, arguments);
+  va_end(arguments);
+  throw NetworkFailure("engine", ASTRA_NET_MODEL, error);
 }
 
 uint32_t channel_hash(int64_t tag, int32_t src, int32_t dst, int64_t bytes) {
@@ -64,17 +71,16 @@ int32_t heap_pop(std::vector<int32_t>& heap) {
 }  // namespace
 
 Engine::Engine(const Program& program, const astra_net_backend& network, astra_net_sim* sim,
-               bool record_nodes)
-    : program_(program), network_(network), sim_(sim), queue_(program.ranks) {
+               const astra_net_info& info, bool record_nodes)
+    : program_(program),
+      network_(network),
+      sim_(sim),
+      boundary_(info),
+      ordered_((info.capabilities & ASTRA_NET_CAP_ORDERED) != 0),
+      interrupt_((info.capabilities & ASTRA_NET_CAP_INTERRUPT) != 0 ? network.interrupt : nullptr),
+      most_in_flight_(info.max_in_flight),
+      queue_(program.ranks) {
   const size_t ranks = static_cast<size_t>(program.ranks);
-  astra_net_info info{};
-  info.struct_size = sizeof info;
-  astra_net_error error{};
-  error.struct_size = sizeof error;
-  const astra_net_status status = network_.info(&info, &error);
-  check("info", status, error);
-  ordered_ = (info.capabilities & ASTRA_NET_CAP_ORDERED) != 0 && network_.exchange != nullptr;
-
   finish_ps.assign(ranks, -1);
   ranks_.resize(ranks);
   rank_node_start.assign(ranks + 1, 0);
@@ -129,35 +135,31 @@ Engine::Engine(const Program& program, const astra_net_backend& network, astra_n
 
 // Main loop
 
-void Engine::run(const std::function<void(const Progress&)>& tick) {
-  last_tick_ns_ = wall_ns();
-  tick_countdown_ = kTickEvery;
-  for (int32_t rank = 0; rank < program_.ranks; ++rank) fire(rank);
+void Engine::run(const Report& report, double period_s) {
+  Ticker ticker(interrupt_, sim_, period_s);
+  ticker_ = &ticker;
+  report_ = &report;
+  for (int32_t rank = 0; rank < program_.ranks; ++rank) {
+    fire(rank);
+    tick(now_ps_);
+  }
   if (ordered_)
-    run_ordered(tick);
+    run_ordered();
   else
-    run_unordered(tick);
+    run_unordered();
 }
 
-void Engine::maybe_tick(const std::function<void(const Progress&)>& tick) {
-  if (--tick_countdown_ > 0) return;
-  tick_countdown_ = kTickEvery;
-  const int64_t now = wall_ns();
-  if (now - last_tick_ns_ < kTickNs) return;
-  last_tick_ns_ = now;
-  tick(progress());
+void Engine::tick(int64_t now_ps) {
+  if (!ticker_->due()) return;
+  Progress reached = progress();
+  reached.now_ps = std::max(reached.now_ps, now_ps);
+  (*report_)(reached);
 }
 
-void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
-  astra_net_error error{};
-  error.struct_size = sizeof error;
-  astra_net_exchange x{};
-  x.struct_size = sizeof x;
-  x.completions = completions_.data();
-  x.capacity = completions_.size();
+void Engine::run_ordered() {
   int64_t next_ps = kNever, next_place = kNever;
   for (;;) {
-    maybe_tick(tick);
+    tick(now_ps_);
     int64_t until_ps = kNever, until_place = kNever;
     if (!queue_.empty()) {
       until_ps = queue_.first_time();
@@ -167,67 +169,56 @@ void Engine::run_ordered(const std::function<void(const Progress&)>& tick) {
     const bool due = !starts_.empty() &&
                      (until_ps > now_ps_ || until_place > starts_.front().id);
     if (due || next_ps < until_ps || (next_ps == until_ps && next_place < until_place)) {
-      x.starts = starts_.data();
-      x.start_count = starts_.size();
-      x.now_ps = now_ps_;
-      x.until_ps = until_ps;
-      x.until_place = until_place;
-      x.place = place_;
-      const astra_net_status status = network_.exchange(sim_, &x, &error);
-      check("exchange", status, error);
-      starts_.clear();
-      place_ = x.place;
-      next_ps = x.next_ps;
-      next_place = next_ps == kNever ? kNever : x.next_place;
-      const size_t count = x.completion_count;
-      for (size_t i = 0; i < count; ++i) {
-        if (i + kAhead < count) prefetch(completions_[i + kAhead]);
-        complete(completions_[i]);
-      }
+      exchange(until_ps, until_place, next_ps, next_place);
     } else if (!queue_.empty()) {
       run_slots(next_ps == until_ps ? next_place : kNever);
+    } else if (in_flight_ > 0) {
+      // The network says that no event is left: it has to say what became of these (R13).
+      exchange(until_ps, until_place, next_ps, next_place);
     } else if (!relieve()) {
       return;
     }
   }
 }
 
-void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
-  astra_net_error error{};
-  error.struct_size = sizeof error;
+// Give the network what starts now, run it, react; tells the key of its next event.
+void Engine::exchange(int64_t until_ps, int64_t until_place, int64_t& next_ps,
+                      int64_t& next_place) {
+  astra_net_exchange given{};
+  given.struct_size = sizeof given;
+  given.completions = completions_.data();
+  given.capacity = completions_.size();
+  given.starts = starts_.data();
+  given.start_count = starts_.size();
+  given.now_ps = now_ps_;
+  given.until_ps = until_ps;
+  given.until_place = until_place;
+  given.place = place_;
+  astra_net_exchange x = given;
+  error_.struct_size = sizeof error_;
+  check("exchange", network_.exchange(sim_, &x, &error_), error_);
+  Boundary::exchanged(x, given, in_flight_);
+  starts_.clear();
+  place_ = x.place;
+  next_ps = x.next_ps;
+  next_place = next_ps == kNever ? kNever : x.next_place;
+  react("exchange", x.completion_count, x.now_ps);
+}
+
+void Engine::react(const char* call, size_t count, int64_t now_ps) {
+  boundary_.start_records(now_ps_);
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) prefetch(completions_[i + kAhead]);
+    complete(call, static_cast<int64_t>(i), now_ps);
+  }
+}
+
+void Engine::run_unordered() {
   for (;;) {
-    maybe_tick(tick);
-    if (!starts_.empty()) {
-      // What the network had no room for (R4) starts when it has.
-      for (astra_net_transfer& item : starts_) item.start_ps = std::max(item.start_ps, now_ps_);
-      size_t accepted = 0;
-      const astra_net_status status =
-          network_.submit(sim_, starts_.data(), starts_.size(), &accepted, &error);
-      check("submit", status, error);
-      starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(accepted));
-    }
+    tick(now_ps_);
+    submit();
     if (in_flight_ > 0) {
-      const int64_t until_ps = queue_.empty() ? kNever : queue_.first_time();
-      int64_t reached_ps = now_ps_;
-      uint32_t stop = 0;
-      astra_net_status status = network_.advance(sim_, until_ps, 0, &reached_ps, &stop, &error);
-      check("advance", status, error);
-      now_ps_ = std::max(now_ps_, reached_ps);
-      // Drain everything first: answers to the first completion must not change what is polled.
-      size_t total = 0;
-      for (;;) {
-        if (total == completions_.size()) completions_.resize(2 * completions_.size());
-        size_t count = 0;
-        status = network_.poll(sim_, completions_.data() + total, completions_.size() - total,
-                               &count, &error);
-        check("poll", status, error);
-        if (count == 0) break;
-        total += count;
-      }
-      for (size_t i = 0; i < total; ++i) complete(completions_[i]);
-      if (total > 0 || stop == ASTRA_NET_STOP_COMPLETION) continue;
-      // Idle: R5 allows nothing else where there is no end to run to.
-      if (queue_.empty()) return;
+      if (advance(queue_.empty() ? kNever : queue_.first_time())) continue;
     } else if (queue_.empty()) {
       if (relieve()) continue;
       return;
@@ -235,6 +226,91 @@ void Engine::run_unordered(const std::function<void(const Progress&)>& tick) {
     now_ps_ = queue_.first_time();
     while (!queue_.empty() && queue_.first_time() == now_ps_)
       queue_.run_first([this](Action action) { run_action(action); }, [] { return kNever; });
+  }
+}
+
+// Give the network what starts now, unless it has no room (R4) and nothing has left it since.  No
+// more than it has room for is offered: thousands may wait.
+void Engine::submit() {
+  for (;;) {
+    const size_t waiting = starts_.size() - starts_taken_;
+    const int64_t in_network = in_flight_ - static_cast<int64_t>(waiting);
+    if (waiting == 0 || (full_ && in_network > 0)) break;
+    const int64_t room = std::max<int64_t>(1, most_in_flight_ - in_network);
+    const size_t offered = std::min(waiting, static_cast<size_t>(room));
+    astra_net_transfer* first = starts_.data() + starts_taken_;
+    // What there was no room for starts when there is.
+    for (size_t i = 0; i < offered; ++i) first[i].start_ps = std::max(first[i].start_ps, now_ps_);
+    size_t accepted = 0;
+    error_.struct_size = sizeof error_;
+    check("submit", network_.submit(sim_, first, offered, &accepted, &error_), error_);
+    starts_taken_ += Boundary::submitted(accepted, offered, in_network);
+    full_ = accepted < waiting;
+  }
+  if (starts_taken_ < starts_.size() / 2) return;
+  starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(starts_taken_));
+  starts_taken_ = 0;
+}
+
+// Run the network to its next completions, and react; false where there was none.
+bool Engine::advance(int64_t until_ps) {
+  const int64_t in_network = in_flight_ - static_cast<int64_t>(starts_.size() - starts_taken_);
+  int64_t before_ps = network_ps_, target_ps = until_ps, idle_interrupts = 0;
+  size_t total = 0;
+  for (;;) {
+    int64_t reached_ps = before_ps;
+    uint32_t stop = 0;
+    error_.struct_size = sizeof error_;
+    ticker_->enter();
+    const astra_net_status status =
+        network_.advance(sim_, target_ps, 0, &reached_ps, &stop, &error_);
+    ticker_->leave();
+    const bool whole = status != ASTRA_NET_INTERRUPTED;
+    if (whole) {
+      check("advance", status, error_);
+      Boundary::stop("advance", stop);
+    }
+    Boundary::now("advance", reached_ps, before_ps, target_ps);
+    if (!whole) {
+      idle_interrupts = boundary_.interrupted(reached_ps > before_ps, idle_interrupts);
+      error_ = fresh_error();
+    }
+    // Drain everything first: answers to the first completion must not change what is polled.
+    const size_t count = drain(total, in_network);
+    total += count;
+    before_ps = reached_ps;
+    if (whole) {
+      Boundary::stopped("advance", stop, reached_ps, target_ps, count, in_network);
+      break;
+    }
+    if (total > 0) target_ps = reached_ps;  // what is left of this instant (R6)
+    tick(reached_ps);
+  }
+  full_ = full_ && total == 0;
+  network_ps_ = before_ps;
+  react("poll", total, before_ps);
+  now_ps_ = std::max(now_ps_, before_ps);
+  return total > 0;
+}
+
+// Append what poll has to the first `total` records; returns how many there were.
+size_t Engine::drain(size_t total, int64_t in_network) {
+  const size_t first = total;
+  const size_t most = static_cast<size_t>(boundary_.most_records(in_network));
+  for (;;) {
+    if (total + kCompletionBatch > completions_.size()) completions_.resize(2 * completions_.size());
+    size_t count = 0;
+    error_.struct_size = sizeof error_;
+    check("poll",
+          network_.poll(sim_, completions_.data() + total, kCompletionBatch, &count, &error_),
+          error_);
+    if (count > kCompletionBatch)
+      lie("poll", "count", static_cast<int64_t>(count), kCompletionBatch);
+    total += count;
+    if (total > most)
+      lie("poll", "count-flight", static_cast<int64_t>(total - first),
+          static_cast<int64_t>(most - first));
+    if (count < kCompletionBatch) return total - first;
   }
 }
 
@@ -280,23 +356,45 @@ void Engine::run_action(Action action) {
 
 // Thousands of ranks take turns, so what the next ones need is rarely in the nearest cache.
 void Engine::prefetch(const astra_net_completion& completion) const {
-  const Message& message =
-      messages_[static_cast<size_t>(completion.id & (kMostMessages - 1))];
+  const size_t index = static_cast<size_t>(completion.id & index_mask_);
+  if (index >= messages_.size()) return;
+  const Message& message = messages_[index];
   if (message.on_received.then == Then::kArrived)
     __builtin_prefetch(&at<Stream>(message.on_received.b), 1);
 }
 
-void Engine::complete(const astra_net_completion& completion) {
-  if (completion.kind != ASTRA_NET_DELIVERED) return;
-  now_ps_ = completion.time_ps;
+// The message that a transfer in flight belongs to, or -1.  An id holds the index of its message in
+// the low bits, so this is no search; how many bits, grows with the number of messages.
+int32_t Engine::find_message(int64_t id) const {
+  for (int64_t mask = index_mask_; mask > 0; mask >>= 1) {
+    const size_t index = static_cast<size_t>(id & mask);
+    if (index < messages_.size() && messages_[index].id == id && messages_[index].in_flight)
+      return static_cast<int32_t>(index);
+  }
+  return -1;
+}
+
+void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
+  const astra_net_completion completion = completions_[static_cast<size_t>(item)];
+  const int32_t index = find_message(completion.id);
+  if (index < 0 || !boundary_.plain(completion, now_ps)) {
+    const bool sent = index >= 0 && messages_[static_cast<size_t>(index)].sent;
+    boundary_.record(call, item, completion, now_ps, index >= 0, sent);
+    if (completion.kind == ASTRA_NET_SENT) {
+      messages_[static_cast<size_t>(index)].sent = true;
+      boundary_.count_sent(1);
+      return;
+    }
+  }
+  now_ps_ = now_ps;
   ++events_;
   --in_flight_;
-  const int32_t index = static_cast<int32_t>(completion.id & (kMostMessages - 1));
   Message& message = messages_[static_cast<size_t>(index)];
   message.in_flight = false;
+  if (message.sent) boundary_.count_sent(-1);
   if (completion.outcome != 0) {
     const Channel& channel = channels_[static_cast<size_t>(message.channel)];
-    astra_net_error error{};
+    astra_net_error error = fresh_error();
     std::snprintf(error.message, sizeof error.message,
                   "the network lost %lld bytes from rank %d to rank %d at %lld ps",
                   static_cast<long long>(channel.bytes), channel.src, channel.dst,
@@ -312,13 +410,9 @@ void Engine::complete(const astra_net_completion& completion) {
 }
 
 int64_t Engine::later_ps(int64_t delay_ps) const {
-  if (delay_ps > kNever - 1 - now_ps_) {
-    astra_net_error error{};
-    std::snprintf(error.message, sizeof error.message,
-                  "an event %lld ps after %lld ps is beyond the range of time (2^63 ps)",
-                  static_cast<long long>(delay_ps), static_cast<long long>(now_ps_));
-    throw NetworkFailure("engine", ASTRA_NET_MODEL, error);
-  }
+  if (delay_ps > kNever - 1 - now_ps_)
+    give_up("an event %lld ps after %lld ps is beyond the range of time (2^63 ps)",
+            static_cast<long long>(delay_ps), static_cast<long long>(now_ps_));
   return now_ps_ + delay_ps;
 }
 
@@ -412,15 +506,12 @@ int32_t Engine::new_message(int32_t channel) {
     free_message_ = messages_[static_cast<size_t>(index)].next;
     messages_[static_cast<size_t>(index)] = Message{};
   } else {
-    if (static_cast<int64_t>(messages_.size()) == kMostMessages) {
-      astra_net_error error{};
-      std::snprintf(error.message, sizeof error.message,
-                    "more than %lld messages are in flight or wait at once",
-                    static_cast<long long>(kMostMessages));
-      throw NetworkFailure("engine", ASTRA_NET_INTERNAL, error);
-    }
+    if (static_cast<int64_t>(messages_.size()) == kMostMessages)
+      give_up("more than %lld messages are in flight or wait at once",
+              static_cast<long long>(kMostMessages));
     index = static_cast<int32_t>(messages_.size());
     messages_.emplace_back();
+    if (index > index_mask_) index_mask_ = 2 * index_mask_ + 1;
   }
   messages_[static_cast<size_t>(index)].channel = channel;
   // A message keeps its channel open until it is complete.
@@ -456,8 +547,14 @@ void Engine::send_on(int32_t channel_index, Callback then, int32_t collective, i
   Message& message = messages_[static_cast<size_t>(index)];
   message.on_sent = then;
   message.in_flight = true;
-  const int64_t id = (((place_ >> kMessageBits) + 1) << kMessageBits) | index;
+  // The least id that is free and ends in the index.
+  int64_t id = (place_ & ~index_mask_) | index;
+  if (id < place_) id += index_mask_ + 1;
+  if (id > kMostPlace - kMostDrawn)
+    give_up("after %lld transfers there is no number left for another",
+            static_cast<long long>(transfers_));
   place_ = id + ASTRA_NET_PLACES_PER_TRANSFER;
+  message.id = id;
   // Field by field, in place: a record that is built elsewhere in pieces and copied whole makes the
   // processor wait for the pieces, which took a tenth of a whole run.
   starts_.emplace_back();
@@ -691,17 +788,9 @@ void Engine::next_phase(Stream* stream) {
       node_done(rank, node);
     }
   }
-  if (previous >= 0) {
-    auto& streams = queues[previous].streams;
-    streams.erase(std::find(streams.begin(), streams.end(), stream));
-  }
   if (!last) {
     enter(*stream, stream->phases[stream->next_phase++]);
-    auto& streams = queues[stream->queue].streams;
-    auto where = streams.begin();
-    while (where != streams.end() && ((*where)->started || (*where)->priority >= stream->priority))
-      ++where;
-    streams.insert(where, stream);
+    queues[stream->queue].add(stream, queued_++);
   }
   const int32_t current = stream->queue;
   if (last) {
@@ -717,7 +806,6 @@ void Engine::next_phase(Stream* stream) {
 
 void Engine::enter(Stream& stream, const PhaseChoice& choice) {
   stream.queue = choice.queue;
-  stream.started = false;
   stream.step = stream.processed = stream.received = stream.inserted = 0;
   if (choice.phase < 0) return;
   const Phase& phase = program_.phases[choice.phase];
@@ -740,14 +828,12 @@ void Engine::enter(Stream& stream, const PhaseChoice& choice) {
 }
 
 void Engine::fill(Queue& queue) {
-  while (static_cast<size_t>(queue.running) < queue.streams.size() &&
-         queue.running < program_.streams_per_queue)
-    start_next(queue);
+  while (!queue.waiting.empty() && queue.running < program_.streams_per_queue) start_next(queue);
 }
 
 void Engine::start_next(Queue& queue) {
-  Stream* stream = queue.streams[static_cast<size_t>(queue.running++)];
-  stream->started = true;
+  Stream* stream = queue.take();
+  ++queue.running;
   if (stream->graph)
     start_graph(*stream->graph);
   else
@@ -758,7 +844,7 @@ void Engine::start_next(Queue& queue) {
 bool Engine::relieve() {
   const int64_t before = relieved_;
   for (Queue& queue : queues_) {
-    if (static_cast<size_t>(queue.running) >= queue.streams.size()) continue;
+    if (queue.waiting.empty()) continue;
     start_next(queue);
     ++relieved_;
   }

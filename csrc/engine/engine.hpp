@@ -5,7 +5,9 @@
 #ifndef ASTRA_ENGINE_ENGINE_HPP
 #define ASTRA_ENGINE_ENGINE_HPP
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -17,21 +19,27 @@
 #include <vector>
 
 #include "astra_net.h"
+#include "boundary.hpp"
 #include "bus.hpp"
 #include "event_queue.hpp"
 #include "issue_order.hpp"
 #include "program.hpp"
+#include "ticker.hpp"
 
 namespace engine {
 
 // A call of the network contract failed; Python turns it into the exception that fits the status.
 struct NetworkFailure : std::runtime_error {
   NetworkFailure(const char* call_name, astra_net_status code, const astra_net_error& error)
-      : std::runtime_error(error.message),
+      : std::runtime_error(text_of(error)),
         call(call_name),
         status(code),
         native_code(error.native_code),
         item(error.item) {}
+  // The text of an error, which may have no end and no meaning.
+  static std::string text_of(const astra_net_error& error) {
+    return {error.message, strnlen(error.message, sizeof error.message)};
+  }
   std::string call;
   astra_net_status status;
   int32_t native_code;
@@ -41,6 +49,7 @@ struct NetworkFailure : std::runtime_error {
 struct Progress {
   int64_t now_ps, events, nodes_done, nodes_total;
 };
+using Report = std::function<void(const Progress&)>;
 
 struct Stream;
 struct GraphRun;
@@ -74,7 +83,8 @@ struct alignas(64) Message {
   int32_t channel = -1;
   int32_t next = -1;
   int32_t collective = -1, node = -1;  // of whoever waits, for diagnosis
-  bool arrived = false, received = false, in_flight = false;
+  int64_t id = -1;                     // of its transfer
+  bool arrived = false, received = false, in_flight = false, sent = false;
 };
 
 struct PhaseChoice {
@@ -100,7 +110,6 @@ struct alignas(64) Stream {
   int32_t send_channel = -1, send_peer = -1, recv_channel = -1, recv_peer = -1;
   int64_t send_bytes = 0, recv_bytes = 0;
   Bus bus = Bus::kEndpoint;
-  bool started = false;
   int32_t window = 0;
   int64_t tag = 0;
   int32_t queue = -1, priority = 0;
@@ -140,8 +149,27 @@ class Pool {
   std::vector<T*> free_;
 };
 
+// Streams that wait for their turn: the highest priority first, then whoever came first.
 struct Queue {
-  std::vector<Stream*> streams;  // the first `running` have started
+  struct Waiting {
+    int64_t order;
+    int32_t priority;
+    Stream* stream;
+    bool operator<(const Waiting& other) const {
+      return priority != other.priority ? priority < other.priority : order > other.order;
+    }
+  };
+  void add(Stream* stream, int64_t order) {
+    waiting.push_back({order, stream->priority, stream});
+    std::push_heap(waiting.begin(), waiting.end());
+  }
+  Stream* take() {
+    std::pop_heap(waiting.begin(), waiting.end());
+    Stream* stream = waiting.back().stream;
+    waiting.pop_back();
+    return stream;
+  }
+  std::vector<Waiting> waiting;  // a heap
   int32_t running = 0;
 };
 
@@ -158,11 +186,13 @@ struct RankState {
 
 class Engine {
  public:
+  // `info`: what the network has declared.
   Engine(const Program& program, const astra_net_backend& network, astra_net_sim* sim,
-         bool record_nodes);
+         const astra_net_info& info, bool record_nodes);
 
-  // Run until nothing more can happen.  `tick` is called about four times a second and may throw.
-  void run(const std::function<void(const Progress&)>& tick);
+  // Run until nothing more can happen.  `report` is called every `period_s` seconds, in the middle
+  // of a long advance() too where the network can be interrupted, and may throw.
+  void run(const Report& report, double period_s);
 
   Progress progress() const { return {now_ps_, events_, nodes_done_, nodes_total_}; }
   std::vector<Wait> waits() const;
@@ -172,13 +202,19 @@ class Engine {
   int64_t relieved() const { return relieved_; }
 
  private:
-  void run_ordered(const std::function<void(const Progress&)>& tick);
-  void run_unordered(const std::function<void(const Progress&)>& tick);
+  void run_ordered();
+  void exchange(int64_t until_ps, int64_t until_place, int64_t& next_ps, int64_t& next_place);
+  void run_unordered();
+  void submit();
+  bool advance(int64_t until_ps);
+  size_t drain(size_t total, int64_t in_network);
+  void react(const char* call, size_t count, int64_t now_ps);
   void run_slots(int64_t limit);
   void run_action(Action action);
   void prefetch(const astra_net_completion& completion) const;
-  void complete(const astra_net_completion& completion);
-  void maybe_tick(const std::function<void(const Progress&)>& tick);
+  int32_t find_message(int64_t id) const;
+  void complete(const char* call, int64_t item, int64_t now_ps);
+  void tick(int64_t now_ps);
 
   void add(int32_t rank, int64_t delay_ps, Action action) {
     queue_.push(rank, later_ps(delay_ps), place_, action);
@@ -235,19 +271,28 @@ class Engine {
   const Program& program_;
   const astra_net_backend& network_;
   astra_net_sim* sim_;
-  bool ordered_ = false;
+  Boundary boundary_;
+  const bool ordered_;
+  void (*const interrupt_)(astra_net_sim*);
+  const int64_t most_in_flight_;
+  Ticker* ticker_ = nullptr;
+  const Report* report_ = nullptr;
+  astra_net_error error_{};
 
   int64_t now_ps_ = 0, place_ = 0;
   int64_t events_ = 0, transfers_ = 0, nodes_done_ = 0, nodes_total_ = 0;
   int64_t relieved_ = 0;
   EventQueue queue_;
   std::vector<astra_net_transfer> starts_;
+  int64_t network_ps_ = 0;   // how far advance has got; the engine may be ahead
+  size_t starts_taken_ = 0;  // by submit, which takes what it has room for
+  bool full_ = false;        // it had no room for the last ones (R4)
   std::vector<astra_net_completion> completions_;
   int64_t in_flight_ = 0;
-  int64_t tick_countdown_ = 0;
-  int64_t last_tick_ns_ = 0;
+  int64_t queued_ = 0;  // streams that have entered a queue
 
   std::vector<Message> messages_;
+  int64_t index_mask_ = 63;  // the bits of an id that are the index of its message
   int32_t free_message_ = -1;
   std::vector<Channel> channels_;
   std::vector<int32_t> free_channels_;

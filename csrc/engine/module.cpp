@@ -5,8 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <chrono>
-#include <limits>
+#include <memory>
 
 #include "engine.hpp"
 
@@ -22,8 +21,10 @@ using engine::Span;
 template <class T>
 Span<T> span(const py::dict& arrays, const char* name) {
   const py::array array = py::cast<py::array>(arrays[name]);
-  if (array.itemsize() != static_cast<py::ssize_t>(sizeof(T)) &&
-      array.nbytes() % static_cast<py::ssize_t>(sizeof(T)) != 0)
+  // A row of a table is one record.
+  py::ssize_t record = array.itemsize();
+  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) record *= array.shape(axis);
+  if (record != static_cast<py::ssize_t>(sizeof(T)))
     throw std::invalid_argument(std::string(name) + ": records have another size here");
   if ((array.flags() & py::array::c_style) == 0)
     throw std::invalid_argument(std::string(name) + ": not contiguous");
@@ -76,32 +77,41 @@ Program program_of(const py::dict& arrays) {
   return p;
 }
 
-// Returns a dict: the arrays of Outcome, and "failure": None or (call, status, native code, item,
-// message) of the network call that ended the run.
-py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, bool record_nodes,
-             const py::object& progress) {
+// Returns a dict: the arrays of Outcome; "failure": None or (call, status, native code, item,
+// message) of the network call that ended the run; "lie": None or what Lie holds.
+py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
+             int64_t resolution_ps, int64_t max_in_flight, bool record_nodes,
+             const py::object& progress, double period_s) {
   const Program program = program_of(arrays);
   const auto& network = *reinterpret_cast<const astra_net_backend*>(table);
-  Engine machine(program, network, reinterpret_cast<astra_net_sim*>(sim), record_nodes);
-  const auto tick = [&progress](const engine::Progress& p) {
+  astra_net_info info{};
+  info.capabilities = capabilities;
+  info.resolution_ps = resolution_ps;
+  info.max_in_flight = max_in_flight;
+  Engine machine(program, network, reinterpret_cast<astra_net_sim*>(sim), info, record_nodes);
+  const auto report = [&progress](const engine::Progress& p) {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     if (!progress.is_none()) progress(p.now_ps, p.events, p.nodes_done, p.nodes_total);
   };
-  py::object failure = py::none();
+  py::object failure = py::none(), lie = py::none();
   {
     std::unique_ptr<engine::NetworkFailure> failed;
+    std::unique_ptr<engine::Lie> lied;
     {
       const py::gil_scoped_release unlocked;
       try {
-        machine.run(tick);
+        machine.run(report, period_s);
       } catch (const engine::NetworkFailure& error) {
         failed = std::make_unique<engine::NetworkFailure>(error);
+      } catch (const engine::Lie& error) {
+        lied = std::make_unique<engine::Lie>(error);
       }
     }
     if (failed)
       failure = py::make_tuple(failed->call, failed->status, failed->native_code, failed->item,
-                               failed->what());
+                               py::bytes(failed->what()));
+    if (lied) lie = py::make_tuple(lied->call, lied->name, lied->value, lied->bound, lied->item);
   }
   const engine::Progress end = machine.progress();
   if (!progress.is_none()) progress(end.now_ps, end.events, end.nodes_done, end.nodes_total);
@@ -117,6 +127,7 @@ py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, bool record
   result["waits"] =
       py::bytes(reinterpret_cast<const char*>(waits.data()), waits.size() * sizeof(engine::Wait));
   result["failure"] = failure;
+  result["lie"] = lie;
   return result;
 }
 
@@ -125,7 +136,8 @@ py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, bool record
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   module.def("run", &run, py::arg("arrays"), py::arg("table"), py::arg("sim"),
-             py::arg("record_nodes"), py::arg("progress"));
+             py::arg("capabilities"), py::arg("resolution_ps"), py::arg("max_in_flight"),
+             py::arg("record_nodes"), py::arg("progress"), py::arg("period_s"));
   py::dict sizes;
   sizes["templates"] = sizeof(engine::Template);
   sizes["nodes"] = sizeof(engine::Node);

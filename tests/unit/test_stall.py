@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from astra_bridge import simulate
 from astra_bridge.cli import main
 from astra_bridge.engine import native
-from astra_bridge.errors import StalledError
+from astra_bridge.errors import ContractError, StalledError
 from astra_bridge.network.analytical import UnawareNetwork
-from astra_bridge.network.api import Advance, Capability, NetworkInfo, Stop
+from astra_bridge.network.api import Advance, Capability, NetworkConfig, NetworkInfo, Stop
 from astra_bridge.network.registry import backend
 from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
@@ -217,7 +218,11 @@ def test_many_stuck_ranks_are_counted() -> None:
 
 
 class Forgetful(UnawareNetwork):
-    """Takes transfers and forgets them; time passes, and that is all."""
+    """Takes transfers and forgets them."""
+
+    def __init__(self, config: NetworkConfig, stop: Stop) -> None:
+        super().__init__(config)
+        self.stop = stop
 
     @property
     def info(self) -> NetworkInfo:
@@ -227,26 +232,31 @@ class Forgetful(UnawareNetwork):
         return len(items)
 
     def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
-        return Advance(until_ps, Stop.REACHED)
+        return Advance(0, self.stop)
 
 
-def test_a_network_that_forgets_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = replace(backend("analytical-unaware-python"), open=Forgetful)
+@pytest.mark.parametrize("stop", Stop)
+def test_a_network_that_forgets_is_found_out(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(backend("analytical-unaware-python"), open=partial(Forgetful, stop=stop))
     for module in ("simulation", "isolation"):
         monkeypatch.setattr(f"astra_bridge.{module}.find_backend", lambda _: spec)
     workload = same_on_all(4, lambda trace: trace.coll(AR, 8000))
-    with pytest.raises(StalledError) as caught:
+    said = {
+        Stop.REACHED: "stop=1, but REACHED says that now_ps is until_ps",
+        Stop.COMPLETION: "stop=2, but there are 0 records",
+        Stop.IDLE: "stop=3, but IDLE says nothing is in flight, and 4 transfers are",
+    }
+    with pytest.raises(ContractError) as caught:
         simulate(workload, system(), network("Ring", 4), backend="any")
-    lines = str(caught.value).splitlines()
-    assert lines[1].endswith("waits for 500 bytes that the network has not delivered to rank 1")
-    assert lines[-1].startswith("the network has nothing more to do, but 4 message(s)")
+    assert caught.value.exit_code == 4
+    assert said[stop] in str(caught.value)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_stuck_library_is_found_out(engine: Any, mock_library: Path) -> None:
     workload = same_on_all(4, lambda trace: trace.coll(AR, 8000))
     options = {"fault": "stuck", "fault.nth": "3"}
-    with pytest.raises(StalledError, match="this is a fault of the network simulator"):
+    with pytest.raises(ContractError, match="IDLE says nothing is in flight"):
         simulate(
             workload,
             system(),
