@@ -1,31 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""Run a whole simulation in a supervised child process.
+"""Run a whole simulation here, or in a supervised child process.
 
-For network simulators that exist once per process or may abort: engine and backend run together
-in the child, so nothing crosses a pipe per call, and an abort becomes one clear message.  Several
-such simulations can run side by side.
+In a child: network simulators that exist once per process, may abort, or are not ours.  Engine and
+backend run together in the child, so nothing crosses a pipe per call, and an abort becomes one
+clear message.  Several such simulations can run side by side.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import struct
-import sys
-from typing import IO, Any
+import threading
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+import numpy as np
 
 from astra_bridge.engine import EngineName, Outcome, Progress, ProgressCallback
 from astra_bridge.engine import run as run_engine
-from astra_bridge.errors import AstraBridgeError, BackendError
-from astra_bridge.network.api import NetworkConfig
+from astra_bridge.engine.outcome import WAIT
+from astra_bridge.errors import BackendError, SimulationError
+from astra_bridge.network import native, statistics
+from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.program import Program
+from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S, Message, Parent, ask, describe
 
-__all__ = ["run_here", "run_isolated"]
+__all__ = ["Run", "run_here", "run_isolated", "serve"]
 
-_LENGTH = struct.Struct("<Q")
-_LAST_WORDS = 2000
+
+class Run(NamedTuple):
+    """What a simulation gave.
+
+    Attributes
+    ----------
+    outcome : Outcome
+    engine : str
+        The engine that ran.
+    stats : dict
+        The backend's own statistics, without its tables.
+    tables : dict of str to (dict of str to ndarray)
+        Its tables: columns of equal length.
+    """
+
+    outcome: Outcome
+    engine: str
+    stats: dict[str, Any]
+    tables: dict[str, dict[str, Any]]
 
 
 def run_here(
@@ -35,22 +56,87 @@ def run_here(
     engine: EngineName,
     record_nodes: bool,
     progress: ProgressCallback | None,
-) -> tuple[Outcome, str, dict[str, Any]]:
+    no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+) -> Run:
     """Run in this process: open the network, run the engine, ask for statistics.
 
-    Returns
-    -------
-    outcome : Outcome
-    engine : str
-        The engine that ran.
-    stats : dict
-        The backend's own statistics.
+    A backend that makes no progress is interrupted; one that does not heed that cannot be ended.
+
+    Raises
+    ------
+    NetworkError
+        The backend failed, broke the contract, or made no progress for so long [s]; 0 is without
+        limit.
     """
     with find_backend(backend).open(config) as network:
-        outcome, name = run_engine(
-            program, network, engine=engine, record_nodes=record_nodes, progress=progress
+        watch = _Watch(network, no_progress_timeout_s, progress)
+        with watch:
+            outcome, name = run_engine(
+                program, network, engine=engine, record_nodes=record_nodes, progress=watch.report
+            )
+        return Run(outcome, name, *statistics.checked(network.info.name, network.stats()))
+
+
+class _Watch:
+    """Interrupts a network that makes no progress."""
+
+    def __init__(
+        self, network: Network, timeout_s: float, progress: ProgressCallback | None
+    ) -> None:
+        self._network, self._timeout_s, self._progress = network, timeout_s, progress
+        self._reached: Progress | None = None
+        self._since_s = time.monotonic()
+        self._late = False
+        self._end = threading.Event()
+
+    def __enter__(self) -> _Watch:
+        if self._timeout_s:
+            threading.Thread(target=self._wait, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._end.set()
+        if self._late and isinstance(error, Exception):
+            self._fail()
+
+    def report(self, progress: Progress) -> None:
+        """Take what an engine reports; raise where that has been the same for too long."""
+        if progress != self._reached:
+            self._reached, self._since_s = progress, time.monotonic()
+        elif self._late:
+            self._fail()
+        if self._progress is not None:
+            self._progress(progress)
+
+    def _wait(self) -> None:
+        while not self._end.wait(min(self._timeout_s / 4, 1.0)):
+            self._late = time.monotonic() - self._since_s > self._timeout_s
+            if self._late:
+                self._network.interrupt()
+
+    def _fail(self) -> NoReturn:
+        call = _calls(self._network)
+        name = self._network.info.name
+        raise BackendError(
+            f"{name}: {call}: no progress for {self._timeout_s:g} s (--no-progress-timeout)",
+            backend=name,
+            call=call,
         )
-        return outcome, name, network.stats()
+
+
+def _calls(network: Network) -> str:
+    """What an engine calls while it runs."""
+    ordered = Capability.ORDERED in network.info.capabilities
+    return "exchange" if ordered else "submit, advance or poll"
+
+
+# ---- in a child ----
+
+# How arrays of an outcome cross over: little-endian int64, in this order, then the waits, then the
+# statistics as JSON.
+_ARRAYS = ("finish_ps", "node_start_ps", "node_end_ps")
+_COUNTS = ("events", "transfers", "relieved")
+_MOST_WAITS = 1 << 24
 
 
 def run_isolated(
@@ -60,100 +146,137 @@ def run_isolated(
     engine: EngineName,
     record_nodes: bool,
     progress: ProgressCallback | None,
-) -> tuple[Outcome, str, dict[str, Any]]:
+    no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+) -> Run:
     """As `run_here`, in a child process.
 
     Raises
     ------
     BackendError
-        The child died; says how, and its last words.
+        The child died, fell silent or answered nonsense; says in which call, and its last words.
     """
-    # Imported here: only backends that are process-wide need them.
-    import subprocess
-    import tempfile
+    config = replace(config, options={str(key): str(v) for key, v in config.options.items()})
+    counts = program.templates["node_count"][program.template_of_rank]
+    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    nodes = int(offsets[-1]) if record_nodes else 0
+    most_body = 8 * (program.ranks + 2 * nodes) + _MOST_WAITS * WAIT.itemsize
 
-    read_end, write_end = os.pipe()
-    request = pickle.dumps((backend, config, program, engine, record_nodes))
-    code = f"from astra_bridge.isolation import serve; serve({write_end})"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with tempfile.TemporaryFile() as words:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=words,
-            stderr=words,
-            pass_fds=(write_end,),
-            env=environment,
-        )
-        os.close(write_end)
-        try:
-            with os.fdopen(read_end, "rb") as answers:
-                assert child.stdin is not None
-                try:
-                    child.stdin.write(request)
-                    child.stdin.close()
-                except BrokenPipeError:
-                    pass  # it died early; the exit code says more
-                while (message := _read(answers)) is not None:
-                    kind, value = message
-                    if kind == "progress":
-                        if progress is not None:
-                            progress(Progress(*value))
-                    elif kind == "error":
-                        raise value
-                    else:
-                        child.wait()
-                        return value  # type: ignore[no-any-return]
-            status = child.wait()
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-        words.seek(0)
-        last = words.read()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
-    if status < 0:
-        how = f"was ended by {signal.Signals(-status).name}"
-    else:
-        how = f"ended with exit code {status}"
-    raise BackendError(
-        f"backend {backend!r} {how} in the middle of the simulation"
-        + (f"; its last words: {last}" if last else " without a word"),
+    def report(reached: tuple[int, ...]) -> None:
+        if progress is not None and len(reached) == 4:
+            progress(Progress(*reached))
+
+    message = ask(
+        "astra_bridge.isolation:serve",
+        (backend, config, program, engine, record_nodes),
         backend=backend,
+        timeout_s=no_progress_timeout_s,
+        most_body=most_body + statistics.MOST_BYTES,
+        progress=report,
+    )
+    try:
+        run, failed = _read(message, program, offsets, nodes)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        raise BackendError(
+            f"{backend}: the process that runs it sent an outcome of a wrong form", backend=backend
+        ) from None
+    stats, tables = statistics.checked(backend, run.stats)
+    if failed is not None:
+        error = SimulationError(str(failed["text"]), backend=backend, call=str(failed["call"]))
+        error.outcome = run.outcome  # type: ignore[attr-defined]
+        raise error
+    return Run(run.outcome, run.engine, stats, tables)
+
+
+def serve(parent: Parent) -> None:
+    """The child: run what was asked, and send what came of it."""
+    backend, config, program, engine, record_nodes = parent.request
+    native.watch_calls(parent.call)
+    parent.call("load")
+
+    def report(progress: Progress) -> None:
+        if parent.interrupted:
+            raise BackendError("interrupted")
+        parent.send("progress", progress=[int(value) for value in progress])
+
+    failed: SimulationError | None = None
+    stats: object = {}
+    name = ""
+    with find_backend(backend).open(config) as network:
+        parent.on_interrupt = network.interrupt
+        parent.call(_calls(network))
+        try:
+            outcome, name = run_engine(
+                program, network, engine=engine, record_nodes=record_nodes, progress=report
+            )
+            parent.call("stats")
+            stats = network.stats()
+        except SimulationError as error:
+            if not hasattr(error, "outcome"):
+                raise
+            failed, outcome = error, error.outcome
+        parent.call("destroy")
+    _write(parent, outcome, name, stats, failed)
+
+
+def _write(
+    parent: Parent, outcome: Outcome, engine: str, stats: object, failed: SimulationError | None
+) -> None:
+    waits = outcome.waits[:_MOST_WAITS]
+    arrays = [np.ascontiguousarray(getattr(outcome, name), np.int64) for name in _ARRAYS]
+    body = b"".join([*(a.tobytes() for a in arrays), waits.tobytes(), _json(stats)])
+    parent.send(
+        "result",
+        body,
+        engine=engine,
+        sizes=[*(len(array) for array in arrays), len(waits)],
+        failed=None if failed is None else describe(failed),
+        **{name: int(getattr(outcome, name)) for name in _COUNTS},
     )
 
 
-def serve(answer_fd: int) -> None:
-    """The child: read one request from standard input, write answers to a pipe."""
-    with os.fdopen(answer_fd, "wb") as answers:
+def _json(stats: object) -> bytes:
+    def plain(value: object) -> object:
+        if isinstance(value, (np.generic, np.ndarray)):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} has no place in JSON")
 
-        def answer(kind: str, value: Any) -> None:
-            text = pickle.dumps((kind, value))
-            answers.write(_LENGTH.pack(len(text)) + text)
-            answers.flush()
-
-        backend, config, program, engine, record_nodes = pickle.load(sys.stdin.buffer)
-        try:
-            result = run_here(
-                backend,
-                config,
-                program,
-                engine,
-                record_nodes,
-                lambda progress: answer("progress", tuple(progress)),
-            )
-        except AstraBridgeError as error:
-            answer("error", error)
-        else:
-            answer("result", result)
-        # A simulator that is process-wide may not survive its own clean-up.
-        answers.flush()
-        os._exit(0)
+    return msgspec.json.encode(stats, enc_hook=plain)
 
 
-def _read(stream: IO[bytes]) -> tuple[str, Any] | None:
-    header = stream.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
-        return None
-    (length,) = _LENGTH.unpack(header)
-    text = stream.read(length)
-    return pickle.loads(text) if len(text) == length else None
+def _read(
+    message: Message, program: Program, offsets: Any, nodes: int
+) -> tuple[Run, dict[str, Any] | None]:
+    """The outcome in a message; ValueError and the like where it is none of this program."""
+    sizes = [int(size) for size in message.head["sizes"]]
+    _hold(sizes[0] == program.ranks and sizes[1] == sizes[2] == nodes and sizes[3] >= 0)
+    body, at, arrays = message.body, 0, []
+    for size in sizes[:3]:
+        arrays.append(np.frombuffer(body, np.int64, size, at).copy())
+        at += 8 * size
+    waits = np.frombuffer(body, WAIT, sizes[3], at).copy()
+    counts = {name: int(message.head[name]) for name in _COUNTS}
+    for column, least, most in (
+        ("rank", 0, program.ranks),
+        ("node", -1, int(program.templates["node_count"].max(initial=0))),
+        ("collective", -1, len(program.collectives)),
+        ("what", 0, 3),
+    ):
+        _hold(bool(((waits[column] >= least) & (waits[column] < most)).all()))
+    _hold(all(bool((array >= -1).all()) for array in arrays) and min(counts.values()) >= 0)
+    stats = msgspec.json.decode(body[at + waits.nbytes :])
+    outcome = Outcome(
+        finish_ps=arrays[0],
+        node_start_ps=arrays[1],
+        node_end_ps=arrays[2],
+        rank_node_start=offsets,
+        waits=waits,
+        **counts,
+    )
+    failed = message.head["failed"]
+    _hold(failed is None or isinstance(failed, dict))
+    return Run(outcome, str(message.head["engine"]), stats, {}), failed
+
+
+def _hold(condition: bool) -> None:
+    if not condition:
+        raise ValueError

@@ -40,6 +40,7 @@ from astra_bridge.network.registry import NetworkRequest, Prepared
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.results import Result
 from astra_bridge.stall import describe_stall
+from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
 from astra_bridge.system import Lowered, Semantics, lower
 from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
@@ -74,6 +75,8 @@ def simulate(
     network_options: Mapping[str, str] | None = None,
     record_nodes: bool | None = None,
     progress: ProgressCallback | None = None,
+    in_process: bool = False,
+    no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
 ) -> Result:
     """Simulate a workload.
 
@@ -103,6 +106,13 @@ def simulate(
         Whether to keep start and end of every node; None keeps them up to 50 million nodes.
     progress
         Called about four times a second with a ``Progress``.
+    in_process
+        Run the backend in this process even where it is not known to be safe (a library that is
+        not part of astra_bridge, ns-3): a crash or an exit of it then ends the caller.
+    no_progress_timeout_s
+        How long a backend may go without progress before it is ended [s]; 0 is without limit.
+        Progress is that simulated time, events or completed nodes change, or that another call
+        begins.  In this process, a backend can only be interrupted.
 
     Raises
     ------
@@ -159,10 +169,17 @@ def simulate(
     if record_nodes is None:
         counts = program.templates["node_count"][program.template_of_rank]
         record_nodes = int(counts.sum()) <= _MOST_RECORDED_NODES
-    run = run_isolated if spec.isolate else run_here
+    spec.make_ready()
+    run = run_isolated if spec.isolate and not in_process else run_here
     try:
-        outcome, engine_name, stats = run(
-            backend, prepared.config, program, engine, record_nodes, progress
+        outcome, engine_name, stats, tables = run(
+            backend,
+            prepared.config,
+            program,
+            engine,
+            record_nodes,
+            progress,
+            checked["no_progress_timeout_s"],
         )
     except SimulationError as error:
         reached: Outcome | None = getattr(error, "outcome", None)
@@ -172,10 +189,6 @@ def simulate(
         raise
     if (outcome.finish_ps < 0).any():
         raise StalledError(describe_stall(lowered, outcome))
-    tables = {
-        name: {column: np.asarray(values) for column, values in columns.items()}
-        for name, columns in stats.pop("tables", {}).items()
-    }
     start_ps, end_ps = _in_file_order(lowered, outcome)
     compute_ps = program.templates["compute_ps"][program.template_of_rank]
     return Result(
@@ -258,6 +271,8 @@ _ARGUMENTS: dict[str, Check] = {
     "network_options": optional(mapping_of(text, text)),
     "record_nodes": optional(flag),
     "progress": optional(function),
+    "in_process": flag,
+    "no_progress_timeout_s": number(0, 1e9),
 }
 """What ``simulate`` takes; the readers check the rest."""
 

@@ -78,6 +78,10 @@ FLAGS = {
         Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS),
         Flag("network-option", "KEY=VALUE for the backend; may be repeated.", repeated=True,
              group=_OURS),
+        Flag("no-progress-timeout", "Seconds that a backend may go without progress before it is "
+             "ended; 0 is without limit.", float, 300.0, group=_OURS),
+        Flag("in-process", "Run a backend that is not known to be safe in this process; if it "
+             "crashes or hangs, so does the command.", bool, False, group=_OURS),
         Flag("output", "Write tables, timeline, plot and log into this folder.", group=_OURS),
         Flag("json", "Write the result as JSON to this file.", group=_OURS),
     )

@@ -61,6 +61,8 @@ def run(arguments: list[str]) -> int:
             physical_topology=path("physical-topology"),
             network_options=options,
             progress=progress,
+            in_process=values["in-process"],
+            no_progress_timeout_s=values["no-progress-timeout"],
         )
     _warn(warning for warning in result.warnings if warning not in said)
     now = datetime.now()

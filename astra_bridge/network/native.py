@@ -11,18 +11,18 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 import astra_bridge
 from astra_bridge.errors import (
     BackendError,
-    BackendUnavailable,
     ContractError,
     InputError,
     Interrupted,
@@ -30,6 +30,7 @@ from astra_bridge.errors import (
     SimulationError,
     Unsupported,
 )
+from astra_bridge.inputs.common import unique_keys
 from astra_bridge.inputs.network import read_network
 from astra_bridge.network.api import (
     COMPLETION,
@@ -47,6 +48,8 @@ from astra_bridge.network.api import (
 from astra_bridge.network.boundary import Boundary, broken
 from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.statistics import MOST_BYTES
+from astra_bridge.supervision import Parent, ask, contained
 from astra_bridge.text import one_line
 from astra_bridge.topology import topology_of
 
@@ -58,7 +61,9 @@ __all__ = [
     "header_path",
     "library_backend",
     "library_path",
+    "serve",
     "source_root",
+    "watch_calls",
 ]
 
 VERSIONS = (1001, 1000)
@@ -69,6 +74,20 @@ OPTIONAL = ("interrupt", "set_link", "stats", "snapshot")
 OPTIONAL_1_1 = (*OPTIONAL, "exchange")
 
 _POLL_CAPACITY = 1024
+_PROBE_S = 60.0
+
+
+def _unwatched(_name: str) -> None:
+    pass
+
+
+_on_call: Callable[[str], None] = _unwatched
+
+
+def watch_calls(callback: Callable[[str], None]) -> None:
+    """Have ``callback`` called before each rare call of any library (not advance and the like)."""
+    global _on_call
+    _on_call = callback
 
 
 def library_path(name: str) -> Path:
@@ -191,19 +210,23 @@ class Library:
     _keep: Any = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, path: str | Path) -> Library:
+    def load(cls, path: str | Path, *, trusted: bool = False) -> Library:
         """Load ``path`` (once per process) and agree on a version.
+
+        A library that is not part of this package is loaded in a child process first, because
+        loading alone may crash or hang; ``trusted`` leaves that out.
 
         Raises
         ------
         InputError
             There is no such file.
         BackendError
-            It is not a library, not a backend, too new or too old, or lacks a required entry.
+            It is not a library, not a backend, too new or too old, lacks a required entry, or
+            crashes.
         """
-        path = Path(path).resolve()
-        if not path.is_file():
-            raise InputError("no such library", file=path)
+        path = _existing(path)
+        if not trusted and path.parent != library_path("").parent and not contained():
+            _probe(path)
         # Once per process: the system's loader would return the same library again, too.
         return _load(path)
 
@@ -228,6 +251,25 @@ class Library:
                 raise
 
 
+def _existing(path: str | Path) -> Path:
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise InputError("no such library", file=path)
+    return path
+
+
+@functools.cache
+def _probe(path: Path) -> None:
+    ask("astra_bridge.network.native:serve", path, backend=str(path), timeout_s=_PROBE_S)
+
+
+def serve(parent: Parent) -> None:
+    """The child that finds out whether a library can be loaded."""
+    watch_calls(parent.call)
+    Library.load(parent.request)
+    parent.send("result")
+
+
 @functools.cache
 def _load(path: Path) -> Library:
     parsed = ffi()
@@ -235,6 +277,7 @@ def _load(path: Path) -> Library:
     def failed(why: str) -> BackendError:
         return BackendError(f"{path}: {why}", backend=path.name, call="load")
 
+    _on_call("load")
     try:
         library = parsed.dlopen(str(path), os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
@@ -256,6 +299,7 @@ def _load(path: Path) -> Library:
         table = parsed.new("astra_net_backend *")
         table.struct_size = size
         err = _new_error()
+        _on_call("astra_net_backend_init")
         status = init(version, table, err)
         if status == Status.OK:
             break
@@ -299,6 +343,7 @@ def _info(path: Path, table: Any) -> NetworkInfo:
     out = parsed.new("astra_net_info *")
     out.struct_size = parsed.sizeof("astra_net_info")
     err = _new_error()
+    _on_call("info")
     check(path.name, "info", table.info(out, err), err)
 
     def text(pointer: Any) -> str:
@@ -354,7 +399,7 @@ class NativeNetwork:
         self._exchange.struct_size = parsed.sizeof("astra_net_exchange")
 
     @classmethod
-    def open(cls, library: Path, config: NetworkConfig) -> NativeNetwork:
+    def open(cls, library: Path, config: NetworkConfig, *, trusted: bool = False) -> NativeNetwork:
         """Create a simulation.
 
         Parameters
@@ -363,6 +408,8 @@ class NativeNetwork:
             The shared library.
         config : NetworkConfig
             Topology and options; read only during the call.
+        trusted : bool
+            As for :meth:`Library.load`.
 
         Raises
         ------
@@ -373,7 +420,7 @@ class NativeNetwork:
         BackendError
             The library cannot be used.
         """
-        return cls._create(Library.load(library), config)
+        return cls._create(Library.load(library, trusted=trusted), config)
 
     @classmethod
     def _create(cls, library: Library, config: NetworkConfig) -> NativeNetwork:
@@ -401,6 +448,7 @@ class NativeNetwork:
         c_config.links, c_config.link_count = c_links, len(links)
         c_config.options, c_config.option_count = c_options, len(texts)
         out = parsed.new("astra_net_sim **")
+        _on_call("create")
         library.call("create", c_config, host, out)
         if not out[0]:
             raise _broke(library, "create", "returned OK, but no simulation")
@@ -563,6 +611,10 @@ class NativeNetwork:
             except Unsupported:
                 return {}
             needed = int(self._out_count[0])
+            if needed > MOST_BYTES:
+                raise _broke(
+                    self.library, "stats", f"asked for {needed} bytes; at most {MOST_BYTES}"
+                )
             if needed <= size or needed == 0:
                 return self._parse_stats(bytes(parsed.buffer(buffer, needed)) if needed else b"{}")
             size = needed
@@ -571,9 +623,13 @@ class NativeNetwork:
 
     def _parse_stats(self, text: bytes) -> dict[str, Any]:
         try:
-            parsed = json.loads(text)
-        except ValueError as error:
-            raise _broke(self.library, "stats", f"did not write JSON: {error}") from error
+            msgspec.json.decode(text)  # refuses numbers that nothing can hold, and half characters
+            parsed = json.loads(text, object_pairs_hook=functools.partial(unique_keys, file=None))
+        except InputError as error:
+            raise _broke(self.library, "stats", f"wrote {error}") from None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            reason = one_line(str(error))
+            raise _broke(self.library, "stats", f"wrote what is not valid JSON: {reason}") from None
         if not isinstance(parsed, dict):
             raise _broke(self.library, "stats", "did not write a JSON object")
         return parsed
@@ -600,6 +656,7 @@ class NativeNetwork:
         sim, self._sim = self._sim, None
         # After FATAL the library may not be entered again, so its memory is lost.
         if sim is not None and not self.library.fatal:
+            _on_call("destroy")
             self.library.table.destroy(sim)
 
     def __enter__(self) -> NativeNetwork:
@@ -649,7 +706,7 @@ def _broke(library: Library, call: str, what: str) -> ContractError:
 
 
 def library_backend(path: Path) -> BackendSpec:
-    """The backend in a shared library that is not built in.
+    """The backend in a shared library that is not built in; it runs in a child process.
 
     It gets the network configuration as links, and ``--network-option`` as its options.
 
@@ -657,10 +714,8 @@ def library_backend(path: Path) -> BackendSpec:
     ------
     InputError
         There is no such file.
-    BackendError
-        It cannot be used; the message says why.
     """
-    library = Library.load(path)
+    path = _existing(path)
 
     def prepare(request: NetworkRequest) -> Prepared:
         network: Any = request.network
@@ -674,18 +729,10 @@ def library_backend(path: Path) -> BackendSpec:
     def open_(config: NetworkConfig) -> NativeNetwork:
         return NativeNetwork.open(path, config)
 
-    def unavailable() -> str | None:
-        try:
-            Library.load(path)
-        except (BackendUnavailable, BackendError, InputError) as error:
-            return str(error)
-        return None
-
     return BackendSpec(
         name=str(path),
-        summary=f"{library.info.name} {library.info.version}, from {path}",
+        summary=f"the library {path}",
         prepare=prepare,
         open=open_,
-        unavailable=unavailable,
-        isolate=Capability.MULTI_INSTANCE not in library.info.capabilities,
+        isolate=True,
     )

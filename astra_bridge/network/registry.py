@@ -84,8 +84,11 @@ class BackendSpec:
     unavailable
         None where it can run here, else why not and what to do about it.
     isolate
-        True where the simulator is process-wide or may abort: the whole simulation then runs in
-        a supervised child process.
+        The whole simulation runs in a supervised child process, where a crash or a hang becomes an
+        error.  False only for simulators that are known to do neither.
+    make_ready
+        What must happen once on this machine before ``open``, such as compiling; says so where
+        it takes long.
     """
 
     name: str
@@ -93,7 +96,8 @@ class BackendSpec:
     prepare: Callable[[NetworkRequest], Prepared]
     open: Callable[[NetworkConfig], Network]
     unavailable: Callable[[], str | None] = lambda: None
-    isolate: bool = False
+    isolate: bool = True
+    make_ready: Callable[[], object] = lambda: None
 
 
 # Module path of each built-in: it has ``BACKENDS``, a tuple of specs.  Imported on first use, so

@@ -172,7 +172,7 @@ def test_the_options_of_create_are_checked(mock_library: Path) -> None:
 def test_a_library_path_is_a_backend(mock_library: Path) -> None:
     spec = registry.backend(str(mock_library))
     assert spec.unavailable() is None
-    assert not spec.isolate
+    assert spec.isolate
     ring = NetworkDims(("Ring",), (4,), (50.0,), (500.0,))
     prepared = spec.prepare(registry.NetworkRequest(ring, options={"contention": "true"}))
     assert (prepared.config.endpoints, len(prepared.config.links), prepared.dims) == (4, 8, (4,))
@@ -186,7 +186,7 @@ def test_what_is_not_there_or_not_a_library(tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("not a library")
     with pytest.raises(BackendError, match=r"text\.so: cannot be loaded"):
-        library_backend(text)
+        Library.load(text)
 
 
 def test_a_library_that_is_no_backend() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import run_here, run_isolated
 from astra_bridge.network.api import NetworkConfig
-from astra_bridge.network.native import library_backend
 from astra_bridge.program import Program
 from astra_bridge.system import lower
 from astra_bridge.trace import CommType
@@ -51,24 +49,29 @@ def isolated(
     library: Path, program: Program, options: Mapping[str, str], engine: Any = "python"
 ) -> Outcome:
     used = NetworkConfig(RANKS, RANKS, options=options)
-    outcome, name, _ = run_isolated(str(library), used, program, engine, True, None)
-    assert name == engine
-    return outcome
+    run = run_isolated(str(library), used, program, engine, True, None)
+    assert run.engine == engine
+    return run.outcome
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_answer_is_that_of_a_run_here(
     engine: Any, mock_library: Path, program: Program
 ) -> None:
-    here, _, stats = run_here(str(mock_library), config(), program, engine, True, None)
-    there, name, child_stats = run_isolated(
-        str(mock_library), config(), program, engine, True, None
-    )
-    assert name == engine
-    assert there.finish_ps.tolist() == here.finish_ps.tolist()
-    assert there.node_end_ps.tolist() == here.node_end_ps.tolist()
-    assert there.events == here.events
-    assert child_stats == stats
+    here = run_here(str(mock_library), config(), program, engine, True, None)
+    there = run_isolated(str(mock_library), config(), program, engine, True, None)
+    assert there.engine == here.engine == engine
+    for name in ("finish_ps", "node_start_ps", "node_end_ps", "rank_node_start", "waits"):
+        mine, theirs = getattr(here.outcome, name), getattr(there.outcome, name)
+        assert mine.dtype == theirs.dtype
+        assert mine.tolist() == theirs.tolist()
+    assert there.outcome.events == here.outcome.events
+    assert there.stats == here.stats
+    assert there.tables.keys() == here.tables.keys()
+    for name, table in here.tables.items():
+        assert {column: cells.tolist() for column, cells in table.items()} == {
+            column: cells.tolist() for column, cells in there.tables[name].items()
+        }
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -88,7 +91,7 @@ def test_the_end_of_the_child_is_an_error_here(
         isolated(mock_library, program, {"fault": fault, "fault.call": call}, engine)
     assert caught.value.exit_code == 4
     assert f"{how}" in str(caught.value)
-    assert "in the middle of the simulation" in str(caught.value)
+    assert caught.value.call == call
     assert str(mock_library) in str(caught.value)
 
 
@@ -128,9 +131,9 @@ def children() -> set[str]:
 def test_several_run_side_by_side(mock_library: Path, program: Program) -> None:
     latencies_ps = [0, 1000, 1000, 50_000]
     expected = [
-        run_here(str(mock_library), config(latency_ps=str(ps)), program, "python", True, None)[
-            0
-        ].finish_ps.tolist()
+        run_here(
+            str(mock_library), config(latency_ps=str(ps)), program, "python", True, None
+        ).outcome.finish_ps.tolist()
         for ps in latencies_ps
     ]
     with ThreadPoolExecutor(4) as threads:
@@ -152,11 +155,8 @@ def test_the_command_says_it_with_its_exit_code(
     code: int,
     mock_library: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    spec = replace(library_backend(mock_library), isolate=True)
-    monkeypatch.setattr("astra_bridge.simulation.find_backend", lambda _: spec)
     generated = collective("all-reduce", 65536, RANKS)
     generated.write(tmp_path / "trace")
     (tmp_path / "system.json").write_text(json.dumps(system()))
@@ -179,7 +179,7 @@ def test_the_command_says_it_with_its_exit_code(
     captured = capsys.readouterr()
     assert captured.out.count(" finished, ") == (RANKS if code == 0 else 0)
     if code == 4:
-        assert "was ended by SIGABRT in the middle of the simulation" in captured.err
+        assert "exchange: the process that runs it was ended by SIGABRT" in captured.err
     if code == 3:
         assert "injected status 5" in captured.err
         assert "4 of 4 ranks never finish" in captured.err

@@ -81,23 +81,27 @@ BACKENDS = (
         "Messages queue for links, first come, first served; pure Python.",
         prepare,
         AwareNetwork,
+        isolate=False,
     ),
     BackendSpec(
         "analytical-unaware-python",
         "Every transfer has the network for itself; pure Python.",
         prepare,
         UnawareNetwork,
+        isolate=False,
     ),
     BackendSpec(
         "analytical-aware",
         "Messages queue for links, first come, first served.",
         prepare,
         _open_aware,
+        isolate=False,
     ),
     BackendSpec(
         "analytical-unaware",
         "Every transfer has the network for itself.",
         prepare,
         _open_unaware,
+        isolate=False,
     ),
 )

@@ -139,5 +139,6 @@ BACKENDS = (
         prepare,
         open_garnet,
         _unavailable,
+        isolate=False,
     ),
 )

@@ -368,7 +368,7 @@ def _connected_by_switches(endpoints: int, nodes: int, links: NDArray[Any]) -> b
 
 
 def _open(config: NetworkConfig) -> Network:
-    return NativeNetwork.open(build.library(), config)
+    return NativeNetwork.open(build.library(), config, trusted=True)
 
 
 BACKENDS: tuple[BackendSpec, ...] = (
@@ -378,6 +378,6 @@ BACKENDS: tuple[BackendSpec, ...] = (
         prepare=prepare,
         open=_open,
         unavailable=build.unavailable,
-        isolate=True,
+        make_ready=build.library,
     ),
 )

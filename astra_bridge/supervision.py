@@ -1,0 +1,593 @@
+# SPDX-License-Identifier: MIT
+"""A process of this package that may crash, hang or write nonsense, and its supervisor.
+
+Code that we did not write runs in a child process.  The parent believes nothing of what comes back:
+a message is framed, bounded and checked, and carries JSON and plain bytes, never objects.  The
+child's modules come from where the parent's come from, never from the working directory.  It dies
+with its parent, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import pickle
+import secrets
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn
+
+import astra_bridge
+from astra_bridge import errors
+from astra_bridge.errors import AstraBridgeError, BackendError, InputError, NetworkError
+from astra_bridge.text import one_line
+
+__all__ = [
+    "NO_PROGRESS_TIMEOUT_S",
+    "Child",
+    "ChildEnded",
+    "Message",
+    "Parent",
+    "ask",
+    "contained",
+    "safe_path",
+]
+
+NO_PROGRESS_TIMEOUT_S = 300.0
+"""Default of how long a backend may go without progress [s]."""
+
+# Every message starts with the token of its child, so that what a library writes into the pipe on
+# its own is no message; then the lengths of head (JSON) and body (bytes), and a checksum of both.
+_FRAME = struct.Struct("<8sIQI")
+_MOST_HEAD = 1 << 20
+_BLOCK = 1 << 20
+_TICK_S = 0.25
+_GRACE_S = 2.0
+_LAST_WORDS = 2000
+_SAFE_DESCRIPTOR = 200  # above what careless code closes
+_LOST = 113  # exit code of a child whose pipe is gone
+
+_BOOT = """
+import sys
+sys.path[:] = {path!r}
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("astra_bridge", {init!r}, submodule_search_locations=[{folder!r}])
+sys.modules["astra_bridge"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["astra_bridge"])
+from astra_bridge.supervision import serve
+serve({entry!r}, {answers}, bytes.fromhex({token!r}), {parent}, {cleans_up})
+"""
+
+
+class Message(NamedTuple):
+    """What a child said: what kind, more of it (JSON, not checked), and bytes."""
+
+    kind: str
+    head: Mapping[str, Any]
+    body: bytes
+
+
+class ChildEnded(Exception):
+    """A child ended or broke the protocol: how, and the last that it printed."""
+
+    def __init__(self, how: str, words: str) -> None:
+        super().__init__(how)
+        self.how, self.words = how, words
+
+    def __str__(self) -> str:
+        return f"{self.how}; its last words: {self.words}" if self.words else self.how
+
+
+# ---- the parent's side ----
+
+
+def _here() -> set[Path]:
+    try:
+        return {Path.cwd().resolve()}
+    except OSError:  # the folder is gone
+        return set()
+
+
+_STARTED_IN = _here()
+
+
+def safe_path() -> list[str]:
+    """``sys.path`` without the working directory, the script's folder, and relative entries."""
+    unsafe = _STARTED_IN | _here()
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script:
+        unsafe.add(Path(script).resolve().parent)
+    entries = [entry for entry in sys.path if isinstance(entry, str) and Path(entry).is_absolute()]
+    return [entry for entry in entries if Path(entry).resolve() not in unsafe]
+
+
+class Child:
+    """A child process that runs one function of this package.
+
+    Leaving the ``with`` block ends it, and all processes of its group.
+
+    Parameters
+    ----------
+    entry : str
+        "module:function"; the function gets a :class:`Parent`.
+    request : object
+        What the function is asked; pickled.
+    most_body : int
+        Bound of the bytes of one message; a longer one is a broken protocol.
+    cleans_up : bool
+        The function cleans up when its parent is gone (``Parent.on_end``), else the child just
+        dies.
+
+    Attributes
+    ----------
+    silent_s : float
+        How long :meth:`receive` has waited since the last :meth:`progressed` [s].  Time in which
+        this process was stopped does not count.
+    """
+
+    def __init__(
+        self, entry: str, request: object, *, most_body: int = 0, cleans_up: bool = False
+    ) -> None:
+        self.silent_s = 0.0
+        self._most_body, self._cleans_up = most_body, cleans_up
+        self._token = secrets.token_bytes(8)
+        self._outgoing = memoryview(pickle.dumps(request))
+        self._answers, self._words = bytearray(), bytearray()
+        self._open = {"answers", "words"}
+        package = Path(astra_bridge.__file__).resolve()
+        readable, writable = os.pipe()
+        words, said = os.pipe()
+        code = _BOOT.format(
+            path=safe_path(),
+            init=str(package),
+            folder=str(package.parent),
+            entry=entry,
+            answers=writable,
+            token=self._token.hex(),
+            parent=os.getpid(),
+            cleans_up=cleans_up,
+        )
+        flags = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        try:
+            # A session of its own: the terminal's signals are for the parent, which passes them on.
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+                pass_fds=(writable,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(readable)
+            os.close(words)
+            raise
+        finally:
+            os.close(writable)
+            os.close(said)
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+        self._descriptors = {"answers": readable, "words": words}
+        self._selector = selectors.DefaultSelector()
+        for name, descriptor in self._descriptors.items():
+            os.set_blocking(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ, name)
+        os.set_blocking(self._stdin.fileno(), False)
+        self._selector.register(self._stdin, selectors.EVENT_WRITE, "request")
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        if self._cleans_up:
+            self._wait(10.0)
+        # Not yet waited for, so the number is still the child's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    def progressed(self) -> None:
+        """Count silence from now on."""
+        self.silent_s = 0.0
+
+    def receive(self, limit_s: float) -> Message | None:
+        """The next message, or None once the child has been silent for so long [s].
+
+        Raises
+        ------
+        ChildEnded
+            It is dead or has broken the protocol.
+        """
+        last_s = time.monotonic()
+        while True:
+            message = self._message()
+            if message is not None:
+                return message
+            if "answers" not in self._open:
+                self._wait(_GRACE_S)
+                self._end(self._how())
+            if self.silent_s >= limit_s:
+                return None
+            ready = self._selector.select(min(_TICK_S, max(limit_s - self.silent_s, 0.0)))
+            for key, _ in ready:
+                self._transfer(key.data)
+            if not ready and self._is_dead():
+                # Somebody else holds its pipes open: read what is there, and no more.
+                self._transfer("answers")
+                self._open.discard("answers")
+            now_s = time.monotonic()
+            self.silent_s += min(now_s - last_s, 2 * _TICK_S)
+            last_s = now_s
+
+    def interrupt(self, grace_s: float = _GRACE_S) -> None:
+        """Ask it to stop, and wait a little until it has."""
+        with contextlib.suppress(OSError):
+            os.write(self._stdin.fileno(), b"i")
+        end_s = time.monotonic() + grace_s
+        with contextlib.suppress(ChildEnded):
+            while (left_s := end_s - time.monotonic()) > 0:
+                self.silent_s = 0.0
+                self.receive(left_s)
+
+    def _transfer(self, name: str) -> None:
+        """Move what can be moved through one of the three pipes."""
+        if name == "request":
+            self._send()
+            return
+        buffer = self._answers if name == "answers" else self._words
+        try:
+            block = os.read(self._descriptors[name], _BLOCK)
+        except BlockingIOError:
+            return
+        except OSError:
+            block = b""
+        if not block:
+            self._open.discard(name)
+            self._selector.unregister(self._descriptors[name])
+        buffer += block
+        if name == "words":
+            del buffer[:-_LAST_WORDS]
+        elif len(block) == _BLOCK:
+            self.progressed()  # a long message is on its way
+
+    def _send(self) -> None:
+        try:
+            sent = os.write(self._stdin.fileno(), self._outgoing[:_BLOCK])
+        except BlockingIOError:
+            return
+        except OSError:  # it died early; its end says more
+            sent = len(self._outgoing)
+        self.progressed()
+        self._outgoing = self._outgoing[sent:]
+        if not self._outgoing:
+            self._selector.unregister(self._stdin)
+
+    def _message(self) -> Message | None:
+        buffer = self._answers
+        if len(buffer) < _FRAME.size:
+            return None
+        token, head_size, body_size, checksum = _FRAME.unpack_from(buffer)
+        if token != self._token or head_size > _MOST_HEAD or body_size > self._most_body:
+            self._broken()
+        end = _FRAME.size + head_size + body_size
+        if len(buffer) < end:
+            return None
+        with memoryview(buffer) as view:
+            content = bytes(view[_FRAME.size : end])
+        del buffer[:end]
+        if zlib.crc32(content) != checksum:
+            self._broken()
+        try:
+            head = json.loads(content[:head_size])
+            kind = head.pop("kind")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            self._broken()
+        if not isinstance(kind, str):
+            self._broken()
+        return Message(kind, head, content[head_size:])
+
+    def _broken(self) -> NoReturn:
+        self._end("wrote into the pipe that belongs to astra_bridge")
+
+    def _end(self, how: str) -> NoReturn:
+        if "words" in self._open:
+            self._transfer("words")
+        words = self._words.decode("utf-8", "replace").strip()
+        if "Traceback (most recent call last)" in words:
+            words = words.splitlines()[-1]
+        raise ChildEnded(how, one_line(words))
+
+    def _is_dead(self) -> bool:
+        return self._status() is not None
+
+    def _status(self) -> tuple[bool, int] | None:
+        """None while it lives, else whether it exited by itself, and the code or signal."""
+        if not hasattr(os, "waitid"):
+            code = self._process.poll()
+            return None if code is None else (code >= 0, abs(code))
+        # Without collecting it: see __exit__.
+        end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None if end is None else (end.si_code == os.CLD_EXITED, end.si_status)
+
+    def _wait(self, limit_s: float) -> None:
+        end_s = time.monotonic() + limit_s
+        while not self._is_dead() and time.monotonic() < end_s:
+            if self._cleans_up and "answers" in self._open:
+                self._transfer("answers")  # it may wait for somebody to listen
+            time.sleep(0.005)
+
+    def _how(self) -> str:
+        status = self._status()
+        if status is None or status == (True, _LOST):
+            return "closed the pipe that belongs to astra_bridge"
+        exited, number = status
+        return (
+            f"ended with exit code {number}" if exited else f"was ended by {_signal_name(number)}"
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals have no names
+        return f"signal {number}"
+
+
+def ask(
+    entry: str,
+    request: object,
+    *,
+    backend: str,
+    timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+    most_body: int = 0,
+    progress: Callable[[tuple[int, ...]], None] | None = None,
+) -> Message:
+    """Ask a child that runs a backend; return its result.
+
+    Parameters
+    ----------
+    entry, request, most_body
+        As for :class:`Child`.
+    backend : str
+        Its name, for messages.
+    timeout_s : float
+        How long it may go without progress [s]; 0 is without limit.
+    progress : callable, optional
+        Called with what the child reports.
+
+    Raises
+    ------
+    AstraBridgeError
+        What the child raised.
+    BackendError
+        The child died, fell silent or broke the protocol; says in which call.
+    """
+    call = "start"
+    reached: tuple[int, ...] = ()
+
+    def failed(what: str) -> BackendError:
+        return BackendError(f"{backend}: {call}: {what}", backend=backend, call=call)
+
+    with Child(entry, request, most_body=most_body) as child:
+        while True:
+            try:
+                message = child.receive(timeout_s or math.inf)
+            except ChildEnded as ended:
+                raise failed(f"the process that runs it {ended}") from None
+            if message is None:
+                child.interrupt()
+                raise failed(
+                    f"no progress for {timeout_s:g} s, so it was ended (--no-progress-timeout)"
+                )
+            if message.kind == "result":
+                return message
+            error = None
+            try:
+                if message.kind == "call":
+                    call = one_line(message.head["call"], 100)
+                    child.progressed()
+                elif message.kind == "progress":
+                    now = tuple(int(value) for value in message.head["progress"])
+                    if now != reached:
+                        child.progressed()
+                    reached = now
+                elif message.kind == "log":
+                    _log(message.head)
+                else:
+                    error = _error(message.head, backend, call)
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+                raise failed("the process that runs it sent an answer of a wrong form") from None
+            if error is not None:
+                raise error
+            if message.kind == "progress" and progress is not None:
+                progress(reached)
+
+
+def _log(head: Mapping[str, Any]) -> None:
+    level = int(head["level"])
+    name = str(head["logger"])
+    if name.startswith("astra_bridge."):
+        logging.getLogger(name).log(level, "%s", one_line(str(head["text"])))
+
+
+def _error(head: Mapping[str, Any], backend: str, call: str) -> BaseException:
+    """The exception that a child described; of our own classes only."""
+    text = str(head["text"])
+    kind = getattr(errors, str(head["error"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, AstraBridgeError)):
+        if head["error"] == "MemoryError":
+            return MemoryError()
+        return BackendError(f"{backend}: {call}: {text}", backend=backend, call=call)
+    if issubclass(kind, InputError):
+        return kind(text, file=head.get("file"), key=head.get("key"))
+    if issubclass(kind, NetworkError):
+        numbers = {name: int(head[name]) for name in ("status", "native_code", "item")}
+        return kind(text, backend=str(head["backend"]), call=str(head["call"]), **numbers)
+    return kind(text)
+
+
+# ---- the child's side ----
+
+
+class Parent:
+    """What a child's function sees of its parent.
+
+    Attributes
+    ----------
+    request : object
+        What was asked.
+    interrupted : bool
+        The parent has asked to stop.
+    on_interrupt : callable
+        Called on another thread when it asks.
+    on_end : callable or None
+        Called on another thread when the parent is gone or needs nothing more; the child ends
+        after it.
+    """
+
+    def __init__(self, answers: int, token: bytes, request: Any) -> None:
+        self.request = request
+        self.interrupted = False
+        self.on_interrupt: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] | None = None
+        self._answers, self._token = answers, token
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, body: bytes = b"", **head: Any) -> None:
+        """Send a message."""
+        text = json.dumps({"kind": kind, **head}).encode()
+        frame = _FRAME.pack(self._token, len(text), len(body), zlib.crc32(body, zlib.crc32(text)))
+        with self._lock:
+            for part in (frame + text, body):
+                self._write(memoryview(part))
+
+    def _write(self, part: memoryview) -> None:
+        try:
+            while part:
+                part = part[os.write(self._answers, part) :]
+        except OSError:  # the parent has gone, or a library closed what is not its own
+            os._exit(_LOST)
+
+    def call(self, name: str) -> None:
+        """Say which call of the backend comes next."""
+        self.send("call", call=name)
+
+    def fail(self, error: BaseException) -> None:
+        """Send an exception."""
+        self.send("error", **describe(error))
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as JSON; one that is not ours by its name and text."""
+    name = type(error).__name__
+    if isinstance(error, InputError):
+        return {"error": name, "text": error.reason, "file": error.file, "key": error.key}
+    if isinstance(error, NetworkError):
+        return {
+            "error": name, "text": str(error), "backend": error.backend, "call": error.call,
+            "status": error.status, "native_code": error.native_code, "item": error.item,
+        }  # fmt: skip
+    if isinstance(error, AstraBridgeError):
+        return {"error": name, "text": str(error)}
+    return {"error": name, "text": one_line(f"{name}: {error}")}
+
+
+class _Forward(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, parent: Parent) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = one_line(record.getMessage())
+        self._parent.send("log", logger=record.name, level=record.levelno, text=text)
+
+
+_contained = False
+
+
+def contained() -> bool:
+    """Whether this process is a supervised child: a crash harms nobody."""
+    return _contained
+
+
+def serve(entry: str, answers: int, token: bytes, parent_id: int, cleans_up: bool) -> NoReturn:
+    """The child: read the request, run the function, send what it raises."""
+    global _contained
+    _contained = True
+    if not cleans_up:
+        _die_with(parent_id)
+    request = pickle.load(sys.stdin.buffer)
+    lifeline = _out_of_reach(sys.stdin.fileno())
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    parent = Parent(_out_of_reach(answers), token, request)
+    threading.Thread(target=_listen, args=(parent, lifeline), daemon=True).start()
+    logger = logging.getLogger("astra_bridge")
+    logger.addHandler(_Forward(parent))
+    logger.propagate = False
+    try:
+        module, _, function = entry.partition(":")
+        getattr(import_module(module), function)(parent)
+    except BaseException as error:
+        parent.fail(error)
+    # A simulator that is process-wide may not survive its own clean-up.
+    os._exit(0)
+
+
+def _die_with(parent_id: int) -> None:
+    """Have the system end this process when its parent ends; the lifeline is for other systems."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent_id:  # it ended before
+        os._exit(_LOST)
+
+
+def _out_of_reach(descriptor: int) -> int:
+    """Move a descriptor to where code that closes what is not its own does not come by."""
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import fcntl
+
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _SAFE_DESCRIPTOR)
+        if descriptor > 2:
+            os.close(descriptor)
+        return moved
+    return os.dup(descriptor)
+
+
+def _listen(parent: Parent, lifeline: int) -> None:
+    """Hear the parent's orders, and its end, whatever the main thread does."""
+    with contextlib.suppress(OSError):
+        while os.read(lifeline, 1) == b"i":
+            parent.interrupted = True
+            parent.on_interrupt()
+    if parent.on_end is not None:
+        parent.on_end()
+    os._exit(_LOST)
