@@ -43,6 +43,7 @@ __all__ = [
     "Parent",
     "ask",
     "contained",
+    "received",
     "safe_path",
 ]
 
@@ -417,7 +418,7 @@ def ask(
                 elif message.kind == "log":
                     _log(message.head)
                 else:
-                    error = _error(message.head, backend, call)
+                    error = received(message.head, backend, call)
             except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
                 raise failed("the process that runs it sent an answer of a wrong form") from None
             if error is not None:
@@ -433,7 +434,7 @@ def _log(head: Mapping[str, Any]) -> None:
         logging.getLogger(name).log(level, "%s", one_line(str(head["text"])))
 
 
-def _error(head: Mapping[str, Any], backend: str, call: str) -> BaseException:
+def received(head: Mapping[str, Any], backend: str, call: str) -> BaseException:
     """The exception that a child described; of our own classes only."""
     text = str(head["text"])
     kind = getattr(errors, str(head["error"]), None)

@@ -18,7 +18,7 @@ from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared,
 from astra_bridge.topology import Topology, topology_of
 from astra_bridge.units import PS_PER_S
 
-__all__ = ["Subject", "subject"]
+__all__ = ["Subject", "named_backend", "subject"]
 
 DEFAULT_NETWORK = NetworkDims(("FullyConnected",), (6,), (50.0,), (500.0,))
 """What every backend can do, with or without routing."""
@@ -116,7 +116,7 @@ def subject(
         It cannot run here; the message says why.
     """
     if isinstance(target, (str, Path)):
-        target = backend(str(target) if "/" in str(target) else _named(str(target)))
+        target = named_backend(target)
     topology = topology_of(read_network(network))  # type: ignore[arg-type]
     if isinstance(target, BackendSpec):
         reason = target.unavailable()
@@ -149,6 +149,7 @@ def subject(
     )
 
 
-def _named(name: str) -> str:
-    """A file in the working directory needs no ./ in front."""
-    return str(Path(name).resolve()) if Path(name).is_file() else name
+def named_backend(target: str | Path) -> BackendSpec:
+    """The backend of this name or path; a file in the working directory needs no ./ in front."""
+    name = str(target)
+    return backend(str(Path(name).resolve()) if Path(name).is_file() else name)

@@ -3,31 +3,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from astra_bridge import errors
 from astra_bridge.conformance.drive import Broken
 from astra_bridge.conformance.quirks import Quirks
 from astra_bridge.conformance.rules import RULES, NotTested, environment, manners
-from astra_bridge.conformance.subject import DEFAULT_NETWORK, Subject, subject
+from astra_bridge.conformance.subject import DEFAULT_NETWORK, Subject, named_backend, subject
 from astra_bridge.errors import AstraBridgeError, BackendError, InputError
 from astra_bridge.network.api import Network, NetworkConfig
+from astra_bridge.network.native import watch_calls
 from astra_bridge.network.registry import BackendSpec
+from astra_bridge.supervision import Child, ChildEnded, Message, Parent, received
 
 __all__ = ["Outcome", "Verdict", "rule_titles", "run", "run_supervised"]
 
 LOAD_LIMIT_S = 600.0
+_LONGEST_DETAIL = 10_000
 
 Outcome = Literal["pass", "fail", "skip"]
 
@@ -150,112 +144,96 @@ def run_supervised(
     """
     left = _chosen(rules)
     verdicts: list[Verdict] = []
+    # Compiled here, where it can say so, not in the child.
+    spec = named_backend(target)
+    if spec.unavailable() is None:
+        spec.make_ready()
     while left:
         request = {
             "target": target,
             "network": network,
             "options": dict(options or {}),
             "skip": dict(skip or {}),
-            "rules": left,
+            "rules": list(left),
         }
-        current = "load"
-        ended = ""
-        for message in _child(request, limit_s):
-            if "begin" in message:
-                current = str(message["begin"])
-            elif "verdict" in message:
-                verdict = Verdict(**message["verdict"])  # type: ignore[arg-type]
-                verdicts.append(verdict)
-                left.remove(verdict.rule)
-            elif "error" in message:
-                # The same class as in the child: it decides the exit code.
-                kind: type[AstraBridgeError] = getattr(errors, str(message["error"]))
-                raise kind(str(message["text"]))
-            else:
-                ended = str(message["ended"])
-        if not ended:
-            break
-        if current == "load":
-            raise BackendError(f"{target}: {ended} while it was loaded and opened")
-        title = rule_titles()[current]
-        verdicts.append(Verdict(current, title, "fail", f"{ended} (and so breaks R12)"))
-        left.remove(current)
+        try:
+            verdicts += _from_child(target, request, left, limit_s)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, AstraBridgeError):
+                raise
+            raise BackendError(f"{target}: the process that runs it sent nonsense") from error
     return verdicts
 
 
-def _child(request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, object]]:
-    """Messages of a worker; the last is {"ended": why} unless it finished its work."""
-    readable, writable = os.pipe()
-    command = [sys.executable, "-m", "astra_bridge.conformance", str(writable)]
-    environment_ = dict(os.environ)
-    root = str(Path(__file__).parents[2])
-    environment_["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [root, environment_.get("PYTHONPATH")])
-    )
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, pass_fds=[writable], env=environment_
-    ) as child:
-        os.close(writable)
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(request).encode())
-            child.stdin.close()
-        try:
-            buffer = b""
-            # Loading may compile the backend first.
-            limit_s, usual_s = max(limit_s, LOAD_LIMIT_S), limit_s
-            deadline = time.monotonic() + limit_s
-            finished = False
-            while True:
-                ready, _, _ = select.select([readable], [], [], max(0, deadline - time.monotonic()))
-                if not ready:
-                    child.kill()
-                    yield {"ended": f"no answer within {limit_s:g} s"}
-                    return
-                block = os.read(readable, 65536)
-                if not block:
-                    break
-                *lines, buffer = (buffer + block).split(b"\n")
-                for line in lines:
-                    limit_s = usual_s
-                    deadline = time.monotonic() + limit_s
-                    message = json.loads(line)
-                    finished = finished or "done" in message
-                    if "done" not in message:
-                        yield message
-            code = child.wait()
-            if not finished:
-                yield {"ended": _how(code)}
-        finally:
-            os.close(readable)
-            child.kill()
+def _from_child(
+    target: str, request: Mapping[str, object], left: list[str], limit_s: float
+) -> Iterator[Verdict]:
+    """Verdicts of one worker, which may end early; what it judged is taken from ``left``."""
+    current, call = "load", "load"
+    for message in _messages(request, limit_s):
+        if message.kind == "begin":
+            current = str(message.head["rule"])
+        elif message.kind == "verdict":
+            verdict = _verdict(message.head)
+            left.remove(verdict.rule)
+            current = ""
+            yield verdict
+        elif message.kind == "call":
+            call = str(message.head["call"])
+        elif message.kind == "error":
+            raise received(message.head, target, call)
+        elif message.kind == "ended":
+            how = str(message.head["how"])
+            if current == "load":
+                raise BackendError(f"{target}: {call}: the process that runs it {how}")
+            if current:
+                left.remove(current)
+                detail = f"the process {how} (and so breaks R12)"
+                yield Verdict(current, rule_titles()[current], "fail", detail)
 
 
-def _how(code: int) -> str:
-    if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}"
-    return f"the process ended with exit code {code}"
+def _verdict(head: Mapping[str, Any]) -> Verdict:
+    rule, outcome = str(head["rule"]), head["outcome"]
+    if outcome not in ("pass", "fail", "skip"):
+        raise ValueError(outcome)
+    return Verdict(rule, rule_titles()[rule], outcome, str(head["detail"]))
 
 
-def serve(descriptor: int) -> None:
-    """The worker: reads a request from stdin, writes messages to ``descriptor``."""
-    request = json.loads(sys.stdin.read())
-    with os.fdopen(descriptor, "w") as out:
+def _messages(request: Mapping[str, object], limit_s: float) -> Iterator[Message]:
+    """Messages of a worker; the last is "done", or "ended" with how."""
+    # Loading may take long; a rule may not.
+    allowed_s = max(limit_s, LOAD_LIMIT_S)
+    with Child("astra_bridge.conformance.suite:serve", request) as child:
+        while True:
+            try:
+                message = child.receive(allowed_s)
+            except ChildEnded as ended:
+                yield Message("ended", {"how": str(ended)}, b"")
+                return
+            if message is None:
+                yield Message("ended", {"how": f"gave no answer within {allowed_s:g} s"}, b"")
+                return
+            child.progressed()
+            if message.kind != "call":
+                allowed_s = limit_s
+            yield message
+            if message.kind == "done":
+                return
 
-        def say(message: Mapping[str, object]) -> None:
-            out.write(json.dumps(message) + "\n")
-            out.flush()
 
-        try:
-            before = environment()
-            network = request["network"] or DEFAULT_NETWORK
-            s = subject(request["target"], network=network, options=request["options"])
-            skip = {**s.quirks.skip, **request["skip"]}
-            s = replace(s, quirks=replace(s.quirks, skip=skip))
-            for rule in request["rules"]:
-                say({"begin": rule})
-                for verdict in _verdicts(s, [rule], before):
-                    say({"verdict": asdict(verdict)})
-        except AstraBridgeError as error:
-            say({"error": type(error).__name__, "text": str(error)})
-        say({"done": True})
+def serve(parent: Parent) -> None:
+    """The worker: tests what was asked, and says what came of each rule."""
+    request = parent.request
+    before = environment()
+    network = request["network"] or DEFAULT_NETWORK
+    watch_calls(parent.call)
+    s = subject(request["target"], network=network, options=request["options"])
+    watch_calls(None)
+    skip = {**s.quirks.skip, **request["skip"]}
+    s = replace(s, quirks=replace(s.quirks, skip=skip))
+    for rule in request["rules"]:
+        parent.send("begin", rule=rule)
+        for verdict in _verdicts(s, [rule], before):
+            detail = verdict.detail[:_LONGEST_DETAIL]
+            parent.send("verdict", rule=rule, outcome=verdict.outcome, detail=detail)
+    parent.send("done")

@@ -84,10 +84,10 @@ def _unwatched(_name: str) -> None:
 _on_call: Callable[[str], None] = _unwatched
 
 
-def watch_calls(callback: Callable[[str], None]) -> None:
+def watch_calls(callback: Callable[[str], None] | None) -> None:
     """Have ``callback`` called before each rare call of any library (not advance and the like)."""
     global _on_call
-    _on_call = callback
+    _on_call = callback or _unwatched
 
 
 def library_path(name: str) -> Path:
