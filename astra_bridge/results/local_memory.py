@@ -24,6 +24,9 @@ __all__ = ["LocalMemory", "local_memory"]
 
 _LIFETIME_PID, _USAGE_PID, _HEAT_PID = 1_000_000, 2_000_000, 3_000_000
 _UNDEFINED_NODE = 2**64 - 1
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+_HEAT_LABEL = "Tensor Lifetime Heap"
+_HEAT_ORDER = "Longest Lifetime → Shortest Lifetime"
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,10 @@ class LocalMemory:
 
     def peak(self) -> str:
         """Peak use for people, as ASTRA-sim prints it ("1.50 GB", powers of 1024)."""
-        value = float(max((used for _, used in self.usage()), default=0))
-        for unit in ("B", "KB", "MB", "GB"):
-            if value < 1024:
-                return f"{value:.2f} {unit}"
-            value /= 1024
-        return f"{value:.2f} TB"
+        peak_bytes = max((used for _, used in self.usage()), default=0)
+        power = min(max(peak_bytes.bit_length() - 1, 0) // 10, 4)
+        # ASTRA-sim rounds to single precision first.
+        return f"{float(np.float32(peak_bytes)) / 1024**power:.2f} {_UNITS[power]}"
 
     def chrome_trace(self) -> dict[str, Any]:
         """Events as in ASTRA-sim's ``{name}.{rank}.json``."""
@@ -88,7 +89,7 @@ class LocalMemory:
                     "name": name,
                     "cat": "tensorLifetime",
                     "ph": phase,
-                    "ts": time_ns / 1e3,
+                    "ts": 1e-3 * time_ns,
                     "pid": self.rank + _LIFETIME_PID,
                     "tid": tid[name],
                     "args": {"size": self.size_bytes[name]},
@@ -99,7 +100,7 @@ class LocalMemory:
                 "name": "GPU Memory Usage (MB)",
                 "cat": "GPU Memory",
                 "ph": "C",
-                "ts": time_ns / 1e3,
+                "ts": 1e-3 * time_ns,
                 "pid": self.rank + _USAGE_PID,
                 "args": {"Memory_MB": used / 2**20},
             }
@@ -113,7 +114,7 @@ class LocalMemory:
                 "name": name,
                 "cat": category,
                 "ph": phase,
-                "ts": time_ns / 1e3,
+                "ts": 1e-3 * time_ns,
                 "pid": self.rank,
                 "tid": tid,
                 "args": {
@@ -126,10 +127,9 @@ class LocalMemory:
     def _heat(self, last_reads: dict[str, int], last_ns: int) -> Iterator[dict[str, Any]]:
         """Tensors by lifetime: the longer-lived, the further down; the larger, the redder."""
         pid = self.rank + _HEAT_PID
-        for tid, label in ((None, "Tensor Lifetime"), (0, "Longest to shortest lifetime")):
-            event: dict[str, Any] = {"ph": "M", "pid": pid, "args": {"name": label}}
-            event["name"] = "process_name" if tid is None else "thread_name"
-            yield event if tid is None else {**event, "tid": tid}
+        yield {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": _HEAT_LABEL}}
+        label = {"name": _HEAT_ORDER}
+        yield {"name": "thread_name", "ph": "M", "pid": pid, "tid": 0, "args": label}
         lifetime = {
             name: max(last_reads.get(name, last_ns) - access.start_ns, 0)
             for name, access in self.write.items()
@@ -138,27 +138,46 @@ class LocalMemory:
         largest = max(self.size_bytes.values(), default=1)
         for name in sorted(lifetime, key=lambda name: -lifetime[name]):
             size = self.size_bytes[name]
-            position = (
-                (lifetime[name] - low) * (len(lifetime) - 1) // (high - low) if high > low else 0
-            )
-            red = min(255, size * 255 // largest)
-            short = name if len(name) <= 20 else f"{name[:17]}..."
+            share = float(lifetime[name] - low) / float(high - low) if high > low else 0.0
+            position = int(share * (len(lifetime) - 1))
+            red = min(255, int(float(size) / float(largest) * 255))
+            size_MB = size / 2**20
             yield {
-                "name": f"{short} ({size / 2**20:.3f} MB)",
+                "name": f"{_short(name)} ({f'{size_MB:.6f}'[:5]} MB)",
                 "cat": "tensorHeatmap",
                 "ph": "X",
-                "ts": self.write[name].start_ns / 1e3,
-                "dur": lifetime[name] / 1e3,
+                "ts": 1e-3 * self.write[name].start_ns,
+                "dur": 1e-3 * lifetime[name],
                 "pid": pid,
                 "tid": position,
                 "cname": f"#{red:02X}64{255 - red:02X}",
                 "args": {
                     "tensor_name": name,
                     "size_bytes": size,
+                    "size_mb": size_MB,
                     "lifetime_ns": lifetime[name],
                     "position": position,
                 },
             }
+        yield {
+            "name": "Tensor Lifetime Heatmap",
+            "cat": "tensorHeatmap",
+            "ph": "i",
+            "ts": 0,
+            "pid": pid,
+            "s": "p",
+            "args": {
+                "description": "Tensors arranged by lifetime duration (longest at bottom)",
+                "total_tensors": len(lifetime),
+                "displayed_tensors": len(lifetime),
+            },
+        }
+
+
+def _short(name: str) -> str:
+    """At most 20 bytes of a name, as ASTRA-sim cuts it; never half a character."""
+    encoded = name.encode()
+    return name if len(encoded) <= 20 else f"{encoded[:17].decode(errors='ignore')}..."
 
 
 def local_memory(result: Result, rank: int) -> LocalMemory:

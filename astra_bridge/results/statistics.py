@@ -196,6 +196,8 @@ def _of_ranks(result: Result, first: int, last: int) -> RankStatistics:
         num_ops = per_node("num_ops")[ran].astype(np.float64)
         size = per_node("tensor_size")[ran].astype(np.float64)
         duration = (end - start).astype(np.float64)
+        if system.enabled("replay-only", result.semantics):
+            num_ops[:] = 0  # nothing was timed by the roofline: ASTRA-sim prints zeros
         roofline = _roofline(result.system, ranks, rank, kind, duration, num_ops, size)
     return RankStatistics(wall, time, has, overlap, roofline)
 

@@ -18,6 +18,10 @@ using astra_net::kNever;
 __extension__ typedef __int128 Wide;
 
 constexpr int64_t kPsPerS = 1'000'000'000'000;
+constexpr int64_t kMost = 1'000'000'000;  // cycles of a latency, bytes of a flit, buffers of a VC
+// Sums of a cycle and what a configuration allows (deadlock_threshold, series_cycles, delays) stay
+// within int64 up to here.
+constexpr int64_t kMostCycle = INT64_MAX - 4'000'000'000'000'000;
 constexpr uint32_t kTrafficClasses = 32;
 
 // Records of an option: rows separated by ';' or ',', fields by blanks.
@@ -141,10 +145,10 @@ void read_topology(astra_net::Config& given, garnet::Config& config) {
     if (f.size() > 5) channel.port = f[5];
     config.channels.push_back(channel);
   }
-  config.flit_bytes = given.options.integer("flit_bytes", 16, 1);
+  config.flit_bytes = given.options.integer("flit_bytes", 16, 1, kMost);
   config.vcs_per_vnet = static_cast<int32_t>(given.options.integer("vcs_per_vnet", 4, 1, 1024));
-  config.buffers_per_ctrl_vc = given.options.integer("buffers_per_ctrl_vc", 1, 1);
-  config.buffers_per_data_vc = given.options.integer("buffers_per_data_vc", 4, 1);
+  config.buffers_per_ctrl_vc = given.options.integer("buffers_per_ctrl_vc", 1, 1, kMost);
+  config.buffers_per_data_vc = given.options.integer("buffers_per_data_vc", 4, 1, kMost);
   config.packet_bytes = read_packet_bytes(given.options, 0);
 }
 
@@ -171,20 +175,26 @@ void derive_topology(astra_net::Config& given, garnet::Config& config, bool date
     fastest = std::max({fastest, out[static_cast<size_t>(e)], in[static_cast<size_t>(e)]});
   const double clock = static_cast<double>(config.clock_hz);
   const double wanted = std::ceil(fastest / clock * (1 - 1e-12));
-  if (wanted > 1e9)
+  if (!(wanted <= 1e9))
     throw Error(ASTRA_NET_INVALID, "links of " + std::to_string(fastest) +
                                        " bytes per second need a higher clock_hz than " +
                                        std::to_string(config.clock_hz));
   config.flit_bytes =
-      given.options.integer("flit_bytes", std::max<int64_t>(1, static_cast<int64_t>(wanted)), 1);
+      given.options.integer("flit_bytes", std::max<int64_t>(1, static_cast<int64_t>(wanted)), 1,
+                            kMost);
   int64_t longest = 1;
-  for (const astra_net_link& link : given.links) {
+  for (size_t i = 0; i < given.links.size(); ++i) {
+    const astra_net_link& link = given.links[i];
     garnet::Channel channel;
     channel.src = link.src;
     channel.dst = link.dst;
     const Wide cycles = (static_cast<Wide>(link.latency_ps) * config.clock_hz + kPsPerS - 1) /
                         kPsPerS;
-    channel.wire.latency = cycles < 1 ? 1 : static_cast<int64_t>(std::min<Wide>(cycles, kNever));
+    if (cycles > kMost)
+      throw Error(ASTRA_NET_INVALID, "link " + std::to_string(i) + ": latency_ps=" +
+                                         std::to_string(link.latency_ps) + " is more than " +
+                                         std::to_string(kMost) + " cycles");
+    channel.wire.latency = cycles < 1 ? 1 : static_cast<int64_t>(cycles);
     channel.wire.cycles_per_flit =
         std::max(1.0, static_cast<double>(config.flit_bytes) * clock / link.bytes_per_second);
     longest = std::max(longest, channel.wire.latency);
@@ -205,9 +215,9 @@ void derive_topology(astra_net::Config& given, garnet::Config& config, bool date
   const int64_t round_trip = 3 + 2 * longest + latency;
   const int64_t buffers = std::max<int64_t>(8, (round_trip + usable - 2) / (usable - 1));
   config.buffers_per_data_vc =
-      given.options.integer("buffers_per_data_vc", std::min<int64_t>(buffers, 1'000'000'000), 1);
+      given.options.integer("buffers_per_data_vc", std::min<int64_t>(buffers, kMost), 1, kMost);
   config.buffers_per_ctrl_vc =
-      given.options.integer("buffers_per_ctrl_vc", config.buffers_per_data_vc, 1);
+      given.options.integer("buffers_per_ctrl_vc", config.buffers_per_data_vc, 1, kMost);
   config.packet_bytes =
       read_packet_bytes(given.options, config.buffers_per_data_vc * config.flit_bytes);
 }
@@ -312,6 +322,7 @@ class Garnet final : public astra_net::Model {
     message.id = transfer.id;
     message.order = transfer.start_ps;
     message.cycle = first_cycle_from(transfer.start_ps);
+    if (message.cycle > kMostCycle) beyond_time(message.cycle);
     message.bytes = transfer.bytes;
     message.src = transfer.src % nodes;
     message.dst = transfer.dst % nodes;
@@ -347,6 +358,7 @@ class Garnet final : public astra_net::Model {
         return {until_ps, true};
       }
       if (cycle > last) return {until_ps, false};
+      if (cycle > kMostCycle) beyond_time(cycle);
       network_->run(cycle);
       if (!network_->deliveries().empty()) {
         report(cycle);
@@ -376,8 +388,13 @@ class Garnet final : public astra_net::Model {
   int64_t ps_of(int64_t cycle) const {
     const int64_t hz = network_->config().clock_hz;
     const Wide ps = (static_cast<Wide>(cycle) * kPsPerS + hz - 1) / hz;
-    if (ps >= kNever) throw Error(ASTRA_NET_MODEL, "time passes the range of int64 picoseconds");
+    if (ps >= kNever) beyond_time(cycle);
     return static_cast<int64_t>(ps);
+  }
+  [[noreturn]] void beyond_time(int64_t cycle) const {
+    throw Error(ASTRA_NET_MODEL, "cycle " + std::to_string(cycle) + " at " +
+                                     std::to_string(network_->config().clock_hz) +
+                                     " Hz is beyond the range of time (2^63 ps)");
   }
   int64_t first_cycle_from(int64_t ps) const {
     if (ps == 0) return 0;

@@ -441,7 +441,8 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
   const auto flits = [&](int64_t part) { return (part - 1) / config_.flit_bytes + 1; };
   int64_t total = bytes / size * flits(size);
   if (bytes % size) total += flits(bytes % size);
-  return static_cast<int64_t>(std::ceil(cycles + static_cast<double>(total - 1) * busiest));
+  const double all = std::ceil(cycles + static_cast<double>(total - 1) * busiest);
+  return all < 9e18 ? static_cast<int64_t>(all) : kNever;
 }
 
 template <int W>

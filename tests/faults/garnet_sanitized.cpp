@@ -32,6 +32,8 @@ astra_net_error fresh() {
 
 using Options = std::vector<std::pair<std::string, std::string>>;
 
+constexpr int64_t kClocks[] = {1'000'000'000, 1'000'000'000, 2'345'678'901, 1'000'000'000'000};
+
 // A network in Garnet's terms; sometimes a value is wrong.
 Options own_network(int& nodes, bool& bad) {
   const int64_t routers = pick(1, 9);
@@ -54,7 +56,7 @@ Options own_network(int& nodes, bool& bad) {
                   {"buffers_per_data_vc", std::to_string(pick(1, 5))},
                   {"series_cycles", std::to_string(pick(0, 1) * 50)},
                   {"record_packets", pick(0, 1) ? "true" : "false"},
-                  {"clock_hz", std::to_string(pick(0, 1) ? 1'000'000'000 : 2'345'678'901)}};
+                  {"clock_hz", std::to_string(kClocks[pick(0, 3)])}};
   bad = pick(0, 3) == 0;
   if (bad) {
     const char* const wrong[] = {"-1", "x", "9 9 9 9 9 9 9 9", ";;7 7 7 7 7;", "1e99", "99999999999"};
@@ -87,6 +89,8 @@ int main() {
         links.push_back({n, other, rate, pick(0, 700'000), 0});
         links.push_back({other, n, rate, pick(0, 700'000), 0});
       }
+      bad = pick(0, 9) == 0;
+      if (bad) links.front().latency_ps = ASTRA_NET_TIME_NEVER - pick(0, 9);
     } else {
       options = own_network(nodes, bad);
       config.nodes = nodes;
@@ -106,11 +110,13 @@ int main() {
       ++refused;
       continue;
     }
+    // Sometimes all of it happens where times end.
+    const int64_t begin_ps = pick(0, 9) ? 0 : ASTRA_NET_TIME_NEVER - pick(1, 2) * 2'000'000;
     std::vector<astra_net_transfer> items;
     for (int64_t id = 0; id < (nodes > 1 ? pick(1, 60) : 0); ++id) {
       astra_net_transfer item{};
       item.id = id;
-      item.start_ps = pick(0, 300'000);
+      item.start_ps = begin_ps + pick(0, 300'000);
       item.bytes = pick(1, 4000);
       item.src = static_cast<int32_t>(pick(0, nodes - 1));
       item.dst = static_cast<int32_t>((item.src + pick(1, nodes - 1)) % nodes);
@@ -145,7 +151,8 @@ int main() {
       if (backend.stats(sim, text.data(), text.size(), &needed, &err)) fail("stats", err);
       ++done;
     } else if (status == ASTRA_NET_MODEL) {
-      ++deadlocks;  // a ring without datelines, or a way that a link of the star does not have
+      // A ring without datelines, a way that a link of the star does not have, or no time left.
+      ++deadlocks;
     } else {
       fail("advance", err);
     }
