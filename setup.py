@@ -9,8 +9,8 @@ into ``astra_bridge/_native/``; CONTRIBUTING.md shows its options.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,8 +34,9 @@ def compiler_missing() -> str | None:
     """Why nothing can be compiled here, or None."""
     if os.environ.get("ASTRA_BRIDGE_NATIVE") == "0":
         return "ASTRA_BRIDGE_NATIVE=0"
-    wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+    # CXX may have flags, or a launcher in front.
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for name, *more in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
         path = shutil.which(name)
         if path is None:
             continue
@@ -44,10 +45,10 @@ def compiler_missing() -> str | None:
             source.write_text(
                 "#include <optional>\nint main() { return std::optional<int>(0).value(); }\n"
             )
-            command = [path, "-std=c++17", str(source), "-o", str(Path(folder, "probe"))]
+            command = [path, *more, "-std=c++17", str(source), "-o", str(Path(folder, "probe"))]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return None
-    return f"no working C++17 compiler ({wanted or 'c++, g++ or clang++'})"
+    return f"no working C++17 compiler ({' '.join(wanted) or 'c++, g++ or clang++'})"
 
 
 def tool(name: str) -> str:
@@ -64,7 +65,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Two builds in one folder would corrupt each other."""
     folder.mkdir(parents=True, exist_ok=True)
     with Path(folder, "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(ImportError):  # not on every system
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -95,6 +99,7 @@ def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) ->
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DASTRA_PARTS={parts.replace(',', ';')}",
             f"-DASTRA_SANITIZE={sanitize}",
+            f"-DASTRA_WERROR={'ON' if os.environ.get('ASTRA_BRIDGE_STRICT') == '1' else 'OFF'}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run([tool("cmake"), "--build", str(build_folder), "-j", "2"], check=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``astra-bridge`` and return its exit code.
 
     0 done, 1 the machine stands in the way (no memory, no space) or a fault of astra_bridge itself,
-    2 bad input, 3 the simulation cannot go on, 4 a network backend failed, 130 interrupted.
+    2 bad input, 3 the simulation cannot go on, 4 a network backend failed, 130 interrupted, 128 + n
+    ended by signal n.
     """
     prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -26,13 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The process ends soon: searching everything for garbage before that takes 0.03 s.
     atexit.register(gc.freeze)
+    from astra_bridge.cli.signals import Ended, unwinding
     from astra_bridge.errors import AstraBridgeError
 
     try:
-        code = _dispatch(given)
-        sys.stdout.flush()
+        with unwinding():
+            code = _dispatch(given)
+            sys.stdout.flush()
     except AstraBridgeError as error:
         return _fail(str(error), error.exit_code)
+    except Ended as ended:
+        return _fail(f"ended by {signal.Signals(ended.number).name}", 128 + ended.number)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:

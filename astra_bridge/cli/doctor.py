@@ -41,7 +41,9 @@ def _engines() -> Iterator[Row]:
 def _backend(name: str) -> Row:
     try:
         spec = registry.backend(name)
-        return name, spec.unavailable(), spec.summary
+        why = spec.unavailable()
+        more = "" if why else spec.note()
+        return name, why, f"{spec.summary.rstrip('.')}; {more}" if more else spec.summary
     except AstraBridgeError as error:
         return name, str(error), ""
 

@@ -45,7 +45,7 @@ class ProgressReport:
         waited_s = 0.0
         while not self._begun.wait(_PLAIN_S):
             waited_s += _PLAIN_S
-            say("note", f"{waited_s:.0f} s: still reading traces and planning what to send")
+            say("note", f"{waited_s:.0f} s: still preparing (traces, plans, compiling)")
 
     def __exit__(
         self,

@@ -61,6 +61,7 @@ __all__ = [
     "header_path",
     "library_backend",
     "library_path",
+    "probe",
     "serve",
     "source_root",
     "watch_calls",
@@ -226,7 +227,7 @@ class Library:
         """
         path = _existing(path)
         if not trusted and path.parent != library_path("").parent and not contained():
-            _probe(path)
+            probe(path)
         # Once per process: the system's loader would return the same library again, too.
         return _load(path)
 
@@ -259,7 +260,8 @@ def _existing(path: str | Path) -> Path:
 
 
 @functools.cache
-def _probe(path: Path) -> None:
+def probe(path: Path) -> None:
+    """Load a library in a child process; raise what `Library.load` raises, or how it crashes."""
     ask("astra_bridge.network.native:serve", path, backend=str(path), timeout_s=_PROBE_S)
 
 

@@ -86,6 +86,8 @@ class BackendSpec:
     isolate
         The whole simulation runs in a supervised child process, where a crash or a hang becomes an
         error.  False only for simulators that are known to do neither.
+    note
+        What else ``doctor`` says of it where it is available.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
@@ -97,6 +99,7 @@ class BackendSpec:
     open: Callable[[NetworkConfig], Network]
     unavailable: Callable[[], str | None] = lambda: None
     isolate: bool = True
+    note: Callable[[], str] = lambda: ""
     make_ready: Callable[[], object] = lambda: None
 
 

@@ -16,7 +16,7 @@ function(astra_net_backend name)
     C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF C_VISIBILITY_PRESET hidden
     CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Werror -O3)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic $<$<BOOL:${ASTRA_WERROR}>:-Werror> -O3)
   # Hidden visibility is not enough: instantiations of the C++ standard library are exported
   # whatever the flags, and one of them that another library has too may be bound to that one.
   if(APPLE)

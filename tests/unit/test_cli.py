@@ -226,7 +226,7 @@ def test_a_long_preparation_says_that_it_goes_on(
         while not said and time.monotonic() < deadline:
             time.sleep(0.01)
             said = capsys.readouterr().err
-        assert said.startswith("note: 0 s: still reading traces")
+        assert said.startswith("note: 0 s: still preparing")
         report(Progress(now_ps=0, events=0, nodes_done=0, nodes_total=1))
         time.sleep(0.05)
         capsys.readouterr()

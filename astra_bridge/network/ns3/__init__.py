@@ -378,6 +378,7 @@ BACKENDS: tuple[BackendSpec, ...] = (
         prepare=prepare,
         open=_open,
         unavailable=build.unavailable,
+        note=build.note,
         make_ready=build.library,
     ),
 )
