@@ -187,7 +187,7 @@ class PythonEngine:
         boundary.start_records(before_ps)
         for item, row in enumerate(records):
             boundary.record(call, item, row, now_ps, in_flight)
-            self._complete(row)
+            self._complete(call, row)
 
     def _run_unordered(self) -> None:
         """With a network that only knows submit, advance and poll."""
@@ -285,19 +285,19 @@ class PythonEngine:
         if rank >= 0:
             del self._ranks[rank].slots[time_ps]
 
-    def _complete(self, completion: tuple[int, ...]) -> None:
+    def _complete(self, call: str, completion: tuple[int, ...]) -> None:
         transfer, time_ps, kind, outcome, _ = completion
         if kind != DELIVERED:
             return
         self.now_ps = time_ps
         self._events += 1
         if outcome:
-            message = self.messages.in_flight.pop(transfer)
+            message = self.messages.in_flight[transfer]
             raise SimulationError(
                 f"{self.network.info.name}: the network lost {message.bytes} bytes from rank "
                 f"{message.src} to rank {message.dst} at {time_ps} ps",
                 backend=self.network.info.name,
-                call="poll",
+                call=call,
                 status=Status.MODEL,
             )
         self.messages.delivered(transfer)

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +333,13 @@ def _load(path: Path) -> Library:
     missing = frozenset(OPTIONAL_1_1) - frozenset(name for name in optional if not lacks(name))
     for name in missing:
         setattr(table, name, _stubs()[name])
-    return Library(path, version, table, init, missing, _info(path, table), _keep=library)
+    info = _info(path, table)
+    if Capability.ORDERED in info.capabilities and "exchange" in missing:
+        if version >= 1001:
+            raise failed("declares ORDERED, but has no exchange (it is NULL)")
+        # The library knows more than the version that was agreed on, which has no exchange.
+        info = replace(info, capabilities=info.capabilities & ~Capability.ORDERED)
+    return Library(path, version, table, init, missing, info, _keep=library)
 
 
 def _dotted(version: int) -> str:

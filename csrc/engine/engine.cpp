@@ -390,8 +390,6 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   ++events_;
   --in_flight_;
   Message& message = messages_[static_cast<size_t>(index)];
-  message.in_flight = false;
-  if (message.sent) boundary_.count_sent(-1);
   if (completion.outcome != 0) {
     const Channel& channel = channels_[static_cast<size_t>(message.channel)];
     astra_net_error error = fresh_error();
@@ -399,8 +397,10 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
                   "the network lost %lld bytes from rank %d to rank %d at %lld ps",
                   static_cast<long long>(channel.bytes), channel.src, channel.dst,
                   static_cast<long long>(completion.time_ps));
-    throw NetworkFailure("poll", ASTRA_NET_MODEL, error);
+    throw NetworkFailure(call, ASTRA_NET_MODEL, error);
   }
+  message.in_flight = false;
+  if (message.sent) boundary_.count_sent(-1);
   message.arrived = true;
   const Callback sent = message.on_sent, received = message.on_received;
   const bool both = message.received;

@@ -8,6 +8,8 @@
  * environment variable ASTRA_NET_MOCK gives the same three as "fault,call,nth".
  *
  * In any call:      status:N garbage hang abort segv exit stdout chdir rounding scribble
+ * In an answer:     lie:FIELD=N (the field is N), lie:FIELD+N, lie:FIELD-N (it is off by N); a field
+ *                   of a record is that of the first record of the call
  * Of one rule each: see `named` below. */
 #include "mock.h"
 
@@ -22,7 +24,7 @@
 enum fault {
   NONE,
   /* in any call */
-  STATUS, GARBAGE, HANG, ABORT, SEGV, EXIT, STDOUT, CHDIR, ROUNDING,
+  STATUS, GARBAGE, HANG, ABORT, SEGV, EXIT, STDOUT, CHDIR, ROUNDING, LIE,
   /* bends of the model */
   SUBMISSION, NARROW, DOUBLE, STUCK,
   /* of one rule each */
@@ -73,6 +75,9 @@ typedef struct plan {
   int32_t status;
   char call[16];
   long nth;
+  char field[20]; /* of LIE */
+  char how;       /* = + - */
+  int64_t amount;
 } plan;
 
 typedef struct wrapped {
@@ -100,6 +105,16 @@ static int choose(plan *p, const char *name) {
     if (p->call[0] == '\0') strcpy(p->call, "advance");
     return 1;
   }
+  if (strncmp(name, "lie:", 4) == 0) {
+    const size_t length = strcspn(name += 4, "=+-");
+    if (name[length] == '\0' || length >= sizeof p->field) return 0;
+    p->fault = LIE;
+    memcpy(p->field, name, length);
+    p->field[length] = '\0';
+    p->how = name[length];
+    p->amount = strtoll(name + length + 1, NULL, 10);
+    return 1;
+  }
   for (i = 0; i < sizeof named / sizeof *named; i++) {
     if (strcmp(name, named[i].name) != 0) continue;
     p->fault = named[i].fault;
@@ -110,7 +125,7 @@ static int choose(plan *p, const char *name) {
 }
 
 static plan from_environment(void) {
-  plan p = {NONE, 0, "", 0};
+  plan p = {NONE, 0, "", 0, "", 0, 0};
   const char *text = getenv("ASTRA_NET_MOCK");
   char name[32] = "";
   if (text == NULL) return p;
@@ -156,7 +171,7 @@ static void die_or_hang(enum fault fault) {
 
 /* 1: the call shall return *status at once. */
 static int general(wrapped *w, const char *call, astra_net_status *status, astra_net_error *err) {
-  if (!due(w, call)) return 0;
+  if (w->plan.fault == LIE || !due(w, call)) return 0;
   die_or_hang(w->plan.fault);
   if (w->plan.fault == STATUS) {
     *status = mock_fail(err, w->plan.status, -1, "%s: injected status %d", call,
@@ -168,6 +183,42 @@ static int general(wrapped *w, const char *call, astra_net_status *status, astra
     return 1;
   }
   return 0;
+}
+
+/* ---- lies in an answer ---- */
+
+static int64_t bent(const plan *p, int64_t honest) {
+  const uint64_t amount = (uint64_t)p->amount;
+  return p->how == '=' ? p->amount
+                       : (int64_t)(p->how == '+' ? (uint64_t)honest + amount : (uint64_t)honest - amount);
+}
+
+#define BEND(object, member, type) \
+  if (strcmp(p->field, #member) == 0) (object)->member = (type)bent(p, (int64_t)(object)->member)
+
+static void lie_of_record(const plan *p, astra_net_completion *record) {
+  BEND(record, id, int64_t);
+  BEND(record, time_ps, int64_t);
+  BEND(record, kind, uint32_t);
+  BEND(record, outcome, int32_t);
+  BEND(record, reserved, int64_t);
+}
+
+static void lie_of_exchange(const plan *p, astra_net_exchange *x) {
+  if (x->completion_count > 0) lie_of_record(p, x->completions);
+  BEND(x, completion_count, size_t);
+  BEND(x, capacity, size_t);
+  BEND(x, now_ps, int64_t);
+  BEND(x, stop, uint32_t);
+  BEND(x, place, int64_t);
+  BEND(x, next_ps, int64_t);
+  BEND(x, next_place, int64_t);
+  if (strcmp(p->field, "completions") == 0)
+    x->completions = (astra_net_completion *)(intptr_t)bent(p, (int64_t)(intptr_t)x->completions);
+}
+
+static int lies(wrapped *w, const char *call) {
+  return w->plan.fault == LIE && due(w, call);
 }
 
 /* ---- the table ---- */
@@ -276,6 +327,7 @@ static astra_net_status fault_submit(astra_net_sim *sim, const astra_net_transfe
     size_t some;
     mock.submit(w->inner, items, (size_t)err->item, &some, NULL);
   }
+  if (lies(w, "submit")) *accepted = (size_t)bent(&w->plan, (int64_t)*accepted);
   return status;
 }
 
@@ -301,7 +353,12 @@ static astra_net_status fault_advance(astra_net_sim *sim, int64_t until_ps, int6
     pthread_t thread;
     if (pthread_create(&thread, NULL, log_from_elsewhere, w) == 0) pthread_join(thread, NULL);
   }
-  return mock.advance(w->inner, until_ps, lookahead_ps, now_ps, stop, err);
+  status = mock.advance(w->inner, until_ps, lookahead_ps, now_ps, stop, err);
+  if (lies(w, "advance")) {
+    if (strcmp(w->plan.field, "now_ps") == 0) *now_ps = bent(&w->plan, *now_ps);
+    if (strcmp(w->plan.field, "stop") == 0) *stop = (uint32_t)bent(&w->plan, *stop);
+  }
+  return status;
 }
 
 /* Spoil what poll() read: `count` records of `out`. */
@@ -362,6 +419,10 @@ static astra_net_status fault_poll(astra_net_sim *sim, astra_net_completion *out
     w->held_advance = w->advances;
   }
   spoil(w, out, capacity, count);
+  if (lies(w, "poll")) {
+    if (*count > 0) lie_of_record(&w->plan, out);
+    if (strcmp(w->plan.field, "count") == 0) *count = (size_t)bent(&w->plan, (int64_t)*count);
+  }
   return ASTRA_NET_OK;
 }
 
@@ -431,6 +492,7 @@ static astra_net_status fault_exchange(astra_net_sim *sim, astra_net_exchange *x
     more.stop = ASTRA_NET_STOP_COMPLETION;
     *x = more;
   }
+  if (lies(w, "exchange")) lie_of_exchange(&w->plan, x);
   return status;
 }
 
