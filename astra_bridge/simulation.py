@@ -39,9 +39,10 @@ from astra_bridge.isolation import run_here, run_isolated
 from astra_bridge.network.registry import NetworkRequest, Prepared
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.results import Result
+from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
-from astra_bridge.system import Lowered, Semantics, lower
+from astra_bridge.system import Lowered, lower
 from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
 from astra_bridge.units import PS_PER_NS
@@ -64,7 +65,7 @@ def simulate(
     *,
     backend: str = "analytical-aware",
     engine: EngineName = "auto",
-    semantics: Semantics = "astra-sim",
+    semantics: str = "astra-sim",
     num_queues_per_dim: int = 1,
     injection_scale: float = 1.0,
     comm_scale: float = 1.0,
@@ -93,7 +94,7 @@ def simulate(
         "native", "python", or "auto".
     semantics
         "astra-sim" reproduces ASTRA-sim's numbers, quirks included; "corrected" fixes the quirks
-        that docs/semantics.md lists.
+        that docs/semantics.md lists.  ",+NAME" adds one of ``astra_bridge.semantics.QUIRKS``.
     num_queues_per_dim, injection_scale, rendezvous_protocol
         ASTRA-sim's flags of these names.
     comm_scale, compute_scale
@@ -128,6 +129,7 @@ def simulate(
     checked = {name: check(given[name], name) for name, check in _ARGUMENTS.items()}
     backend, num_queues_per_dim = checked["backend"], checked["num_queues_per_dim"]
     injection_scale, network = checked["injection_scale"], checked["network"]
+    base_semantics, quirks = split_semantics(checked["semantics"])
     spec = find_backend(backend)
     _tell_of_a_bare_tree(engine)
     request = NetworkRequest(
@@ -135,7 +137,7 @@ def simulate(
         logical_topology=checked["logical_topology"],
         physical_topology=checked["physical_topology"],
         options=checked["network_options"] or {},
-        semantics=semantics,
+        semantics=base_semantics,
     )
     # Bad input is reported even where the backend cannot run here.
     prepared = spec.prepare(request)
@@ -159,7 +161,8 @@ def simulate(
         memory,
         prepared.dims,
         read_comm_groups(comm_groups, ranks),
-        semantics=semantics,
+        semantics=base_semantics,
+        quirks=quirks,
         dim_bandwidth=_dim_bandwidth(system, network, prepared),
         queues_per_dim=num_queues_per_dim,
         injection_scale=injection_scale,
@@ -194,7 +197,7 @@ def simulate(
     return Result(
         backend=backend,
         engine=engine_name,
-        semantics=semantics,
+        semantics=base_semantics,
         finish_ns=outcome.finish_ps // PS_PER_NS,
         exposed_comm_ns=(outcome.finish_ps - compute_ps) // PS_PER_NS,
         wall_s=time.perf_counter() - began,
@@ -260,7 +263,7 @@ _ARGUMENTS: dict[str, Check] = {
     "network": _network,
     "backend": _name_or_path,
     "engine": choice(*ENGINES),
-    "semantics": choice("astra-sim", "corrected"),
+    "semantics": choice(*SEMANTICS),
     "num_queues_per_dim": integer(1, 4096),
     "injection_scale": number(0, 1e9),
     "comm_scale": number(0, 1e12),

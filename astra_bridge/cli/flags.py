@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astra_bridge.errors import InputError
+from astra_bridge.semantics import SEMANTICS
 from astra_bridge.text import show
 
 __all__ = ["FLAGS", "Flag", "help_text", "key_value", "parse_flags"]
@@ -74,7 +75,7 @@ FLAGS = {
         Flag("engine", "auto takes native where it was built.", default="auto",
              allowed=("auto", "native", "python"), group=_OURS),
         Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks.",
-             default="astra-sim", allowed=("astra-sim", "corrected"), group=_OURS),
+             default="astra-sim", allowed=SEMANTICS, group=_OURS),
         Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS),
         Flag("network-option", "KEY=VALUE for the backend; may be repeated.", repeated=True,
              group=_OURS),

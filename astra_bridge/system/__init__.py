@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The system layer: inputs and traces in, a Program out."""
 
-from astra_bridge.system.lower import Lowered, Semantics, lower
+from astra_bridge.system.lower import Lowered, lower
 
-__all__ = ["Lowered", "Semantics", "lower"]
+__all__ = ["Lowered", "lower"]

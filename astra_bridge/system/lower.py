@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from astra_bridge.program import (
     Program,
     Unit,
 )
+from astra_bridge.semantics import QUIRKS, Semantics
 from astra_bridge.system.plans import WORLD, PlanBuilder
 from astra_bridge.trace import (
     MISSING,
@@ -47,9 +48,7 @@ from astra_bridge.trace import (
 )
 from astra_bridge.units import PS_PER_NS, PS_PER_US
 
-__all__ = ["Lowered", "Semantics", "lower"]
-
-Semantics = Literal["astra-sim", "corrected"]
+__all__ = ["Lowered", "lower"]
 
 _TAGS = 500_000_000
 """ASTRA-sim folds the tags of send and receive nodes into this range."""
@@ -114,6 +113,7 @@ def lower(
     comm_groups: Mapping[int, tuple[int, ...]],
     *,
     semantics: Semantics = "astra-sim",
+    quirks: frozenset[str] = frozenset(),
     dim_bandwidth: tuple[float, ...] | None = None,
     queues_per_dim: int = 1,
     injection_scale: float = 1.0,
@@ -127,6 +127,8 @@ def lower(
         Logical dimensions; their product is the number of ranks.
     comm_groups
         Group id -> ranks, in order of position.
+    quirks
+        Of :data:`astra_bridge.semantics.QUIRKS`, those that are added to the semantics.
     dim_bandwidth
         Bandwidth per dimension in any unit, for greedy scheduling; None takes them as equal.
     queues_per_dim, injection_scale, rendezvous
@@ -146,6 +148,7 @@ def lower(
         dims,
         comm_groups,
         semantics,
+        quirks,
         dim_bandwidth or (1.0,) * len(dims),
     ).lower(queues_per_dim, injection_scale, rendezvous)
 
@@ -159,6 +162,7 @@ class _Lowering:
         dims: tuple[int, ...],
         comm_groups: Mapping[int, tuple[int, ...]],
         semantics: Semantics,
+        quirks: frozenset[str],
         dim_bandwidth: tuple[float, ...],
     ) -> None:
         self.workload, self.system, self.memory = workload, system, memory
@@ -166,6 +170,8 @@ class _Lowering:
         self.comm_groups = comm_groups
         self.semantics = semantics
         self.corrected = semantics == "corrected"
+        self.quirks = quirks
+        self.replayed_broadcasts = 0
         self.plans = PlanBuilder(system, dims, self.corrected, dim_bandwidth)
         self.warnings: list[str] = []
         # Ranks sorted by their trace: thousands of traces must not be searched one by one.
@@ -236,6 +242,9 @@ class _Lowering:
             **self.plans.arrays(),
         )
         program.validate()
+        if self.replayed_broadcasts:
+            what = QUIRKS["broadcast-is-replayed"]
+            self.warnings.append(f"{self.replayed_broadcasts} broadcast(s) were replayed: {what}")
         return Lowered(program, tuple(orders), self.workload.columns, tuple(self.warnings))
 
     # One trace
@@ -259,7 +268,7 @@ class _Lowering:
             compute_ps = self._compute(trace, order, nodes, types, cpu, duration_ps)
             self._remote_memory(trace, order, nodes, types)
             self._messages(trace, order, nodes, types)
-            self._collectives(trace, order, nodes, types)
+            self._collectives(trace, order, nodes, types, duration_ps)
         self._dependencies(trace, order, nodes)
         self.nodes.append(nodes)
         self.node_total += count
@@ -443,6 +452,7 @@ class _Lowering:
         order: NDArray[np.int64],
         nodes: Any,
         types: NDArray[np.int32],
+        duration_ps: NDArray[np.int64],
     ) -> None:
         which = np.flatnonzero(types == NodeType.COMM_COLL)
         if not len(which):
@@ -453,6 +463,15 @@ class _Lowering:
         needs_size = chosen.copy()
         needs_size[which] = kinds != Kind.BARRIER
         self._required(trace, order, needs_size, "comm_size", 0, 2**62)
+        if "broadcast-is-replayed" in self.quirks:
+            replayed = which[kinds == Kind.BROADCAST]
+            nodes["op"][replayed] = Op.DELAY
+            nodes["duration_ps"][replayed] = duration_ps[replayed]
+            self.replayed_broadcasts += len(replayed) * len(self._ranks_of(trace))
+            which, kinds = which[kinds != Kind.BROADCAST], kinds[kinds != Kind.BROADCAST]
+            if not len(which):
+                return
+            positions = order[which]
         columns = [
             kinds,
             trace.comm_size[positions],

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from astra_bridge.errors import InputError
-from astra_bridge.trace import CommType
+from astra_bridge.trace import CommType, NodeType, Workload
+from astra_bridge.trace.reader import parse_trace
+from astra_bridge.trace.writer import TraceNode, encode_trace
 from astra_bridge.workload import TraceBuilder
 from tests.small import MIB, collective_ns, network, per_rank, run, same_on_all, system
 
@@ -208,3 +211,21 @@ def test_the_shared_bus_costs_the_same_where_nothing_is_wrong(algorithm: str) ->
     else:
         # One more reduction per chunk, which ASTRA-sim forgets, is all that differs.
         assert 0 < real - fixed < 0.1 * fixed
+
+
+@pytest.mark.parametrize("base", ["astra-sim", "corrected"])
+def test_a_broadcast_may_be_replayed(base: str) -> None:
+    attributes = {"comm_type": 5, "comm_size": MIB}
+    nodes = [
+        TraceNode(0, NodeType.COMM_COLL, attributes=attributes),
+        TraceNode(1, NodeType.COMM_COLL, duration_micros=7, data_deps=[0], attributes=attributes),
+    ]
+    workload = Workload((parse_trace(encode_trace(nodes)),), np.zeros(8, np.int32))
+    tree = run(workload, system(), network(), semantics=base)
+    assert max(tree.finish_ns) > 16_216
+    replayed = run(workload, system(), network(), semantics=f"{base},+broadcast-is-replayed")
+    assert replayed.finish_ns.tolist() == [7001] * 8
+    assert replayed.semantics == base
+    assert any("16 broadcast(s) were replayed" in one for one in replayed.warnings)
+    with pytest.raises(InputError, match=r"semantics: .* is not allowed"):
+        run(workload, system(), network(), semantics="corrected,+x")

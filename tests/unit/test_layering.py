@@ -20,6 +20,7 @@ LEVELS = {
     "units": 0,
     "files": 0,
     "plotting": 0,
+    "semantics": 0,
     "inputs": 1,
     "trace": 1,
     "workload": 2,
