@@ -169,6 +169,11 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   Tick CeilTick(int64_t ps) const { return ps / tick_ps_ + (ps % tick_ps_ != 0 ? 1 : 0); }
   void StartNow(const astra_net_transfer& t) {
     if (tcp_) {
+      // The stack has one queue per port, so another class would not be what it says.
+      if (t.traffic_class != 0)
+        throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(t.id) + ": traffic_class=" +
+                                         std::to_string(t.traffic_class) +
+                                         ", but transport=tcp has only class 0");
       tcp_flows_[t.id] = {t.id, t.src, t.dst, t.bytes, t.start_ps, 0, 0, 0};
       tcp_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes));
       return;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "congestion.h"
+#include "ecmp.h"
 #include "ns3/hash.h"
 
 namespace astra_ns3 __attribute__((visibility("hidden"))) {
@@ -14,22 +15,6 @@ namespace {
 
 // The addresses of the public fork, 11.(id / 256).(id % 256).1: ECMP hashes them.
 uint32_t Address(uint32_t id) { return 0x0b000001u + (id / 256) * 0x10000u + (id % 256) * 0x100u; }
-
-// The 32-bit hash of MurmurHash3 (A. Appleby, public domain) over three words: with the switch's
-// id as its seed, this is the fork's choice of a next hop, so that paths agree with it.
-uint32_t Murmur3(const std::array<uint32_t, 3>& words, uint32_t seed) {
-  const auto rotate = [](uint32_t x, int bits) { return (x << bits) | (x >> (32 - bits)); };
-  uint32_t hash = seed;
-  for (uint32_t word : words) {
-    hash ^= rotate(word * 0xcc9e2d51u, 15) * 0x1b873593u;
-    // The fork adds 4 h where the original multiplies by 5: the same.
-    hash = rotate(hash, 13) * 5 + 0xe6546b64u;
-  }
-  hash ^= 12;
-  hash = (hash ^ (hash >> 16)) * 0x85ebca6bu;
-  hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
-  return hash ^ (hash >> 16);
-}
 
 constexpr uint16_t kFirstSourcePort = 10000, kDestinationPort = 100;
 
@@ -268,11 +253,12 @@ Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source
   if (choices.size() == 1) return choices.front();
   const uint32_t source = Address(nodes[static_cast<size_t>(from)]->address_id);
   const uint32_t destination = Address(nodes[static_cast<size_t>(to)]->address_id);
-  const uint32_t both = source_port | (static_cast<uint32_t>(destination_port) << 16);
   if (static_cast<size_t>(at.node) >= hosts_) {
     const uint32_t seed = static_cast<const SharedBufferSwitch&>(at).ecmp_seed;
-    return choices[Murmur3({source, destination, both}, seed) % choices.size()];
+    return choices[EcmpHash(source, destination, source_port, destination_port, seed) %
+                   choices.size()];
   }
+  const uint32_t both = source_port | (static_cast<uint32_t>(destination_port) << 16);
   const std::array<uint32_t, 3> key = {source, destination, both};
   return choices[ns3::Hash32(reinterpret_cast<const char*>(key.data()), 12) % choices.size()];
 }

@@ -2,7 +2,9 @@
 #include "tcp.h"
 
 #include <algorithm>
+#include <array>
 
+#include "ecmp.h"
 #include "ns3/boolean.h"
 #include "ns3/config.h"
 #include "ns3/data-rate.h"
@@ -12,7 +14,8 @@
 #include "ns3/inet-socket-address.h"
 #include "ns3/internet-stack-helper.h"
 #include "ns3/ipv4-address-helper.h"
-#include "ns3/ipv4-global-routing-helper.h"
+#include "ns3/ipv4-route.h"
+#include "ns3/ipv4-routing-protocol.h"
 #include "ns3/ipv4.h"
 #include "ns3/net-device-queue-interface.h"
 #include "ns3/packet.h"
@@ -34,6 +37,116 @@ struct TcpNetwork::Flow {
   int32_t src = 0, dst = 0;
   uint64_t bytes = 0, written = 0, received = 0;
   Ptr<Socket> sender;
+};
+
+// Shortest paths over what is up, a table per destination, made when it is first asked for.
+class TcpNetwork::Routes {
+ public:
+  Routes(size_t endpoints, size_t nodes, const std::vector<TcpLink>& links)
+      : endpoints_(endpoints), links_(links), up_(links.size(), true), out_(nodes) {
+    for (uint32_t i = 0; i < links.size(); ++i) out_[static_cast<size_t>(links[i].src)].push_back(i);
+  }
+  void SetUp(uint32_t link, bool up) {
+    up_[link] = up;
+    towards_.clear();
+  }
+  // The links by which `node` sends on to `host`.
+  const std::vector<uint32_t>& Choices(int32_t node, int32_t host) {
+    std::vector<std::vector<uint32_t>>& table = towards_[host];
+    if (table.empty()) table = TableTo(host);
+    return table[static_cast<size_t>(node)];
+  }
+
+ private:
+  // Breadth first from the destination; only switches forward.
+  std::vector<std::vector<uint32_t>> TableTo(int32_t host) const {
+    std::vector<std::vector<uint32_t>> table(out_.size());
+    std::vector<int32_t> distance(out_.size(), -1), queue = {host};
+    distance[static_cast<size_t>(host)] = 0;
+    for (size_t i = 0; i < queue.size(); ++i)
+      for (const uint32_t back : out_[static_cast<size_t>(queue[i])]) {
+        const uint32_t link = links_[back].reverse;
+        if (!up_[link] || !up_[back]) continue;
+        const auto next = static_cast<size_t>(links_[link].src);
+        const int32_t steps = distance[static_cast<size_t>(queue[i])] + 1;
+        if (distance[next] < 0) {
+          distance[next] = steps;
+          if (next >= endpoints_) queue.push_back(links_[link].src);
+        }
+        if (distance[next] == steps) table[next].push_back(link);
+      }
+    return table;
+  }
+
+  size_t endpoints_;
+  const std::vector<TcpLink>& links_;
+  std::vector<bool> up_;
+  std::vector<std::vector<uint32_t>> out_;  // per node, its links
+  std::unordered_map<int32_t, std::vector<std::vector<uint32_t>>> towards_;
+};
+
+// Per flow over all shortest paths, with the same hash as RDMA's switches.  ns-3's own global
+// routing takes one of the paths for everything, or another one for each packet.
+class TcpNetwork::Routing final : public Ipv4RoutingProtocol {
+ public:
+  Routing(TcpNetwork* network, int32_t node) : network_(network), node_(node) {}
+
+  Ptr<Ipv4Route> RouteOutput(Ptr<Packet> packet, const Ipv4Header& header, Ptr<NetDevice>,
+                             Socket::SocketErrno& error) override {
+    Ptr<Ipv4Route> route = Find(packet, header);
+    // ns-3 asks for a connection's own address before its first packet; that one has a route, or is
+    // repeated until it has.
+    if (route == nullptr && packet == nullptr && network_->first_link_.count(node_) > 0)
+      route = By(network_->first_link_.at(node_), header.GetDestination());
+    error = route == nullptr ? Socket::ERROR_NOROUTETOHOST : Socket::ERROR_NOTERROR;
+    return route;
+  }
+  bool RouteInput(Ptr<const Packet> packet, const Ipv4Header& header, Ptr<const NetDevice> device,
+                  const UnicastForwardCallback& forward, const MulticastForwardCallback&,
+                  const LocalDeliverCallback& deliver, const ErrorCallback&) override {
+    const auto interface = static_cast<uint32_t>(ipv4_->GetInterfaceForDevice(device));
+    if (ipv4_->IsDestinationAddress(header.GetDestination(), interface)) {
+      deliver(packet, header, interface);
+      return true;
+    }
+    const Ptr<Ipv4Route> route = Find(packet, header);
+    if (route != nullptr) forward(route, packet, header);
+    return route != nullptr;
+  }
+  void NotifyInterfaceUp(uint32_t) override {}
+  void NotifyInterfaceDown(uint32_t) override {}
+  void NotifyAddAddress(uint32_t, Ipv4InterfaceAddress) override {}
+  void NotifyRemoveAddress(uint32_t, Ipv4InterfaceAddress) override {}
+  void SetIpv4(Ptr<Ipv4> ipv4) override { ipv4_ = ipv4; }
+  void PrintRoutingTable(Ptr<OutputStreamWrapper>, Time::Unit) const override {}
+
+ private:
+  Ptr<Ipv4Route> Find(Ptr<const Packet> packet, const Ipv4Header& header) const {
+    const uint32_t source = header.GetSource().Get(), destination = header.GetDestination().Get();
+    const auto host = network_->host_of_.find(destination);
+    if (host == network_->host_of_.end()) return nullptr;
+    const std::vector<uint32_t>& choices = network_->routes_->Choices(node_, host->second);
+    if (choices.empty()) return nullptr;
+    std::array<uint8_t, 4> ports{};  // the first words of a TCP header
+    if (packet != nullptr) packet->CopyData(ports.data(), ports.size());
+    const auto port = [&](size_t at) { return static_cast<uint16_t>(ports[at] << 8 | ports[at + 1]); };
+    const uint32_t hash =
+        EcmpHash(source, destination, port(0), port(2), static_cast<uint32_t>(node_));
+    return By(choices[hash % choices.size()], header.GetDestination());
+  }
+  Ptr<Ipv4Route> By(uint32_t link, Ipv4Address destination) const {
+    auto route = Create<Ipv4Route>();
+    route->SetDestination(destination);
+    route->SetGateway(network_->far_end_[link]);
+    route->SetOutputDevice(network_->devices_[link]);
+    if (static_cast<size_t>(node_) < network_->addresses_.size())
+      route->SetSource(network_->addresses_[static_cast<size_t>(node_)]);
+    return route;
+  }
+
+  TcpNetwork* network_;
+  int32_t node_;
+  Ptr<Ipv4> ipv4_;
 };
 
 namespace {
@@ -79,7 +192,12 @@ TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32
   InternetStackHelper internet;
   internet.SetIpv6StackInstall(false);
   internet.Install(nodes_);
+  routes_ = std::make_unique<Routes>(static_cast<size_t>(endpoints), static_cast<size_t>(nodes), links_);
+  for (int32_t node = 0; node < nodes; ++node)
+    nodes_.Get(static_cast<uint32_t>(node))->GetObject<Ipv4>()->SetRoutingProtocol(
+        CreateObject<Routing>(this, node));
   addresses_.resize(static_cast<size_t>(endpoints));
+  far_end_.resize(links.size());
   Ipv4AddressHelper address("10.0.0.0", "255.255.255.252");
   for (size_t i = 0; i < links.size(); ++i) {
     const TcpLink& link = links[i];
@@ -136,11 +254,14 @@ TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32
     address.NewNetwork();
     for (uint32_t side = 0; side < 2; ++side) {
       const int32_t node = side == 0 ? link.src : link.dst;
-      if (node < endpoints && addresses_[static_cast<size_t>(node)] == Ipv4Address())
+      const uint32_t out = side == 0 ? static_cast<uint32_t>(i) : link.reverse;
+      far_end_[out] = interfaces.GetAddress(1 - side);
+      if (node >= endpoints) continue;
+      if (first_link_.emplace(node, out).second)
         addresses_[static_cast<size_t>(node)] = interfaces.GetAddress(side);
+      host_of_[interfaces.GetAddress(side).Get()] = node;
     }
   }
-  Ipv4GlobalRoutingHelper::PopulateRoutingTables();
   for (int32_t node = 0; node < endpoints; ++node) {
     Ptr<Socket> listener = Socket::CreateSocket(nodes_.Get(static_cast<uint32_t>(node)),
                                                 TcpSocketFactory::GetTypeId());
@@ -227,6 +348,7 @@ void TcpNetwork::SetLink(uint32_t link, double scale) {
   Ptr<PointToPointNetDevice> device = devices_[link];
   Ptr<Ipv4> ipv4 = device->GetNode()->GetObject<Ipv4>();
   const auto interface = static_cast<uint32_t>(ipv4->GetInterfaceForDevice(device));
+  routes_->SetUp(link, scale != 0);
   if (scale == 0) {
     ipv4->SetDown(interface);
   } else {
@@ -234,7 +356,6 @@ void TcpNetwork::SetLink(uint32_t link, double scale) {
         DataRate(std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(links_[link].bps) * scale))));
     if (!ipv4->IsUp(interface)) ipv4->SetUp(interface);
   }
-  Ipv4GlobalRoutingHelper::RecomputeRoutingTables();
 }
 
 std::string TcpNetwork::WhereStuck() const {

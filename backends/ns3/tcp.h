@@ -58,6 +58,8 @@ class TcpNetwork {
 
  private:
   struct Flow;
+  class Routes;
+  class Routing;
   void Accept(ns3::Ptr<ns3::Socket> socket, const ns3::Address& from);
   void Receive(ns3::Ptr<ns3::Socket> socket);
   void Connected(ns3::Ptr<ns3::Socket> socket);
@@ -67,7 +69,11 @@ class TcpNetwork {
   std::vector<TcpLink> links_;
   ns3::NodeContainer nodes_;
   std::vector<ns3::Ptr<ns3::PointToPointNetDevice>> devices_;  // per directed link, its sender
-  std::vector<ns3::Ipv4Address> addresses_;                    // per endpoint
+  std::unique_ptr<Routes> routes_;
+  std::vector<ns3::Ipv4Address> far_end_;             // per directed link
+  std::vector<ns3::Ipv4Address> addresses_;           // per endpoint, of its first link
+  std::unordered_map<int32_t, uint32_t> first_link_;  // per endpoint
+  std::unordered_map<uint32_t, int32_t> host_of_;     // endpoints by all of their addresses
   std::vector<ns3::Ptr<ns3::Socket>> listeners_;
   std::map<int64_t, std::unique_ptr<Flow>> flows_;
   std::unordered_map<uint64_t, Flow*> by_port_;  // sender's address and port

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_bridge.errors import SimulationError
+from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import build
+from astra_bridge.units import TIME_NEVER
 from tests import ns3_networks as net
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
@@ -236,6 +239,46 @@ def test_tcp_survives_a_failed_link() -> None:
     [time], after = net.run(config, [(0, 1, 3_000_000, 0)], faults=faults)
     assert time > clean
     assert after["tables"]["links"]["bytes"][10 - used] > 1_000_000
+
+
+def test_tcp_spreads_flows_over_all_paths() -> None:
+    spines, hosts, size = 4, 8, 100_000
+    base = net.leaf_spine(2, hosts, spines, 10 * GBPS, 10 * GBPS, US)
+    config = net.NetworkConfig(base.endpoints, base.nodes, base.links, {"transport": "tcp"})
+    flows = [(src, hosts + dst, size, 0) for src in range(hosts) for dst in range(hosts)]
+    _, stats = net.run(config, flows)
+    links = stats["tables"]["links"]
+    up = [
+        int(sent)
+        for src, dst, sent in zip(links["src"], links["dst"], links["bytes"], strict=True)
+        if src == 2 * hosts and dst >= 2 * hosts + 2
+    ]
+    assert len(up) == spines
+    # 64 flows on four links: 16 each, binomial deviation 3.5; the rest is headers.
+    assert all(abs(sent / size - 16 * 1502 / 1448) < 3 * 3.5 for sent in up)
+
+
+def test_a_tcp_flow_keeps_to_one_path() -> None:
+    base = net.leaf_spine(2, 1, 4, 10 * GBPS, 10 * GBPS, US)
+    config = net.NetworkConfig(base.endpoints, base.nodes, base.links, {"transport": "tcp"})
+    _, stats = net.run(config, [(0, 1, 1_000_000, 0)])
+    links = stats["tables"]["links"]
+    from_leaf = [
+        int(sent) for src, sent in zip(links["src"], links["bytes"], strict=True) if src == 2
+    ]
+    assert sum(sent > 0 for sent in from_leaf) == 2  # a spine's, and the acknowledgements' host
+    assert max(from_leaf) > 1_000_000
+
+
+def test_tcp_has_one_traffic_class() -> None:
+    base = net.dumbbell(1, 25 * GBPS, US)
+    config = net.NetworkConfig(base.endpoints, base.nodes, base.links, {"transport": "tcp"})
+    transfers = np.zeros(1, TRANSFER)
+    transfers[0] = (7, 0, 1000, 0, 1, 3, 0, 0)
+    with net.NS3.open(config) as network:
+        network.submit(transfers)
+        with pytest.raises(SimulationError, match="transfer 7: traffic_class=3, but transport=tcp"):
+            network.advance(TIME_NEVER, 10**12)
 
 
 def _frames(file: Path) -> list[tuple[int, int, bytes]]:
