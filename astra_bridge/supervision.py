@@ -56,7 +56,7 @@ _FRAME = struct.Struct("<8sIQI")
 _MOST_HEAD = 1 << 20
 _BLOCK = 1 << 20
 _TICK_S = 0.25
-_GRACE_S = 2.0
+_GRACE_S = 1.0
 _LAST_WORDS = 2000
 _SAFE_DESCRIPTOR = 200  # above what careless code closes
 _LOST = 113  # exit code of a child whose pipe is gone
@@ -490,6 +490,8 @@ class Parent:
             while part:
                 part = part[os.write(self._answers, part) :]
         except OSError:  # the parent has gone, or a library closed what is not its own
+            if self.on_end is not None:
+                threading.Event().wait()  # the thread that hears of it cleans up and ends us
             os._exit(_LOST)
 
     def call(self, name: str) -> None:
