@@ -38,7 +38,7 @@ from astra_bridge.conformance.drive import (
     workload,
 )
 from astra_bridge.conformance.subject import Subject
-from astra_bridge.errors import Interrupted, NetworkError, SimulationError
+from astra_bridge.errors import ContractError, Interrupted, NetworkError, SimulationError
 from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
@@ -640,6 +640,14 @@ def exchange(s: Subject) -> str:
     with s.open() as network:
         submit_all(network, one)
         refused(lambda: network.exchange(one, 0, 0, 0, 8), "exchange() after submit()")
+    with s.open() as network:
+        refused(lambda: network.exchange(wrong, 0, 0, 0, 12), "a start that is not now")
+        try:
+            submit_all(network, one)
+        except ContractError as error:
+            raise Broken(
+                f"exchange() was refused, and submit() after it is, too (R3): {error}"
+            ) from error
     return ""
 
 

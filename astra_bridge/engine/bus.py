@@ -15,9 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from astra_bridge.errors import SimulationError
+
 _IN_A_ROW = 8
 _INNER_G_NS_PER_BYTE = 0.0038
 _REDUCTION_SETUP_NS = 50
+_MOST_NS = 9.2e15
+"""2^63 ps: no delay is longer."""
+
+
+def _whole(delay_ns: float) -> int:
+    if not delay_ns < _MOST_NS:
+        raise SimulationError(
+            f"the shared bus takes {delay_ns:g} ns for a transfer, beyond the range of time "
+            "(2^63 ps)"
+        )
+    return int(delay_ns)
+
 
 Register = Callable[[int, Callable[[], None]], None]
 """register(delay_ns, action): run the action later."""
@@ -91,14 +105,14 @@ class _Side:
         partner._receive(item, offset)
         self.sends.popleft()
         self.state = _State.SENDING
-        self.register(int(offset + self.G * (item.bytes - 1)), self._sent)
+        self.register(_whole(offset + self.G * (item.bytes - 1)), self._sent)
 
     def _receive(self, item: _Request, offset: int) -> None:
         self.receives.append(item)
         self.previous = self.state
         self.state = _State.RECEIVING
         delay = offset + (item.bytes - 1) * self.G + self.L + self.o
-        self.register(int(delay), self._received)
+        self.register(_whole(delay), self._received)
         self.in_a_row = 0
 
     def _sent(self) -> None:
@@ -139,8 +153,8 @@ class _Side:
         if not self.reducing and self.reductions:
             self.reducing = True
             size = self.reductions[0].bytes
-            delay = size // 100 * self.reduction_ns + _REDUCTION_SETUP_NS
-            self.register(delay, self._reduced)
+            delay = _whole(size // 100 * self.reduction_ns)
+            self.register(delay + _REDUCTION_SETUP_NS, self._reduced)
 
     def _reduced(self) -> None:
         self.reducing = False

@@ -302,6 +302,7 @@ _TimeNs = (
 )
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
 _NonNegative = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
+_BusTimeNs = Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME_NS)]
 _Flag = bool | int | float
 _Names = str | list[str]
 
@@ -324,9 +325,9 @@ class _SystemFile(msgspec.Struct, rename="kebab"):
     local_mem_bw: _NonNegative = 0.0
     local_reduction_delay: _TimeNs = 1
     model_shared_bus: _Flag = 0
-    L: _NonNegative = msgspec.field(default=0.0, name="L")
-    o: _NonNegative = msgspec.field(default=0.0, name="o")
-    g: _NonNegative = msgspec.field(default=0.0, name="g")
+    L: _BusTimeNs = msgspec.field(default=0.0, name="L")
+    o: _BusTimeNs = msgspec.field(default=0.0, name="o")
+    g: _BusTimeNs = msgspec.field(default=0.0, name="g")
     G: _NonNegative = msgspec.field(default=0.0, name="G")
     peak_perf: _NonNegative = 0.0
     roofline_enabled: _Flag = 0

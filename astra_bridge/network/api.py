@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The network contract in Python: records, capabilities, and the ``Network`` Protocol.
 
-The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R14.
+The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R15.
 """
 
 from __future__ import annotations

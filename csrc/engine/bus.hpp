@@ -14,6 +14,11 @@
 
 namespace engine {
 
+// A delay beyond the range of time, which the engine reports.
+struct BusDelay {
+  double ns;
+};
+
 // What a bus needs of the engine: the clock, and a way to be called later.
 struct BusHost {
   std::function<int64_t()> now_ns;
@@ -71,6 +76,12 @@ class SharedBus {
     enum class State { kFree, kSending, kReceiving };
     static constexpr int kInARow = 8;
     static constexpr int64_t kReductionSetupNs = 50;
+    static constexpr double kMostNs = 9.2e15;  // 2^63 ps
+
+    static int64_t whole(double delay_ns) {
+      if (!(delay_ns < kMostNs)) throw BusDelay{delay_ns};
+      return static_cast<int64_t>(delay_ns);
+    }
 
     void queue_send(const Item& item) {
       sends_.push_back(item);
@@ -93,7 +104,7 @@ class SharedBus {
       sends_.pop_front();
       state_ = State::kSending;
       const double gaps = loggp_.G_ns_per_byte * static_cast<double>(item->bytes - 1);
-      host_.later(static_cast<int64_t>(static_cast<double>(offset) + gaps), [this] { sent(); });
+      host_.later(whole(static_cast<double>(offset) + gaps), [this] { sent(); });
     }
     void receive(const Item& item, int64_t offset) {
       receives_.push_back(item);
@@ -102,7 +113,7 @@ class SharedBus {
       const double gaps = static_cast<double>(item->bytes - 1) * loggp_.G_ns_per_byte;
       const double delay = static_cast<double>(offset) + gaps + static_cast<double>(loggp_.L_ns) +
                            static_cast<double>(loggp_.o_ns);
-      host_.later(static_cast<int64_t>(delay), [this] { received(); });
+      host_.later(whole(delay), [this] { received(); });
       in_a_row_ = 0;
     }
     void sent() {
@@ -142,8 +153,9 @@ class SharedBus {
     void reduce() {
       if (reducing_ || reductions_.empty()) return;
       reducing_ = true;
-      const int64_t delay = reductions_.front()->bytes / 100 * loggp_.reduction_ns;
-      host_.later(delay + kReductionSetupNs, [this] { reduced(); });
+      const int64_t hundreds = reductions_.front()->bytes / 100;
+      whole(static_cast<double>(hundreds) * static_cast<double>(loggp_.reduction_ns));
+      host_.later(hundreds * loggp_.reduction_ns + kReductionSetupNs, [this] { reduced(); });
     }
     void reduced() {
       reducing_ = false;

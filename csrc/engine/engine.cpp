@@ -143,10 +143,15 @@ void Engine::run(const Report& report, double period_s) {
     fire(rank);
     tick(now_ps_);
   }
-  if (ordered_)
-    run_ordered();
-  else
-    run_unordered();
+  try {
+    if (ordered_)
+      run_ordered();
+    else
+      run_unordered();
+  } catch (const BusDelay& delay) {
+    give_up("the shared bus takes %g ns for a transfer, beyond the range of time (2^63 ps)",
+            delay.ns);
+  }
 }
 
 void Engine::tick(int64_t now_ps) {

@@ -5,7 +5,7 @@
  * A backend is one shared library that exports one symbol, `astra_net_backend_init`.
  * It sees *transfers* (id, start, source, destination, bytes, class) and tells when each
  * arrives; send/receive matching, tags, collectives, compute and memory stay with the host.
- * docs/contract.md explains the rules R1 to R14; `astra-bridge conformance LIB` tests them.
+ * docs/contract.md explains the rules R1 to R15; `astra-bridge conformance LIB` tests them.
  *
  * C99 and C++11; parsed by cffi as it stands, so no #if inside [cdef.begin] .. [cdef.end]. */
 #ifndef ASTRA_NET_H

@@ -308,7 +308,7 @@ struct astra_net_sim {
     if (lookahead_ps < 0) invalid("lookahead_ps=" + std::to_string(lookahead_ps) + " is negative");
     if (!ready_.empty())
       throw Error(ASTRA_NET_BAD_STATE,
-                  std::to_string(ready_.size()) + " completions wait for poll()");
+                  std::to_string(ready_.size() - polled_) + " completions wait for poll()");
     mode_ = Mode::kSubmit;
     bool stopped_by_interrupt = false;
     for (;;) {
@@ -363,9 +363,12 @@ struct astra_net_sim {
     enter(Mode::kSubmit);
     need(count, "count");
     if (capacity > 0) need(out, "out");
-    *count = std::min(capacity, ready_.size());
-    std::copy_n(ready_.begin(), *count, out);
-    ready_.erase(ready_.begin(), ready_.begin() + static_cast<std::ptrdiff_t>(*count));
+    *count = std::min(capacity, ready_.size() - polled_);
+    std::copy_n(ready_.begin() + static_cast<std::ptrdiff_t>(polled_), *count, out);
+    polled_ += *count;
+    if (polled_ < ready_.size()) return;
+    ready_.clear();
+    polled_ = 0;
   }
 
   void exchange(astra_net_exchange* x) {
@@ -391,8 +394,8 @@ struct astra_net_sim {
         invalid("id=" + std::to_string(item.id) + " does not ascend", i);
       last = item.id;
     }
-    mode_ = Mode::kExchange;
     model_->exchange(*x);
+    mode_ = Mode::kExchange;  // not before: the model may refuse, too (R3)
     now_ps_ = x->now_ps;
     in_flight_ += static_cast<int64_t>(x->start_count);
     for (size_t i = 0; i < x->completion_count; ++i)
@@ -427,6 +430,7 @@ struct astra_net_sim {
     other->starts_ = starts_;
     other->ids_ = ids_;
     other->ready_ = ready_;
+    other->polled_ = polled_;
     other->now_ps_ = now_ps_;
     other->in_flight_ = in_flight_;
     return other;
@@ -531,6 +535,7 @@ struct astra_net_sim {
   std::priority_queue<astra_net_transfer, std::vector<astra_net_transfer>, Later> starts_;
   std::unordered_set<int64_t> ids_;  // in flight
   std::vector<astra_net_completion> ready_;
+  size_t polled_ = 0;  // of ready_; it is cleared when all are
   int64_t now_ps_ = 0;
   int64_t in_flight_ = 0;  // exchange() only
 };

@@ -29,7 +29,7 @@ enum fault {
   SUBMISSION, NARROW, DOUBLE, STUCK,
   /* of one rule each */
   ANY_VERSION, MISSING, SCRIBBLE, PARTIAL, SWALLOW, OVERSHOOT, HALF, UNORDERED, DRAIN, DRIFT,
-  EARLY, LATE, DUPLICATE, LOST, SPLIT, THREAD, LOG_THREAD, PLACE, HASTE
+  EARLY, LATE, DUPLICATE, LOST, SPLIT, THREAD, LOG_THREAD, PLACE, HASTE, COMMIT
 };
 
 static const struct {
@@ -68,6 +68,7 @@ static const struct {
     {"log-thread", LOG_THREAD, "advance"}, /* R11: logs from a thread of its own */
     {"place", PLACE, "exchange"},    /* exchange: draws a place that it does not need */
     {"haste", HASTE, "exchange"},    /* exchange: runs on after a completion */
+    {"commit", COMMIT, "exchange"},  /* R3: a refused exchange() decides for exchange() */
 };
 
 typedef struct plan {
@@ -477,6 +478,11 @@ static astra_net_status fault_exchange(astra_net_sim *sim, astra_net_exchange *x
   if (w == NULL) return no_sim("exchange", err);
   if (general(w, "exchange", &status, err)) return status;
   status = mock.exchange(w->inner, x, err);
+  if (status == ASTRA_NET_INVALID && w->plan.fault == COMMIT && x != NULL) {
+    astra_net_exchange empty = *x;
+    empty.start_count = 0;
+    mock.exchange(w->inner, &empty, NULL);
+  }
   if (status != ASTRA_NET_OK) return status;
   if (w->plan.fault == PLACE) x->place++;
   first = x->completion_count;

@@ -34,6 +34,7 @@ IN_PROCESS = {
     "double": ("R14", "4096 bytes take"),
     "place": ("R15", "more places"),
     "haste": ("R15", "ran on after a completion"),
+    "commit": ("R15", "exchange() was refused, and submit() after it is, too (R3)"),
     "garbage": ("R5", "status 99, which the contract does not know"),
     "status:6": ("R5", "injected status 6"),
 }

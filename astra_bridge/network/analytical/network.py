@@ -191,6 +191,7 @@ class AnalyticalNetwork:
         if place > _MOST_PLACE or (rows and place < last_id + PLACES_PER_TRANSFER):
             past = f"must be past the places of all starts, and at most {_MOST_PLACE}"
             self._refuse("exchange", f"place={place} {past}")
+        self._ordered = True  # not before: what is refused decides nothing (R3)
         self._last_id = last_id
         with self._modelling("exchange"):
             self._catch_up(now_ps)
@@ -245,6 +246,7 @@ class AnalyticalNetwork:
             if transfer_id in self._ids or transfer_id in fresh:
                 self._refuse("submit", f"id={transfer_id} is already in flight", index)
             fresh.add(transfer_id)
+        self._ordered = False
         self._ids |= fresh
         for transfer_id, start_ps, size, src, dst, *_ in rows:
             heapq.heappush(self._starts, (on_grid(start_ps), transfer_id, size, src, dst))
@@ -260,6 +262,7 @@ class AnalyticalNetwork:
         if self._records:
             waiting = f"{len(self._records)} completions wait for poll()"
             raise ContractError(f"advance: {waiting}", call="advance", status=Status.BAD_STATE)
+        self._ordered = False
         limit_ps, records = until_ps, self._records
         done: list[tuple[int, int, int, int, int]] = []
         interrupted = False
@@ -368,7 +371,6 @@ class AnalyticalNetwork:
                 call=call,
                 status=Status.BAD_STATE,
             )
-        self._ordered = ordered
 
     def _checked(self, call: str, items: NDArray[Any]) -> list[tuple[int, ...]]:
         """The rows of TRANSFER records, every one of them valid."""
