@@ -351,7 +351,7 @@ class Garnet final : public astra_net::Model {
   astra_net::Reached run(int64_t until_ps) override {
     statistics_.clear();
     const int64_t last = until_ps == kNever ? kNever : last_cycle_to(until_ps);
-    for (uint32_t step = 1;; ++step) {
+    for (;;) {
       const int64_t cycle = network_->next_cycle();
       if (cycle == garnet::kNever) {
         if (network_->in_flight() > 0) deadlock(true);
@@ -365,7 +365,7 @@ class Garnet final : public astra_net::Model {
         return {ps_of(cycle), false};
       }
       if (network_->take_suspicion()) deadlock(false);
-      if (step % 256 == 0 && interrupted()) return {ps_of(cycle), false};
+      if (interrupted()) return {ps_of(cycle), false};
     }
   }
 
