@@ -242,6 +242,9 @@ class Program:
     loggp : tuple (L_ns, o_ns, g_ns, G_ns_per_byte, local_reduction_delay_ns)
     rendezvous_bytes : int
         Size of the control message that precedes each message; 0 is off.
+    receives_at_once : bool
+        A receive of a collective's step whose data is there is complete inside its post, as in
+        ASTRA-sim's ns-3 program; else after all that is due in that instant, as in the others.
     memory_server : ndarray of int32, shape (ranks,)
         Accesses of ranks with the same server wait for one another; -1 never waits.
     """
@@ -279,6 +282,7 @@ class Program:
     bus_model: BusModel = BusModel.FIXED
     loggp: tuple[int, int, int, float, int] = (0, 0, 0, 0.0, 1)
     rendezvous_bytes: int = 0
+    receives_at_once: bool = False
     memory_server: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def validate(self) -> None:

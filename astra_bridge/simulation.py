@@ -167,6 +167,7 @@ def simulate(
         queues_per_dim=num_queues_per_dim,
         injection_scale=injection_scale,
         rendezvous=rendezvous_protocol,
+        receives_at_once=prepared.receives_at_once and base_semantics == "astra-sim",
     )
     program = lowered.program
     if record_nodes is None:

@@ -43,6 +43,7 @@ class Experiment:
     queues: int
     rendezvous: bool
     semantics: Semantics
+    receives_at_once: bool
 
     @property
     def ranks(self) -> int:
@@ -59,6 +60,7 @@ class Experiment:
             dim_bandwidth=tuple(self.network["bandwidth"]),
             queues_per_dim=self.queues,
             rendezvous=self.rendezvous,
+            receives_at_once=self.receives_at_once,
         )
 
 
@@ -83,6 +85,7 @@ def experiment(rng: random.Random, folder: Path) -> Experiment:
         queues=rng.choice((1, 1, 1, 2, 3, 4)),
         rendezvous=rng.random() < 0.2,
         semantics=rng.choice(("astra-sim", "astra-sim", "corrected")),
+        receives_at_once=rng.random() < 0.3,
     )
 
 

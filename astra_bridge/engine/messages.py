@@ -110,13 +110,18 @@ class Messages:
         tag: int,
         on_received: Action,
         what: tuple[int, int],
+        *,
+        at_once: bool = False,
     ) -> None:
-        """Post a receive; ``on_received`` runs when it is complete."""
+        """Post a receive; ``on_received`` runs when it is complete.
+
+        If it is complete already, that is after all that is due now, or inside with ``at_once``.
+        """
         if self._control_bytes:
-            go = partial(self._receive, rank, peer, size, tag, on_received, what)
+            go = partial(self._receive, rank, peer, size, tag, on_received, what, at_once=at_once)
             self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
         else:
-            self._receive(rank, peer, size, tag, on_received, what)
+            self._receive(rank, peer, size, tag, on_received, what, at_once=at_once)
 
     def _send(
         self,
@@ -150,6 +155,8 @@ class Messages:
         tag: int,
         on_received: Action,
         what: tuple[int, int],
+        *,
+        at_once: bool = False,
     ) -> None:
         key = (tag, peer, rank, size)
         channel = self._channels.setdefault(key, _Channel())
@@ -161,7 +168,10 @@ class Messages:
             message.what = what
         channel.received += 1
         if message.arrived:
-            self._host.register_alone(on_received)
+            if at_once:
+                on_received()
+            else:
+                self._host.register_alone(on_received)
 
     def delivered(self, transfer: int) -> None:
         """A transfer has arrived: its send is complete, and its receive, if it is posted."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.messages import Action
-from astra_bridge.program import GraphOp, PacketFlag, Program
+from astra_bridge.program import Bus, GraphOp, PacketFlag, Program
 
 if TYPE_CHECKING:
     from astra_bridge.engine.python import PythonEngine
@@ -45,6 +45,7 @@ class Run:
     """A stream in one phase: the machine that runs a schedule."""
 
     __slots__ = (
+        "at_once",
         "base",
         "bus",
         "engine",
@@ -65,6 +66,8 @@ class Run:
         self.engine, self.stream = engine, stream
         self.schedule = engine.schedules[schedule]
         self.bus = phase[7]
+        # Without a bus to cross, the packet of a receive could end the stream whose step posts it.
+        self.at_once = program.receives_at_once and self.bus != Bus.NONE
         self.size, self.stride, start, _ = engine.groups[phase[1]]
         self.position = engine.position(phase[1], stream.rank)
         self.members = program.members[start : start + self.size] if not self.stride else None
@@ -113,7 +116,9 @@ class Run:
                 messages.send(rank, self._rank(send_to), send_bytes, stream.tag, None, what)
             if recv_bytes:
                 peer = self._rank(recv_from)
-                messages.receive(rank, peer, recv_bytes, stream.tag, self._arrived, what)
+                messages.receive(
+                    rank, peer, recv_bytes, stream.tag, self._arrived, what, at_once=self.at_once
+                )
 
     def _arrived(self) -> None:
         self.received += 1

@@ -61,11 +61,15 @@ class Prepared:
         collectives; their product is the number of ranks.
     warnings
         Sentences for the user (keys that are accepted and ignored, ...).
+    receives_at_once
+        Whether a collective's receive whose data is there is complete inside its post
+        (``Program.receives_at_once``): ASTRA-sim's programs differ in it.
     """
 
     config: NetworkConfig
     dims: tuple[int, ...]
     warnings: tuple[str, ...] = ()
+    receives_at_once: bool = False
 
 
 @dataclass(frozen=True)

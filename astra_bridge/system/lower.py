@@ -118,6 +118,7 @@ def lower(
     queues_per_dim: int = 1,
     injection_scale: float = 1.0,
     rendezvous: bool = False,
+    receives_at_once: bool = False,
 ) -> Lowered:
     """Lower a workload on a system to a Program.
 
@@ -133,6 +134,8 @@ def lower(
         Bandwidth per dimension in any unit, for greedy scheduling; None takes them as equal.
     queues_per_dim, injection_scale, rendezvous
         ASTRA-sim's command-line flags.
+    receives_at_once
+        As in :class:`~astra_bridge.program.Program`.
 
     Raises
     ------
@@ -150,7 +153,7 @@ def lower(
         semantics,
         quirks,
         dim_bandwidth or (1.0,) * len(dims),
-    ).lower(queues_per_dim, injection_scale, rendezvous)
+    ).lower(queues_per_dim, injection_scale, rendezvous, receives_at_once)
 
 
 class _Lowering:
@@ -194,7 +197,13 @@ class _Lowering:
         self.graph_total = self.graph_child_total = 0
         self.graph_index: dict[Any, int] = {}
 
-    def lower(self, queues_per_dim: int, injection_scale: float, rendezvous: bool) -> Lowered:
+    def lower(
+        self,
+        queues_per_dim: int,
+        injection_scale: float,
+        rendezvous: bool,
+        receives_at_once: bool,
+    ) -> Lowered:
         system, ranks = self.system, self.ranks
         if self.workload.ranks != ranks:
             raise InputError(
@@ -238,6 +247,7 @@ class _Lowering:
                 system.local_reduction_delay_ns,
             ),
             rendezvous_bytes=_RENDEZVOUS_BYTES if rendezvous else 0,
+            receives_at_once=receives_at_once,
             memory_server=servers(self.memory, ranks),
             **self.plans.arrays(),
         )

@@ -597,7 +597,13 @@ void Engine::receive_on(int32_t channel_index, Callback then, int32_t collective
   message.on_received = then;
   if (!message.arrived) return;
   release(index);
-  // It came first: the receive completes now, after all that is already due now.
+  // It came first: the receive completes now, after all that is already due now; or inside its post,
+  // where a packet that has a bus to cross cannot end the stream whose step this is.
+  if (program_.receives_at_once && then.then == Then::kArrived &&
+      at<Stream>(then.b).bus != Bus::kNone) {
+    arrived(at<Stream>(then.b));
+    return;
+  }
   Action action;
   switch (then.then) {
     case Then::kNodeDone:

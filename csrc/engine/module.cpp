@@ -71,6 +71,7 @@ Program program_of(const py::dict& arrays) {
   p.endpoint_delay_ps = arrays["endpoint_delay_ps"].cast<int64_t>();
   p.fast_delay_ps = arrays["fast_delay_ps"].cast<int64_t>();
   p.rendezvous_bytes = arrays["rendezvous_bytes"].cast<int64_t>();
+  p.receives_at_once = arrays["receives_at_once"].cast<bool>();
   const py::tuple loggp = arrays["loggp"];
   p.loggp = {loggp[0].cast<int64_t>(), loggp[1].cast<int64_t>(), loggp[2].cast<int64_t>(),
              loggp[3].cast<double>(), loggp[4].cast<int64_t>()};

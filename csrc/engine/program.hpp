@@ -122,6 +122,7 @@ struct Program {
   Policy policy = Policy::kLifo;
   BusModel bus_model = BusModel::kFixed;
   int64_t endpoint_delay_ps = 0, fast_delay_ps = 0, rendezvous_bytes = 0;
+  bool receives_at_once = false;
   LogGP loggp;
 };
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from astra_bridge.network.ns3 import build
-from tests.golden.test_ns3 import completion_times
+from astra_bridge.simulation import simulate
+from tests.golden.test_ns3 import completion_times, write_inputs
+from tests.golden_case import write_golden_case
 
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 
@@ -101,3 +103,37 @@ def test_pint_draws_for_the_last_acknowledgement_too(tmp_path: Path) -> None:
         [(0, 2, 100_000, 75_024), (1, 2, 100_000, 77_680)],
         CC_MODE=10,
     )
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_a_receive_whose_data_is_there_is_complete_inside_its_post(
+    engine: Any, tmp_path: Path
+) -> None:
+    # An all-reduce by direct exchange with a window of 2 whose rank 1 is 199 us late.
+    def trace(microseconds: int) -> list[dict[str, Any]]:
+        late = {"id": 0, "type": "COMP", "duration_micros": microseconds}
+        late |= {"num_ops": 1, "tensor_size": 1}
+        reduce = {"id": 1, "type": "COLL", "comm_type": "ALL_REDUCE", "comm_size": 1920}
+        return [late, reduce | {"data_deps": [0]}]
+
+    kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+    case = {
+        "id": "late",
+        "ranks": 4,
+        "topology": star([100] * 4),
+        "config": CONFIG | {"CC_MODE": 12},
+        "traces": {str(rank): trace(200 if rank == 1 else 1) for rank in range(4)},
+        "system": {
+            "scheduling-policy": "LIFO",
+            "endpoint-delay": 100,
+            "active-chunks-per-dimension": 2,
+            "preferred-dataset-splits": 1,
+            "collective-optimization": "baseline",
+            "local-mem-bw": 1600,
+        }
+        | {f"{kind}-implementation": ["direct2"] for kind in kinds},
+    }
+    files = write_golden_case(case, tmp_path)
+    network = write_inputs(case, tmp_path)
+    result = simulate(str(files.workload), files.system, network, backend="ns3", engine=engine)
+    assert result.finish_ns.tolist() == [212_752, 208_662, 208_680, 212_711]

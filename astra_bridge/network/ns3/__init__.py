@@ -118,7 +118,12 @@ def prepare(request: NetworkRequest) -> Prepared:
     dims = (endpoints,) if dims is None else dims
     if math.prod(dims) < endpoints:
         warnings += (f"{math.prod(dims)} ranks use the first of {endpoints} endpoints",)
-    return Prepared(NetworkConfig(endpoints, nodes, links, options), dims, warnings)
+    return Prepared(
+        NetworkConfig(endpoints, nodes, links, options),
+        dims,
+        warnings,
+        receives_at_once=compatibility,
+    )
 
 
 def _names_config(network: object) -> bool:
