@@ -14,12 +14,8 @@ import json
 import logging
 import math
 import os
-import pickle
-import secrets
-import selectors
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -142,9 +138,14 @@ class Child:
     def __init__(
         self, entry: str, request: object, *, most_body: int = 0, cleans_up: bool = False
     ) -> None:
+        # Imported here: most runs have no child.
+        import pickle
+        import selectors
+        import subprocess
+
         self.silent_s = 0.0
         self._most_body, self._cleans_up = most_body, cleans_up
-        self._token = secrets.token_bytes(8)
+        self._token = os.urandom(8)
         self._outgoing = memoryview(pickle.dumps(request))
         self._answers, self._words = bytearray(), bytearray()
         self._open = {"answers", "words"}
@@ -540,6 +541,8 @@ def contained() -> bool:
 
 def serve(entry: str, answers: int, token: bytes, parent_id: int, cleans_up: bool) -> NoReturn:
     """The child: read the request, run the function, send what it raises."""
+    import pickle
+
     global _contained
     _contained = True
     if not cleans_up:
