@@ -24,9 +24,18 @@ from astra_bridge.network import native, statistics
 from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.program import Program
-from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S, Message, Parent, ask, describe
+from astra_bridge.supervision import (
+    NO_PROGRESS_TIMEOUT_S,
+    NONSENSE,
+    Message,
+    Parent,
+    ask,
+    describe,
+)
 
 __all__ = ["Run", "run_here", "run_isolated", "serve"]
+
+_ADVICE = "; --no-progress-timeout sets how long"
 
 
 class Run(NamedTuple):
@@ -118,7 +127,7 @@ class _Watch:
         call = _calls(self._network)
         name = self._network.info.name
         raise BackendError(
-            f"{name}: {call}: no progress for {self._timeout_s:g} s (--no-progress-timeout)",
+            f"{name}: {call}: no progress for {self._timeout_s:g} s{_ADVICE}",
             backend=name,
             call=call,
         )
@@ -170,18 +179,21 @@ def run_isolated(
         (backend, config, program, engine, record_nodes),
         backend=backend,
         timeout_s=no_progress_timeout_s,
+        advice=_ADVICE,
         most_body=most_body + statistics.MOST_BYTES,
         progress=report,
     )
     try:
         run, failed = _read(message, program, offsets, nodes)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+    except (*NONSENSE, msgspec.MsgspecError):
         raise BackendError(
             f"{backend}: the process that runs it sent an outcome of a wrong form", backend=backend
         ) from None
     stats, tables = statistics.checked(backend, run.stats)
     if failed is not None:
-        error = SimulationError(str(failed["text"]), backend=backend, call=str(failed["call"]))
+        error = SimulationError(
+            str(failed.get("text")), backend=backend, call=str(failed.get("call"))
+        )
         error.outcome = run.outcome  # type: ignore[attr-defined]
         raise error
     return Run(run.outcome, run.engine, stats, tables)

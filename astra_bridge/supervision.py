@@ -32,6 +32,7 @@ from astra_bridge.errors import AstraBridgeError, BackendError, InputError, Netw
 from astra_bridge.text import one_line
 
 __all__ = [
+    "NONSENSE",
     "NO_PROGRESS_TIMEOUT_S",
     "Child",
     "ChildEnded",
@@ -45,6 +46,11 @@ __all__ = [
 
 NO_PROGRESS_TIMEOUT_S = 300.0
 """Default of how long a backend may go without progress [s]."""
+
+NONSENSE = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError
+)  # fmt: skip
+"""What reading a message can raise that is not what it should be."""
 
 # Every message starts with the token of its child, so that what a library writes into the pipe on
 # its own is no message; then the lengths of head (JSON) and body (bytes), and a checksum of both.
@@ -305,7 +311,7 @@ class Child:
         try:
             head = json.loads(content[:head_size])
             kind = head.pop("kind")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        except NONSENSE:
             self._broken()
         if not isinstance(kind, str):
             self._broken()
@@ -364,6 +370,7 @@ def ask(
     *,
     backend: str,
     timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+    advice: str = "",
     most_body: int = 0,
     progress: Callable[[tuple[int, ...]], None] | None = None,
 ) -> Message:
@@ -377,6 +384,8 @@ def ask(
         Its name, for messages.
     timeout_s : float
         How long it may go without progress [s]; 0 is without limit.
+    advice : str
+        What to do about that, for the message.
     progress : callable, optional
         Called with what the child reports.
 
@@ -401,9 +410,7 @@ def ask(
                 raise failed(f"the process that runs it {ended}") from None
             if message is None:
                 child.interrupt()
-                raise failed(
-                    f"no progress for {timeout_s:g} s, so it was ended (--no-progress-timeout)"
-                )
+                raise failed(f"no progress for {timeout_s:g} s, so it was ended{advice}")
             if message.kind == "result":
                 return message
             error = None
@@ -420,7 +427,7 @@ def ask(
                     _log(message.head)
                 else:
                     error = received(message.head, backend, call)
-            except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+            except NONSENSE:
                 raise failed("the process that runs it sent an answer of a wrong form") from None
             if error is not None:
                 raise error

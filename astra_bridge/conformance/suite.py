@@ -16,7 +16,7 @@ from astra_bridge.errors import AstraBridgeError, BackendError, InputError
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.network.native import watch_calls
 from astra_bridge.network.registry import BackendSpec
-from astra_bridge.supervision import Child, ChildEnded, Message, Parent, received
+from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, Parent, received
 
 __all__ = ["Outcome", "Verdict", "rule_titles", "run", "run_supervised"]
 
@@ -158,7 +158,7 @@ def run_supervised(
         }
         try:
             verdicts += _from_child(target, request, left, limit_s)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except NONSENSE as error:
             if isinstance(error, AstraBridgeError):
                 raise
             raise BackendError(f"{target}: the process that runs it sent nonsense") from error

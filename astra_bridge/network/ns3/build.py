@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.errors import BackendError, BackendUnavailable, InputError
 from astra_bridge.files import NewFiles, user_cache
 from astra_bridge.network.native import probe, source_root
 from astra_bridge.supervision import Child, ChildEnded, Message, Parent
@@ -375,7 +375,10 @@ def _reasons(log: str) -> str:
 
 def _install(made: Path, target: Path) -> None:
     """Copy a library into the cache, once it is known that it can be loaded."""
-    probe(made)
+    try:
+        probe(made)
+    except BackendError as error:
+        raise BackendUnavailable(f"compiled, but cannot be loaded: {error}") from None
     content = made.read_bytes()
     try:
         with NewFiles() as files:

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""The cache of compiled libraries: the user's own, whole, and verified before use."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from astra_bridge.errors import BackendUnavailable
+from astra_bridge.network.ns3 import build
+from tests.foreign import foreign_library
+
+pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a "compiler" that copies a library."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ASTRA_BRIDGE_CACHE", str(folder))
+    made = foreign_library(tmp_path)
+    monkeypatch.setattr(
+        build, "_commands", lambda *parts: [["cp", str(made), f"{parts[-1]}/libastra_net_ns3.so"]]
+    )
+    return folder
+
+
+def names(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.glob("*/*"))
+
+
+WHOLE = ["libastra_net_ns3.sha256", "libastra_net_ns3.so", "lock"]
+
+
+def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "to be compiled on first use" in build.note()
+    old_mask = os.umask(0)
+    try:
+        library = build.library()
+    finally:
+        os.umask(old_mask)
+    said = capfd.readouterr().err
+    assert "note: compiling the backend for ns-3" in said
+    assert "note: compiled in" in said
+    assert names(cache) == WHOLE
+    for path in (cache, library.parent, library):
+        assert path.stat().st_mode & 0o022 == 0
+    assert build.library() == library
+    assert capfd.readouterr().err == ""
+    assert build.note().endswith(", compiled")
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_a_damaged_one_is_compiled_again(size: int, cache: Path) -> None:
+    library = build.library()
+    whole = library.read_bytes()
+    os.truncate(library, size)
+    assert build.unavailable() is None
+    assert "damaged: to be compiled again" in build.note()
+    assert build.library() == library
+    assert library.read_bytes() == whole
+
+
+def test_what_is_only_half_installed_is_compiled_again(cache: Path) -> None:
+    library = build.library()
+    library.with_suffix(".sha256").unlink()
+    (library.parent / "build-stale").mkdir()
+    build.library()
+    assert names(cache) == WHOLE
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
+@pytest.mark.parametrize("part", ["cache", "folder", "file"])
+def test_what_others_can_write_to_is_not_loaded(part: str, mode: int, cache: Path) -> None:
+    library = build.library()
+    {"cache": cache, "folder": library.parent, "file": library}[part].chmod(mode)
+    for attempt in (build.unavailable, lambda: None):
+        reason = attempt()
+        assert reason is None or "can be written by other users" in reason
+    with pytest.raises(BackendUnavailable, match="can be written by other users"):
+        build.library()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_belongs_to_another_is_not_loaded(cache: Path) -> None:
+    library = build.library()
+    content = library.read_bytes() + b"\0"
+    library.write_bytes(content)
+    library.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    os.chown(library, 12345, -1)
+    with pytest.raises(BackendUnavailable, match="belongs to another user"):
+        build.library()
+
+
+def test_what_cannot_be_loaded_is_not_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = foreign_library(tmp_path, '-DCONSTRUCTOR="segv"', name="bad.so")
+    monkeypatch.setattr(
+        build, "_commands", lambda *parts: [["cp", str(bad), f"{parts[-1]}/libastra_net_ns3.so"]]
+    )
+    with pytest.raises(BackendUnavailable, match="was ended by SIGSEGV"):
+        build.library()
+    assert names(cache) == ["lock"]
+
+
+def test_a_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("astra_bridge.files.os.fsync", full)
+    with pytest.raises(BackendUnavailable, match="No space left on device"):
+        build.library()
+    assert names(cache) == ["lock"]
+
+
+def test_the_errors_are_the_compilers(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "echo '[1/9] /usr/bin/g++ -Werror -o error.o -c error.cc'\n"
+        "echo 'x.cc: In function: there is an error'\n"
+        "echo \"x.cc:3:7: error: 'y' was not declared in this scope\"\n"
+        "echo 'cc1plus: fatal error: z.s: No space left on device'\n"
+        "exit 3\n"
+    )
+    monkeypatch.setattr(build, "_commands", lambda *_parts: [["sh", "-c", script]])
+    with pytest.raises(BackendUnavailable) as caught:
+        build.library()
+    assert ": x.cc:3:7: error: 'y' was not declared in this scope; cc1plus: fatal error: z.s" in (
+        str(caught.value)
+    )
+    assert "-Werror" not in str(caught.value)
+    assert names(cache) == ["build.log", "lock"]
+
+
+@pytest.mark.parametrize("character", [";", "$", "#"])
+def test_paths_that_cmake_cannot_have(
+    character: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_BRIDGE_CACHE", f"{cache}{character}x")
+    with pytest.raises(BackendUnavailable, match=r"cannot work with the characters .* in the path"):
+        build.library()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("g++ -m64", ["g++", "-m64"]),
+        ("/nowhere/g++", None),
+        ("'unfinished", None),
+    ],
+)
+def test_the_compiler_of_the_environment(
+    text: str, words: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", text)
+    assert build._compiler() == words
+    if words is None:
+        assert "a C++20 compiler is needed" in str(build.unavailable())
+        assert text in str(build.unavailable())
+
+
+def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    library = build.library()
+    library.unlink()
+    hold = (
+        "import fcntl, sys, time\n"
+        "lock = open(sys.argv[1], 'w')\n"
+        "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(library.parent / "lock")], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        waiting = threading.Thread(target=build.library)
+        waiting.start()
+        time.sleep(0.5)
+        assert (
+            "waiting for another process that compiles the ns-3 backend" in capfd.readouterr().err
+        )
+        assert waiting.is_alive()
+        holder.kill()
+    waiting.join(30)
+    assert library.exists()
+
+
+def test_where_there_are_no_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert build.library().exists()
