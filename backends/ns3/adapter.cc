@@ -275,8 +275,10 @@ void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
 
 void Ns3Model::ReadControl(astra_net::Options& options) {
   const std::map<std::string, std::string> types = {
-      {"none", "CongestionControl"}, {"dcqcn", "Dcqcn"},   {"hpcc", "Hpcc"},
-      {"hpcc-pint", "HpccPint"},     {"timely", "Timely"}, {"dctcp", "Dctcp"},
+      {"none", "CongestionControl"}, {"dcqcn", "Dcqcn"},
+      {"dcqcn-sigcomm15", "DcqcnSigcomm15"},
+      {"hpcc", "Hpcc"},              {"hpcc-pint", "HpccPint"},
+      {"timely", "Timely"},          {"dctcp", "Dctcp"},
       {"swift", "Swift"}};
   std::vector<std::string> names;
   for (const auto& [name, type] : types) names.push_back(name);
@@ -297,6 +299,9 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
         Refuse("option 'cc." + attribute + "' is '" + value + "', but must be a " +
                tid.GetAttribute(i).checker->GetValueTypeName() + " in its range");
     }
+  if (name == "dcqcn-sigcomm15")
+    fabric_->parameters.cnp_interval =
+        static_cast<const DcqcnSigcomm15&>(*fabric_->control).CnpInterval();
   if (name == "hpcc-pint")
     fabric_->parameters.pint_log_base =
         static_cast<const HpccPint&>(*fabric_->control).log_base;
@@ -593,6 +598,8 @@ std::string Ns3Model::stats() {
     text += std::string("\"") + name + "\": " + std::to_string(value) + ", ";
   if (fabric.parameters.telemetry)
     text += "\"hpcc_blind_transfers\": " + std::to_string(fabric.blind_transfers) + ", ";
+  if (fabric.parameters.cnp_interval > 0)
+    text += "\"cnps\": " + std::to_string(fabric.cnps) + ", ";
   text += "\"tables\": {" + JsonTable("links", links) + ", " + JsonTable("flows", flows) + ", " +
           JsonTable("pfc", pfc);
   if (sample_interval_ > 0) text += ", " + JsonTable("queues", queues);

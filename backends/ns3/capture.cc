@@ -15,8 +15,16 @@ constexpr uint32_t kEthernet = 1;     // pcap link type
 constexpr uint32_t kSnapBytes = 128;  // payloads are zeros: headers suffice
 constexpr uint16_t kRocePort = 4791;
 
-// Opcodes of InfiniBand's reliable connection (InfiniBand Architecture, volume 1, table 38).
-enum Opcode : uint8_t { kSendFirst = 0, kSendMiddle = 1, kSendLast = 2, kSendOnly = 4, kAck = 17 };
+// Opcodes of InfiniBand's reliable connection (InfiniBand Architecture, volume 1, table 38), and of
+// RoCEv2's congestion notification (annex 17).
+enum Opcode : uint8_t {
+  kSendFirst = 0,
+  kSendMiddle = 1,
+  kSendLast = 2,
+  kSendOnly = 4,
+  kAck = 17,
+  kCnp = 129
+};
 
 class Writer {
  public:
@@ -61,13 +69,13 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
     return;
   }
   const QueuePair& qp = *packet.qp;
-  const bool data = packet.kind == PacketKind::kData;
+  const bool data = packet.kind == PacketKind::kData, cnp = packet.kind == PacketKind::kCnp;
   const Fabric& fabric = *port.fabric;
   const Device& source = *fabric.nodes[static_cast<size_t>(data ? qp.src : qp.dst)];
   const Device& destination = *fabric.nodes[static_cast<size_t>(data ? qp.dst : qp.src)];
-  const uint32_t payload = data ? packet.wire_bytes - parameters_.header_bytes : 0;
+  const uint32_t payload = data || cnp ? packet.wire_bytes - parameters_.header_bytes : 0;
   const uint32_t padding = (4 - payload % 4) % 4;
-  const uint32_t transport = 12 + (data ? 0 : 4) + payload + padding + 4;  // BTH, AETH, ICRC
+  const uint32_t transport = 12 + (data || cnp ? 0 : 4) + payload + padding + 4;  // BTH, AETH, ICRC
   out.Mac(*port.peer->owner);
   out.Mac(*port.owner);
   out.Put(0x0800, 2);
@@ -94,7 +102,8 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   out.Put(8 + transport, 2);
   out.Put(0, 2);
   const bool first = packet.seq == 0, last = packet.seq + payload >= qp.bytes;
-  const uint8_t opcode = !data         ? kAck
+  const uint8_t opcode = cnp             ? kCnp
+                         : !data         ? kAck
                          : first && last ? kSendOnly
                          : first         ? kSendFirst
                          : last          ? kSendLast
@@ -102,13 +111,13 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   out.Put(opcode, 1);
   out.Put(padding << 4, 1);
   out.Put(0xffff, 2);
-  out.Put(!data && packet.marked ? 0x40 : 0, 1);  // BECN: the mark travels back
+  out.Put(cnp || (!data && packet.marked) ? 0x40 : 0, 1);  // BECN: the mark travels back
   out.Put(static_cast<uint64_t>(qp.id) & 0xffffff, 3);
   // An acknowledgement names the last packet that it covers.
   const uint64_t byte = data || packet.seq == 0 ? packet.seq : packet.seq - 1;
   out.Put(data ? 0x80 : 0, 1);
   out.Put(byte / parameters_.mtu_bytes & 0xffffff, 3);
-  if (!data) {
+  if (!data && !cnp) {
     out.Put(packet.kind == PacketKind::kNack ? 0x60 : 0x1f, 1);  // PSN sequence error, or ACK
     out.Put(byte / parameters_.mtu_bytes & 0xffffff, 3);
   }

@@ -33,6 +33,10 @@ int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
 #define REAL(name, text, Class, member)                                    \
   AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
                ns3::MakeDoubleAccessor(&Class::member), ns3::MakeDoubleChecker<double>())
+// Timers of less than a nanosecond would stop the clock.
+#define TIME(name, text, Class, member)                                    \
+  AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
+               ns3::MakeDoubleAccessor(&Class::member), ns3::MakeDoubleChecker<double>(1e-3, 1e9))
 #define COUNT(name, text, Class, member)                                     \
   AddAttribute(name, text, ns3::UintegerValue(Class().member),               \
                ns3::MakeUintegerAccessor(&Class::member), ns3::MakeUintegerChecker<uint32_t>())
@@ -42,6 +46,7 @@ int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
 
 NS_OBJECT_ENSURE_REGISTERED(CongestionControl);
 NS_OBJECT_ENSURE_REGISTERED(Dcqcn);
+NS_OBJECT_ENSURE_REGISTERED(DcqcnSigcomm15);
 NS_OBJECT_ENSURE_REGISTERED(Hpcc);
 NS_OBJECT_ENSURE_REGISTERED(HpccPint);
 NS_OBJECT_ENSURE_REGISTERED(Timely);
@@ -133,6 +138,86 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
 }
 
 void Dcqcn::End(QueuePair& qp) { qp.timer.fill(0); }
+
+// ---------------------------------------------------------------------------------------------
+
+ns3::TypeId DcqcnSigcomm15::GetTypeId() {
+  static ns3::TypeId tid =
+      Id<DcqcnSigcomm15>("astra_ns3::DcqcnSigcomm15")
+          .REAL("Gain", "g of equations 1 and 2", DcqcnSigcomm15, gain)
+          .TIME("CnpInterval", "N: shortest time between two CNPs of a pair [us]", DcqcnSigcomm15,
+                cnp_interval_us)
+          .TIME("AlphaInterval", "K: time without a CNP after which alpha falls [us]",
+                DcqcnSigcomm15, alpha_interval_us)
+          .TIME("IncreaseInterval", "T: the increase timer [us]", DcqcnSigcomm15,
+                increase_interval_us)
+          .AddAttribute("ByteCounter", "B: bytes sent between increases",
+                        ns3::UintegerValue(DcqcnSigcomm15().byte_counter),
+                        ns3::MakeUintegerAccessor(&DcqcnSigcomm15::byte_counter),
+                        ns3::MakeUintegerChecker<uint64_t>(1))
+          .COUNT("FastRecoveryTimes", "F: steps of fast recovery", DcqcnSigcomm15,
+                 fast_recovery_times)
+          .RATE("AdditiveRate", "R_AI: step of additive increase", DcqcnSigcomm15, additive_bps)
+          .RATE("HyperRate", "R_HAI: step of hyper increase", DcqcnSigcomm15, hyper_bps);
+  return tid;
+}
+
+void DcqcnSigcomm15::Begin(QueuePair& qp) {
+  qp.cnp = {qp.max_bps, 1, byte_counter, 0, 0, false};
+}
+
+// Equation 1, with the alpha of before: R_T = R_C, R_C = R_C (1 - alpha / 2), alpha = (1 - g) alpha
+// + g; and both counters begin anew.
+void DcqcnSigcomm15::OnCnp(QueuePair& qp) {
+  CnpState& s = qp.cnp;
+  s.target_bps = qp.bps;
+  const int64_t bps = std::max(min_bps, Scale(qp.bps, 1 - s.alpha / 2));
+  s.alpha = (1 - gain) * s.alpha + gain;
+  s.limited = true;
+  s.timer_stage = s.byte_stage = 0;
+  s.bytes_left = byte_counter;
+  StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
+  StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+  static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
+}
+
+void DcqcnSigcomm15::OnSend(QueuePair& qp, uint32_t bytes) {
+  CnpState& s = qp.cnp;
+  if (!s.limited) return;
+  if (bytes < s.bytes_left) {
+    s.bytes_left -= bytes;
+    return;
+  }
+  qp.SetRate(Increased(qp));  // before the packet is paced
+  s.bytes_left = byte_counter;
+  ++s.byte_stage;
+}
+
+void DcqcnSigcomm15::OnTimer(QueuePair& qp, uint32_t kind) {
+  CnpState& s = qp.cnp;
+  if (kind == kAlpha) {
+    s.alpha *= 1 - gain;  // equation 2
+    StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
+    return;
+  }
+  const int64_t bps = Increased(qp);
+  ++s.timer_stage;
+  StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+  static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
+}
+
+// Figure 7: fast recovery until one of the counters has made F steps, hyper increase once both have
+// made more, and in between additive increase of the target, half way to which the rate goes.
+int64_t DcqcnSigcomm15::Increased(QueuePair& qp) const {
+  CnpState& s = qp.cnp;
+  if (std::max(s.timer_stage, s.byte_stage) >= fast_recovery_times) {
+    const bool hyper = std::min(s.timer_stage, s.byte_stage) > fast_recovery_times;
+    s.target_bps = std::min(qp.port->bps, s.target_bps + (hyper ? hyper_bps : additive_bps));
+  }
+  return Mean(qp.bps, s.target_bps);
+}
+
+void DcqcnSigcomm15::End(QueuePair& qp) { qp.timer.fill(0); }
 
 // ---------------------------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ class CongestionControl : public ns3::Object {
   virtual void Begin(QueuePair&) {}
   // An ACK or NACK for the pair has arrived; `ack` carries the mark and telemetry of its packet.
   virtual void OnAck(QueuePair&, const PacketRecord& /*ack*/) {}
+  // With cnp_interval: a congestion notification packet has arrived; so many bytes are sent.
+  virtual void OnCnp(QueuePair&) {}
+  virtual void OnSend(QueuePair&, uint32_t /*bytes*/) {}
   virtual void OnTimer(QueuePair&, uint32_t /*kind*/) {}
   virtual void End(QueuePair&) {}  // the last ACK has come
 
@@ -32,7 +35,9 @@ class CongestionControl : public ns3::Object {
   void StartTimer(QueuePair& qp, uint32_t kind, Tick delay);
 };
 
-// Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM 2015.
+// DCQCN as the simulator of the HPCC paper and so ASTRA-sim's fork have it: marks come back in
+// acknowledgements, the sender paces its decreases, alpha moves by its timer alone, and only a timer
+// raises the rate.
 class Dcqcn final : public CongestionControl {
  public:
   static ns3::TypeId GetTypeId();
@@ -49,6 +54,30 @@ class Dcqcn final : public CongestionControl {
 
  private:
   enum Timer : uint32_t { kAlpha, kDecrease, kIncrease };
+};
+
+// DCQCN as published: Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM
+// 2015, sections 3.1 and 3.2.  The receiver paces CNPs, each of which lowers the rate; a timer and a
+// byte counter raise it.
+class DcqcnSigcomm15 final : public CongestionControl {
+ public:
+  static ns3::TypeId GetTypeId();
+  void Begin(QueuePair& qp) override;
+  void OnCnp(QueuePair& qp) override;
+  void OnSend(QueuePair& qp, uint32_t bytes) override;
+  void OnTimer(QueuePair& qp, uint32_t kind) override;
+  void End(QueuePair& qp) override;
+  Tick CnpInterval() const { return Microseconds(cnp_interval_us); }
+
+  double gain = 1.0 / 256;
+  double cnp_interval_us = 50, alpha_interval_us = 55, increase_interval_us = 55;
+  uint64_t byte_counter = 10000000;
+  uint32_t fast_recovery_times = 5;
+  int64_t additive_bps = 40000000, hyper_bps = 400000000;
+
+ private:
+  enum Timer : uint32_t { kAlpha, kIncrease };
+  int64_t Increased(QueuePair& qp) const;
 };
 
 // Li et al., "HPCC: High Precision Congestion Control", SIGCOMM 2019.

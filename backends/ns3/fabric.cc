@@ -315,7 +315,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->queue = static_cast<uint8_t>(3 + traffic_class);
   qp->next_seq = qp->acked_seq = 0;
   qp->expected_seq = qp->nacked_seq = 0;
-  qp->nack_until = 0;
+  qp->nack_until = qp->cnp_until = 0;
   qp->next_available = qp->start = qp->progress = sim->NowTick();
   qp->start_ps = static_cast<uint64_t>(start_ps);
   qp->max_bps = qp->bps = 0;  // until it has a route

@@ -33,7 +33,7 @@ struct QueuePair;
 constexpr uint32_t kQueues = 8;        // 0 is for control frames and goes first
 constexpr uint32_t kForkTelemetry = 5;  // hops that a packet of the public fork has room for
 
-enum class PacketKind : uint8_t { kData, kAck, kNack, kPause, kResume };
+enum class PacketKind : uint8_t { kData, kAck, kNack, kCnp, kPause, kResume };
 
 // What HPCC's switches write into a packet (Li et al., SIGCOMM 2019, section 3.1).
 struct HopTelemetry {
@@ -161,6 +161,13 @@ struct DcqcnState {
   bool alpha_cnp, decrease_cnp, first_cnp;
   uint32_t stage;
 };
+struct CnpState {
+  int64_t target_bps;
+  double alpha;
+  uint64_t bytes_left;  // to the byte counter's next expiry
+  uint32_t timer_stage, byte_stage;
+  bool limited;  // has had a CNP
+};
 // A utilisation as HPCC computes it: a number, infinite where something waits for a window of
 // nothing, or unknown where nothing waits for it.
 struct Load {
@@ -225,6 +232,7 @@ struct QueuePair final : public EventTarget {
   Port* receiver_port = nullptr;
   uint64_t expected_seq = 0, nacked_seq = 0;
   Tick nack_until = 0;
+  Tick cnp_until = 0;  // no other CNP before
 
   // Routes: local index of the egress port at each switch on the way, data and acknowledgements
   std::vector<Port*> forward, backward;
@@ -238,6 +246,7 @@ struct QueuePair final : public EventTarget {
   std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
   union {
     DcqcnState dcqcn;
+    CnpState cnp;
     HpccState hpcc;
     TimelyState timely;
     DctcpState dctcp;
@@ -288,6 +297,7 @@ class RdmaNic final : public Device {
   void SendData(Port& port, QueuePair* qp);
   bool MoreToSend(const Port& port) const;
   void ReceiveData(PacketRecord* packet);
+  void SendCnp(QueuePair* qp);
   void ReceiveAck(PacketRecord* packet);
 };
 
@@ -338,6 +348,7 @@ struct Parameters {
   bool ecn = true, pfc = true;
   uint32_t reserve_bytes = 4096, resume_offset_bytes = 3072;
   bool upstream_order = true;  // neighbours, random streams, wake-ups: as ASTRA-sim's fork
+  Tick cnp_interval = 0;  // between CNPs of a pair; 0: receivers send none
   bool telemetry = false, pint = false;
   uint32_t telemetry_multiple = 1;
   bool telemetry_exact = false;
@@ -395,6 +406,7 @@ class Fabric final : public EventTarget {
   uint64_t max_bdp = 0;
   uint64_t packet_hops = 0, data_packets = 0, retransmissions = 0, timeouts = 0;
   uint64_t on_wire = 0;             // packets that leave a port or are under way
+  uint64_t cnps = 0;                // sent by receivers
   uint64_t blind_transfers = 0;     // their path is longer than the fork's telemetry
   std::string failure;  // why the run cannot go on; set with `stop`
   bool stop = false;

@@ -6,6 +6,12 @@
 
 namespace astra_ns3 __attribute__((visibility("hidden"))) {
 
+namespace {
+
+constexpr uint32_t kCnpBytes = 16;  // what RoCEv2's CNP has behind its headers
+
+}  // namespace
+
 NS_OBJECT_ENSURE_REGISTERED(RdmaNic);
 
 ns3::TypeId RdmaNic::GetTypeId() {
@@ -144,6 +150,7 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   ++fabric->data_packets;
   port.Send(packet);
   qp->last_wire_bytes = packet->wire_bytes;
+  if (parameters.cnp_interval > 0) fabric->control->OnSend(*qp, payload);
   const int64_t bps = parameters.rate_bound ? qp->bps : qp->max_bps;
   qp->next_available =
       fabric->sim->NowTick() + (bps == port.bps ? port.TxTicks(packet->wire_bytes)
@@ -158,6 +165,10 @@ void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
     case PacketKind::kAck:
     case PacketKind::kNack:
       ReceiveAck(packet);
+      return;
+    case PacketKind::kCnp:
+      if (!packet->qp->acknowledged) fabric->control->OnCnp(*packet->qp);
+      fabric->Free(packet);
       return;
     case PacketKind::kPause:
     case PacketKind::kResume: {
@@ -176,6 +187,7 @@ void RdmaNic::ReceiveData(PacketRecord* packet) {
   const Parameters& parameters = fabric->parameters;
   QueuePair* qp = packet->qp;
   const uint64_t expected = qp->expected_seq;
+  if (packet->marked && parameters.cnp_interval > 0) SendCnp(qp);
   PacketKind answer = PacketKind::kData;  // none
   if (packet->seq == expected) {
     qp->expected_seq = expected + (packet->wire_bytes - parameters.header_bytes);
@@ -214,6 +226,28 @@ void RdmaNic::ReceiveData(PacketRecord* packet) {
     fabric->Free(packet);
     return;
   }
+  port->queue[0].push(packet);
+  port->RequestService();
+}
+
+// A congestion notification packet, which goes before everything else: at once for the first mark,
+// then at most one per interval (section 3.1 of the DCQCN paper).
+void RdmaNic::SendCnp(QueuePair* qp) {
+  const Tick now = fabric->sim->NowTick();
+  Port* port = qp->receiver_port;
+  if (now < qp->cnp_until || port == nullptr || !port->up) return;
+  qp->cnp_until = now + fabric->parameters.cnp_interval;
+  PacketRecord* packet = fabric->NewPacket();
+  packet->qp = qp;
+  packet->seq = qp->expected_seq;
+  packet->wire_bytes = fabric->parameters.header_bytes + kCnpBytes;
+  packet->kind = PacketKind::kCnp;
+  packet->queue = 0;
+  packet->hop = 0;
+  packet->epoch = qp->epoch;
+  packet->marked = false;
+  ++qp->in_network;
+  ++fabric->cnps;
   port->queue[0].push(packet);
   port->RequestService();
 }

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from astra_bridge.inputs.ns3 import CC_MODES
 from astra_bridge.network.ns3 import build
+from astra_bridge.network.registry import NetworkRequest
 from astra_bridge.simulation import simulate
-from tests.golden.test_ns3 import completion_times, write_inputs
+from tests import ns3_networks as net
+from tests.golden.test_ns3 import NS3, completion_times, write_inputs
 from tests.golden_case import write_golden_case
 
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
@@ -137,3 +140,19 @@ def test_a_receive_whose_data_is_there_is_complete_inside_its_post(
     network = write_inputs(case, tmp_path)
     result = simulate(str(files.workload), files.system, network, backend="ns3", engine=engine)
     assert result.finish_ns.tolist() == [212_752, 208_662, 208_680, 212_711]
+
+
+@pytest.mark.parametrize("mode", [1, 3, 12])
+@pytest.mark.parametrize(
+    "control", ["none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint", "timely", "dctcp", "swift"]
+)
+def test_the_option_stands_in_for_cc_mode(mode: int, control: str, tmp_path: Path) -> None:
+    def time_ps(mode: int, options: dict[str, str]) -> list[int]:
+        case = {"topology": star([100, 100]), "config": CONFIG | {"RP_TIMER": 900, "CC_MODE": mode}}
+        request = NetworkRequest(write_inputs(case, tmp_path), options=options)
+        return net.run(NS3.prepare(request).config, [(0, 1, 100_000, 0)])[0]
+
+    replaced = time_ps(mode, {"congestion_control": control})
+    if control in CC_MODES.values():
+        own = next(number for number, name in CC_MODES.items() if name == control)
+        assert replaced == time_ps(own, {})

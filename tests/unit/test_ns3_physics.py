@@ -202,7 +202,7 @@ def test_hpcc_steady_state() -> None:
 
 
 @pytest.mark.parametrize(
-    "control", ["none", "dcqcn", "hpcc", "hpcc-pint", "timely", "dctcp", "swift"]
+    "control", ["none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint", "timely", "dctcp", "swift"]
 )
 def test_every_congestion_control_finishes_and_is_deterministic(control: str) -> None:
     config = net.dumbbell(4, 100 * GBPS, US, congestion_control=control, window="pair")

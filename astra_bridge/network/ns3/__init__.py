@@ -79,7 +79,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     if _names_config(network):
         config, warnings = read_ns3_config(network)
         physical = read_physical_topology(request.physical_topology or topology_path(config))
-        options, more = _options_of(config, compatibility)
+        options, more = _options_of(config, compatibility, given.get("congestion_control"))
         warnings += more
         endpoints, nodes, links, ids = _graph_of(physical, config.error_rate_per_link)
         if ids is not None:
@@ -144,13 +144,17 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+def _options_of(
+    config: Ns3Config, compatibility: bool, control: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a config.txt says, for its CC_MODE or the congestion control that stands in for it."""
     file = config.source
     warnings = []
-    control = CC_MODES.get(config.cc_mode, "none")
-    if config.cc_mode not in CC_MODES:
+    if control is None and config.cc_mode not in CC_MODES:
         known = ", ".join(f"{mode} {name}" for mode, name in CC_MODES.items())
         warnings.append(f"{file}: CC_MODE {config.cc_mode}: no congestion control; known: {known}")
+    who = f"congestion_control={control}" if control else f"CC_MODE {config.cc_mode}"
+    control = control or CC_MODES.get(config.cc_mode, "none")
     options = dict(COMPATIBILITY) if compatibility else {}
     extra = _TELEMETRY_BYTES.get(control, 0)
     if compatibility:
@@ -174,20 +178,23 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
         "buffer_bytes": str(config.buffer_size << 20),
         "cc.MinRate": str(config.min_rate),
     }
-    if control == "dcqcn":
-        _require(config, "RP_TIMER", "RATE_AI", "RATE_HAI")
+    if control in ("dcqcn", "dcqcn-sigcomm15"):
+        _require(config, who, "RP_TIMER", "RATE_AI", "RATE_HAI")
         options |= {
             "cc.Gain": repr(config.ewma_gain),
             "cc.AlphaInterval": _interval(config, "ALPHA_RESUME_INTERVAL", compatibility),
-            "cc.DecreaseInterval": _interval(config, "RATE_DECREASE_INTERVAL", compatibility),
             "cc.IncreaseInterval": _interval(config, "RP_TIMER", compatibility),
             "cc.FastRecoveryTimes": str(config.fast_recovery_times),
             "cc.AdditiveRate": str(config.rate_ai),
             "cc.HyperRate": str(config.rate_hai),
-            "cc.ClampTarget": _flag(config.clamp_target_rate),
         }
+        if control == "dcqcn":
+            options |= {
+                "cc.DecreaseInterval": _interval(config, "RATE_DECREASE_INTERVAL", compatibility),
+                "cc.ClampTarget": _flag(config.clamp_target_rate),
+            }
     elif control == "hpcc":
-        _require(config, "RATE_AI")
+        _require(config, who, "RATE_AI")
         options |= {
             "cc.TargetUtilization": repr(config.u_target),
             "cc.MaxStage": str(config.mi_thresh),
@@ -197,7 +204,7 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
             "cc.SampleFeedback": _flag(config.sample_feedback),
         }
     elif control == "hpcc-pint":
-        _require(config, "RATE_AI")
+        _require(config, who, "RATE_AI")
         options |= {
             "cc.TargetUtilization": repr(config.u_target),
             "cc.MaxStage": str(config.mi_thresh),
@@ -206,7 +213,7 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
             "cc.Probability": repr(config.pint_prob),
         }
     elif control == "timely":
-        _require(config, "RATE_AI", "RATE_HAI")
+        _require(config, who, "RATE_AI", "RATE_HAI")
         options |= {
             "cc.AdditiveRate": str(config.rate_ai),
             "cc.HyperRate": str(config.rate_hai),
@@ -217,7 +224,7 @@ def _options_of(config: Ns3Config, compatibility: bool) -> tuple[dict[str, str],
             "cc.Gain": repr(config.ewma_gain),
             "cc.AdditiveRate": str(config.dctcp_rate_ai),
         }
-    if control in ("dcqcn", "dctcp") and "EWMA_GAIN" not in config.given:
+    if control in ("dcqcn", "dcqcn-sigcomm15", "dctcp") and "EWMA_GAIN" not in config.given:
         warnings.append(
             f"{file}: EWMA_GAIN is missing: 0, as in ASTRA-sim's fork (1/16 in integers)"
         )
@@ -247,12 +254,10 @@ def _interval(config: Ns3Config, key: str, compatibility: bool) -> str:
     return str(int(value))
 
 
-def _require(config: Ns3Config, *keys: str) -> None:
+def _require(config: Ns3Config, who: str, *keys: str) -> None:
     for key in keys:
         if key not in config.given:
-            raise InputError(
-                f"missing; CC_MODE {config.cc_mode} needs it", file=config.source, key=key
-            )
+            raise InputError(f"missing; {who} needs it", file=config.source, key=key)
 
 
 def _ecn_map(config: Ns3Config, physical: PhysicalTopology) -> str:
@@ -379,7 +384,8 @@ def _open(config: NetworkConfig) -> Network:
 BACKENDS: tuple[BackendSpec, ...] = (
     BackendSpec(
         name="ns3",
-        summary="ns-3, packet by packet: RDMA, PFC, ECN, DCQCN, HPCC, TIMELY, DCTCP, Swift",
+        summary="ns-3, packet by packet: RDMA, PFC, ECN, DCQCN (the HPCC simulator's and "
+        "SIGCOMM'15's), HPCC, TIMELY, DCTCP, Swift",
         prepare=prepare,
         open=_open,
         unavailable=build.unavailable,
