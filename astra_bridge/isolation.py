@@ -211,7 +211,7 @@ def serve(parent: Parent) -> None:
         parent.send("progress", progress=[int(value) for value in progress])
 
     failed: SimulationError | None = None
-    stats: object = {}
+    stats = b"{}"
     name = ""
     with find_backend(backend).open(config) as network:
         parent.on_interrupt = network.interrupt
@@ -221,7 +221,7 @@ def serve(parent: Parent) -> None:
                 program, network, engine=engine, record_nodes=record_nodes, progress=report
             )
             parent.call("stats")
-            stats = network.stats()
+            stats = _json(network.stats())
         except SimulationError as error:
             if not hasattr(error, "outcome"):
                 raise
@@ -231,11 +231,11 @@ def serve(parent: Parent) -> None:
 
 
 def _write(
-    parent: Parent, outcome: Outcome, engine: str, stats: object, failed: SimulationError | None
+    parent: Parent, outcome: Outcome, engine: str, stats: bytes, failed: SimulationError | None
 ) -> None:
     waits = outcome.waits[:_MOST_WAITS]
     arrays = [np.ascontiguousarray(getattr(outcome, name), np.int64) for name in _ARRAYS]
-    body = b"".join([*(a.tobytes() for a in arrays), waits.tobytes(), _json(stats)])
+    body = b"".join([*(a.tobytes() for a in arrays), waits.tobytes(), stats])
     parent.send(
         "result",
         body,

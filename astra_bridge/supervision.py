@@ -65,7 +65,8 @@ _LOST = 113  # exit code of a child whose pipe is gone
 
 _BOOT = """
 import sys
-sys.path[:] = {path!r}
+path = {path!r}
+sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
 from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("astra_bridge", {init!r}, submodule_search_locations=[{folder!r}])
 sys.modules["astra_bridge"] = module_from_spec(spec)
@@ -108,7 +109,11 @@ _STARTED_IN = _here()
 
 
 def safe_path() -> list[str]:
-    """``sys.path`` without the working directory, the script's folder, and relative entries."""
+    """``sys.path`` without the working directory, the script's folder, and relative entries.
+
+    A child searches there first, then where its interpreter does by itself, without regard to the
+    working directory (what is installed, also in place).
+    """
     unsafe = _STARTED_IN | _here()
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script:

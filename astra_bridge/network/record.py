@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError, NetworkError
+from astra_bridge.inputs.common import parse_json
 from astra_bridge.network.api import (
     LINK,
     TRANSFER,
@@ -172,12 +173,14 @@ def replay(file: str | Path, open_network: Callable[[NetworkConfig], Network]) -
     path = Path(file)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
+        entries = [parse_json(line, file=path) for line in lines]
         head = entries[0]
         links = np.array([tuple(row) for row in head["links"]], LINK)
         config = NetworkConfig(head["endpoints"], head["nodes"], links, head["options"])
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    except InputError as error:
+        raise InputError(f"is not a recording: {error.reason}", file=path) from None
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"is not a recording: {error!r}", file=path) from error
     calls = 0

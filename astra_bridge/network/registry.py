@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from astra_bridge import arguments
-from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.errors import AstraBridgeError, BackendUnavailable, InputError
 from astra_bridge.network.api import Network, NetworkConfig
-from astra_bridge.text import show
+from astra_bridge.text import one_line, show
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -131,6 +131,21 @@ def names() -> list[str]:
     return [*_BUILT_IN, *(entry.name for entry in _plugged_in())]
 
 
+def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Whatever the code of a plug-in raises is the plug-in's fault, and says so."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except AstraBridgeError:
+            raise
+        except Exception as error:
+            what = one_line(f"{type(error).__name__}: {error}")
+            raise BackendUnavailable(f"plug-in backend {name!r}: {what}") from error
+
+    return call
+
+
 def backend(name: str) -> BackendSpec:
     """The backend of this name, or behind this path of a shared library.
 
@@ -157,12 +172,16 @@ def backend(name: str) -> BackendSpec:
         return library_backend(Path(name))
     for entry in _plugged_in():
         if entry.name == name:
-            spec = entry.load()
+            spec = _guarded(name, entry.load)()
             if not isinstance(spec, BackendSpec):
                 raise BackendUnavailable(
                     f"plug-in backend {name!r}: {entry.value} is not a BackendSpec"
                 )
-            return spec
+            guarded = {
+                part: _guarded(name, getattr(spec, part))
+                for part in ("prepare", "unavailable", "note", "make_ready")
+            }
+            return replace(spec, **guarded)  # type: ignore[arg-type]
     known = ", ".join(names())
     raise InputError(
         f"unknown backend {show(name)}; known: {known}, or the path of a shared library",
