@@ -106,6 +106,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   }
 
   void start(const astra_net_transfer& transfer) override {
+    statistics_.clear();
     const Tick tick = CeilTick(transfer.start_ps);
     if (tick * tick_ps_ == transfer.start_ps) {
       simulator_->EnterEndOf(tick);
@@ -117,6 +118,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   }
 
   astra_net::Reached run(int64_t until_ps) override {
+    statistics_.clear();
     const Tick limit = until_ps == astra_net::kNever ? kNeverTick - 1 : until_ps / tick_ps_;
     bool& stop = fabric_ ? fabric_->stop : tcp_stop_;
     stop = false;
@@ -136,7 +138,11 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
                         kFault + static_cast<uint32_t>(faults_.size() - 1));
   }
 
-  std::string stats() override;
+  std::string stats() override {
+    // Asked for its size, then for its text.
+    if (statistics_.empty()) statistics_ = tcp_ ? TcpStats() : FabricStats();
+    return statistics_;
+  }
   std::string where_stuck() const override {
     return fabric_ ? fabric_->WhereStuck() : tcp_->WhereStuck();
   }
@@ -187,6 +193,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   }
   void Sample();
   std::string TcpStats() const;
+  std::string FabricStats() const;
   void ReadParameters(astra_net::Options& options, Parameters* parameters);
   void Build(astra_net::Config& config);
   void BuildTcp(astra_net::Config& config);
@@ -211,6 +218,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   Tick sample_interval_ = 0;
   bool sampling_ = false;
   std::vector<QueueSample> samples_;
+  std::string statistics_;  // empty where something happened since
   std::vector<astra_net_link> links_;  // TCP only
   astra_net::Log log_;
 };
@@ -268,6 +276,7 @@ void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
   p->telemetry_multiple =
       static_cast<uint32_t>(options.integer("telemetry_multiple", 1, 1, 1 << 20));
   p->telemetry_exact = options.flag("telemetry_exact", true);
+  p->pfc_rows = static_cast<size_t>(options.integer("pfc_rows", 1000000, 0, 1ll << 40));
   record_flows_ = options.flag("flow_table", true);
   sample_interval_ =
       static_cast<Tick>(options.number("sample_interval_us", 0, 0, 1e9) * per_us);
@@ -534,8 +543,7 @@ std::string Ns3Model::TcpStats() const {
          JsonTable("links", links) + ", " + JsonTable("flows", flows) + "}}";
 }
 
-std::string Ns3Model::stats() {
-  if (tcp_) return TcpStats();
+std::string Ns3Model::FabricStats() const {
   const Fabric& fabric = *fabric_;
   uint64_t drops = 0, lost = 0, marks = 0, pauses = 0, resumes = 0;
   std::vector<Column> links;
@@ -583,6 +591,7 @@ std::string Ns3Model::stats() {
                            static_cast<int64_t>(sample.tx_bytes)};
     for (size_t i = 0; i < queues.size(); ++i) queues[i].Add(row[i]);
   }
+  const uint64_t left_out = pauses + resumes - fabric.pause_events.size();
   std::string text = "{";
   const std::pair<const char*, uint64_t> scalars[] = {{"packet_hops", fabric.packet_hops},
                                                       {"data_packets", fabric.data_packets},
@@ -593,7 +602,8 @@ std::string Ns3Model::stats() {
                                                       {"pfc_pauses", pauses},
                                                       {"pfc_resumes", resumes},
                                                       {"retransmissions", fabric.retransmissions},
-                                                      {"timeouts", fabric.timeouts}};
+                                                      {"timeouts", fabric.timeouts},
+                                                      {"pfc_rows_left_out", left_out}};
   for (const auto& [name, value] : scalars)
     text += std::string("\"") + name + "\": " + std::to_string(value) + ", ";
   if (fabric.parameters.telemetry)

@@ -353,6 +353,7 @@ struct Parameters {
   uint32_t telemetry_multiple = 1;
   bool telemetry_exact = false;
   double pint_log_base = 1.05;
+  size_t pfc_rows = 1000000;  // the most pause events that are kept for the table
 };
 
 class Fabric final : public EventTarget {
@@ -417,7 +418,7 @@ class Fabric final : public EventTarget {
     uint32_t queue;
     bool pause;
   };
-  std::vector<PauseEvent> pause_events;
+  std::vector<PauseEvent> pause_events;  // the first pfc_rows of them
 
  private:
   struct Path {

@@ -74,12 +74,11 @@ ns3::EventId FabricSimulator::Insert(Tick time, uint32_t context, ns3::EventImpl
     free_slots_.pop_back();
     slots_[slot] = {event, context};
   }
-  const uint64_t order = Reserve();
-  At(time, order, nullptr, slot);
   // A uid has 32 bits of the order's 64; ns-3 keeps the first few for its own marks.
-  auto uid = static_cast<uint32_t>(order);
-  if (uid < 16) uid += 16;
-  return ns3::EventId(event, static_cast<uint64_t>(time), context, uid);
+  uint64_t order = Reserve();
+  while (static_cast<uint32_t>(order) < kFirstOrder) order = Reserve();
+  At(time, order, nullptr, slot);
+  return ns3::EventId(event, static_cast<uint64_t>(time), context, static_cast<uint32_t>(order));
 }
 
 FabricSimulator::StopEvent FabricSimulator::Stop(const ns3::Time& delay) {

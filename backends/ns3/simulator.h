@@ -107,6 +107,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
     uint32_t context;
   };
   static constexpr uint64_t kLast = 1ull << 62;
+  static constexpr uint32_t kFirstOrder = 16;  // ns-3 keeps the first uids for itself
   static Key MakeKey(Tick time, uint64_t order) {
     return (static_cast<Key>(static_cast<uint64_t>(time)) << 64) | order;
   }
@@ -125,7 +126,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   bool hole_ = false;
   int64_t tick_ps_ = 1;
   Tick now_ = 0;
-  uint64_t order_ = 0, next_order_ = 16, next_last_ = 0;  // ns-3 keeps the first uids for itself
+  uint64_t order_ = 0, next_order_ = kFirstOrder, next_last_ = 0;
   uint64_t events_run_ = 0, looked_ = 0;
   bool stopped_ = false;
   uint32_t context_ = 0xffffffff;

@@ -54,7 +54,8 @@ void SharedBufferSwitch::SendPause(Port& port, uint32_t queue, bool pause) {
   port.pausing = pause ? port.pausing | bit : port.pausing & ~bit;
   ++(pause ? port.pauses : port.resumes);
   trace_pfc(port.link, pause);
-  fabric->pause_events.push_back({fabric->sim->NowTick(), port.link, queue, pause});
+  if (fabric->pause_events.size() < fabric->parameters.pfc_rows)
+    fabric->pause_events.push_back({fabric->sim->NowTick(), port.link, queue, pause});
   if (fabric->parameters.upstream_order) fabric->random.SkipStreams(1);  // the fork's IP ident
   if (!port.up) return;
   PacketRecord* packet = fabric->NewPacket();

@@ -94,6 +94,12 @@ def test_pfc_loses_nothing_in_an_incast() -> None:
     assert stats["pfc_pauses"] > 0
     assert stats["pfc_pauses"] - stats["pfc_resumes"] == 0
     whole = (senders * 400 + 1) * transmit_ps(MTU, rate) + 2 * latency
+    assert stats["pfc_rows_left_out"] == 0
+    assert len(stats["tables"]["pfc"]["link"]) == 2 * stats["pfc_pauses"]
+    few = net.run(net.config(senders + 1, cables, pfc_rows=3, **options), flows)
+    assert few[0] == times
+    assert len(few[1]["tables"]["pfc"]["link"]) == 3
+    assert few[1]["pfc_rows_left_out"] == 2 * stats["pfc_pauses"] - 3
     # The bottleneck never idles: paused senders resume before the queue is empty.
     assert max(times) == whole
     # Without PFC the same buffer overflows, and go-back-N repairs it.
