@@ -79,7 +79,7 @@ def end_after(
     )  # fmt: skip
     wait()
     process.send_signal(sent)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=300)
     nothing_left(mark)
     return process.returncode, said
 
@@ -120,9 +120,10 @@ def test_random_moments(backend: str, tmp_path: Path, mock_library: Path) -> Non
                 tmp_path,
             )
             # The signal itself before there is anything to clean up, or after all is done.
-            assert code in (0, -sent, 128 + sent), said
+            starting = "Fatal Python error: init" in said  # Ctrl-C before Python itself is up
+            assert code in (0, -sent, 128 + sent) or starting, said
             check_whole(out)
-            if code > 0:
+            if code > 1:
                 assert not (out / "result.json").exists() or said.count("error: ") == 1
 
 
