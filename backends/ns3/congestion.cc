@@ -68,6 +68,7 @@ Tick CongestionControl::Microseconds(double us) const {
 
 void CongestionControl::StartTimer(QueuePair& qp, uint32_t kind, Tick delay) {
   qp.timer[kind] = Sim().After(delay, &qp, kind);
+  qp.Changed();
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -137,7 +138,10 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
   }
 }
 
-void Dcqcn::End(QueuePair& qp) { qp.timer.fill(0); }
+void Dcqcn::End(QueuePair& qp) {
+  qp.timer.fill(0);
+  qp.Changed();
+}
 
 // ---------------------------------------------------------------------------------------------
 
@@ -555,6 +559,7 @@ void Swift::OnAck(QueuePair& qp, const PacketRecord& ack) {
   }
   qp.current_window =
       static_cast<uint64_t>(std::max(1.0, std::floor(s.window_packets)) * packet);
+  qp.Changed();
 }
 
 }  // namespace astra_ns3

@@ -93,6 +93,7 @@ void QueuePair::SetRate(int64_t new_bps) {
   const auto scaled = static_cast<unsigned __int128>(window) * static_cast<uint64_t>(bps) /
                       static_cast<uint64_t>(max_bps);
   current_window = std::max<uint64_t>(1, static_cast<uint64_t>(scaled));
+  Changed();
 }
 
 void QueuePair::Fire(uint32_t kind, uint64_t order) {
@@ -135,6 +136,7 @@ void Fabric::AddPort(int32_t src, int64_t bps, Tick delay, double loss) {
   port->nominal_bps = port->bps = bps;
   port->delay = delay;
   port->loss = loss;
+  if (parameters.upstream_order) port->pairs.WatchAll();
   owner->ports.push_back(port.get());
   ports.push_back(std::move(port));
 }
@@ -426,13 +428,8 @@ void Fabric::SetLink(uint32_t link, double scale) {
     ++epoch_;
     Route();
     for (size_t host = 0; host < hosts_; ++host)
-      for (Port* other : nodes[host]->ports) {
-        for (QueuePair* qp : other->pairs) {
-          qp->listed = false;
-          Release(qp);
-        }
-        other->pairs.clear();
-      }
+      for (Port* other : nodes[host]->ports)
+        for (QueuePair* qp : other->pairs.Clear()) Release(qp);
     // Pairs go on, from their first unacknowledged byte only when a timeout says so.
     for (auto& pair : pairs_) {
       QueuePair* qp = pair.get();
@@ -443,8 +440,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
         qp->max_bps = qp->bps = qp->port->bps;
         control->Begin(*qp);
       }
-      qp->port->pairs.push_back(qp);
-      qp->listed = true;
+      qp->port->pairs.Add(qp);
     }
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports) other->RequestService();
@@ -506,10 +502,10 @@ void Fabric::Fire(uint32_t, uint64_t) {
     }
     qp->next_seq = qp->acked_seq;
     if (qp->port != nullptr) {
-      if (!qp->listed) {
-        qp->port->pairs.push_back(qp);
-        qp->listed = true;
-      }
+      if (qp->listed)
+        qp->Changed();
+      else
+        qp->port->pairs.Add(qp);
       qp->port->RequestService();
     }
   }

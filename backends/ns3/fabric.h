@@ -19,6 +19,7 @@
 #include "ns3/object.h"
 #include "ns3/ptr.h"
 #include "ns3/traced-callback.h"
+#include "pairs.h"
 #include "random.h"
 #include "simulator.h"
 
@@ -117,8 +118,7 @@ struct Port final : public EventTarget {
   uint32_t waiting_bytes = 0;
 
   // NIC
-  std::vector<QueuePair*> pairs;
-  size_t last_pair = 0;
+  PairList pairs;
   Tick wake_at = kNeverTick;
   uint64_t wake_order = 0;
 
@@ -241,6 +241,8 @@ struct QueuePair final : public EventTarget {
   // Life: the record is reused when none of these holds it
   uint32_t in_network = 0;  // packets
   bool listed = false;      // in its port's list
+  bool counted_finished = false, counted_adapting = false;  // by that list
+  uint32_t slot = 0;                                        // in it
   bool acknowledged = false, delivered = false;
 
   std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
@@ -260,6 +262,8 @@ struct QueuePair final : public EventTarget {
   bool WindowBound() const {
     return current_window != 0 && next_seq - acked_seq >= current_window;
   }
+  // Tells its port that what decides on its sending has changed.
+  void Changed();
   // The rate at which it is paced; a variable window follows it.
   void SetRate(int64_t new_bps);
   void Fire(uint32_t kind, uint64_t order) override;  // timers of congestion control
@@ -296,9 +300,12 @@ class RdmaNic final : public Device {
   QueuePair* Select(Port& port);
   void SendData(Port& port, QueuePair* qp);
   bool MoreToSend(const Port& port) const;
+  void SetAlarm(Port& port);
   void ReceiveData(PacketRecord* packet);
   void SendCnp(QueuePair* qp);
   void ReceiveAck(PacketRecord* packet);
+
+  std::vector<QueuePair*> dropped_;  // empty between calls
 };
 
 class SharedBufferSwitch final : public Device {
@@ -467,6 +474,10 @@ inline bool Port::Busy() const {
   const FabricSimulator* sim = fabric->sim;
   return sim->NowTick() < busy_until ||
          (sim->NowTick() == busy_until && sim->CurrentOrder() < done_order);
+}
+
+inline void QueuePair::Changed() {
+  if (listed) port->pairs.Update(this);
 }
 
 inline void Port::ExpectDone() {

@@ -29,8 +29,7 @@ ns3::TypeId RdmaNic::GetTypeId() {
 }
 
 void RdmaNic::Add(QueuePair* qp) {
-  qp->port->pairs.push_back(qp);
-  qp->listed = true;
+  qp->port->pairs.Add(qp);
   qp->port->RequestService();
 }
 
@@ -45,43 +44,17 @@ void RdmaNic::ChangeRate(QueuePair* qp, int64_t bps) {
     qp->next_available +=
         fabric->Ticks(qp->last_wire_bytes, bps) - fabric->Ticks(qp->last_wire_bytes, qp->bps);
     qp->SetRate(bps);
+    qp->Changed();
   }
   Port& port = *qp->port;
   if (port.wake_at != kNeverTick && qp->next_available < port.wake_at)
     Wake(port, std::max(qp->next_available, fabric->sim->NowTick()));
 }
 
-// Round robin over the pairs that may send now; drops those that have ended.
 QueuePair* RdmaNic::Select(Port& port) {
-  const Tick now = fabric->sim->NowTick();
-  std::vector<QueuePair*>& pairs = port.pairs;
-  const size_t count = pairs.size();
-  size_t first_finished = count;
-  QueuePair* chosen = nullptr;
-  size_t index = count == 0 ? 0 : (port.last_pair + 1) % count;
-  for (size_t step = 0; step < count; ++step, index = index + 1 == count ? 0 : index + 1) {
-    QueuePair* qp = pairs[index];
-    if (qp->BytesLeft() > 0 && !qp->WindowBound() && !(port.paused >> qp->queue & 1)) {
-      if (qp->next_available > now) continue;
-      chosen = qp;
-      break;
-    }
-    if (qp->Finished()) first_finished = std::min(first_finished, index);
-  }
-  if (first_finished < count) {
-    size_t kept = first_finished;
-    for (size_t i = first_finished; i < count; ++i) {
-      if (pairs[i]->Finished()) {
-        pairs[i]->listed = false;
-        fabric->Release(pairs[i]);
-        continue;
-      }
-      if (pairs[i] == chosen) index = kept;
-      pairs[kept++] = pairs[i];
-    }
-    pairs.resize(kept);
-  }
-  if (chosen != nullptr) port.last_pair = index;
+  QueuePair* chosen = port.pairs.Select(fabric->sim->NowTick(), port.paused, &dropped_);
+  for (QueuePair* qp : dropped_) fabric->Release(qp);
+  dropped_.clear();
   return chosen;
 }
 
@@ -94,36 +67,27 @@ void RdmaNic::Serve(Port& port) {
   } else if (QueuePair* qp = Select(port)) {
     SendData(port, qp);
   } else {
-    // Nothing may go now: wake up when the first pair's pacing allows it.
-    if (port.wake_at != kNeverTick) return;
-    Tick at = kNeverTick;
-    for (const QueuePair* waiting : port.pairs) {
-      const bool able = waiting->BytesLeft() > 0 && !waiting->WindowBound() &&
-                        !(port.paused >> waiting->queue & 1);
-      // The fork also counts pairs that cannot send, and then may not wake up for the others:
-      // they go on with the next ACK.
-      if (able || parameters.upstream_order) at = std::min(at, waiting->next_available);
-    }
-    if (at != kNeverTick && at > fabric->sim->NowTick()) Wake(port, at);
+    SetAlarm(port);
     return;
   }
   if (MoreToSend(port)) port.ExpectDone();
 }
 
+// Nothing may go now: wake up when the first pair's pacing allows it.  The fork also counts pairs
+// that cannot send, and then may not wake up for the others: they go on with the next ACK.
+void RdmaNic::SetAlarm(Port& port) {
+  if (port.wake_at != kNeverTick) return;
+  const Tick at = port.pairs.NextTime(port.paused);
+  if (at != kNeverTick && at > fabric->sim->NowTick()) Wake(port, at);
+}
+
 // Whether there is something to do when the port is free again.  The fork looks at its pairs every
 // time; what it then does besides sending, dropping ended pairs and setting an alarm for the next
 // one, decides the order of events that fall on one time, so that mode needs the event as well.
+// With a timer running, the rate and so the window may grow until then.
 bool RdmaNic::MoreToSend(const Port& port) const {
-  if (!port.queue[0].empty()) return true;
-  for (const QueuePair* qp : port.pairs) {
-    if (qp->BytesLeft() > 0 && !qp->WindowBound()) return true;
-    if (!fabric->parameters.upstream_order) continue;
-    // With a timer running, the rate and so the window may grow until then.
-    if (qp->Finished() || qp->next_available > port.busy_until ||
-        (qp->timer[0] != 0 && qp->BytesLeft() > 0))
-      return true;
-  }
-  return false;
+  if (!port.queue[0].empty() || port.pairs.AnyAble()) return true;
+  return fabric->parameters.upstream_order && port.pairs.ForkLooksAgain(port.busy_until);
 }
 
 void RdmaNic::SendData(Port& port, QueuePair* qp) {
@@ -155,6 +119,7 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   qp->next_available =
       fabric->sim->NowTick() + (bps == port.bps ? port.TxTicks(packet->wire_bytes)
                                                 : fabric->Ticks(packet->wire_bytes, bps));
+  qp->Changed();
 }
 
 void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
@@ -267,6 +232,7 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     qp->next_seq = std::max(qp->next_seq, seq);  // a retransmission that proved needless
     qp->progress = fabric->sim->NowTick();
     qp->timeouts = 0;
+    qp->Changed();
   }
   Port* port = qp->port;
   if (qp->Finished()) {
@@ -281,6 +247,7 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
       qp->retransmitted += qp->next_seq - qp->acked_seq;
       ++fabric->retransmissions;
       qp->next_seq = qp->acked_seq;
+      qp->Changed();
     }
     fabric->control->OnAck(*qp, *packet);
   }
