@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The process ends soon: searching everything for garbage before that takes 0.03 s.
     atexit.register(gc.freeze)
-    from astra_bridge.cli.signals import Ended, unwinding
     from astra_bridge.errors import AstraBridgeError
+    from astra_bridge.signals import Ended, unwinding
 
     try:
         with unwinding():
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AstraBridgeError as error:
         return _fail(str(error), error.exit_code)
     except Ended as ended:
+        if ended.number == signal.SIGINT:
+            return _fail("interrupted", 130)
         return _fail(f"ended by {signal.Signals(ended.number).name}", 128 + ended.number)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

@@ -20,7 +20,6 @@ from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, Paren
 
 __all__ = ["Outcome", "Verdict", "rule_titles", "run", "run_supervised"]
 
-LOAD_LIMIT_S = 600.0
 _LONGEST_DETAIL = 10_000
 
 Outcome = Literal["pass", "fail", "skip"]
@@ -135,7 +134,8 @@ def run_supervised(
     skip
         Rules to leave out, each with its reason; added to the known quirks.
     limit_s : float
-        Time for one rule [s]; a rule that takes longer has failed.
+        Time for one rule, and for each call while the backend is opened [s]; a rule that takes
+        longer has failed.
 
     Raises
     ------
@@ -201,21 +201,17 @@ def _verdict(head: Mapping[str, Any]) -> Verdict:
 
 def _messages(request: Mapping[str, object], limit_s: float) -> Iterator[Message]:
     """Messages of a worker; the last is "done", or "ended" with how."""
-    # Loading may take long; a rule may not.
-    allowed_s = max(limit_s, LOAD_LIMIT_S)
     with Child("astra_bridge.conformance.suite:serve", request) as child:
         while True:
             try:
-                message = child.receive(allowed_s)
+                message = child.receive(limit_s)
             except ChildEnded as ended:
                 yield Message("ended", {"how": str(ended)}, b"")
                 return
             if message is None:
-                yield Message("ended", {"how": f"gave no answer within {allowed_s:g} s"}, b"")
+                yield Message("ended", {"how": f"gave no answer within {limit_s:g} s"}, b"")
                 return
             child.progressed()
-            if message.kind != "call":
-                allowed_s = limit_s
             yield message
             if message.kind == "done":
                 return

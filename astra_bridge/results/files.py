@@ -18,6 +18,7 @@ from astra_bridge.plotting import new_figure, save_figure
 from astra_bridge.results.lines import frame, rank_lines, trace_lines
 from astra_bridge.results.local_memory import local_memory
 from astra_bridge.results.timeline import timeline
+from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class _Text(io.TextIOWrapper):
         self.detach()  # flushes, too
 
 
+@deferred()  # matplotlib's C++ code does not bear an exception out of nowhere
 def _save_plot(files: NewFiles, result: Result, path: Path) -> list[Path]:
     """Draw finish time and exposed communication per rank, where matplotlib is installed."""
     try:

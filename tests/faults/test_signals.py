@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.network.ns3 import build
+from astra_bridge.signals import Ended, deferred, unwinding
 from tests.foreign import foreign_library
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +167,26 @@ def test_compiling(sent: signal.Signals, tmp_path: Path) -> None:
     assert "compiling the backend for ns-3" in said
     left = [path.name for path in cache.glob("*/*")]
     assert left == ["lock"]
+
+
+def test_code_that_turns_the_exception_into_its_own() -> None:
+    with pytest.raises(Ended) as caught, unwinding():  # noqa: PT012
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ValueError("what C++ code makes of it") from None
+    assert caught.value.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_code_that_bears_no_exception() -> None:
+    done = []
+    with pytest.raises(Ended) as caught, unwinding():  # noqa: PT012
+        with deferred(), deferred():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            done.append("inner")
+        done.append("outer")
+    assert caught.value.number == signal.SIGHUP
+    assert done == ["inner"]

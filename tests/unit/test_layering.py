@@ -16,6 +16,7 @@ LEVELS = {
     "text": 0,
     "errors": 0,
     "arguments": 0,
+    "signals": 0,
     "supervision": 0,
     "units": 0,
     "files": 0,

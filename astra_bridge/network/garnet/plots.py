@@ -10,10 +10,12 @@ from astra_bridge.files import NewFiles
 from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.network.garnet.traffic import LoadPoint
 from astra_bridge.plotting import new_figure, save_figure
+from astra_bridge.signals import deferred
 
 __all__ = ["plot_curve", "plot_heat_map", "router_positions"]
 
 
+@deferred()  # matplotlib's C++ code does not bear an exception out of nowhere
 def plot_curve(points: list[LoadPoint], title: str, path: Path) -> None:
     """Latency against offered load.
 
@@ -49,6 +51,7 @@ def router_positions(network: GarnetNetwork) -> list[tuple[float, float]]:
     return positions
 
 
+@deferred()  # matplotlib's C++ code does not bear an exception out of nowhere
 def plot_heat_map(network: GarnetNetwork, loads: list[float], title: str, path: Path) -> None:
     """Load of every link between routers, the two directions side by side.
 
