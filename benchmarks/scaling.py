@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How cost grows with size, where it once grew faster than the work: a table.
 
-    python benchmarks/scaling.py [all-to-all|route-memory|chunks|back-pressure ...] [--against PYTHON]
+    python benchmarks/scaling.py [CASE ...] [--against PYTHON]
 
 * ``all-to-all``: ns-3, every host of a star sends 16 packets to every other one; a million
   packet-hops per CPU second.
@@ -9,8 +9,8 @@
 * ``chunks``: an all-reduce of 8 ranks in many chunks, one at a time.
 * ``back-pressure``: a direct all-to-all over a network that takes five transfers at a time.
 
-Every case runs in a process of its own; CPU seconds are those of the simulation alone. ``--against``
-also runs each case with another interpreter, one that has another version of astra_bridge.
+Every case runs in a process of its own; CPU seconds are those of the simulation alone.
+``--against`` also runs each case with another interpreter, which has another astra_bridge.
 """
 
 from __future__ import annotations

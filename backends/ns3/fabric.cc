@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "congestion.h"
 #include "ecmp.h"
@@ -147,17 +148,9 @@ void Fabric::Join(uint32_t link, uint32_t reverse) {
 }
 
 void Fabric::Finish() {
-  next_source_port_.assign(hosts_ * hosts_, kFirstSourcePort);
-  paths_.assign(hosts_ * hosts_, {});
-  Route();
-  for (size_t i = 0; i < hosts_; ++i)
-    for (size_t j = 0; j < hosts_; ++j) {
-      const Path& path = paths_[i * hosts_ + j];
-      if (i == j || path.delay < 0) continue;
-      const Tick rtt = 2 * path.delay + path.transmit;
-      max_rtt = std::max(max_rtt, rtt);
-      max_bdp = std::max(max_bdp, Bdp(rtt, path.bps));
-    }
+  next_source_port_.resize(hosts_);
+  SortNeighbours();
+  FindExtremes();
   for (auto& node : nodes)
     if (auto* device = dynamic_cast<SharedBufferSwitch*>(ns3::PeekPointer(node)))
       device->Configure();
@@ -195,16 +188,10 @@ Tick Fabric::Ticks(double bytes, int64_t bps) const {
 // ---------------------------------------------------------------------------------------------
 // Fabric: routes
 
-void Fabric::Route() {
-  routes_.assign(nodes.size(), std::vector<std::vector<Port*>>(hosts_));
-  for (size_t host = 0; host < hosts_; ++host) RouteTo(static_cast<int32_t>(host));
-}
-
-// Breadth first from the destination; only switches forward.
-void Fabric::RouteTo(int32_t host) {
-  // Next hops are numbered in the order in which the search meets them, and ECMP picks by number.
-  // The fork keeps neighbours ordered by the addresses of its objects, which come out as hosts by
-  // ascending id, then switches by descending id (large objects are mapped downwards).
+// Next hops are numbered in the order in which the search meets them, and ECMP picks by number.
+// The fork keeps neighbours ordered by the addresses of its objects, which come out as hosts by
+// ascending id, then switches by descending id (large objects are mapped downwards).
+void Fabric::SortNeighbours() {
   const auto before = [this](const Port* a, const Port* b) {
     const Device& x = *a->peer->owner;
     const Device& y = *b->peer->owner;
@@ -215,54 +202,152 @@ void Fabric::RouteTo(int32_t host) {
     return (x_host || !parameters.upstream_order) ? x.address_id < y.address_id
                                                   : x.address_id > y.address_id;
   };
-  std::vector<int32_t> distance(nodes.size(), -1);
-  std::vector<Path> path(nodes.size());
-  std::vector<int32_t> queue = {host};
-  distance[static_cast<size_t>(host)] = 0;
-  path[static_cast<size_t>(host)] = {0, 0, INT64_MAX};
-  for (size_t i = 0; i < queue.size(); ++i) {
-    const auto now = static_cast<size_t>(queue[i]);
-    std::vector<Port*> neighbours;
-    for (Port* port : nodes[now]->ports)
-      if (port->up && port->peer->up) neighbours.push_back(port);
-    std::sort(neighbours.begin(), neighbours.end(), before);
-    for (const Port* port : neighbours) {
-      const auto next = static_cast<size_t>(port->peer->owner->node);
-      const Port* towards = port->peer;
-      if (distance[next] < 0) {
-        distance[next] = distance[now] + 1;
-        path[next].delay = path[now].delay + towards->delay;
-        path[next].transmit =
-            path[now].transmit +
-            static_cast<Tick>(static_cast<double>(parameters.mtu_bytes) * 8 * 1e12 /
-                              static_cast<double>(parameters.tick_ps) /
-                              static_cast<double>(towards->nominal_bps));
-        path[next].bps = std::min(path[now].bps, towards->nominal_bps);
-        if (next >= hosts_) queue.push_back(static_cast<int32_t>(next));
+  tables_.resize(nodes.size());
+  built_.resize(nodes.size());
+  neighbours_.resize(nodes.size());
+  for (size_t node = 0; node < nodes.size(); ++node) {
+    neighbours_[node].assign(nodes[node]->ports.begin(), nodes[node]->ports.end());
+    std::sort(neighbours_[node].begin(), neighbours_[node].end(), before);
+  }
+  access_.resize(hosts_);
+  for (size_t host = 0; host < hosts_; ++host) {
+    const auto& cables = nodes[host]->ports;
+    const bool leaf =
+        cables.size() == 1 && static_cast<size_t>(cables[0]->peer->owner->node) >= hosts_;
+    access_[host] = leaf ? cables[0]->peer : nullptr;
+  }
+}
+
+// One hop, as part of a path.
+Fabric::Path Fabric::Hop(const Port& port) const {
+  const double packet = static_cast<double>(parameters.mtu_bytes) * 8 * 1e12 /
+                        static_cast<double>(parameters.tick_ps);
+  return {port.delay, static_cast<Tick>(packet / static_cast<double>(port.nominal_bps)),
+          port.nominal_bps};
+}
+
+// The longest round trip and the largest product of bandwidth and delay of all pairs of hosts.
+void Fabric::FindExtremes() {
+  const auto join = [](const Path& a, const Path& b) {
+    return Path{a.delay + b.delay, a.transmit + b.transmit, std::min(a.bps, b.bps)};
+  };
+  const auto take = [this](const Path& path) {
+    const Tick rtt = 2 * path.delay + path.transmit;
+    max_rtt = std::max(max_rtt, rtt);
+    max_bdp = std::max(max_bdp, Bdp(rtt, path.bps));
+  };
+  // Hosts of one switch whose cables are alike differ only in who they are: one, or two, stand for
+  // all of them.
+  std::map<int32_t, std::map<std::tuple<Tick, Tick, int64_t>, std::vector<int32_t>>> leaves;
+  for (size_t host = 0; host < hosts_; ++host) {
+    if (access_[host] == nullptr) {
+      const Table table = SearchFrom(static_cast<int32_t>(host), true);
+      for (size_t source = 0; source < hosts_; ++source)
+        if (source != host && table.paths[source].delay >= 0) take(table.paths[source]);
+      continue;
+    }
+    const Path last = Hop(*access_[host]);
+    leaves[access_[host]->owner->node][{last.delay, last.transmit, last.bps}].push_back(
+        static_cast<int32_t>(host));
+  }
+  for (const auto& [root, kinds] : leaves) {
+    const Table table = SearchFrom(root, true);
+    for (const auto& [kind, hosts] : kinds) {
+      const Path last{std::get<0>(kind), std::get<1>(kind), std::get<2>(kind)};
+      for (size_t source = 0; source < hosts_; ++source) {
+        const bool itself = hosts.size() == 1 && static_cast<size_t>(hosts[0]) == source;
+        if (!itself && table.paths[source].delay >= 0) take(join(table.paths[source], last));
       }
-      if (distance[next] == distance[now] + 1)
-        routes_[next][static_cast<size_t>(host)].push_back(port->peer);
     }
   }
-  for (size_t source = 0; source < hosts_; ++source)
-    if (distance[source] >= 0) PathOf(static_cast<int32_t>(source), host) = path[source];
+}
+
+// Breadth first from the destination; only switches forward.
+Fabric::Table Fabric::SearchFrom(int32_t root, bool as_built) const {
+  Table table;
+  table.paths.resize(nodes.size());
+  table.paths[static_cast<size_t>(root)] = {0, 0, INT64_MAX};
+  std::vector<int32_t> distance(nodes.size(), -1), queue = {root};
+  std::vector<std::pair<size_t, Port*>> found;
+  distance[static_cast<size_t>(root)] = 0;
+  for (size_t i = 0; i < queue.size(); ++i) {
+    const auto now = static_cast<size_t>(queue[i]);
+    for (const Port* port : neighbours_[now]) {
+      if (!as_built && !(port->up && port->peer->up)) continue;
+      Port* towards = port->peer;
+      const auto next = static_cast<size_t>(towards->owner->node);
+      if (distance[next] < 0) {
+        distance[next] = distance[now] + 1;
+        const Path hop = Hop(*towards);
+        table.paths[next] = {table.paths[now].delay + hop.delay,
+                             table.paths[now].transmit + hop.transmit,
+                             std::min(table.paths[now].bps, hop.bps)};
+        if (next >= hosts_) queue.push_back(static_cast<int32_t>(next));
+      }
+      if (distance[next] == distance[now] + 1) found.emplace_back(next, towards);
+    }
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  table.first.assign(nodes.size() + 1, 0);
+  for (const auto& [node, port] : found) {
+    ++table.first[node + 1];
+    table.hops.push_back(port);
+  }
+  for (size_t node = 0; node < nodes.size(); ++node) table.first[node + 1] += table.first[node];
+  return table;
+}
+
+const Fabric::Table& Fabric::TableTo(int32_t root, bool as_built) {
+  std::unique_ptr<Table>& table = (as_built ? built_ : tables_)[static_cast<size_t>(root)];
+  if (!table) table = std::make_unique<Table>(SearchFrom(root, as_built));
+  return *table;
+}
+
+Fabric::Hops Fabric::Choices(const Device& at, int32_t to) {
+  int32_t root = to;
+  if (Port* const& last = access_[static_cast<size_t>(to)]; last != nullptr) {
+    if (!last->up || !last->peer->up) return {nullptr, 0};
+    if (&at == last->owner) return {&last, 1};
+    root = last->owner->node;
+  }
+  const Table& table = TableTo(root);
+  const auto node = static_cast<size_t>(at.node);
+  return {table.hops.data() + table.first[node], table.first[node + 1] - table.first[node]};
+}
+
+// Of a pair without a route: as it was built.
+Fabric::Path Fabric::PathOf(int32_t src, int32_t dst) {
+  const auto source = static_cast<size_t>(src);
+  const Port* last = access_[static_cast<size_t>(dst)];
+  if (last == nullptr) {
+    const Path path = TableTo(dst).paths[source];
+    return path.delay >= 0 ? path : TableTo(dst, true).paths[source];
+  }
+  const int32_t root = last->owner->node;
+  Path path;
+  if (last->up && last->peer->up) path = TableTo(root).paths[source];
+  if (path.delay < 0) path = TableTo(root, true).paths[source];
+  if (path.delay < 0) return path;
+  const Path hop = Hop(*last);
+  return {path.delay + hop.delay, path.transmit + hop.transmit, std::min(path.bps, hop.bps)};
 }
 
 Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source_port,
-                     uint16_t destination_port) const {
-  const std::vector<Port*>& choices = Choices(at, to);
-  if (choices.empty()) return nullptr;
-  if (choices.size() == 1) return choices.front();
+                     uint16_t destination_port) {
+  const Hops choices = Choices(at, to);
+  if (choices.count == 0) return nullptr;
+  if (choices.count == 1) return *choices.begin;
   const uint32_t source = Address(nodes[static_cast<size_t>(from)]->address_id);
   const uint32_t destination = Address(nodes[static_cast<size_t>(to)]->address_id);
   if (static_cast<size_t>(at.node) >= hosts_) {
     const uint32_t seed = static_cast<const SharedBufferSwitch&>(at).ecmp_seed;
-    return choices[EcmpHash(source, destination, source_port, destination_port, seed) %
-                   choices.size()];
+    return choices.begin[EcmpHash(source, destination, source_port, destination_port, seed) %
+                         choices.count];
   }
   const uint32_t both = source_port | (static_cast<uint32_t>(destination_port) << 16);
   const std::array<uint32_t, 3> key = {source, destination, both};
-  return choices[ns3::Hash32(reinterpret_cast<const char*>(key.data()), 12) % choices.size()];
+  return choices.begin[ns3::Hash32(reinterpret_cast<const char*>(key.data()), 12) % choices.count];
 }
 
 void Fabric::FindPath(QueuePair* qp) {
@@ -313,7 +398,9 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->dst = dst;
   qp->bytes = bytes;
   qp->fabric = this;
-  qp->source_port = next_source_port_[static_cast<size_t>(src) * hosts_ + static_cast<size_t>(dst)]++;
+  auto& source_ports = next_source_port_[static_cast<size_t>(src)];
+  if (source_ports.empty()) source_ports.assign(hosts_, kFirstSourcePort);
+  qp->source_port = source_ports[static_cast<size_t>(dst)]++;
   qp->queue = static_cast<uint8_t>(3 + traffic_class);
   qp->next_seq = qp->acked_seq = 0;
   qp->expected_seq = qp->nacked_seq = 0;
@@ -331,7 +418,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   ++active_;
 
   UseClass(traffic_class);
-  const Path& path = PathOf(src, dst);
+  const Path path = PathOf(src, dst);
   const bool global = parameters.window == "global";
   const Tick rtt = path.delay < 0 ? 0 : 2 * path.delay + path.transmit;
   qp->base_rtt = global ? max_rtt : rtt;
@@ -354,7 +441,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
 }
 
 Tick Fabric::IdealTicks(const QueuePair& qp) {
-  const Path& path = PathOf(qp.src, qp.dst);
+  const Path path = PathOf(qp.src, qp.dst);
   const double mtu = parameters.mtu_bytes, bytes = static_cast<double>(qp.bytes);
   const double packets = std::ceil(bytes / mtu);
   if (parameters.complete_at_ack) {
@@ -426,7 +513,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
   }
   if (port.up != was_up) {
     ++epoch_;
-    Route();
+    for (auto& table : tables_) table.reset();
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports)
         for (QueuePair* qp : other->pairs.Clear()) Release(qp);

@@ -433,25 +433,38 @@ class Fabric final : public EventTarget {
     Tick transmit = 0;
     int64_t bps = 0;
   };
+  // The way to one node, from all others.
+  struct Table {
+    std::vector<uint32_t> first;  // per node and one more: of its next hops
+    std::vector<Port*> hops;
+    std::vector<Path> paths;  // per node
+  };
+  // Next hops of equal distance.
+  struct Hops {
+    Port* const* begin;
+    size_t count;
+  };
   Tick HopTicks(const Port& port) const;
-  void Route();
-  void RouteTo(int32_t host);
+  Path Hop(const Port& port) const;
+  void SortNeighbours();
+  void FindExtremes();
+  Table SearchFrom(int32_t root, bool as_built) const;
+  const Table& TableTo(int32_t root, bool as_built = false);
   void FindPath(QueuePair* qp);
   bool Lost(QueuePair* qp, Tick now);
   void UseClass(uint32_t traffic_class);
-  const std::vector<Port*>& Choices(const Device& at, int32_t to) const {
-    return routes_[static_cast<size_t>(at.node)][static_cast<size_t>(to)];
-  }
+  Hops Choices(const Device& at, int32_t to);
   Port* Choose(const Device& at, int32_t from, int32_t to, uint16_t source_port,
-               uint16_t destination_port) const;
-  Path& PathOf(int32_t src, int32_t dst) {
-    return paths_[static_cast<size_t>(src) * hosts_ + static_cast<size_t>(dst)];
-  }
+               uint16_t destination_port);
+  Path PathOf(int32_t src, int32_t dst);
 
   size_t hosts_ = 0;
-  std::vector<std::vector<std::vector<Port*>>> routes_;  // [node][destination host]
-  std::vector<Path> paths_;
-  std::vector<uint16_t> next_source_port_;
+  // Hosts with one cable share the routes to their switch, so that memory grows with the switches.
+  std::vector<Port*> access_;                   // per host: the port to it at that switch, or NULL
+  std::vector<std::vector<Port*>> neighbours_;  // per node, in the order in which routes count them
+  std::vector<std::unique_ptr<Table>> tables_;  // per node, made when they are first needed
+  std::vector<std::unique_ptr<Table>> built_;   // the same, as if every link were up
+  std::vector<std::vector<uint16_t>> next_source_port_;  // [source][destination]
   uint8_t epoch_ = 0;
   uint32_t classes_used_ = 0;  // bit per traffic class
   bool rerouted_ = false;
