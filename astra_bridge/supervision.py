@@ -72,7 +72,7 @@ spec = spec_from_file_location("astra_bridge", {init!r}, submodule_search_locati
 sys.modules["astra_bridge"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["astra_bridge"])
 from astra_bridge.supervision import serve
-serve({entry!r}, {answers}, bytes.fromhex({token!r}), {parent}, {cleans_up})
+serve({entry!r}, {answers}, bytes.fromhex({token!r}), {parent}, {cleans_up}, {level})
 """
 
 
@@ -172,6 +172,7 @@ class Child:
             token=self._token.hex(),
             parent=os.getpid(),
             cleans_up=cleans_up,
+            level=logging.getLogger("astra_bridge").getEffectiveLevel(),
         )
         flags = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
         try:
@@ -551,7 +552,9 @@ def contained() -> bool:
     return _contained
 
 
-def serve(entry: str, answers: int, token: bytes, parent_id: int, cleans_up: bool) -> NoReturn:
+def serve(
+    entry: str, answers: int, token: bytes, parent_id: int, cleans_up: bool, log_level: int
+) -> NoReturn:
     """The child: read the request, run the function, send what it raises."""
     import pickle
 
@@ -569,6 +572,7 @@ def serve(entry: str, answers: int, token: bytes, parent_id: int, cleans_up: boo
     logger = logging.getLogger("astra_bridge")
     logger.addHandler(_Forward(parent))
     logger.propagate = False
+    logger.setLevel(log_level)
     try:
         module, _, function = entry.partition(":")
         getattr(import_module(module), function)(parent)

@@ -113,6 +113,7 @@ static astra_net_status create(const astra_net_config *config, const astra_net_h
     if (!strcmp(key, "stats")) s->stats = strdup(value);
   }
   fault(s, "create");
+  if (!strcmp(s->fault, "log_create")) host->log(host->context, 20, "said\nerror: forged");
   *out = s;
   return 0;
 }
