@@ -71,16 +71,21 @@ void CongestionControl::StartTimer(QueuePair& qp, uint32_t kind, Tick delay) {
   qp.Changed();
 }
 
+void CongestionControl::StopTimer(QueuePair& qp, uint32_t kind) {
+  qp.timer[kind] = 0;
+  qp.Changed();
+}
+
 // ---------------------------------------------------------------------------------------------
 
 ns3::TypeId Dcqcn::GetTypeId() {
   static ns3::TypeId tid =
       Id<Dcqcn>("astra_ns3::Dcqcn")
           .REAL("Gain", "g of equations 1 and 2", Dcqcn, gain)
-          .REAL("AlphaInterval", "Time between updates of alpha [us]", Dcqcn, alpha_interval_us)
-          .REAL("DecreaseInterval", "Shortest time between two decreases [us]", Dcqcn,
+          .TIME("AlphaInterval", "Time between updates of alpha [us]", Dcqcn, alpha_interval_us)
+          .TIME("DecreaseInterval", "Shortest time between two decreases [us]", Dcqcn,
                 decrease_interval_us)
-          .REAL("IncreaseInterval", "Time between increases [us]", Dcqcn, increase_interval_us)
+          .TIME("IncreaseInterval", "Time between increases [us]", Dcqcn, increase_interval_us)
           .COUNT("FastRecoveryTimes", "F: steps of fast recovery", Dcqcn, fast_recovery_times)
           .RATE("AdditiveRate", "Step of additive increase", Dcqcn, additive_bps)
           .RATE("HyperRate", "Step of hyper increase", Dcqcn, hyper_bps)
@@ -88,13 +93,56 @@ ns3::TypeId Dcqcn::GetTypeId() {
   return tid;
 }
 
-void Dcqcn::Begin(QueuePair& qp) { qp.dcqcn = {qp.max_bps, 1, false, false, true, 0}; }
+void Dcqcn::Begin(QueuePair& qp) { qp.dcqcn = {qp.max_bps, 1, false, false, true, 0, {}}; }
+
+// A timer that would find nothing to do sleeps until the next mark: on slow links there are millions
+// of those.  The fork's run on, for they take part in the order of events that fall on one time.
+void Dcqcn::Rest(QueuePair& qp, uint32_t kind) {
+  if (fabric->parameters.upstream_order) {
+    StartTimer(qp, kind, Interval(kind));
+    return;
+  }
+  StopTimer(qp, kind);
+  qp.dcqcn.fired[kind] = Sim().NowTick();
+}
+
+// Wakes a sleeping timer for its next turn.
+void Dcqcn::Wake(QueuePair& qp, uint32_t kind) {
+  if (qp.timer[kind] != 0) return;
+  const Tick slept = Sim().NowTick() - qp.dcqcn.fired[kind], interval = Interval(kind);
+  StartTimer(qp, kind, interval - slept % interval);
+}
+
+// Alpha as it is now: what its timer would have made of it while it slept.
+void Dcqcn::CatchUp(QueuePair& qp) {
+  DcqcnState& s = qp.dcqcn;
+  if (qp.timer[kAlpha] != 0) return;
+  const Tick interval = Interval(kAlpha);
+  const int64_t missed = (Sim().NowTick() - s.fired[kAlpha]) / interval;
+  s.fired[kAlpha] += missed * interval;
+  double before = -1;
+  for (int64_t i = 0; i < missed && s.alpha != before; ++i) {
+    before = s.alpha;
+    s.alpha *= 1 - gain;
+  }
+}
+
+Tick Dcqcn::Interval(uint32_t kind) const {
+  return Microseconds(kind == kAlpha      ? alpha_interval_us
+                      : kind == kDecrease ? decrease_interval_us
+                                          : increase_interval_us);
+}
 
 void Dcqcn::OnAck(QueuePair& qp, const PacketRecord& ack) {
   if (!ack.marked) return;
   DcqcnState& s = qp.dcqcn;
   s.alpha_cnp = s.decrease_cnp = true;
-  if (!s.first_cnp) return;
+  if (!s.first_cnp) {
+    CatchUp(qp);
+    Wake(qp, kAlpha);
+    Wake(qp, kDecrease);
+    return;
+  }
   s.first_cnp = false;
   s.alpha = 1;
   s.alpha_cnp = false;
@@ -111,11 +159,12 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
       // Equation 1, alpha = (1 - g) alpha + g, with feedback; equation 2 without.
       s.alpha = s.alpha_cnp ? (1 - gain) * s.alpha + gain : (1 - gain) * s.alpha;
       s.alpha_cnp = false;
-      StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
+      Rest(qp, kAlpha);
       break;
     case kDecrease:
-      StartTimer(qp, kDecrease, Microseconds(decrease_interval_us));
+      Rest(qp, kDecrease);
       if (!s.decrease_cnp) break;
+      CatchUp(qp);
       // Equation 1: R_T = R_C, R_C = R_C (1 - alpha / 2); the target stays where it is when no
       // increase came in between, unless it is clamped.
       if (clamp_target || s.stage != 0) s.target_bps = qp.bps;
@@ -124,18 +173,28 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
       s.decrease_cnp = false;
       StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
       break;
-    case kIncrease:
-      StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+    case kIncrease: {
       // Section 3.2: fast recovery, then additive, then hyper increase of the target, and the
       // current rate goes half way to it (equation 3).
       if (s.stage >= fast_recovery_times)
         s.target_bps =
             std::min(qp.port->bps, s.target_bps + (s.stage == fast_recovery_times ? additive_bps
                                                                                   : hyper_bps));
-      qp.SetRate(Mean(qp.bps, s.target_bps));
+      const int64_t bps = Mean(qp.bps, s.target_bps);
+      // At the top nothing changes any more, until a decrease starts the timer anew.
+      if (s.stage > fast_recovery_times && s.target_bps == qp.port->bps && bps == qp.bps)
+        Rest(qp, kIncrease);
+      else
+        StartTimer(qp, kIncrease, Interval(kIncrease));
+      qp.SetRate(bps);
       ++s.stage;
       break;
+    }
   }
+}
+
+void Dcqcn::OnPortRate(QueuePair& qp) {
+  if (qp.dcqcn.stage > fast_recovery_times) Wake(qp, kIncrease);
 }
 
 void Dcqcn::End(QueuePair& qp) {
@@ -167,20 +226,24 @@ ns3::TypeId DcqcnSigcomm15::GetTypeId() {
 }
 
 void DcqcnSigcomm15::Begin(QueuePair& qp) {
-  qp.cnp = {qp.max_bps, 1, byte_counter, 0, 0, false};
+  qp.cnp = {qp.max_bps, 1, byte_counter, 0, 0, 0, false};
 }
 
 // Equation 1, with the alpha of before: R_T = R_C, R_C = R_C (1 - alpha / 2), alpha = (1 - g) alpha
 // + g; and both counters begin anew.
 void DcqcnSigcomm15::OnCnp(QueuePair& qp) {
   CnpState& s = qp.cnp;
+  // Equation 2, for all intervals without a CNP since the last one.
+  const Tick now = Sim().NowTick();
+  if (s.limited)
+    s.alpha *= std::pow(1 - gain, (now - s.last) / Microseconds(alpha_interval_us));
+  s.last = now;
   s.target_bps = qp.bps;
   const int64_t bps = std::max(min_bps, Scale(qp.bps, 1 - s.alpha / 2));
   s.alpha = (1 - gain) * s.alpha + gain;
   s.limited = true;
   s.timer_stage = s.byte_stage = 0;
   s.bytes_left = byte_counter;
-  StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
   StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
   static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
 }
@@ -197,16 +260,15 @@ void DcqcnSigcomm15::OnSend(QueuePair& qp, uint32_t bytes) {
   ++s.byte_stage;
 }
 
-void DcqcnSigcomm15::OnTimer(QueuePair& qp, uint32_t kind) {
+void DcqcnSigcomm15::OnTimer(QueuePair& qp, uint32_t) {
   CnpState& s = qp.cnp;
-  if (kind == kAlpha) {
-    s.alpha *= 1 - gain;  // equation 2
-    StartTimer(qp, kAlpha, Microseconds(alpha_interval_us));
-    return;
-  }
   const int64_t bps = Increased(qp);
   ++s.timer_stage;
-  StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+  // At the top nothing changes any more, until a CNP starts the timer anew.
+  if (bps != qp.bps || s.target_bps != qp.port->bps)
+    StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+  else
+    StopTimer(qp, kIncrease);
   static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
 }
 
@@ -221,7 +283,12 @@ int64_t DcqcnSigcomm15::Increased(QueuePair& qp) const {
   return Mean(qp.bps, s.target_bps);
 }
 
-void DcqcnSigcomm15::End(QueuePair& qp) { qp.timer.fill(0); }
+void DcqcnSigcomm15::OnPortRate(QueuePair& qp) {
+  if (qp.cnp.limited && qp.timer[kIncrease] == 0)
+    StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+}
+
+void DcqcnSigcomm15::End(QueuePair& qp) { StopTimer(qp, kIncrease); }
 
 // ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class CongestionControl : public ns3::Object {
   virtual void OnCnp(QueuePair&) {}
   virtual void OnSend(QueuePair&, uint32_t /*bytes*/) {}
   virtual void OnTimer(QueuePair&, uint32_t /*kind*/) {}
+  virtual void OnPortRate(QueuePair&) {}  // its port is another, or slower or faster
   virtual void End(QueuePair&) {}  // the last ACK has come
 
   Fabric* fabric = nullptr;
@@ -33,6 +34,7 @@ class CongestionControl : public ns3::Object {
   FabricSimulator& Sim() const { return *fabric->sim; }
   Tick Microseconds(double us) const;
   void StartTimer(QueuePair& qp, uint32_t kind, Tick delay);
+  void StopTimer(QueuePair& qp, uint32_t kind);
 };
 
 // DCQCN as the simulator of the HPCC paper and so ASTRA-sim's fork have it: marks come back in
@@ -44,6 +46,7 @@ class Dcqcn final : public CongestionControl {
   void Begin(QueuePair& qp) override;
   void OnAck(QueuePair& qp, const PacketRecord& ack) override;
   void OnTimer(QueuePair& qp, uint32_t kind) override;
+  void OnPortRate(QueuePair& qp) override;
   void End(QueuePair& qp) override;
 
   double gain = 1.0 / 256;
@@ -54,6 +57,10 @@ class Dcqcn final : public CongestionControl {
 
  private:
   enum Timer : uint32_t { kAlpha, kDecrease, kIncrease };
+  void Rest(QueuePair& qp, uint32_t kind);
+  void Wake(QueuePair& qp, uint32_t kind);
+  void CatchUp(QueuePair& qp);
+  Tick Interval(uint32_t kind) const;
 };
 
 // DCQCN as published: Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM
@@ -66,6 +73,7 @@ class DcqcnSigcomm15 final : public CongestionControl {
   void OnCnp(QueuePair& qp) override;
   void OnSend(QueuePair& qp, uint32_t bytes) override;
   void OnTimer(QueuePair& qp, uint32_t kind) override;
+  void OnPortRate(QueuePair& qp) override;
   void End(QueuePair& qp) override;
   Tick CnpInterval() const { return Microseconds(cnp_interval_us); }
 
@@ -76,7 +84,7 @@ class DcqcnSigcomm15 final : public CongestionControl {
   int64_t additive_bps = 40000000, hyper_bps = 400000000;
 
  private:
-  enum Timer : uint32_t { kAlpha, kIncrease };
+  enum Timer : uint32_t { kIncrease };
   int64_t Increased(QueuePair& qp) const;
 };
 

@@ -532,6 +532,8 @@ void Fabric::SetLink(uint32_t link, double scale) {
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports) other->RequestService();
   }
+  for (auto& pair : pairs_)
+    if (!pair->acknowledged && pair->max_bps > 0) control->OnPortRate(*pair);
   if (port.up) port.RequestService();
 }
 

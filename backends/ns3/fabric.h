@@ -160,12 +160,14 @@ struct DcqcnState {
   double alpha;
   bool alpha_cnp, decrease_cnp, first_cnp;
   uint32_t stage;
+  std::array<Tick, 3> fired;  // when its timers went to sleep
 };
 struct CnpState {
   int64_t target_bps;
   double alpha;
   uint64_t bytes_left;  // to the byte counter's next expiry
   uint32_t timer_stage, byte_stage;
+  Tick last;  // CNP
   bool limited;  // has had a CNP
 };
 // A utilisation as HPCC computes it: a number, infinite where something waits for a window of

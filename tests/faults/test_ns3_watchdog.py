@@ -41,6 +41,18 @@ def test_a_slow_link_that_many_share(bytes_per_s: float) -> None:
     assert alone < max(times) < 3 * alone
 
 
+@pytest.mark.parametrize("control", ["dcqcn", "dcqcn-sigcomm15"])
+def test_marks_on_a_slow_link_cost_no_timers(control: str) -> None:
+    # Twenty minutes of simulated time have hundreds of millions of DCQCN's intervals.
+    rate, packets = 1000.0, 600
+    cables = [(0, 3, rate, 1000 * MS), (1, 3, rate, 1000 * MS), (2, 3, rate, 1000 * MS)]
+    flows = [(0, 2, packets * MTU, 0), (1, 2, packets * MTU, 0)]
+    times, stats = net.run(net.config(3, cables, congestion_control=control), flows)
+    assert stats["ecn_marks"] > 0
+    assert max(times) >= 2 * packets * (MTU + net.HEADER) / rate * 1e12
+    assert stats["events"] < 100 * packets
+
+
 @pytest.mark.parametrize("latency_ps", [MS // 1000, 5 * MS])
 @pytest.mark.parametrize("rate", [GBPS / 10, 100 * GBPS])
 def test_a_cycle_of_pauses_is_found(latency_ps: int, rate: float) -> None:
