@@ -16,11 +16,15 @@
 #include "capture.h"
 #include "congestion.h"
 #include "fabric.h"
+#include "ns3/boolean.h"
+#include "ns3/double.h"
 #include "ns3/global-value.h"
+#include "ns3/integer.h"
 #include "ns3/nstime.h"
 #include "ns3/object-factory.h"
 #include "ns3/simulator.h"
 #include "ns3/string.h"
+#include "ns3/uinteger.h"
 #include "simulator.h"
 #include "tcp.h"
 
@@ -297,16 +301,29 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
   fabric_->control->fabric = fabric_.get();
   fabric_->parameters.telemetry = name == "hpcc";
   fabric_->parameters.pint = name == "hpcc-pint";
-  // cc.<Attribute> sets an attribute of the ns-3 object, by ns-3's own rules.
+  // cc.<Attribute> sets an attribute of the ns-3 object.  The text is read here, for ns-3 ends the
+  // process over one that it cannot read; ns-3's checker knows the range.
   for (ns3::TypeId tid = factory.GetTypeId(); tid != ns3::Object::GetTypeId();
        tid = tid.GetParent())
     for (uint32_t i = 0; i < tid.GetAttributeN(); ++i) {
-      const std::string attribute = tid.GetAttribute(i).name;
-      const std::string value = options.text("cc." + attribute, "");
-      if (value.empty()) continue;
-      if (!fabric_->control->SetAttributeFailSafe(attribute, ns3::StringValue(value)))
-        Refuse("option 'cc." + attribute + "' is '" + value + "', but must be a " +
-               tid.GetAttribute(i).checker->GetValueTypeName() + " in its range");
+      const ns3::TypeId::AttributeInformation attribute = tid.GetAttribute(i);
+      const std::string key = "cc." + attribute.name;
+      const std::string given = options.text(key, "");
+      if (given.empty()) continue;
+      const std::string type = attribute.checker->GetValueTypeName();
+      std::unique_ptr<ns3::AttributeValue> value;
+      if (type == "ns3::DoubleValue")
+        value = std::make_unique<ns3::DoubleValue>(options.number(key, 0, -1e12, 1e12));
+      else if (type == "ns3::BooleanValue")
+        value = std::make_unique<ns3::BooleanValue>(options.flag(key, false));
+      else if (type == "ns3::IntegerValue")
+        value = std::make_unique<ns3::IntegerValue>(options.integer(key, 0, INT64_MIN));
+      else
+        value = std::make_unique<ns3::UintegerValue>(
+            static_cast<uint64_t>(options.integer(key, 0)));
+      if (!fabric_->control->SetAttributeFailSafe(attribute.name, *value))
+        Refuse("option '" + key + "' is '" + given + "', but must be within " +
+               attribute.checker->GetUnderlyingTypeInformation());
     }
   if (name == "dcqcn-sigcomm15")
     fabric_->parameters.cnp_interval =

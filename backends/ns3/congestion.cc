@@ -30,13 +30,14 @@ int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
 #define RATE(name, text, Class, member)                                            \
   AddAttribute(name, text " [bit/s]", ns3::IntegerValue(Class().member),           \
                ns3::MakeIntegerAccessor(&Class::member), ns3::MakeIntegerChecker<int64_t>(1))
-#define REAL(name, text, Class, member)                                    \
+#define NUMBER(name, text, Class, member, least, most)                     \
   AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
-               ns3::MakeDoubleAccessor(&Class::member), ns3::MakeDoubleChecker<double>())
+               ns3::MakeDoubleAccessor(&Class::member),                    \
+               ns3::MakeDoubleChecker<double>(least, most))
+#define REAL(name, text, Class, member) NUMBER(name, text, Class, member, 0, 1e9)
+#define SHARE(name, text, Class, member) NUMBER(name, text, Class, member, 0, 1)
 // Timers of less than a nanosecond would stop the clock.
-#define TIME(name, text, Class, member)                                    \
-  AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
-               ns3::MakeDoubleAccessor(&Class::member), ns3::MakeDoubleChecker<double>(1e-3, 1e9))
+#define TIME(name, text, Class, member) NUMBER(name, text, Class, member, 1e-3, 1e9)
 #define COUNT(name, text, Class, member)                                     \
   AddAttribute(name, text, ns3::UintegerValue(Class().member),               \
                ns3::MakeUintegerAccessor(&Class::member), ns3::MakeUintegerChecker<uint32_t>())
@@ -81,7 +82,7 @@ void CongestionControl::StopTimer(QueuePair& qp, uint32_t kind) {
 ns3::TypeId Dcqcn::GetTypeId() {
   static ns3::TypeId tid =
       Id<Dcqcn>("astra_ns3::Dcqcn")
-          .REAL("Gain", "g of equations 1 and 2", Dcqcn, gain)
+          .SHARE("Gain", "g of equations 1 and 2", Dcqcn, gain)
           .TIME("AlphaInterval", "Time between updates of alpha [us]", Dcqcn, alpha_interval_us)
           .TIME("DecreaseInterval", "Shortest time between two decreases [us]", Dcqcn,
                 decrease_interval_us)
@@ -207,7 +208,7 @@ void Dcqcn::End(QueuePair& qp) {
 ns3::TypeId DcqcnSigcomm15::GetTypeId() {
   static ns3::TypeId tid =
       Id<DcqcnSigcomm15>("astra_ns3::DcqcnSigcomm15")
-          .REAL("Gain", "g of equations 1 and 2", DcqcnSigcomm15, gain)
+          .SHARE("Gain", "g of equations 1 and 2", DcqcnSigcomm15, gain)
           .TIME("CnpInterval", "N: shortest time between two CNPs of a pair [us]", DcqcnSigcomm15,
                 cnp_interval_us)
           .TIME("AlphaInterval", "K: time without a CNP after which alpha falls [us]",
@@ -295,7 +296,7 @@ void DcqcnSigcomm15::End(QueuePair& qp) { StopTimer(qp, kIncrease); }
 ns3::TypeId Hpcc::GetTypeId() {
   static ns3::TypeId tid =
       Id<Hpcc>("astra_ns3::Hpcc")
-          .REAL("TargetUtilization", "eta", Hpcc, target_utilization)
+          .NUMBER("TargetUtilization", "eta", Hpcc, target_utilization, 1e-3, 10)
           .COUNT("MaxStage", "Additive steps before a multiplicative one", Hpcc, max_stage)
           .RATE("AdditiveRate", "Additive step", Hpcc, additive_bps)
           .FLAG("FastReact", "React to every ACK, from the rate of the last RTT", Hpcc, fast_react)
@@ -448,9 +449,9 @@ void Hpcc::Update(QueuePair& qp, const PacketRecord& ack, bool fast) {
 ns3::TypeId HpccPint::GetTypeId() {
   static ns3::TypeId tid =
       Id<HpccPint>("astra_ns3::HpccPint")
-          .REAL("TargetUtilization", "eta", HpccPint, target_utilization)
-          .REAL("LogBase", "Base of the code of the utilisation", HpccPint, log_base)
-          .REAL("Probability", "Share of the ACKs that are looked at", HpccPint, probability)
+          .NUMBER("TargetUtilization", "eta", HpccPint, target_utilization, 1e-3, 10)
+          .NUMBER("LogBase", "Base of the code of the utilisation", HpccPint, log_base, 1.0001, 100)
+          .SHARE("Probability", "Share of the ACKs that are looked at", HpccPint, probability)
           .COUNT("MaxStage", "Additive steps before a multiplicative one", HpccPint, max_stage)
           .RATE("AdditiveRate", "Additive step", HpccPint, additive_bps);
   return tid;
@@ -491,11 +492,11 @@ void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
 ns3::TypeId Timely::GetTypeId() {
   static ns3::TypeId tid =
       Id<Timely>("astra_ns3::Timely")
-          .REAL("Alpha", "Weight of a new RTT difference", Timely, alpha)
-          .REAL("Beta", "Factor of decrease", Timely, beta)
+          .SHARE("Alpha", "Weight of a new RTT difference", Timely, alpha)
+          .SHARE("Beta", "Factor of decrease", Timely, beta)
           .REAL("LowThreshold", "T_low [us]", Timely, low_us)
           .REAL("HighThreshold", "T_high [us]", Timely, high_us)
-          .REAL("MinRtt", "Unit of the gradient [us]", Timely, min_rtt_us)
+          .TIME("MinRtt", "Unit of the gradient [us]", Timely, min_rtt_us)
           .RATE("AdditiveRate", "delta", Timely, additive_bps)
           .RATE("HyperRate", "delta after five increases", Timely, hyper_bps)
           .FLAG("Unstamped", "Packets carry no time, as in the public fork", Timely, unstamped);
@@ -538,7 +539,7 @@ void Timely::OnAck(QueuePair& qp, const PacketRecord& ack) {
 ns3::TypeId Dctcp::GetTypeId() {
   static ns3::TypeId tid =
       Id<Dctcp>("astra_ns3::Dctcp")
-          .REAL("Gain", "g of equation 1", Dctcp, gain)
+          .SHARE("Gain", "g of equation 1", Dctcp, gain)
           .RATE("AdditiveRate", "Increase per RTT", Dctcp, additive_bps);
   return tid;
 }
@@ -579,13 +580,13 @@ ns3::TypeId Swift::GetTypeId() {
   static ns3::TypeId tid =
       Id<Swift>("astra_ns3::Swift")
           .REAL("AdditivePackets", "ai, packets per RTT", Swift, additive_packets)
-          .REAL("Beta", "Factor of decrease", Swift, beta)
-          .REAL("MaxDecrease", "max_mdf", Swift, max_decrease)
+          .SHARE("Beta", "Factor of decrease", Swift, beta)
+          .SHARE("MaxDecrease", "max_mdf", Swift, max_decrease)
           .REAL("BaseTarget", "Delay allowed above the unloaded RTT [us]", Swift, base_us)
           .REAL("FlowScaling", "Target that a window of one packet adds [us]", Swift,
                 flow_scaling_us)
           .REAL("FlowScalingLimit", "Its limit [us]", Swift, flow_scaling_limit_us)
-          .REAL("MinWindow", "Smallest window [packets]", Swift, min_window);
+          .NUMBER("MinWindow", "Smallest window [packets]", Swift, min_window, 1e-6, 1e9);
   return tid;
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_bridge.errors import ContractError
 from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import build
 from astra_bridge.units import TIME_NEVER
@@ -102,3 +103,24 @@ def test_the_fork_counts_headroom_once_per_port() -> None:
     stats = incast(5, 1 << 20, order="astra-sim")
     assert stats["drops"] == 0
     assert max(stats["tables"]["links"]["max_queue_bytes"]) > 1 << 20
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "abc", "1e"])
+@pytest.mark.parametrize(
+    ("control", "attribute"),
+    [
+        ("dcqcn", "Gain"),
+        ("dcqcn", "DecreaseInterval"),
+        ("dcqcn-sigcomm15", "ByteCounter"),
+        ("hpcc", "TargetUtilization"),
+        ("hpcc", "MaxStage"),
+        ("hpcc", "FastReact"),
+    ],
+)
+def test_an_attribute_that_is_no_such_number_is_refused(
+    control: str, attribute: str, value: str
+) -> None:
+    # ns-3 itself ends the process over a text that it cannot read.
+    config = net.dumbbell(1, RATE, US, congestion_control=control, **{f"cc_{attribute}": value})
+    with pytest.raises(ContractError, match=rf"option 'cc.{attribute}' is '{value}', but must be"):
+        net.run(config, [(0, 1, MTU, 0)])
