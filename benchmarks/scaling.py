@@ -20,8 +20,11 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 CASES: dict[str, tuple[int, ...]] = {
@@ -88,7 +91,7 @@ def _collective(kind: str, size: int, ranks: int, chunks: int, **options: Any) -
         "all-to-all-implementation": ["direct"],
     }
     network = {"topology": ["Switch"], "npus_count": [ranks], "bandwidth": [50], "latency": [500]}
-    workload = collective(kind, size, ranks)
+    workload = collective(kind, size, ranks).workload()
     begin = time.process_time()
     result = simulate(workload, system, network, record_nodes=False, **options)
     return {"cpu_s": time.process_time() - begin, "finish_ns": int(result.finish_ns.max())}
@@ -100,18 +103,21 @@ def chunks(count: int) -> dict[str, Any]:
 
 
 def back_pressure(ranks: int) -> dict[str, Any]:
-    """The mock backend, which declares how much it takes."""
-    from astra_bridge.network.native import library_path
+    """The example backend of the documentation, declared to take five transfers at a time."""
+    root = Path(__file__).parents[1]
+    source = (root / "examples" / "backend" / "wire.cpp").read_text()
+    source = source.replace("max_in_flight = INT64_MAX", "max_in_flight = 5")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "libnarrow.so"
+        flags = ["-std=c++17", "-O2", "-shared", "-fPIC", f"-I{root / 'csrc' / 'include'}"]
+        command = ["g++", *flags, "-xc++", "-", "-o", str(library)]
+        subprocess.run(command, input=source, text=True, check=True)
+        options: dict[str, Any] = {"backend": str(library)}
+        from astra_bridge import simulate
 
-    options = {"max_in_flight": "5", "ordered": "false"}
-    return _collective(
-        "all-to-all",
-        4096 * ranks,
-        ranks,
-        1,
-        backend=str(library_path("mock")),
-        network_options=options,
-    )
+        if "in_process" in signature(simulate).parameters:
+            options["in_process"] = True
+        return _collective("all-to-all", 4096 * ranks, ranks, 1, **options)
 
 
 RUN: dict[str, Callable[[int], dict[str, Any]]] = {
