@@ -448,11 +448,8 @@ class PythonEngine:
         if last:
             # The collective may end here, and its rank may issue the next one at once.
             stream.on_end()
-        if previous >= 0:
-            state.queues[previous].streams.remove(stream)
         if not last:
             stream.queue, stream.run = stream.phases.popleft()
-            stream.started = False
             state.queues[stream.queue].insert(stream)
         if previous >= 0:
             state.queues[previous].running -= 1

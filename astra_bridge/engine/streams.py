@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ class Stream:
         "queue",
         "rank",
         "run",
-        "started",
         "tag",
     )
 
@@ -36,7 +36,6 @@ class Stream:
         self.rank, self.collective, self.tag = rank, collective, tag
         self.priority, self.on_end = priority, on_end
         self.queue = -1
-        self.started = False
         self.phases: deque[tuple[int, Run | Graph]] = deque()  # queue and what runs there
         self.run: Run | Graph | None = None
 
@@ -154,39 +153,35 @@ class Schedules:
 
 
 class Queue:
-    """Streams of one queue of one rank; the first ``running`` have started."""
+    """Streams of one queue of one rank: how many run, and those that wait for their turn."""
 
-    __slots__ = ("running", "streams")
+    __slots__ = ("_came", "_waiting", "running")
 
     def __init__(self) -> None:
-        self.streams: list[Stream] = []
         self.running = 0
+        self._came = 0
+        self._waiting: list[tuple[int, int, Stream]] = []  # a heap
 
     def insert(self, stream: Stream) -> None:
-        """Behind all that have started and all of at least the same priority."""
-        at = 0
-        while at < len(self.streams) and (
-            self.streams[at].started or self.streams[at].priority >= stream.priority
-        ):
-            at += 1
-        self.streams.insert(at, stream)
+        """Wait behind all of at least the same priority."""
+        self._came += 1
+        heapq.heappush(self._waiting, (-stream.priority, self._came, stream))
 
     def fill(self, limit: int) -> None:
         """Start waiting streams while there is room."""
-        while self.running < len(self.streams) and self.running < limit:
+        while self._waiting and self.running < limit:
             self._start_next()
 
     def relieve(self) -> bool:
         """Start one more waiting stream, room or not; False where none waits."""
-        if self.running >= len(self.streams):
+        if not self._waiting:
             return False
         self._start_next()
         return True
 
     def _start_next(self) -> None:
-        stream = self.streams[self.running]
+        stream = heapq.heappop(self._waiting)[2]
         self.running += 1
-        stream.started = True
         if stream.run is not None:
             stream.run.start()
 
