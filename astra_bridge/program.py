@@ -286,48 +286,20 @@ class Program:
     memory_server: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def validate(self) -> None:
-        """Raise ValueError where an index points nowhere.  Engines rely on this."""
-        node_total = len(self.nodes)
-        checks = (
-            (self.template_of_rank.shape == (self.ranks,), "template_of_rank has one entry a rank"),
-            (self.memory_server.shape == (self.ranks,), "memory_server has one entry a rank"),
-            (_within(self.template_of_rank, len(self.templates)), "template_of_rank"),
-            (
-                _ranges(self.templates["node_start"], self.templates["node_count"], node_total),
-                "templates",
-            ),
-            (
-                _ranges(self.plans["phase_start"], self.plans["phase_count"], len(self.phases)),
-                "plans",
-            ),
-            (
-                _ranges(
-                    self.collectives["plan_start"], self.collectives["plan_count"], len(self.plans)
-                ),
-                "collectives",
-            ),
-            (_within(self.collectives["group"], len(self.groups)), "collectives.group"),
-            (_within(self.phases["layout"], len(self.groups)), "phases.layout"),
-            (_within(self.phases["family0"], len(self.families)), "phases.family0"),
-            (_within(self.phases["family1"], len(self.families)), "phases.family1"),
-            (_within(self.phases["level"], self.levels), "phases.level"),
-            (_ranges(self.families[:, 0], self.families[:, 1], len(self.schedules)), "families"),
-            (
-                _ranges(
-                    self.schedules["step_start"], self.schedules["step_count"], len(self.steps)
-                ),
-                "schedules.step_start",
-            ),
-            (_within(self.members, self.ranks), "members"),
-        )
-        for ok, what in checks:
-            if not ok:
-                raise ValueError(f"program: {what}")
+        """Check every reference, range and sum of every table: engines rely on it.
 
+        Raises
+        ------
+        InputError
+            Names table, row, field, value and rule; see :mod:`astra_bridge.program_rules`.
 
-def _within(values: NDArray[Any], limit: int) -> bool:
-    return bool(len(values) == 0 or (values.min() >= 0 and values.max() < limit))
+        Examples
+        --------
+        >>> Program(ranks=2, template_of_rank=np.array([0, 5], np.int32)).validate()
+        Traceback (most recent call last):
+            ...
+        astra_bridge.errors.InputError: program: template_of_rank[0]: is 0; nothing is allowed
+        """
+        from astra_bridge.program_rules import check_program
 
-
-def _ranges(start: NDArray[Any], count: NDArray[Any], limit: int) -> bool:
-    return bool(len(start) == 0 or ((start >= 0) & (count >= 0) & (start + count <= limit)).all())
+        check_program(self)

@@ -101,7 +101,7 @@ def _with_extras(request: Request, position: int, core_size: int) -> Schedule:
     extras = n - core_size
     result = at_least_one(final_bytes(kind, n, data))
     if position >= core_size:
-        partner = position - core_size - position
+        partner = -core_size
         steps = [
             Step(1, partner, data, partner, result),
         ]
@@ -132,4 +132,4 @@ def build(request: Request) -> Built:
     return Built(final, tuple(schedules))
 
 
-ALGORITHM = Algorithm("halvingDoubling", KINDS, build)
+ALGORITHM = Algorithm("halvingDoubling", KINDS, build, directed=False)

@@ -92,4 +92,4 @@ def build(request: Request) -> Built:
     return Built(request.bytes, tuple(_tree_part(request, p) for p in range(request.size)))
 
 
-ALGORITHM = Algorithm("binomialTree", DOWN | UP | {Kind.BARRIER}, build)
+ALGORITHM = Algorithm("binomialTree", DOWN | UP | {Kind.BARRIER}, build, directed=False)

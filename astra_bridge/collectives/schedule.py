@@ -133,6 +133,8 @@ class Algorithm:
         What ``Request.variant`` chooses.
     fast_bus_in_subgroups
         Whether packets of a communicator group cross the bus in a fixed 10 ns.
+    directed
+        Whether ``Request.variant`` makes a difference.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Algorithm:
     build: Callable[[Request], Built]
     variant: Variant = Variant.BY_DIRECTION
     fast_bus_in_subgroups: bool = True
+    directed: bool = True
 
 
 def at_least_one(size_bytes: int) -> int:

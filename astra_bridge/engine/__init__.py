@@ -36,11 +36,14 @@ def run(
 
     Raises
     ------
+    InputError
+        The Program breaks a rule (:mod:`astra_bridge.program_rules`).
     BackendUnavailable
         ``engine="native"`` cannot be had.
     NetworkError
         The network failed; a `SimulationError` carries the `Outcome` so far as ``outcome``.
     """
+    program.validate()
     if engine != "python":
         missing = native.unavailable()
         if missing is None and isinstance(network, NativeNetwork):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -65,7 +66,7 @@ class Messages:
 
     Attributes
     ----------
-    starts : list of tuple
+    starts : deque of tuple
         TRANSFER records that the network has not been given yet.
     in_flight : dict of int to Message
         By the id of their transfer.
@@ -76,7 +77,7 @@ class Messages:
     def __init__(self, host: _Host, control_bytes: int) -> None:
         self._host, self._control_bytes = host, control_bytes
         self._channels: dict[tuple[int, int, int, int], _Channel] = {}
-        self.starts: list[tuple[int, ...]] = []
+        self.starts: deque[tuple[int, ...]] = deque()
         self.in_flight: dict[int, Message] = {}
         self.transfers = 0
 

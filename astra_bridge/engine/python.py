@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ class PythonEngine:
 
     def _exchange(self, until_ps: int, until_place: int) -> tuple[int, int]:
         """Give the network what starts now, run it, react; returns the key of its next event."""
-        starts = np.array(self.messages.starts, TRANSFER)
+        starts = np.array(list(self.messages.starts), TRANSFER)
         self.messages.starts.clear()
         in_flight = self.messages.in_flight
         arguments = (self.now_ps, until_ps, until_place, self._place)
@@ -217,12 +218,13 @@ class PythonEngine:
             if self._full and in_network:
                 return
             room = max(1, self.network.info.max_in_flight - in_network)
-            items = np.array(starts[:room], TRANSFER)
+            items = np.array(list(islice(starts, room)), TRANSFER)
             # What there was no room for starts when there is.
             np.maximum(items["start_ps"], self.now_ps, out=items["start_ps"])
             accepted = self._boundary.submitted(self.network.submit(items), len(items), in_network)
             self._full = accepted < len(starts)
-            del starts[:accepted]
+            for _ in range(accepted):
+                starts.popleft()
 
     def _advance(self, until_ps: int) -> bool:
         """Run the network to its next completions, and react; False where there was none."""

@@ -200,7 +200,7 @@ class SystemConfig:
     inter_dimension_scheduling
         "themis" lets each chunk choose the order of dimensions greedily.
     present
-        Keys that the file has.
+        Keys that the file has; None in memory, where every field is meant.
     source
         The file.
     warnings
@@ -232,7 +232,7 @@ class SystemConfig:
     compute_model: ComputeModel | None = None
     systolic_array: SystolicArray = field(default_factory=SystolicArray)
     inter_dimension_scheduling: InterDimensionScheduling = "baseline"
-    present: frozenset[str] = frozenset()
+    present: frozenset[str] | None = None
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
@@ -286,7 +286,7 @@ _FIELDS = {
     "compute_model": optional(choice(*get_args(ComputeModel))),
     "systolic_array": instance(SystolicArray),
     "inter_dimension_scheduling": choice(*get_args(InterDimensionScheduling)),
-    "present": instance(frozenset, set),
+    "present": optional(instance(frozenset, set)),
     "source": optional(path),
     "warnings": list_of(text),
 }

@@ -12,6 +12,7 @@ from astra_bridge.inputs.memory import RemoteMemoryConfig
 
 def access_ns(memory: RemoteMemoryConfig, tensor_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Duration of each access in ns; loads and stores cost the same."""
+    # Fits: 2^62 bytes at 1 GB/s and the longest latency are within an int64 of ns.
     transfer_ns = tensor_bytes.astype(np.float64) / float(memory.bandwidth_GBps)
     return memory.latency_ns + transfer_ns.astype(np.int64)
 

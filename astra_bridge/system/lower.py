@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from astra_bridge.collectives import Kind
 from astra_bridge.collectives.issue_order import HashOrder, hash_order
 from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
-from astra_bridge.errors import InputError, StalledError
+from astra_bridge.errors import InputError, SimulationError, StalledError
+from astra_bridge.inputs.common import MAX_TIME_NS
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.memory import access_ns, servers
@@ -46,7 +47,7 @@ from astra_bridge.trace import (
     Workload,
     read_trace,
 )
-from astra_bridge.units import PS_PER_NS, PS_PER_US
+from astra_bridge.units import INT64_MAX, PS_PER_NS, PS_PER_US, checked_int64
 
 __all__ = ["Lowered", "lower"]
 
@@ -215,8 +216,15 @@ class _Lowering:
             templates.append((self.node_total - len(order), len(order), compute_ps))
             orders.append(order)
         endpoint_delay_ns = system.endpoint_delay_ns
-        if "endpoint-delay" in system.present:
-            endpoint_delay_ns = int(endpoint_delay_ns * injection_scale)
+        if system.present is None or "endpoint-delay" in system.present:
+            endpoint_delay_ns = checked_int64(
+                endpoint_delay_ns * injection_scale,
+                "endpoint delay times injection scale [ns]",
+                high=MAX_TIME_NS,
+                round_mode="floor",
+                file=system.source,
+                key="endpoint-delay",
+            )
         capacity = [1, 1, _UNLIMITED if self.corrected else 1, _UNLIMITED]
         program = Program(
             ranks=ranks,
@@ -251,7 +259,6 @@ class _Lowering:
             memory_server=servers(self.memory, ranks),
             **self.plans.arrays(),
         )
-        program.validate()
         if self.replayed_broadcasts:
             what = QUIRKS["broadcast-is-replayed"]
             self.warnings.append(f"{self.replayed_broadcasts} broadcast(s) were replayed: {what}")
@@ -273,7 +280,7 @@ class _Lowering:
         if self.replay:
             nodes["op"] = Op.DELAY
             nodes["duration_ps"] = duration_ps
-            compute_ps = int(duration_ps[~cpu].sum())
+            compute_ps = _sum_ps(trace, duration_ps[~cpu])
         else:
             compute_ps = self._compute(trace, order, nodes, types, cpu, duration_ps)
             self._remote_memory(trace, order, nodes, types)
@@ -338,18 +345,28 @@ class _Lowering:
         if model != "trace" and modelled.any():
             num_ops = self._required(trace, order, modelled, "num_ops", 0, 2**62)
             tensor = self._required(trace, order, modelled, "tensor_size", 0, 2**62)
-            duration_ns = self._modelled_ns(model, num_ops, tensor)
-            too_long = ~(duration_ns < _MOST_NS)
-            if too_long.any():
-                at = int(np.argmax(too_long))
-                raise InputError(
-                    f"takes {duration_ns[at]:.3g} ns by the compute model {model}; allowed: less "
-                    f"than {_MOST_NS:.3g}",
-                    file=trace.file,
-                    key=self._at(trace, int(order[modelled][at])),
-                )
-            nodes["duration_ps"][modelled] = np.rint(duration_ns * PS_PER_NS).astype(np.int64)
-        return int(nodes["duration_ps"][modelled].sum())
+            nodes["duration_ps"][modelled] = self._to_ps(
+                self._modelled_ns(model, num_ops, tensor),
+                f"by the compute model {model}",
+                trace,
+                order[modelled],
+            )
+        return _sum_ps(trace, nodes["duration_ps"][modelled])
+
+    def _to_ps(
+        self, duration_ns: NDArray[Any], how: str, trace: TraceColumns, positions: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Durations of nodes in ps: the one conversion of what is computed from sizes."""
+        too_long = ~((duration_ns >= 0) & (duration_ns < _MOST_NS))
+        if too_long.any():
+            at = int(np.argmax(too_long))
+            raise InputError(
+                f"takes {duration_ns[at]:.3g} ns {how}; allowed: less than {_MOST_NS:.3g}",
+                file=trace.file,
+                key=self._at(trace, int(positions[at])),
+            )
+        result: NDArray[np.int64] = np.rint(duration_ns * PS_PER_NS).astype(np.int64)
+        return result
 
     def _modelled_ns(
         self, model: str, num_ops: NDArray[np.int64], tensor: NDArray[np.int64]
@@ -404,7 +421,9 @@ class _Lowering:
             )
         sizes = self._required(trace, order, which, "tensor_size", 0, 2**62)
         nodes["op"][which] = Op.MEMORY
-        nodes["duration_ps"][which] = access_ns(self.memory, sizes) * PS_PER_NS
+        nodes["duration_ps"][which] = self._to_ps(
+            access_ns(self.memory, sizes), "at the remote memory", trace, order[which]
+        )
 
     def _messages(
         self,
@@ -716,6 +735,16 @@ def _hash_orders(
 
 def _is_all(group: ProcessGroup | None, ranks: int) -> bool:
     return group is None or not group.ranks or sorted(group.ranks) == list(range(ranks))
+
+
+def _sum_ps(trace: TraceColumns, duration_ps: NDArray[np.int64]) -> int:
+    total = float(duration_ps.sum(dtype=np.float64))
+    if total >= float(INT64_MAX):
+        raise SimulationError(
+            f"{trace.file or 'trace'}: its nodes take {total:.3g} ps, beyond the range of time "
+            "(2^63 ps)"
+        )
+    return int(duration_ps.sum())
 
 
 def _shorten(ranks: list[int]) -> str:

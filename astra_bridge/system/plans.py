@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from astra_bridge.collectives import Algorithm, Built, Kind, Request, Schedule, algorithm
+from astra_bridge.collectives import Algorithm, Built, Kind, Request, algorithm
+from astra_bridge.collectives.check import check_peers, tables
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
@@ -28,6 +29,7 @@ from astra_bridge.program import (
     QueuePick,
     Variant,
 )
+from astra_bridge.program_rules import MOST_CHUNKS, check_schedules
 from astra_bridge.units import PS_PER_NS
 
 WORLD = 0
@@ -266,7 +268,7 @@ class PlanBuilder:
                 kind=spec.kind,
                 size=dimension.size,
                 bytes=data,
-                variant=variant,
+                variant=variant if found.directed else 0,
                 window=dimension.window,
                 subgroup=self.groups[dimension.layout][1] == 0,
                 root=root,
@@ -274,45 +276,35 @@ class PlanBuilder:
             )
             key = (found.name, request)
             if key not in self._family_index:
-                built = found.build(request)
-                first = len(self.schedules)
-                for schedule in built.schedules:
-                    self._append_schedule(schedule)
-                self.families.append((first, len(built.schedules)))
-                self._family_index[key] = (len(self.families) - 1, replace(built, schedules=()))
+                built = self._append_family(found.name, request, found.build(request))
+                self._family_index[key] = (len(self.families) - 1, built)
             index, built = self._family_index[key]
             families.append(index)
         return (families[0], families[1]), built
 
-    def _append_schedule(self, schedule: Schedule) -> None:
-        steps = np.zeros(len(schedule.steps), STEP)
-        if len(steps):
-            table = np.array(schedule.steps, np.int64).reshape(len(steps), 5)
-            names = ("need", "send_to", "send_bytes", "recv_from", "recv_bytes")
-            for column, name in enumerate(names):
-                steps[name] = table[:, column]
-        packets = np.zeros(len(schedule.packets), PACKET)
-        if len(packets):
-            table = np.array(schedule.packets, np.int64).reshape(len(packets), 2)
-            packets["bytes"], packets["flags"] = table[:, 0], table[:, 1]
-            reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
-            packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
-        self.schedules.append(
-            (
-                self._step_total,
-                self._packet_total,
-                len(steps),
-                schedule.window,
-                schedule.burst,
-                schedule.gate_step,
-                schedule.gate_received,
-                schedule.end,
-            )
-        )
+    def _append_family(self, name: str, request: Request, built: Any) -> Built:
+        """Append what an algorithm has built, if it can work; return the rest of it."""
+        try:
+            schedules, steps, packets = tables(request, built)
+            sizes = np.full(len(schedules), request.size, np.int64)
+            check_schedules(schedules, steps, packets, sizes)
+            check_peers(request, schedules, steps)
+        except InputError as error:
+            key = (error.key or "").removeprefix("program: ")
+            what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
+            raise InputError(error.reason, key=f"{what}: {key}" if key else what) from None
+        reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
+        packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
+        schedules["step_start"] += self._step_total
+        schedules["packet_start"] += self._packet_total
+        self.families.append((len(self.schedules), len(schedules)))
+        self.schedules += schedules.tolist()
         self._steps.append(steps)
         self._packets.append(packets)
         self._step_total += len(steps)
         self._packet_total += len(packets)
+        rest: Built = replace(built, schedules=())
+        return rest
 
     def _reduce_ps(self, size_bytes: Any) -> Any:
         """One write and two reads of local memory; free where its bandwidth is not given."""
@@ -409,6 +401,7 @@ class PlanBuilder:
         if self.corrected:
             splits = max(1, min(splits, size_bytes))
             chunk, more = divmod(size_bytes, splits)
+            self._check_chunks(kind, size_bytes, splits)
             return [chunk + (i < more) for i in range(splits)] if size_bytes else []
         chunk = size_bytes // splits
         if kind != Kind.ALL_GATHER and self.ranks > chunk:
@@ -417,7 +410,18 @@ class PlanBuilder:
         # ASTRA-sim never ends where an all-gather has fewer bytes than chunks.
         chunk = max(1, chunk)
         # A remainder costs a whole further chunk.
-        return [chunk] * -(-size_bytes // chunk)
+        count = -(-size_bytes // chunk)
+        self._check_chunks(kind, size_bytes, count)
+        return [chunk] * count
+
+    def _check_chunks(self, kind: Kind, size_bytes: int, count: int) -> None:
+        if count > MOST_CHUNKS:
+            raise InputError(
+                f"is {self.system.preferred_dataset_splits}, which makes {count} chunks of "
+                f"{kind.name} of {size_bytes} bytes; allowed: {MOST_CHUNKS} chunks",
+                file=self.system.source,
+                key="preferred-dataset-splits",
+            )
 
     def _greedy_orders(
         self, kind: Kind, specs: Sequence[PhaseSpec], chunks: Sequence[int]

@@ -94,7 +94,7 @@ def test_system_reads_every_key() -> None:
 
 
 def test_system_defaults() -> None:
-    assert read_system({}) == SystemConfig()
+    assert read_system({}) == SystemConfig(present=frozenset())
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
 def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     file = tmp_path / "system.json"
     file.write_bytes(b"\xef\xbb\xbf{}")
-    assert read_system(file) == SystemConfig()
+    assert read_system(file) == SystemConfig(present=frozenset())
 
 
 def test_per_node_custom_paths_are_found_beside_the_file(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ LEVELS = {
     "workload": 2,
     "topology": 2,
     "program": 2,
+    "program_rules": 2,
     "network.api": 2,
     "collectives": 3,
     "compute": 3,
