@@ -124,6 +124,14 @@ def _expand(start: Any, count: Any) -> Ints:
     return at
 
 
+def _distinct(values: Ints) -> Ints:
+    """Sorted, each once: np.unique without the import of masked arrays, 5 ms of a small run."""
+    values = np.sort(values)
+    new = np.ones(len(values), bool)
+    new[1:] = values[1:] != values[:-1]
+    return values[new]
+
+
 def _owners(rows: Any, table: str, total: int, what: str) -> Ints:
     """For each entry of the other table the row that it belongs to, or -1."""
     _span(rows, table, "node_start", "node_count", total, what)
@@ -421,10 +429,11 @@ def _sizes(program: Program) -> Ints:
     result = np.full(len(program.schedules), _MOST_INT32, np.int64)
     phases, families = program.phases, program.families
     size = program.groups["size"].astype(np.int64)[phases["layout"]]
+    some = _MOST_INT32 + 1  # more than any group has
     for name in ("family0", "family1"):
-        pairs = np.unique(np.stack([phases[name].astype(np.int64), size], axis=1), axis=0)
-        first, count = families[pairs[:, 0]].astype(np.int64).T
-        np.minimum.at(result, _expand(first, count), np.repeat(pairs[:, 1], count))
+        family, members = np.divmod(_distinct(phases[name].astype(np.int64) * some + size), some)
+        first, count = families[family].astype(np.int64).T
+        np.minimum.at(result, _expand(first, count), np.repeat(members, count))
     return result
 
 
@@ -661,7 +670,7 @@ class _Users:
         layout = phases["layout"][_expand(spans[:, 0], spans[:, 1])].astype(np.int64)
         some = max(1, len(program.groups))
         listed = program.groups["stride"][layout] == 0
-        pairs = np.unique(span[listed] * some + layout[listed])
+        pairs = _distinct(span[listed] * some + layout[listed])
         per_span = np.bincount(pairs // some, minlength=len(spans))
         first = np.cumsum(per_span) - per_span
         # (collective, list that one of its phases is laid out in)
@@ -672,13 +681,13 @@ class _Users:
         keys = np.concatenate(
             [owner * some + group, np.arange(len(collectives)) * some + collectives["group"]]
         )
-        keys = np.unique(keys)
+        keys = _distinct(keys)
         per = np.bincount(keys // some, minlength=len(collectives))
         first = np.cumsum(per) - per
         mine = per[self.collective]
         template = np.repeat(self.template, mine)
         group = keys[_expand(first[self.collective], mine)] % some
-        both = np.unique(template * some + group)
+        both = _distinct(template * some + group)
         rank, which = self._ranks_of(both // some)
         group = (both % some)[which]
         outside = self._positions(group, rank) < 0
@@ -698,7 +707,7 @@ class _Users:
         group = collectives["group"][collective].astype(np.int64)
         position = self._positions(group, rank)
         graph = program.graph_of_position[collectives["graph"][collective] + position]
-        pairs = np.unique(graph.astype(np.int64) * program.ranks + rank)
+        pairs = _distinct(graph.astype(np.int64) * program.ranks + rank)
         graph, rank = np.divmod(pairs, program.ranks)
         rows = program.graphs[graph]
         at = _expand(rows["node_start"], rows["node_count"])
