@@ -63,12 +63,12 @@ def check_program(program: Program) -> None:
     """
     _check_types(program)
     _check_scalars(program)
-    _check_templates(program)
+    template_of_node = _check_templates(program)
     _check_groups(program)
     _check_collectives(program)
     check_schedules(program.schedules, program.steps, program.packets, _sizes(program))
     _check_graphs(program)
-    _Users(program).check()
+    _Users(program, template_of_node).check()
 
 
 def _refuse(table: str, row: int, field: str, value: Any, rule: Rule) -> NoReturn:
@@ -265,7 +265,8 @@ def _check_edges(
     )
 
 
-def _check_templates(program: Program) -> None:
+def _check_templates(program: Program) -> Ints:
+    """Returns the template of each node, -1 where none has it."""
     nodes = program.nodes
     _within(program.templates, "templates", "compute_ps", 0, 2**63 - 1)
     owner = _owners(program.templates, "templates", len(nodes), "nodes")
@@ -299,6 +300,7 @@ def _check_templates(program: Program) -> None:
         row = int(arg[named[int(np.argmax(own))]])
         rule = "a rank that runs this node itself: no rank can send to itself"
         _refuse("messages", row, "peer", int(messages["peer"][row]), rule)
+    return owner
 
 
 def _check_groups(program: Program) -> None:
@@ -610,17 +612,13 @@ def _check_roots(program: Program, owner: Ints) -> None:
 class _Users:
     """Who runs which collective: the ranks must be members, and the messages countable."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, template_of_node: Ints) -> None:
         self.program = program
         order = np.argsort(program.template_of_rank, kind="stable")
         self.ranks = order
         self.users = np.bincount(program.template_of_rank, minlength=len(program.templates))
         self.first_user = np.cumsum(self.users) - self.users
-        nodes, owner = program.nodes, np.full(len(program.nodes), -1, np.int64)
-        templates = program.templates
-        owner[_expand(templates["node_start"], templates["node_count"])] = np.repeat(
-            np.arange(len(templates)), templates["node_count"]
-        )
+        nodes, owner = program.nodes, template_of_node
         run = np.flatnonzero((nodes["op"] == Op.COLLECTIVE) & (owner >= 0))
         total = max(1, len(program.collectives))
         keys, self.times = np.unique(owner[run] * total + nodes["arg"][run], return_counts=True)
