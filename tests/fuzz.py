@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Long fuzzing: ``python tests/fuzz.py --minutes 10 [programs|numbers ...]``.
+"""Long fuzzing: ``python tests/fuzz.py --minutes 10 [programs|numbers|replies ...]``.
 
 ``programs`` changes fields of Programs: refused, or run alike by both engines.  ``numbers`` writes
-number texts into input files: accepted or refused with file and key, at once.  Bounded runs of the
+number texts into input files: accepted or refused with file and key, at once.  ``replies``
+lets a backend lie in any field and order: named as a lie by both engines.  Bounded runs of the
 same are part of the suite.  Ends with "ok" and status 0, or with what failed and its seed.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests import number_fuzz, program_fuzz
+from tests import number_fuzz, program_fuzz, reply_fuzz
 
 Attack = Callable[[int], tuple[str, str]]
 """From a seed to what happened, and what is wrong with that (or nothing)."""
@@ -25,6 +26,7 @@ Attack = Callable[[int], tuple[str, str]]
 ATTACKS: dict[str, Attack] = {
     "numbers": number_fuzz.attack,
     "programs": program_fuzz.attack,
+    "replies": reply_fuzz.attack,
 }
 
 

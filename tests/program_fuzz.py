@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import pickle
 import random
-import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -22,6 +18,7 @@ from astra_bridge.errors import InputError, SimulationError
 from astra_bridge.network.analytical import prepare
 from astra_bridge.network.registry import NetworkRequest, backend
 from astra_bridge.program import Program
+from tests.child import DEATHS, in_child
 from tests.random_programs import experiment
 
 VALUES = (
@@ -41,7 +38,6 @@ VALUES = (
     2**62,
     2**63 - 1,
 )
-SECONDS = 20
 _FEW = 30_000
 """Transfers that the Python engine is asked to repeat."""
 
@@ -83,42 +79,17 @@ def _verdict(program: Program, config: Any, model: str, engine: Any) -> tuple[An
     return ("ran", *said, outcome.events, outcome.relieved, sorted(outcome.waits.tolist()))
 
 
-def _in_child(*arguments: Any) -> tuple[Any, ...]:
-    """The verdict of a child process, whose death is one too."""
-    with tempfile.TemporaryFile() as said:
-        pid = os.fork()
-        if pid == 0:
-            faulthandler.disable()  # a death is an answer here, not news for the terminal
-            signal.alarm(SECONDS)
-            code = 1
-            try:
-                pickle.dump(_verdict(*arguments), said)
-                said.flush()
-                code = 0
-            except BaseException as error:
-                pickle.dump(("raised", repr(error)[:500]), said)
-                said.flush()
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status):
-            return ("killed", os.WTERMSIG(status))
-        said.seek(0)
-        return pickle.load(said)
-
-
 def fault_of(program: Program, config: Any, model: str) -> tuple[str, str]:
     """(what happened, what is wrong with that or nothing)."""
     if native.unavailable():
-        first, engine = _in_child(program, config, f"{model}-python", "python"), "python"
+        first, engine = in_child(_verdict, program, config, f"{model}-python", "python"), "python"
     else:
-        first, engine = _in_child(program, config, model, "native"), "native"
-    if first[0] in ("killed", "raised"):
+        first, engine = in_child(_verdict, program, config, model, "native"), "native"
+    if first[0] in DEATHS:
         return first[0], f"{engine}: {first}"
     if first[0] == "ran" and first[3] > _FEW:
         return "long", ""
-    second = _in_child(program, config, f"{model}-python", "python")
+    second = in_child(_verdict, program, config, f"{model}-python", "python")
     if first != second:
         return first[0], f"{engine}: {str(first)[:400]}; python: {str(second)[:400]}"
     if first[0] == "refused" and not first[1].startswith("program: "):

@@ -10,6 +10,8 @@
  * In any call:      status:N garbage hang abort segv exit stdout chdir rounding scribble
  * In an answer:     lie:FIELD=N (the field is N), lie:FIELD+N, lie:FIELD-N (it is off by N); a field
  *                   of a record is that of the first record of the call
+ *                   chaos:SEED (any fields, any values, any order, now and then, in each of submit,
+ *                   advance, poll and exchange; an even SEED leaves the ids alone)
  * Of one rule each: see `named` below. */
 #include "mock.h"
 
@@ -24,7 +26,7 @@
 enum fault {
   NONE,
   /* in any call */
-  STATUS, GARBAGE, HANG, ABORT, SEGV, EXIT, STDOUT, CHDIR, ROUNDING, LIE,
+  STATUS, GARBAGE, HANG, ABORT, SEGV, EXIT, STDOUT, CHDIR, ROUNDING, LIE, CHAOS,
   /* bends of the model */
   SUBMISSION, NARROW, DOUBLE, STUCK,
   /* of one rule each */
@@ -78,7 +80,7 @@ typedef struct plan {
   long nth;
   char field[20]; /* of LIE */
   char how;       /* = + - */
-  int64_t amount;
+  int64_t amount; /* of LIE; the seed of CHAOS */
 } plan;
 
 typedef struct wrapped {
@@ -90,6 +92,8 @@ typedef struct wrapped {
   astra_net_completion held[64]; /* HALF, DRAIN */
   size_t held_count;
   int64_t held_advance;
+  uint64_t chance;          /* CHAOS: the state of its random numbers */
+  astra_net_completion old; /* CHAOS: a record that was told before */
 } wrapped;
 
 static astra_net_backend mock; /* the honest table */
@@ -114,6 +118,11 @@ static int choose(plan *p, const char *name) {
     p->field[length] = '\0';
     p->how = name[length];
     p->amount = strtoll(name + length + 1, NULL, 10);
+    return 1;
+  }
+  if (strncmp(name, "chaos:", 6) == 0) {
+    p->fault = CHAOS;
+    p->amount = strtoll(name + 6, NULL, 10);
     return 1;
   }
   for (i = 0; i < sizeof named / sizeof *named; i++) {
@@ -172,7 +181,7 @@ static void die_or_hang(enum fault fault) {
 
 /* 1: the call shall return *status at once. */
 static int general(wrapped *w, const char *call, astra_net_status *status, astra_net_error *err) {
-  if (w->plan.fault == LIE || !due(w, call)) return 0;
+  if (w->plan.fault == LIE || w->plan.fault == CHAOS || !due(w, call)) return 0;
   die_or_hang(w->plan.fault);
   if (w->plan.fault == STATUS) {
     *status = mock_fail(err, w->plan.status, -1, "%s: injected status %d", call,
@@ -220,6 +229,80 @@ static void lie_of_exchange(const plan *p, astra_net_exchange *x) {
 
 static int lies(wrapped *w, const char *call) {
   return w->plan.fault == LIE && due(w, call);
+}
+
+/* ---- any number of lies in any answer ---- */
+
+/* A random number below `bound`, the same on every machine (splitmix64). */
+static uint64_t below(wrapped *w, uint64_t bound) {
+  uint64_t z = (w->chance += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return (z ^ (z >> 31)) % bound;
+}
+
+/* Does chaos strike this call?  The seed says how often: in each, or in one of up to 64. */
+static int strikes(wrapped *w) {
+  return w->plan.fault == CHAOS && below(w, 1 + (uint64_t)w->plan.amount / 2 % 64) == 0;
+}
+
+/* A lie of the kind that lie:FIELD tells. */
+static plan any_lie(wrapped *w, const char *const *fields, size_t count) {
+  static const int64_t edges[] = {0,         INT64_MAX,  INT64_MIN, INT32_MAX,
+                                  INT32_MIN, UINT32_MAX, 1 << 20,   (int64_t)1 << 53};
+  plan p = w->plan;
+  snprintf(p.field, sizeof p.field, "%s", fields[below(w, count)]);
+  p.how = "=+-"[below(w, 3)];
+  p.amount = below(w, 3) == 0 ? edges[below(w, sizeof edges / sizeof *edges)]
+                              : (int64_t)below(w, 75) - 4;
+  return p;
+}
+
+/* Bend, swap, repeat or lose one of the records that are about to be told. */
+static void chaos_of_records(wrapped *w, astra_net_completion *records, size_t *count,
+                             size_t capacity) {
+  static const char *const fields[] = {"time_ps", "kind", "outcome", "reserved", "id"};
+  const size_t ids = w->plan.amount % 2 != 0;
+  astra_net_completion *one, *other, kept;
+  plan lie;
+  if (*count == 0) return;
+  one = &records[below(w, *count)];
+  other = &records[below(w, *count)];
+  kept = *one;
+  switch (below(w, 4 + ids)) {
+    case 0:
+      lie = any_lie(w, fields, 4 + ids);
+      lie_of_record(&lie, one);
+      break;
+    case 1:
+      *one = *other;
+      *other = kept;
+      break;
+    case 2:
+      if (*count < capacity) records[(*count)++] = kept;
+      break;
+    case 3:
+      *one = records[--*count];
+      break;
+    default:
+      *one = w->old;
+  }
+  w->old = kept;
+}
+
+static void chaos_of_exchange(wrapped *w, astra_net_exchange *x) {
+  static const char *const fields[] = {"completion_count", "capacity", "now_ps",     "stop",
+                                       "place",            "next_ps",  "next_place", "completions"};
+  const size_t before = x->completion_count;
+  plan lie;
+  if (below(w, 2) == 0) {
+    chaos_of_records(w, x->completions, &x->completion_count, x->capacity);
+    return;
+  }
+  lie = any_lie(w, fields, sizeof fields / sizeof *fields);
+  /* What lies beyond the records is the engine's own and differs between engines. */
+  memset(x->completions + before, 0xff, (x->capacity - before) * sizeof *x->completions);
+  lie_of_exchange(&lie, x);
 }
 
 /* ---- the table ---- */
@@ -283,6 +366,7 @@ static astra_net_status fault_create(const astra_net_config *config, const astra
       return status;
     }
   }
+  w->chance = (uint64_t)w->plan.amount;
   honest = *config;
   honest.options = options;
   honest.option_count = count;
@@ -329,6 +413,7 @@ static astra_net_status fault_submit(astra_net_sim *sim, const astra_net_transfe
     mock.submit(w->inner, items, (size_t)err->item, &some, NULL);
   }
   if (lies(w, "submit")) *accepted = (size_t)bent(&w->plan, (int64_t)*accepted);
+  if (status == ASTRA_NET_OK && strikes(w)) *accepted = (size_t)below(w, n + 3);
   return status;
 }
 
@@ -340,8 +425,11 @@ static void *log_from_elsewhere(void *argument) {
 
 static astra_net_status fault_advance(astra_net_sim *sim, int64_t until_ps, int64_t lookahead_ps,
                                       int64_t *now_ps, uint32_t *stop, astra_net_error *err) {
+  static const char *const fields[] = {"now_ps", "stop"};
   wrapped *w = (wrapped *)sim;
   astra_net_status status;
+  plan lie;
+  int chaos;
   if (w == NULL) return no_sim("advance", err);
   if (general(w, "advance", &status, err)) return status;
   w->advances++;
@@ -355,9 +443,12 @@ static astra_net_status fault_advance(astra_net_sim *sim, int64_t until_ps, int6
     if (pthread_create(&thread, NULL, log_from_elsewhere, w) == 0) pthread_join(thread, NULL);
   }
   status = mock.advance(w->inner, until_ps, lookahead_ps, now_ps, stop, err);
-  if (lies(w, "advance")) {
-    if (strcmp(w->plan.field, "now_ps") == 0) *now_ps = bent(&w->plan, *now_ps);
-    if (strcmp(w->plan.field, "stop") == 0) *stop = (uint32_t)bent(&w->plan, *stop);
+  lie = w->plan;
+  chaos = status == ASTRA_NET_OK && strikes(w);
+  if (chaos) lie = any_lie(w, fields, 2);
+  if (chaos || lies(w, "advance")) {
+    if (strcmp(lie.field, "now_ps") == 0) *now_ps = bent(&lie, *now_ps);
+    if (strcmp(lie.field, "stop") == 0) *stop = (uint32_t)bent(&lie, *stop);
   }
   return status;
 }
@@ -423,6 +514,14 @@ static astra_net_status fault_poll(astra_net_sim *sim, astra_net_completion *out
   if (lies(w, "poll")) {
     if (*count > 0) lie_of_record(&w->plan, out);
     if (strcmp(w->plan.field, "count") == 0) *count = (size_t)bent(&w->plan, (int64_t)*count);
+  }
+  if (strikes(w)) {
+    const size_t before = *count;
+    chaos_of_records(w, out, count, capacity);
+    if (below(w, 8) == 0) {
+      memset(out + before, 0xff, (capacity - before) * sizeof *out);
+      *count = (size_t)((int64_t)*count + (int64_t)below(w, 67) - 3);
+    }
   }
   return ASTRA_NET_OK;
 }
@@ -499,6 +598,7 @@ static astra_net_status fault_exchange(astra_net_sim *sim, astra_net_exchange *x
     *x = more;
   }
   if (lies(w, "exchange")) lie_of_exchange(&w->plan, x);
+  if (strikes(w)) chaos_of_exchange(w, x);
   return status;
 }
 
