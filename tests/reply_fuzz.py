@@ -83,8 +83,7 @@ def attack(seed: int) -> tuple[str, str]:
     for engine, verdict in zip(engines, said, strict=True):
         if verdict[0] in (*DEATHS, "failed"):
             return verdict[0], f"{case}, {engine}: {str(verdict)[:400]}"
-    # The engines number transfers differently, so an id may be another's in one of them only; an
-    # odd seed lies about ids.
+    # An odd seed also lies about what each engine counts in its own way: ids and places.
     if said[0] != said[-1] and chaos % 2 == 0:
         return said[0][0], f"{case}, native: {str(said[0])[:400]}; python: {str(said[-1])[:400]}"
     return said[0][0], ""

@@ -154,6 +154,8 @@ class Boundary:
 
     def whole(self, call: str, value: Any) -> int:
         """A number of a reply, which a network in Python may make of anything."""
+        if type(value) is int:
+            return value
         try:
             return int(operator.index(value))
         except TypeError:
@@ -180,6 +182,8 @@ class Boundary:
 
     def stop(self, call: str, stop: Any) -> Stop:
         """Why a call has stopped."""
+        if type(stop) is Stop:
+            return stop
         stop = self.whole(call, stop)
         if stop not in (Stop.REACHED, Stop.COMPLETION, Stop.IDLE):
             self.refuse(call, "stop", stop)
@@ -277,7 +281,8 @@ class Boundary:
         return Exchange(reply.completions, now, stop, drawn, next_ps, next_place)
 
     def _records(self, call: str, records: Any) -> None:
-        if getattr(records, "dtype", None) != COMPLETION or records.ndim != 1:
+        dtype = getattr(records, "dtype", None)
+        if (dtype is not COMPLETION and dtype != COMPLETION) or records.ndim != 1:
             self.refuse(call, "reply", type(records).__name__, "an array of COMPLETION")
 
     def start_records(self, before_ps: int) -> None:
