@@ -8,10 +8,9 @@ clear message.  Several such simulations can run side by side.
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -77,60 +76,30 @@ def run_here(
         The backend failed, broke the contract, or made no progress for so long [s]; 0 is without
         limit.
     """
-    with find_backend(backend).open(config) as network:
-        watch = _Watch(network, no_progress_timeout_s, progress)
-        with watch:
-            outcome, name = run_engine(
-                program, network, engine=engine, record_nodes=record_nodes, progress=watch.report
+    reached: Progress | None = None
+    since_s = time.monotonic()
+
+    # The engine's own clock interrupts a long call of the network and then reports.
+    def report(now: Progress) -> None:
+        nonlocal reached, since_s
+        if now != reached:
+            reached, since_s = now, time.monotonic()
+        elif no_progress_timeout_s and time.monotonic() - since_s > no_progress_timeout_s:
+            call = _calls(network)
+            name = network.info.name
+            raise BackendError(
+                f"{name}: {call}: no progress for {no_progress_timeout_s:g} s{_ADVICE}",
+                backend=name,
+                call=call,
             )
-        return Run(outcome, name, *statistics.checked(network.info.name, network.stats()))
+        if progress is not None:
+            progress(now)
 
-
-class _Watch:
-    """Interrupts a network that makes no progress."""
-
-    def __init__(
-        self, network: Network, timeout_s: float, progress: ProgressCallback | None
-    ) -> None:
-        self._network, self._timeout_s, self._progress = network, timeout_s, progress
-        self._reached: Progress | None = None
-        self._since_s = time.monotonic()
-        self._late = False
-        self._end = threading.Event()
-
-    def __enter__(self) -> _Watch:
-        if self._timeout_s:
-            threading.Thread(target=self._wait, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._end.set()
-        if self._late and isinstance(error, Exception):
-            self._fail()
-
-    def report(self, progress: Progress) -> None:
-        """Take what an engine reports; raise where that has been the same for too long."""
-        if progress != self._reached:
-            self._reached, self._since_s = progress, time.monotonic()
-        elif self._late:
-            self._fail()
-        if self._progress is not None:
-            self._progress(progress)
-
-    def _wait(self) -> None:
-        while not self._end.wait(min(self._timeout_s / 4, 1.0)):
-            self._late = time.monotonic() - self._since_s > self._timeout_s
-            if self._late:
-                self._network.interrupt()
-
-    def _fail(self) -> NoReturn:
-        call = _calls(self._network)
-        name = self._network.info.name
-        raise BackendError(
-            f"{name}: {call}: no progress for {self._timeout_s:g} s{_ADVICE}",
-            backend=name,
-            call=call,
+    with find_backend(backend).open(config) as network:
+        outcome, name = run_engine(
+            program, network, engine=engine, record_nodes=record_nodes, progress=report
         )
+        return Run(outcome, name, *statistics.checked(network.info.name, network.stats()))
 
 
 def _calls(network: Network) -> str:

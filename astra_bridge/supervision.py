@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import os
 import signal
@@ -150,6 +149,7 @@ class Child:
         self, entry: str, request: object, *, most_body: int = 0, cleans_up: bool = False
     ) -> None:
         # Imported here: most runs have no child.
+        import logging
         import pickle
         import selectors
         import subprocess
@@ -442,6 +442,8 @@ def ask(
 
 
 def _log(head: Mapping[str, Any]) -> None:
+    import logging
+
     level = int(head["level"])
     name = str(head["logger"])
     if name.startswith("astra_bridge."):
@@ -532,16 +534,19 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {"error": name, "text": one_line(f"{name}: {error}")}
 
 
-class _Forward(logging.Handler):
-    """Sends log records to the parent."""
+def _forward_logs(parent: Parent, level: int) -> None:
+    """Send what is logged to the parent."""
+    import logging
 
-    def __init__(self, parent: Parent) -> None:
-        super().__init__()
-        self._parent = parent
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = one_line(record.getMessage())
+            parent.send("log", logger=record.name, level=record.levelno, text=text)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        text = one_line(record.getMessage())
-        self._parent.send("log", logger=record.name, level=record.levelno, text=text)
+    logger = logging.getLogger("astra_bridge")
+    logger.addHandler(Forward())
+    logger.propagate = False
+    logger.setLevel(level)
 
 
 _contained = False
@@ -569,10 +574,7 @@ def serve(
     os.close(null)
     parent = Parent(_out_of_reach(answers), token, request)
     threading.Thread(target=_listen, args=(parent, lifeline), daemon=True).start()
-    logger = logging.getLogger("astra_bridge")
-    logger.addHandler(_Forward(parent))
-    logger.propagate = False
-    logger.setLevel(log_level)
+    _forward_logs(parent, log_level)
     try:
         module, _, function = entry.partition(":")
         getattr(import_module(module), function)(parent)

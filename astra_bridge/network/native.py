@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -433,9 +432,11 @@ class NativeNetwork:
     @classmethod
     def _create(cls, library: Library, config: NetworkConfig) -> NativeNetwork:
         parsed = ffi()
-        logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
 
         def log(_context: Any, level: int, message: Any) -> None:
+            import logging  # 2 ms that a run in which nobody logs need not pay
+
+            logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
             logger.log(level, "%s", one_line(parsed.string(message).decode("utf-8", "replace")))
 
         callback = parsed.callback("void(void *, int32_t, const char *)", log)

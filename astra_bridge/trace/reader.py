@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import importlib
 import io
 import json
@@ -470,7 +469,7 @@ def read_workload(prefix: str | Path, ranks: int) -> Workload:
     ranks = arguments.integer(1, MAX_RANKS)(ranks, "ranks")
     columns: list[TraceColumns] = []
     by_inode: dict[tuple[int, int], int] = {}
-    by_digest: dict[bytes, int] = {}
+    by_content: dict[tuple[int, int], int] = {}  # length and keyed 64-bit hash
     rank_to_columns = np.zeros(ranks, np.int32)
     for rank in range(ranks):
         file = trace_path(prefix, rank)
@@ -482,10 +481,10 @@ def read_workload(prefix: str | Path, ranks: int) -> Workload:
         index = by_inode.get(inode)
         if index is None:
             data, signature = _open(file)
-            digest = hashlib.sha256(data).digest()
-            index = by_digest.get(digest)
+            content = len(data), hash(data)
+            index = by_content.get(content)
             if index is None:
-                index = by_digest[digest] = len(columns)
+                index = by_content[content] = len(columns)
                 columns.append(_parse_opened(data, file, signature))
             by_inode[inode] = index
         rank_to_columns[rank] = index
