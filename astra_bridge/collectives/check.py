@@ -6,8 +6,8 @@ Algorithms may be anybody's: nothing here takes their word for anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,45 @@ from astra_bridge.program import PACKET, SCHEDULE, STEP
 from astra_bridge.text import show
 from astra_bridge.units import checked_int64
 
-__all__ = ["check_peers", "tables"]
+__all__ = ["Tables", "check_peers", "joined", "tables"]
 
-_STEP_COLUMNS = ("need", "send_to", "send_bytes", "recv_from", "recv_bytes")
-_COUNTS = ("window", "burst", "gate_step", "gate_received", "end")
+_COLUMNS: dict[Any, tuple[str, ...]] = {
+    STEP: ("need", "send_to", "send_bytes", "recv_from", "recv_bytes"),
+    PACKET: ("bytes", "flags"),
+    SCHEDULE: ("window", "burst", "gate_step", "gate_received", "end"),
+}
 _MOST_BYTES = 2**62
 
+Numbers = NDArray[np.int64]
 
-def tables(request: Request, built: Any) -> tuple[Any, Any, Any]:
-    """The schedules of one family as arrays of SCHEDULE, STEP and PACKET, counted from 0.
+
+class Tables(NamedTuple):
+    """The schedules of one family as whole numbers, not yet known to fit anywhere.
+
+    Attributes
+    ----------
+    schedules : ndarray, shape (schedules, 5)
+    steps : ndarray, shape (steps, 5)
+    packets : ndarray, shape (packets, 2)
+        The columns of SCHEDULE, STEP and PACKET that an algorithm chooses.
+    step_count, packet_count : list of int
+        Of each schedule.
+    """
+
+    schedules: Numbers
+    steps: Numbers
+    packets: Numbers
+    step_count: list[int]
+    packet_count: list[int]
+
+
+def tables(request: Request, built: Any) -> Tables:
+    """What an algorithm has built, as numbers.
 
     Raises
     ------
     InputError
-        It is not what :class:`~astra_bridge.collectives.schedule.Built` says, or a number fits
-        nowhere.
+        It is not what :class:`~astra_bridge.collectives.schedule.Built` says.
     """
     if not isinstance(built, Built):
         raise InputError(f"is {show(built)}; allowed: a Built", key="what it builds")
@@ -45,87 +69,118 @@ def tables(request: Request, built: Any) -> tuple[Any, Any, Any]:
     for index, one in enumerate(schedules):
         if not isinstance(one, Schedule):
             raise InputError(f"is {show(one)}; allowed: a Schedule", key=f"schedules[{index}]")
-    steps = _table((step for one in schedules for step in one.steps), STEP, _STEP_COLUMNS, "steps")
-    packets = _table(
-        (packet for one in schedules for packet in one.packets),
-        PACKET,
-        ("bytes", "flags"),
-        "packets",
+    counts = [[getattr(one, name) for name in _COLUMNS[SCHEDULE]] for one in schedules]
+    return Tables(
+        _numbers(counts, SCHEDULE, "schedules"),
+        _numbers([step for one in schedules for step in one.steps], STEP, "steps"),
+        _numbers([packet for one in schedules for packet in one.packets], PACKET, "packets"),
+        [len(one.steps) for one in schedules],
+        [len(one.packets) for one in schedules],
     )
-    rows = _table(
-        ([getattr(one, name) for name in _COUNTS] for one in schedules),
-        SCHEDULE,
-        _COUNTS,
-        "schedules",
-    )
-    rows["step_count"] = [len(one.steps) for one in schedules]
-    held = np.array([len(one.packets) for one in schedules], np.int64)
-    rows["step_start"] = np.cumsum(rows["step_count"]) - rows["step_count"]
-    rows["packet_start"] = np.cumsum(held) - held
-    # The table knows no ends of packets: each schedule must have its own.
-    short = rows["end"] > held
-    if short.any():
-        index = int(np.argmax(short))
-        raise InputError(
-            f"is {rows['end'][index]}, but there are {held[index]} packets", key=_end(index)
-        )
-    return rows, steps, packets
 
 
-def _end(index: int) -> str:
-    return f"schedules[{index}].end"
-
-
-def _table(rows: Iterable[Any], dtype: Any, columns: tuple[str, ...], what: str) -> Any:
-    listed = list(rows)
+def _numbers(rows: list[Any], dtype: Any, what: str) -> Numbers:
+    columns = _COLUMNS[dtype]
     try:
-        values = np.array(listed) if listed else np.zeros((0, len(columns)), np.int64)
+        values = np.array(rows) if rows else np.zeros((0, len(columns)), np.int64)
     except (ValueError, TypeError, OverflowError):
         values = np.zeros(0, object)
-    if values.shape != (len(listed), len(columns)) or values.dtype.kind not in "iu":
+    if values.shape != (len(rows), len(columns)) or values.dtype.kind not in "iu":
         raise InputError(f"are not rows of the whole numbers {', '.join(columns)}", key=what)
-    result = np.zeros(len(listed), dtype)
-    for column, name in enumerate(columns):
-        limits = np.iinfo(dtype[name])
-        outside = (values[:, column] < limits.min) | (values[:, column] > limits.max)
+    if values.dtype.kind == "u":
+        _check_limits(values, dtype, what)
+    return values.astype(np.int64, copy=False)
+
+
+def _check_limits(values: Any, dtype: Any, what: str) -> None:
+    for column, name in enumerate(_COLUMNS[dtype]):
+        one, limits = values[:, column], np.iinfo(dtype[name])
+        outside = (one < limits.min) | (one > limits.max)
         if outside.any():
             row = int(np.argmax(outside))
             raise InputError(
-                f"is {values[row, column]}; allowed: {limits.min} to {limits.max}",
+                f"is {one[row]}; allowed: {limits.min} to {limits.max}",
                 key=f"{what}[{row}].{name}",
             )
-        result[name] = values[:, column]
-    return result
 
 
-def check_peers(request: Request, schedules: Any, steps: Any) -> None:
+def joined(families: Sequence[Tables]) -> tuple[Any, Any, Any]:
+    """Many families as arrays of SCHEDULE, STEP and PACKET, one family after the other.
+
+    Raises
+    ------
+    InputError
+        A number does not fit into its column, or a schedule has fewer packets than it inserts.
+    """
+
+    def table(index: int, dtype: Any, what: str) -> Any:
+        columns = _COLUMNS[dtype]
+        none = np.zeros((0, len(columns)), np.int64)
+        values = np.concatenate([none, *(family[index] for family in families)])
+        _check_limits(values, dtype, what)
+        result = np.zeros(len(values), dtype)
+        for column, name in enumerate(columns):
+            result[name] = values[:, column]
+        return result
+
+    schedules = table(0, SCHEDULE, "schedules")
+    steps = table(1, STEP, "steps")
+    packets = table(2, PACKET, "packets")
+    schedules["step_count"] = [count for family in families for count in family.step_count]
+    held = np.array([count for family in families for count in family.packet_count], np.int64)
+    schedules["step_start"] = np.cumsum(schedules["step_count"]) - schedules["step_count"]
+    schedules["packet_start"] = np.cumsum(held) - held
+    # The table knows no ends of packets: each schedule must have its own.
+    short = schedules["end"] > held
+    if short.any():
+        row = int(np.argmax(short))
+        raise InputError(
+            f"is {schedules['end'][row]}, but there are {held[row]} packets",
+            key=f"schedules[{row}].end",
+        )
+    return schedules, steps, packets
+
+
+def check_peers(sizes: NDArray[np.int64], families: Any, schedules: Any, steps: Any) -> None:
     """Every message that one member sends, another one receives: same two members, same size.
+
+    Parameters
+    ----------
+    sizes : ndarray of int64, shape (families,)
+        Members of the group that runs each.
+    families : ndarray of int, shape (families, 2)
+        First schedule and number of schedules: one for all members, or one for each.
+    schedules, steps : ndarray of SCHEDULE, STEP
 
     Raises
     ------
     InputError
         Names both members and the size.
     """
-    n = request.size
+    first, held = families[:, 0], families[:, 1]
+    family = np.repeat(np.arange(len(families)), held)
+    position = np.arange(len(schedules)) - first[family]
     count = schedules["step_count"]
-    # With one schedule for all, member 0 stands for every member.
-    own = np.repeat(np.arange(len(schedules)), count)
-    shared = len(schedules) == 1
+    family, own = np.repeat(family, count), np.repeat(position, count)
+    n = sizes[family]
     to = (own + steps["send_to"]) % n
     source = (own + steps["recv_from"]) % n
-    sent = np.stack([own, to, steps["send_bytes"]], axis=1)[steps["send_bytes"] > 0]
-    wanted = np.stack([source, own, steps["recv_bytes"]], axis=1)[steps["recv_bytes"] > 0]
-    if shared:
-        wanted[:, 1] = (n - wanted[:, 0]) % n  # who receives, where member 0 sends
-        wanted[:, 0] = 0
+    sent = np.stack([family, own, to, steps["send_bytes"]], axis=1)[steps["send_bytes"] > 0]
+    received = steps["recv_bytes"] > 0
+    # With one schedule for all, member 0 stands for every member: who receives, where it sends.
+    shared = held[family] == 1
+    source, own = np.where(shared, 0, source), np.where(shared, (n - source) % n, own)
+    wanted = np.stack([family, source, own, steps["recv_bytes"]], axis=1)[received]
+    if sent.shape == wanted.shape and (sent == wanted).all():
+        return
     sent, wanted = _ordered(sent), _ordered(wanted)
-    if len(sent) == len(wanted) and (sent == wanted).all():
+    if sent.shape == wanted.shape and (sent == wanted).all():
         return
     rows = np.concatenate([sent, wanted])
     sign = np.concatenate([np.ones(len(sent), np.int64), -np.ones(len(wanted), np.int64)])
     kinds, which = np.unique(rows, axis=0, return_inverse=True)
     left = np.bincount(which.reshape(-1), sign, len(kinds)).astype(np.int64)
-    source, to, size = kinds[int(np.argmax(left != 0))].tolist()
+    _, source, to, size = kinds[int(np.argmax(left != 0))].tolist()
     surplus = int(left[int(np.argmax(left != 0))])
     problem = "sent but not received" if surplus > 0 else "received but not sent"
     raise InputError(

@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 
 from astra_bridge.collectives import Algorithm, Built, Kind, Request, algorithm
-from astra_bridge.collectives.check import check_peers, tables
+from astra_bridge.collectives.check import Tables, check_peers, joined, tables
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
     COLLECTIVE,
     GROUP,
-    PACKET,
     PHASE,
     PLAN,
-    SCHEDULE,
-    STEP,
     Bus,
     PacketFlag,
     QueuePick,
@@ -89,11 +86,8 @@ class PlanBuilder:
     plans: list[tuple[int, int]] = field(default_factory=list)
     phases: list[tuple[int, ...]] = field(default_factory=list)
     families: list[tuple[int, int]] = field(default_factory=list)
-    schedules: list[tuple[int, ...]] = field(default_factory=list)
-    _steps: list[Any] = field(default_factory=list)
-    _packets: list[Any] = field(default_factory=list)
-    _step_total: int = 0
-    _packet_total: int = 0
+    _built: list[tuple[str, Request, Tables]] = field(default_factory=list)
+    _schedule_total: int = 0
     _group_index: dict[Any, int] = field(default_factory=dict)
     _family_index: dict[Any, tuple[int, Built]] = field(default_factory=dict)
     _plan_index: dict[Any, int] = field(default_factory=dict)
@@ -283,28 +277,36 @@ class PlanBuilder:
         return (families[0], families[1]), built
 
     def _append_family(self, name: str, request: Request, built: Any) -> Built:
-        """Append what an algorithm has built, if it can work; return the rest of it."""
+        """Take the tables of what an algorithm has built; return the rest of it."""
         try:
-            schedules, steps, packets = tables(request, built)
-            sizes = np.full(len(schedules), request.size, np.int64)
-            check_schedules(schedules, steps, packets, sizes)
-            check_peers(request, schedules, steps)
+            found = tables(request, built)
         except InputError as error:
-            key = (error.key or "").removeprefix("program: ")
-            what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
-            raise InputError(error.reason, key=f"{what}: {key}" if key else what) from None
-        reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
-        packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
-        schedules["step_start"] += self._step_total
-        schedules["packet_start"] += self._packet_total
-        self.families.append((len(self.schedules), len(schedules)))
-        self.schedules += schedules.tolist()
-        self._steps.append(steps)
-        self._packets.append(packets)
-        self._step_total += len(steps)
-        self._packet_total += len(packets)
+            raise _blamed(name, request, error) from None
+        self.families.append((self._schedule_total, len(found.schedules)))
+        self._schedule_total += len(found.schedules)
+        self._built.append((name, request, found))
         rest: Built = replace(built, schedules=())
         return rest
+
+    def _schedules(self, families: Any) -> tuple[Any, Any, Any]:
+        """All that algorithms have built, if it can work: checked together, which is faster."""
+        try:
+            schedules, steps, packets = _checked(
+                [found for _, _, found in self._built],
+                np.array([request.size for _, request, _ in self._built], np.int64),
+                families,
+            )
+        except InputError:
+            for name, request, found in self._built:  # whose is it?
+                one = np.array([[0, len(found.schedules)]])
+                try:
+                    _checked([found], np.array([request.size]), one)
+                except InputError as error:
+                    raise _blamed(name, request, error) from None
+            raise
+        reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
+        packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
+        return schedules, steps, packets
 
     def _reduce_ps(self, size_bytes: Any) -> Any:
         """One write and two reads of local memory; free where its bandwidth is not given."""
@@ -469,15 +471,30 @@ class PlanBuilder:
         def table(rows: Sequence[Any], dtype: Any) -> Any:
             return np.array([tuple(row) for row in rows], dtype)
 
+        families = np.array(self.families, np.int32).reshape(-1, 2)
+        schedules, steps, packets = self._schedules(families)
         return {
             "groups": table(self.groups, GROUP),
             "members": np.array(self.members, np.int32),
             "collectives": table(self.collectives, COLLECTIVE),
             "plans": table(self.plans, PLAN),
             "phases": table(self.phases, PHASE),
-            "families": np.array(self.families, np.int32).reshape(-1, 2),
-            "schedules": table(self.schedules, SCHEDULE),
-            "steps": np.concatenate([np.zeros(0, STEP), *self._steps]),
-            "packets": np.concatenate([np.zeros(0, PACKET), *self._packets]),
+            "families": families,
+            "schedules": schedules,
+            "steps": steps,
+            "packets": packets,
             "alternate_slots": len(self._slot_index),
         }
+
+
+def _checked(built: Sequence[Tables], sizes: Any, families: Any) -> tuple[Any, Any, Any]:
+    schedules, steps, packets = joined(built)
+    check_schedules(schedules, steps, packets, np.repeat(sizes, families[:, 1]))
+    check_peers(sizes, families, schedules, steps)
+    return schedules, steps, packets
+
+
+def _blamed(name: str, request: Request, error: InputError) -> InputError:
+    key = (error.key or "").removeprefix("program: ")
+    what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
+    return InputError(error.reason, key=f"{what}: {key}" if key else what)
