@@ -352,8 +352,9 @@ Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source
 
 void Fabric::FindPath(QueuePair* qp) {
   const auto walk = [this](const Device& from, int32_t source, int32_t to, uint16_t sport,
-                           uint16_t dport, std::vector<Port*>* path) {
+                           uint16_t dport, Route* path) {
     path->clear();
+    path->epoch = epoch_;
     Port* first = Choose(from, source, to, sport, dport);
     for (const Port* port = first; port != nullptr && port->peer->owner->node != to;) {
       port = Choose(*port->peer->owner, source, to, sport, dport);
@@ -367,16 +368,21 @@ void Fabric::FindPath(QueuePair* qp) {
   qp->port = walk(sender, qp->src, qp->dst, qp->source_port, kDestinationPort, &qp->forward);
   qp->receiver_port =
       walk(receiver, qp->dst, qp->src, kDestinationPort, qp->source_port, &qp->backward);
-  qp->epoch = epoch_;
 }
 
 Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
   const QueuePair* qp = packet->qp;
   const bool data = packet->kind == PacketKind::kData;
-  if (packet->epoch == qp->epoch) {
-    const std::vector<Port*>& path = data ? qp->forward : qp->backward;
-    if (packet->hop < path.size() && path[packet->hop]->owner == &at) return path[packet->hop++];
+  const Route& path = data ? qp->forward : qp->backward;
+  if (packet->epoch == epoch_ && packet->egress != nullptr && packet->egress->owner == &at) {
+    Port* egress = packet->egress;
+    ++packet->hop;
+    packet->egress = packet->hop < packet->hops ? path[packet->hop] : nullptr;
+    return egress;
   }
+  if (packet->epoch == path.epoch && packet->hop < path.size() &&
+      path[packet->hop]->owner == &at)
+    return path[packet->hop++];
   // The routes have changed since it was sent: look it up like a switch would.
   return data ? Choose(at, qp->src, qp->dst, qp->source_port, kDestinationPort)
               : Choose(at, qp->dst, qp->src, kDestinationPort, qp->source_port);

@@ -52,6 +52,7 @@ struct Telemetry {
 struct PacketRecord {
   PacketRecord* next;  // of the queue or the wire that it is on
   QueuePair* qp;
+  Port* egress;    // where it leaves the next switch, so that this need not ask its pair; or null
   uint64_t seq;    // data: its first byte; ACK and NACK: the byte that is expected next
   Tick arrive;     // while on a wire: when, and at which place, it arrives
   uint64_t order;
@@ -65,6 +66,7 @@ struct PacketRecord {
   PacketKind kind;
   uint8_t queue;
   uint8_t hop;    // index of the next egress port in its path
+  uint8_t hops;   // of its path
   uint8_t epoch;  // of the routes that its path belongs to
   bool marked;    // ECN congestion experienced
 };
@@ -206,6 +208,41 @@ struct SwiftState {
   Tick last_decrease;
 };
 
+// The egress ports on a way.  Each packet looks at it at each hop, and with many pairs each look is a
+// cache miss, so those of a usual way lie in the record itself, on one cache line.
+class alignas(64) Route {
+ public:
+  uint8_t epoch = 0;  // of the routes that it was found in
+
+  uint32_t size() const { return size_; }
+  Port* operator[](size_t hop) const { return hop < kNear ? near_[hop] : far_[hop - kNear]; }
+  void clear() {
+    size_ = 0;
+    far_.clear();
+  }
+  void push_back(Port* port) {
+    if (size_ < kNear) {
+      near_[size_] = port;
+    } else {
+      far_.push_back(port);
+    }
+    ++size_;
+  }
+  // Send a packet on this way.
+  void Enter(PacketRecord* packet) const {
+    packet->hop = 0;
+    packet->hops = static_cast<uint8_t>(size_ < 255 ? size_ : 255);
+    packet->epoch = epoch;
+    packet->egress = size_ > 0 ? near_[0] : nullptr;
+  }
+
+ private:
+  static constexpr uint32_t kNear = 7;
+  uint32_t size_ = 0;
+  std::array<Port*, kNear> near_{};
+  std::vector<Port*> far_;
+};
+
 // A reliable connection that carries one transfer.  Sender and receiver side in one record.
 struct QueuePair final : public EventTarget {
   int64_t id = 0;  // of the transfer
@@ -236,9 +273,7 @@ struct QueuePair final : public EventTarget {
   Tick nack_until = 0;
   Tick cnp_until = 0;  // no other CNP before
 
-  // Routes: local index of the egress port at each switch on the way, data and acknowledgements
-  std::vector<Port*> forward, backward;
-  uint8_t epoch = 0;
+  Route forward, backward;  // of data and of acknowledgements
 
   // Life: the record is reused when none of these holds it
   uint32_t in_network = 0;  // packets

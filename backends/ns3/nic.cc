@@ -100,8 +100,7 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   packet->wire_bytes = payload + parameters.header_bytes;
   packet->kind = PacketKind::kData;
   packet->queue = qp->queue;
-  packet->hop = 0;
-  packet->epoch = qp->epoch;
+  qp->forward.Enter(packet);
   packet->marked = false;
   if (parameters.telemetry)
     packet->telemetry = fabric->NewTelemetry();
@@ -182,8 +181,7 @@ void RdmaNic::ReceiveData(PacketRecord* packet) {
   packet->kind = answer;
   packet->seq = qp->expected_seq;
   packet->wire_bytes = parameters.ack_bytes;
-  packet->hop = 0;
-  packet->epoch = qp->epoch;
+  qp->backward.Enter(packet);
   // The fork gives acknowledgements priority in its NICs and forgets its switches.
   if (parameters.ack_high_priority && !parameters.upstream_order) packet->queue = 0;
   Port* port = qp->receiver_port;
@@ -208,8 +206,7 @@ void RdmaNic::SendCnp(QueuePair* qp) {
   packet->wire_bytes = fabric->parameters.header_bytes + kCnpBytes;
   packet->kind = PacketKind::kCnp;
   packet->queue = 0;
-  packet->hop = 0;
-  packet->epoch = qp->epoch;
+  qp->backward.Enter(packet);
   packet->marked = false;
   ++qp->in_network;
   ++fabric->cnps;
