@@ -365,7 +365,9 @@ void Fabric::FindPath(QueuePair* qp) {
   };
   const Device& sender = *nodes[static_cast<size_t>(qp->src)];
   const Device& receiver = *nodes[static_cast<size_t>(qp->dst)];
-  qp->port = walk(sender, qp->src, qp->dst, qp->source_port, kDestinationPort, &qp->forward);
+  Port* port = walk(sender, qp->src, qp->dst, qp->source_port, kDestinationPort, &qp->forward);
+  qp->routed = port != nullptr;
+  if (qp->routed) qp->port = port;
   qp->receiver_port =
       walk(receiver, qp->dst, qp->src, kDestinationPort, qp->source_port, &qp->backward);
 }
@@ -413,6 +415,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->nack_until = qp->cnp_until = 0;
   qp->next_available = qp->start = qp->progress = sim->NowTick();
   qp->start_ps = static_cast<uint64_t>(start_ps);
+  qp->port = nullptr;
   qp->max_bps = qp->bps = 0;  // until it has a route
   qp->last_wire_bytes = 0;
   qp->timeouts = 0;
@@ -440,7 +443,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
     watching_ = true;
     sim->After(watch_interval_, this, 0);
   }
-  if (qp->port == nullptr) return;  // the watchdog reports it, unless a link comes up
+  if (!qp->routed) return;  // the watchdog reports it, unless a link comes up
   qp->max_bps = qp->bps = qp->port->bps;
   control->Begin(*qp);
   static_cast<RdmaNic*>(ns3::PeekPointer(nodes[static_cast<size_t>(src)]))->Add(qp);
@@ -528,7 +531,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
       QueuePair* qp = pair.get();
       if (qp->acknowledged) continue;
       FindPath(qp);
-      if (qp->port == nullptr) continue;
+      if (!qp->routed) continue;
       if (qp->max_bps == 0) {
         qp->max_bps = qp->bps = qp->port->bps;
         control->Begin(*qp);
@@ -553,7 +556,7 @@ Tick Fabric::HopTicks(const Port& port) const {
 // knows, and need not guess.
 bool Fabric::Lost(QueuePair* qp, Tick now) {
   if (qp->in_network > 0) return false;
-  if (qp->port == nullptr || qp->next_seq > qp->acked_seq) return true;
+  if (!qp->routed || qp->next_seq > qp->acked_seq) return true;
   const bool paused = (qp->port->paused >> qp->queue & 1) != 0;
   if (!paused && !qp->port->Busy() && qp->next_available <= now) qp->port->RequestService();
   return false;
@@ -596,7 +599,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
       ++retransmissions;
     }
     qp->next_seq = qp->acked_seq;
-    if (qp->port != nullptr) {
+    if (qp->routed) {
       if (qp->listed)
         qp->Changed();
       else
@@ -624,7 +627,7 @@ std::string Fabric::WhereStuck() const {
     text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(qp.id) + " (" +
             std::to_string(qp.src) + " -> " + std::to_string(qp.dst) + ", " +
             std::to_string(qp.acked_seq) + " of " + std::to_string(qp.bytes) + " bytes" +
-            (qp.port == nullptr || qp.receiver_port == nullptr ? ", no route" : "") + ")";
+            (!qp.routed || qp.receiver_port == nullptr ? ", no route" : "") + ")";
   }
   if (static_cast<int>(active_) > named) text += ", of " + std::to_string(active_);
   return text;

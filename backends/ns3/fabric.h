@@ -249,7 +249,8 @@ struct QueuePair final : public EventTarget {
   int32_t src = 0, dst = 0;
   uint64_t bytes = 0;
   Fabric* fabric = nullptr;
-  Port* port = nullptr;  // of the sender
+  Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
+  bool routed = false;
   uint16_t source_port = 0;
   uint8_t queue = 3;
 

@@ -231,7 +231,7 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     qp->timeouts = 0;
     qp->Changed();
   }
-  Port* port = qp->port;
+  Port* port = qp->routed ? qp->port : nullptr;  // read now: an ended pair may be taken anew
   if (qp->Finished()) {
     trace_complete(qp->id, static_cast<uint64_t>(fabric->sim->NowTick() - qp->start));
     fabric->Acknowledged(qp);

@@ -90,6 +90,27 @@ def test_a_cut_network_names_the_transfer() -> None:
         net.run(config, [(0, 2, MTU, 0), (1, 3, BYTES, 0)], faults=[(8, 20 * US, 0.0)])
 
 
+CONTROLS = (
+    *("none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint"),
+    *("timely", "dctcp", "swift"),
+)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_answers_and_timers_of_a_sender_that_is_cut_off(control: str) -> None:
+    """Its own cable fails in one direction, while acknowledgements and marks still come back."""
+    senders = 4
+    cables = [(i, senders + 1, RATE, LATENCY) for i in range(senders + 1)]
+    config = net.config(senders + 1, cables, rto_us=200, congestion_control=control, window="pair")
+    flows = [(i, senders, BYTES, 0) for i in range(senders)]
+    faults = [(0, at * US, up) for at in (60, 400, 700) for at, up in ((at, 0.0), (at + 60, 1.0))]
+    times, stats = net.run(config, flows, faults)
+    whole, _ = net.run(config, flows)
+    assert min(times) > 0
+    assert times[0] > whole[0]
+    assert stats["retransmissions"] > 0
+
+
 @pytest.mark.parametrize("scale", [0.25, 0.5])
 def test_a_slow_link(scale: float) -> None:
     config = net.dumbbell(1, RATE, LATENCY)
