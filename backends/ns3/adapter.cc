@@ -127,8 +127,8 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     bool& stop = fabric_ ? fabric_->stop : tcp_stop_;
     stop = false;
     const bool more = simulator_->RunUntil(limit, &stop, [this] { return interrupted(); });
-    if (fabric_ && !fabric_->failure.empty())
-      throw Error(ASTRA_NET_MODEL, Present() + fabric_->failure);
+    const std::string& failure = fabric_ ? fabric_->failure : tcp_->failure;
+    if (!failure.empty()) throw Error(ASTRA_NET_MODEL, Present() + failure);
     if (!more) return {now_ps(), true};
     if (stop || until_ps == astra_net::kNever || simulator_->NextTick() <= limit)
       return {now_ps(), false};
@@ -408,6 +408,7 @@ void Ns3Model::BuildTcp(astra_net::Config& config) {
   }
   links_ = config.links;
   tcp_ = std::make_unique<TcpNetwork>(parameters, config.endpoints, config.nodes, links);
+  tcp_->on_failure = [this] { tcp_stop_ = true; };
   tcp_->on_complete = [this](int64_t id) {
     deliver(id, now_ps());
     tcp_stop_ = true;

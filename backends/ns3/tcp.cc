@@ -291,12 +291,24 @@ void TcpNetwork::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes) {
   by_port_[PortKey(local)] = flow;
   sending_[PeekPointer(flow->sender)] = flow;
   flow->sender->SetConnectCallback(MakeCallback(&TcpNetwork::Connected, this),
-                                   MakeNullCallback<void, Ptr<Socket>>());
+                                   MakeCallback(&TcpNetwork::GivesUp, this));
+  flow->sender->SetCloseCallbacks(MakeNullCallback<void, Ptr<Socket>>(),
+                                  MakeCallback(&TcpNetwork::GivesUp, this));
   flow->sender->SetSendCallback(MakeCallback(&TcpNetwork::Sendable, this));
   flow->sender->Connect(InetSocketAddress(addresses_[static_cast<size_t>(dst)], kPort));
 }
 
 void TcpNetwork::Connected(Ptr<Socket> socket) { Sendable(socket, 0); }
+
+// ns-3 tries six times.  The run ends here: what has been delivered before goes on to say goodbye
+// over a dead link for ever.
+void TcpNetwork::GivesUp(Ptr<Socket> socket) {
+  const auto found = sending_.find(PeekPointer(socket));
+  if (found == sending_.end() || !failure.empty()) return;
+  failure = "TCP gives transfer " + std::to_string(found->second->id) +
+            " up after its retransmissions" + WhereStuck();
+  on_failure();
+}
 
 void TcpNetwork::Sendable(Ptr<Socket> socket, uint32_t) {
   const auto found = sending_.find(PeekPointer(socket));

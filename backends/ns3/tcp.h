@@ -55,6 +55,8 @@ class TcpNetwork {
   };
   std::vector<LinkCount> counts;
   std::function<void(int64_t id)> on_complete;
+  std::string failure;  // why the run cannot go on
+  std::function<void()> on_failure;
 
  private:
   struct Flow;
@@ -63,6 +65,7 @@ class TcpNetwork {
   void Accept(ns3::Ptr<ns3::Socket> socket, const ns3::Address& from);
   void Receive(ns3::Ptr<ns3::Socket> socket);
   void Connected(ns3::Ptr<ns3::Socket> socket);
+  void GivesUp(ns3::Ptr<ns3::Socket> socket);
   void Sendable(ns3::Ptr<ns3::Socket> socket, uint32_t room);
 
   TcpParameters parameters_;

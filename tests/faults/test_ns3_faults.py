@@ -150,3 +150,14 @@ def test_a_transfer_that_starts_without_a_route_waits_for_one() -> None:
     packet_ps = (MTU + net.HEADER) / RATE * 1e12
     assert late >= up + BYTES / MTU * packet_ps
     assert late < up + 200 * US + BYTES / MTU * packet_ps + 10 * US
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_tcp_over_a_dead_cable_ends(direction: int) -> None:
+    """One flow is done, and would say goodbye over the dead cable for ever; the other gives up."""
+    cables = [(0, 2, RATE, LATENCY), (1, 2, RATE, LATENCY)]
+    named = net.config(2, cables)
+    config = NetworkConfig(2, named.nodes, named.links, {"transport": "tcp", "rto_us": "100"})
+    flows = [(0, 1, MTU, 0), (0, 1, 10 * BYTES, 0)]
+    with pytest.raises(SimulationError, match=r"TCP gives transfer 1 up .*; waiting: transfer 1 "):
+        net.run(config, flows, [(direction, 100 * US, 0.0)])
