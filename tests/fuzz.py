@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Long fuzzing: ``python tests/fuzz.py --minutes 10 [programs|numbers|replies ...]``.
+"""Long fuzzing: ``python tests/fuzz.py --minutes 10 [networks|numbers|programs|replies ...]``.
 
 ``programs`` changes fields of Programs: refused, or run alike by both engines.  ``numbers`` writes
-number texts into input files: accepted or refused with file and key, at once.  ``replies``
-lets a backend lie in any field and order: named as a lie by both engines.  Bounded runs of the
-same are part of the suite.  Ends with "ok" and status 0, or with what failed and its seed.
+number texts into input files: accepted or refused with file and key, at once.  ``replies`` lets a
+backend lie in any field and order: named as a lie by both engines.  ``networks`` are ns-3's, with
+failing links: every run ends, and says how.  Bounded runs of the same are part of the suite.  Ends
+with "ok" and status 0, or with what failed and its seed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests import number_fuzz, program_fuzz, reply_fuzz
+from astra_bridge.network.ns3 import build
+from tests import ns3_fuzz, number_fuzz, program_fuzz, reply_fuzz
 
 Attack = Callable[[int], tuple[str, str]]
 """From a seed to what happened, and what is wrong with that (or nothing)."""
 
 ATTACKS: dict[str, Attack] = {
+    "networks": ns3_fuzz.attack,
     "numbers": number_fuzz.attack,
     "programs": program_fuzz.attack,
     "replies": reply_fuzz.attack,
@@ -56,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if kind not in ATTACKS:
             parser.error(f"{kind!r} is none of {', '.join(ATTACKS)}")
     kinds = chosen.kinds or list(ATTACKS)
+    if "networks" in kinds and (missing := build.unavailable()) is not None:
+        print(f"networks: left out: {missing}")
+        kinds.remove("networks")
     faults = sum(fuzz(kind, 60 * chosen.minutes, chosen.seed) for kind in kinds)
     print("ok" if not faults else f"{faults} faults")
     return int(faults > 0)

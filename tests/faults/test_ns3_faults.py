@@ -9,6 +9,7 @@ import pytest
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.api import LINK, NetworkConfig
 from astra_bridge.network.ns3 import build
+from tests import ns3_fuzz
 from tests import ns3_networks as net
 
 GBPS, MTU = net.GBPS, net.MTU
@@ -90,14 +91,8 @@ def test_a_cut_network_names_the_transfer() -> None:
         net.run(config, [(0, 2, MTU, 0), (1, 3, BYTES, 0)], faults=[(8, 20 * US, 0.0)])
 
 
-CONTROLS = (
-    *("none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint"),
-    *("timely", "dctcp", "swift"),
-)
-
-
 @pytest.mark.parametrize("window", ["none", "pair"])
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", ns3_fuzz.CONTROLS)
 def test_answers_and_timers_of_a_sender_that_is_cut_off(control: str, window: str) -> None:
     """Its own cable fails in one direction, while acknowledgements and marks still come back."""
     senders = 4
@@ -161,3 +156,9 @@ def test_tcp_over_a_dead_cable_ends(direction: int) -> None:
     flows = [(0, 1, MTU, 0), (0, 1, 10 * BYTES, 0)]
     with pytest.raises(SimulationError, match=r"TCP gives transfer 1 up .*; waiting: transfer 1 "):
         net.run(config, flows, [(direction, 100 * US, 0.0)])
+
+
+def test_any_network_whose_links_fail_ends() -> None:
+    said = [ns3_fuzz.attack(seed) for seed in range(100)]
+    assert [wrong for _, wrong in said if wrong] == []
+    assert {what for what, _ in said} == {"ran", "failed"}
