@@ -155,6 +155,7 @@ def simulate(
         if isinstance(given_workload, Workload)
         else read_workload(given_workload, ranks)
     )
+    dim_bandwidth, unknown_bandwidth = _dim_bandwidth(system, network, prepared)
     lowered = lower(
         workload,
         system,
@@ -163,7 +164,7 @@ def simulate(
         read_comm_groups(comm_groups, ranks),
         semantics=base_semantics,
         quirks=quirks,
-        dim_bandwidth=_dim_bandwidth(system, network, prepared),
+        dim_bandwidth=dim_bandwidth,
         queues_per_dim=num_queues_per_dim,
         injection_scale=injection_scale,
         rendezvous=rendezvous_protocol,
@@ -214,6 +215,7 @@ def simulate(
             *system.warnings,
             *memory.warnings,
             *prepared.warnings,
+            *unknown_bandwidth,
             *lowered.warnings,
             *_ignored(checked["comm_scale"], checked["compute_scale"]),
             *_relieved(outcome),
@@ -283,15 +285,20 @@ _ARGUMENTS: dict[str, Check] = {
 
 def _dim_bandwidth(
     system: SystemConfig, network: Any, prepared: Prepared
-) -> tuple[float, ...] | None:
-    """Bandwidth per dimension, which only greedy scheduling asks for."""
+) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """Bandwidth per dimension, which only themis asks for, and what to say where it is unknown."""
     if system.inter_dimension_scheduling == "baseline" or len(prepared.dims) == 1:
-        return None
+        return None, ()
     try:
         read = read_network(network)
     except InputError:
-        return None  # another kind of network file: dimensions count as equal
-    return read.bandwidth_GiBps if isinstance(read, NetworkDims) else None
+        read = None  # another kind of network file
+    if isinstance(read, NetworkDims) and read.npus_count == prepared.dims:
+        return read.bandwidth_GiBps, ()
+    return None, (
+        "inter-dimension-scheduling: themis takes all dimensions as equal, because the network "
+        f"does not say the bandwidth of each of the logical dimensions {prepared.dims}",
+    )
 
 
 def _in_file_order(

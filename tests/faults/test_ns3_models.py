@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_bridge import simulate
 from astra_bridge.errors import ContractError
 from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import build
+from astra_bridge.trace import CommType
 from astra_bridge.units import TIME_NEVER
 from tests import ns3_networks as net
 from tests.golden.test_ns3_rules import check, star
+from tests.small import network, same_on_all, system
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
@@ -124,3 +127,18 @@ def test_an_attribute_that_is_no_such_number_is_refused(
     config = net.dumbbell(1, RATE, US, congestion_control=control, **{f"cc_{attribute}": value})
     with pytest.raises(ContractError, match=rf"option 'cc.{attribute}' is '{value}', but must be"):
         net.run(config, [(0, 1, MTU, 0)])
+
+
+def test_themis_without_a_bandwidth_per_dimension(tmp_path: Path) -> None:
+    """The logical topology has dimensions that the network file knows nothing of: all are equal."""
+    logical = tmp_path / "logical.json"
+    logical.write_text('{"logical-dims": ["2", "4"]}')
+    result = simulate(
+        same_on_all(8, lambda trace: trace.coll(CommType.ALL_REDUCE, 65536)),
+        system(["ring", "ring"], inter_dimension_scheduling="themis"),
+        network("Ring", 8),
+        backend="ns3",
+        logical_topology=logical,
+    )
+    assert min(result.finish_ns) > 0
+    assert any("themis takes all dimensions as equal" in said for said in result.warnings)
