@@ -12,10 +12,6 @@ from tests import ns3_networks as net
 from tests.child import DEATHS, in_child
 
 GBPS = net.GBPS
-CONTROLS = (
-    *("none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint"),
-    *("timely", "dctcp", "swift"),
-)
 OPTIONS: dict[str, tuple[object, ...]] = {
     "completion": ("ack",),
     "tick_ps": (1000,),
@@ -44,7 +40,7 @@ OVER_TCP = ("mtu_bytes", "rto_us")
 def drawn(rng: random.Random) -> tuple[NetworkConfig, list[Any], list[Any]]:
     """A network, its flows (src, dst, bytes, start_ps), its faults (link, at_ps, scale)."""
     chosen = {key: rng.choice(values) for key, values in OPTIONS.items() if rng.random() < 0.2}
-    chosen["congestion_control"] = rng.choice(CONTROLS)
+    chosen["congestion_control"] = rng.choice(net.CONTROLS)
     chosen["window"] = rng.choice(("none", "pair", "global"))
     shape = rng.randrange(3)
     if shape == 0:

@@ -19,6 +19,12 @@ MTU = 1000
 
 Cable = tuple[int, int, float, int]  # a, b, bytes per second, latency [ps]
 
+CONTROLS = (
+    *("none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint"),
+    *("timely", "dctcp", "swift"),
+)
+"""Every congestion control."""
+
 
 def config(endpoints: int, cables: Iterable[Cable], **options: object) -> NetworkConfig:
     """Links of the k-th cable: 2k from a to b, 2k + 1 back."""

@@ -25,8 +25,10 @@ from tests.child import DEATHS, in_child
 from tests.random_programs import experiment
 
 BROKEN = re.compile(
-    r"mock: (\w+): the backend broke the contract: (\w+)=\S+( of record \d+)?, but .* (\(\w+\))"
+    r"mock: (?P<call>\w+): the backend broke the contract: (?P<field>\w+)=\S+( of record \d+)?, "
+    r"but (.*) \((?P<rule>R\d+|CAP)\)"
 )
+"""What a lie of the mock is answered with."""
 
 
 _FOLDER = tempfile.TemporaryDirectory()  # as long as this process: a library stays loaded
@@ -61,7 +63,7 @@ def _verdict(
             outcome, _ = run_engine(program, opened, engine=engine)
     except ContractError as error:
         if said := BROKEN.fullmatch(str(error)):
-            return ("lied", *said.group(1, 2, 4))
+            return ("lied", *said.group("call", "field", "rule"))
         # Who takes a transfer and says otherwise gets it again, and refuses it.
         if re.fullmatch(r"mock: submit: item \d+: id=\d+ is already in flight", str(error)):
             return ("lied", "submit", "accepted", "refused")

@@ -254,23 +254,21 @@ class Boundary:
         if not isinstance(reply, Exchange):
             self.refuse(call, "reply", type(reply).__name__, "an Exchange")
         self._records(call, reply.completions)
-        completions, now, stop, drawn, next_ps, next_place = reply
-        exact = type(now) is type(drawn) is type(next_ps) is type(next_place) is int
-        if type(stop) is not Stop or not exact:
-            stop = self.stop(call, stop)
-            now, drawn = self.whole(call, now), self.whole(call, drawn)
-            next_ps, next_place = self.whole(call, next_ps), self.whole(call, next_place)
-            reply = Exchange(completions, now, stop, drawn, next_ps, next_place)
-        self._now(call, now, now_ps, until_ps)
+        stop = self.stop(call, reply.stop)
+        now = self._now(call, reply.now_ps, now_ps, until_ps)
+        drawn = self.whole(call, reply.place)
         if drawn < place:
             self.refuse(call, "place-back", drawn, place)
         most = min(place + MOST_DRAWN, MOST_PLACE)
         if drawn > most:
             self.refuse(call, "place-jump", drawn, most)
+        next_ps = self.whole(call, reply.next_ps)
+        next_place = self.whole(call, reply.next_place)
         if next_ps < now:
             self.refuse(call, "next-back", next_ps, now)
-        self._stopped(call, stop, now, until_ps, len(completions), in_flight)
-        if stop is not Stop.COMPLETION:
+        count = len(reply.completions)
+        self._stopped(call, stop, now, until_ps, count, in_flight)
+        if stop != Stop.COMPLETION:
             if next_ps < until_ps:
                 self.refuse(call, "next-ps", next_ps, until_ps)
             if next_ps == TIME_NEVER:
@@ -280,8 +278,7 @@ class Boundary:
                 self.refuse(call, "next-place", next_place, until_place)
         if next_ps > TIME_NEVER:
             self.refuse(call, "reply", next_ps, "an int64")
-        answer: Exchange = reply
-        return answer
+        return Exchange(reply.completions, now, stop, drawn, next_ps, next_place)
 
     def _records(self, call: str, records: Any) -> None:
         dtype = getattr(records, "dtype", None)
@@ -297,10 +294,6 @@ class Boundary:
     ) -> None:
         """One record: id, time_ps, kind, outcome and reserved, in this order."""
         transfer, time_ps, kind, outcome, reserved = row
-        usual = kind == DELIVERED and time_ps == now_ps and not (outcome or reserved or self._sends)
-        if usual and transfer in in_flight and not time_ps % self._grid:
-            self._last_ps = time_ps  # the record before was not later than now
-            return
         if transfer not in in_flight:
             self.refuse(call, "id", transfer, item=item)
         if kind == SENT:

@@ -124,7 +124,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   astra_net::Reached run(int64_t until_ps) override {
     statistics_.clear();
     const Tick limit = until_ps == astra_net::kNever ? kNeverTick - 1 : until_ps / tick_ps_;
-    bool& stop = fabric_ ? fabric_->stop : tcp_stop_;
+    bool& stop = fabric_ ? fabric_->stop : tcp_->stop;
     stop = false;
     const bool more = simulator_->RunUntil(limit, &stop, [this] { return interrupted(); });
     const std::string& failure = fabric_ ? fabric_->failure : tcp_->failure;
@@ -211,7 +211,6 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   std::unique_ptr<Fabric> fabric_;
   std::unique_ptr<TcpNetwork> tcp_;
   std::unique_ptr<Capture> capture_;
-  bool tcp_stop_ = false;
   std::map<int64_t, Flow> tcp_flows_;
   int64_t tick_ps_ = 1;
   bool record_flows_ = true;
@@ -408,10 +407,8 @@ void Ns3Model::BuildTcp(astra_net::Config& config) {
   }
   links_ = config.links;
   tcp_ = std::make_unique<TcpNetwork>(parameters, config.endpoints, config.nodes, links);
-  tcp_->on_failure = [this] { tcp_stop_ = true; };
   tcp_->on_complete = [this](int64_t id) {
     deliver(id, now_ps());
-    tcp_stop_ = true;
     Flow flow = tcp_flows_[id];
     tcp_flows_.erase(id);
     flow.fct_ps = now_ps() - flow.start_ps;

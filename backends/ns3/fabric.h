@@ -208,8 +208,8 @@ struct SwiftState {
   Tick last_decrease;
 };
 
-// The egress ports on a way.  Each packet looks at it at each hop, and with many pairs each look is a
-// cache miss, so those of a usual way lie in the record itself, on one cache line.
+// The egress ports on a way.  With many pairs each look at it is a cache miss, so those of a usual way
+// lie in the record itself, on one cache line, and a packet carries the next one.
 class alignas(64) Route {
  public:
   uint8_t epoch = 0;  // of the routes that it was found in

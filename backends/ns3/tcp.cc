@@ -307,7 +307,7 @@ void TcpNetwork::GivesUp(Ptr<Socket> socket) {
   if (found == sending_.end() || !failure.empty()) return;
   failure = "TCP gives transfer " + std::to_string(found->second->id) +
             " up after its retransmissions" + WhereStuck();
-  on_failure();
+  stop = true;
 }
 
 void TcpNetwork::Sendable(Ptr<Socket> socket, uint32_t) {
@@ -353,6 +353,7 @@ void TcpNetwork::Receive(Ptr<Socket> socket) {
   flow->sender->Close();
   socket->Close();
   flows_.erase(id);
+  stop = true;
   on_complete(id);
 }
 

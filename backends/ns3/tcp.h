@@ -55,8 +55,8 @@ class TcpNetwork {
   };
   std::vector<LinkCount> counts;
   std::function<void(int64_t id)> on_complete;
-  std::string failure;  // why the run cannot go on
-  std::function<void()> on_failure;
+  bool stop = false;    // set to leave the run
+  std::string failure;  // why the run cannot go on; set with `stop`
 
  private:
   struct Flow;

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +19,6 @@ from astra_bridge.engine import native
 from astra_bridge.network.api import LINK, TRANSFER, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.ns3 import build
-from astra_bridge.units import TIME_NEVER
 from benchmarks import scaling
 
 pytestmark = pytest.mark.skipif(bool(native.unavailable()), reason="the cliffs were native code's")
@@ -57,13 +55,7 @@ def fat_tree_us(ports: int) -> float:
     items["dst"] = (items["src"] + rng.integers(1, hosts, len(items))) % hosts
     config = NetworkConfig(hosts, core + half * half, links, {})
     with NativeNetwork.open(library_path("analytical_aware"), config, trusted=True) as network:
-        begin = time.process_time()
-        network.submit(items)
-        left = len(items)
-        while left:
-            network.advance(TIME_NEVER, 10**9)
-            left -= len(network.poll())
-        return (time.process_time() - begin) / len(items) * 1e6
+        return scaling.emptied_s(network, items) / len(items) * 1e6
 
 
 def test_routes_of_thousands_of_hosts() -> None:

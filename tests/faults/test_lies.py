@@ -53,14 +53,10 @@ def verdict(library: Path, engine: Any, **options: str) -> Any:
         return run(library, engine, **options)
     except ContractError as error:
         lie = error
-    said = re.fullmatch(
-        r"mock: (\w+): the backend broke the contract: (\w+)=\S+( of record \d+)?, but (.*) "
-        r"\((R\d+|CAP)\)",
-        str(lie),
-    )
+    said = reply_fuzz.BROKEN.fullmatch(str(lie))
     assert said, lie
-    assert (lie.exit_code, lie.backend, lie.call) == (4, "mock", said[1])
-    return said[1], said[2], said[5]
+    assert (lie.exit_code, lie.backend, lie.call) == (4, "mock", said["call"])
+    return said["call"], said["field"], said["rule"]
 
 
 def answer(library: Path, engine: Any, **options: str) -> Any:

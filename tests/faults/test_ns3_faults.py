@@ -92,7 +92,7 @@ def test_a_cut_network_names_the_transfer() -> None:
 
 
 @pytest.mark.parametrize("window", ["none", "pair"])
-@pytest.mark.parametrize("control", ns3_fuzz.CONTROLS)
+@pytest.mark.parametrize("control", net.CONTROLS)
 def test_answers_and_timers_of_a_sender_that_is_cut_off(control: str, window: str) -> None:
     """Its own cable fails in one direction, while acknowledgements and marks still come back."""
     senders = 4

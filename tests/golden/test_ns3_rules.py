@@ -143,9 +143,7 @@ def test_a_receive_whose_data_is_there_is_complete_inside_its_post(
 
 
 @pytest.mark.parametrize("mode", [1, 3, 12])
-@pytest.mark.parametrize(
-    "control", ["none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint", "timely", "dctcp", "swift"]
-)
+@pytest.mark.parametrize("control", net.CONTROLS)
 def test_the_option_stands_in_for_cc_mode(mode: int, control: str, tmp_path: Path) -> None:
     def time_ps(mode: int, options: dict[str, str]) -> list[int]:
         case = {"topology": star([100, 100]), "config": CONFIG | {"RP_TIMER": 900, "CC_MODE": mode}}

@@ -207,9 +207,7 @@ def test_hpcc_steady_state() -> None:
     assert jain > 0.98
 
 
-@pytest.mark.parametrize(
-    "control", ["none", "dcqcn", "dcqcn-sigcomm15", "hpcc", "hpcc-pint", "timely", "dctcp", "swift"]
-)
+@pytest.mark.parametrize("control", net.CONTROLS)
 def test_every_congestion_control_finishes_and_is_deterministic(control: str) -> None:
     config = net.dumbbell(4, 100 * GBPS, US, congestion_control=control, window="pair")
     flows = [(i, 4 + i, 300 * MTU, i * 1000) for i in range(4)]
