@@ -54,8 +54,11 @@ def _star(hosts: int, flows: list[tuple[int, int, int]]) -> dict[str, Any]:
     items = np.zeros(len(flows), TRANSFER)
     items["id"] = np.arange(len(flows))
     items["src"], items["dst"], items["bytes"] = np.array(flows).T
+    begin = time.process_time()
     with BACKENDS[0].open(config) as network:
-        return {"cpu_s": emptied_s(network, items), "hops": network.stats()["packet_hops"]}
+        emptied_s(network, items)
+        seconds = time.process_time() - begin  # opening included
+        return {"cpu_s": seconds, "hops": network.stats()["packet_hops"]}
 
 
 def emptied_s(network: Any, items: Any) -> float:
