@@ -36,8 +36,8 @@ from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks, read_network
 from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.isolation import run_here, run_isolated
-from astra_bridge.network.registry import NetworkRequest, Prepared
 from astra_bridge.network.registry import backend as find_backend
+from astra_bridge.network.spec import NetworkRequest, Prepared
 from astra_bridge.results import Result
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.stall import describe_stall

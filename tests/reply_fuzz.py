@@ -19,7 +19,8 @@ from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import AstraBridgeError, ContractError
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.native import Library, NativeNetwork, library_path
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
 from tests.child import DEATHS, in_child
 from tests.random_programs import experiment

@@ -14,7 +14,8 @@ from astra_bridge.errors import BackendUnavailable
 from astra_bridge.inputs.network import NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig, NetworkInfo
 from astra_bridge.network.native import Library, NativeNetwork
-from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import Topology, topology_of
 from astra_bridge.units import PS_PER_S
 

@@ -15,7 +15,7 @@ from astra_bridge.conformance.subject import DEFAULT_NETWORK, Subject, named_bac
 from astra_bridge.errors import AstraBridgeError, BackendError, InputError
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.network.native import watch_calls
-from astra_bridge.network.registry import BackendSpec
+from astra_bridge.network.spec import BackendSpec
 from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, Parent, received
 
 __all__ = ["Outcome", "Verdict", "rule_titles", "run", "run_supervised"]

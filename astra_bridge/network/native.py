@@ -46,7 +46,7 @@ from astra_bridge.network.api import (
 )
 from astra_bridge.network.boundary import Boundary, broken
 from astra_bridge.network.header import ffi, header_path, source_root
-from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.network.statistics import MOST_BYTES
 from astra_bridge.supervision import Parent, ask, contained
 from astra_bridge.text import one_line

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, Stop
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from astra_bridge.network.api import (
     Stop,
 )
 from astra_bridge.network.native import Library, NativeNetwork, library_backend
+from astra_bridge.network.spec import NetworkRequest
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,7 +175,7 @@ def test_a_library_path_is_a_backend(mock_library: Path) -> None:
     assert spec.unavailable() is None
     assert spec.isolate
     ring = NetworkDims(("Ring",), (4,), (50.0,), (500.0,))
-    prepared = spec.prepare(registry.NetworkRequest(ring, options={"contention": "true"}))
+    prepared = spec.prepare(NetworkRequest(ring, options={"contention": "true"}))
     assert (prepared.config.endpoints, len(prepared.config.links), prepared.dims) == (4, 8, (4,))
     with spec.open(prepared.config) as network:
         assert Capability.ORDERED in network.info.capabilities

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from astra_bridge.network.api import LINK, TIME_NEVER, TRANSFER, Network, NetworkConfig, Stop
 from astra_bridge.network.native import library_path
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from tests.one_queue import Chatter, Exchanging
 
 pytestmark = pytest.mark.skipif(

@@ -25,7 +25,8 @@ from astra_bridge.errors import BackendUnavailable, StalledError
 from astra_bridge.network.analytical import AwareNetwork, prepare
 from astra_bridge.network.api import Exchange, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder

@@ -12,7 +12,8 @@ import pytest
 
 from astra_bridge.errors import Interrupted
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, Network, Stop
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 
 COLUMNS = {"topology": ["Ring"], "npus_count": [8], "bandwidth": [12.345], "latency": [936.25]}
 GARNET = {

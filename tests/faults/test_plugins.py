@@ -23,7 +23,7 @@ MODULE = """
 import os
 from dataclasses import replace
 from astra_bridge.network.analytical import BACKENDS, UnawareNetwork, prepare
-from astra_bridge.network.registry import BackendSpec
+from astra_bridge.network.spec import BackendSpec
 
 class Plugged(UnawareNetwork):
     pass

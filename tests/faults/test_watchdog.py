@@ -14,9 +14,9 @@ import pytest
 
 from astra_bridge import simulate
 from astra_bridge.errors import BackendError, InputError, Interrupted
-from astra_bridge.network import registry
 from astra_bridge.network.analytical import BACKENDS, UnawareNetwork
 from astra_bridge.network.api import Advance, Capability, NetworkConfig, NetworkInfo
+from astra_bridge.network.spec import BackendSpec
 from astra_bridge.results import Result
 from astra_bridge.workload import collective
 from tests.small import network, system
@@ -57,7 +57,7 @@ class Stubborn(UnawareNetwork):
 def run(kind: type[UnawareNetwork], monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Result:
     spec = replace(BACKENDS[1], open=kind)
 
-    def find(_name: str) -> registry.BackendSpec:
+    def find(_name: str) -> BackendSpec:
         return spec
 
     monkeypatch.setattr("astra_bridge.simulation.find_backend", find)

@@ -16,7 +16,7 @@ import pytest
 
 from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import BACKENDS, build
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.units import TIME_NEVER
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "ns3"

@@ -14,7 +14,7 @@ import pytest
 
 from astra_bridge.inputs.ns3 import CC_MODES
 from astra_bridge.network.ns3 import build
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation import simulate
 from tests import ns3_networks as net
 from tests.golden.test_ns3 import NS3, completion_times, write_inputs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.network.ns3 import BACKENDS, build
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 from tests.ns3_networks import run
 
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))

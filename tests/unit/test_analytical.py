@@ -24,7 +24,8 @@ from astra_bridge.network.api import (
     Stop,
 )
 from astra_bridge.network.native import library_path
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from tests.one_queue import LAST_PLACE, Chatter, Exchanging, OneQueue
 
 MiB = 1 << 20

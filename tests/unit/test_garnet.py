@@ -18,7 +18,7 @@ from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
 from astra_bridge.network.garnet import BACKENDS, prepare
 from astra_bridge.network.garnet.replay import MESSAGE, MessageList, replay
 from astra_bridge.network.garnet.traffic import PATTERNS, destinations, make_traffic, run_traffic
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 
 pytestmark = pytest.mark.skipif(
     BACKENDS[0].unavailable() is not None, reason=str(BACKENDS[0].unavailable())

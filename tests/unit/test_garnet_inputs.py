@@ -17,7 +17,7 @@ from astra_bridge.errors import AstraBridgeError, InputError
 from astra_bridge.inputs.garnet import is_garnet, read_garnet
 from astra_bridge.network.garnet import BACKENDS, prepare
 from astra_bridge.network.garnet.replay import read_messages, replay
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "garnet"
 RING: dict[str, Any] = {

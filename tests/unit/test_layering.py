@@ -29,6 +29,7 @@ LEVELS = {
     "program": 2,
     "program_rules": 2,
     "network.api": 2,
+    "network.spec": 2,
     "collectives": 3,
     "compute": 3,
     "memory": 3,
@@ -43,9 +44,6 @@ LEVELS = {
     "simulation": 6,
     "cli": 7,
 }
-# Whoever describes a backend needs the registry's dataclasses; the registry imports backends only
-# when one is asked for.
-REGISTRY_TYPES = {"BackendSpec", "NetworkRequest", "Prepared"}
 
 
 def level(module: str) -> int:
@@ -62,26 +60,26 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[str, str, int]]:
-    """Module below astra_bridge, imported name, line.  An import inside a function counts too."""
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Module below astra_bridge, line.  An import inside a function counts too."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("astra_bridge."):
-                    yield alias.name.removeprefix("astra_bridge."), "", node.lineno
+                    yield alias.name.removeprefix("astra_bridge."), node.lineno
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             module = node.module or ""
             if module == "astra_bridge":
                 for alias in node.names:
-                    yield alias.name, "", node.lineno
+                    yield alias.name, node.lineno
             elif module.startswith("astra_bridge."):
                 for alias in node.names:
                     inner = module.removeprefix("astra_bridge.")
                     # `from astra_bridge.network import registry` imports a module.
                     if (PACKAGE / inner.replace(".", "/") / f"{alias.name}.py").exists():
                         inner += f".{alias.name}"
-                    yield inner, alias.name, node.lineno
+                    yield inner, node.lineno
         else:
             yield from imports(node)
 
@@ -91,10 +89,8 @@ def violations(file: Path, source: str) -> list[str]:
     if not own or own.startswith("_"):
         return []  # astra_bridge itself offers what is below it
     found = []
-    for module, name, line in imports(ast.parse(source)):
+    for module, line in imports(ast.parse(source)):
         if module.startswith("_") or own.split(".")[0] == module.split(".")[0] != "network":
-            continue
-        if module == "network.registry" and name in REGISTRY_TYPES and own.startswith("network."):
             continue
         if level(module) > level(own):
             found.append(

@@ -22,7 +22,7 @@ from astra_bridge.inputs.ns3 import (
     read_physical_topology,
 )
 from astra_bridge.network.ns3 import prepare
-from astra_bridge.network.registry import NetworkRequest
+from astra_bridge.network.spec import NetworkRequest
 
 TOPOLOGY = "3 1 2\n2\n2 0 100Gbps 0.001ms 0\n2 1 100Gbps 500ns 0.25\n"
 CONFIG = """CC_MODE 1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from astra_bridge.inputs.network import NetworkDims, NetworkLink, NetworkLinks
 from astra_bridge.network.analytical.topologies import Dimensions, LinkList
 from astra_bridge.network.api import LINK, NetworkConfig
-from astra_bridge.network.registry import NetworkRequest, backend
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.topology import topology_of
 
 

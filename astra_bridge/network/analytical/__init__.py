@@ -15,7 +15,7 @@ from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import topology_of
 
 __all__ = ["BACKENDS", "AwareNetwork", "UnawareNetwork", "prepare"]

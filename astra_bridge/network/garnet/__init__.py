@@ -16,7 +16,7 @@ from astra_bridge.inputs.garnet import GarnetNetwork, is_garnet, read_garnet
 from astra_bridge.inputs.network import NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import links_per_endpoint, topology_of
 
 __all__ = ["BACKENDS", "open_garnet", "prepare"]

@@ -28,7 +28,7 @@ from astra_bridge.inputs.ns3 import (
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.ns3 import build
-from astra_bridge.network.registry import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.topology import topology_of
 from astra_bridge.units import PS_PER_S, PS_PER_US
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The types that a backend is described with; see :class:`BackendSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astra_bridge.network.api import Network, NetworkConfig
+
+__all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """What the user said about the network; each backend reads what it understands.
+
+    Attributes
+    ----------
+    network
+        Path of the network configuration, or an already parsed object of ``astra_bridge.inputs``.
+    logical_topology, physical_topology
+        Optional further files (used by packet-level backends).
+    options
+        ``--network-option KEY=VALUE``: the backend's own options, after everything in files.
+    semantics
+        "astra-sim" or "corrected", for backends that have quirks to keep or to fix.
+    """
+
+    network: object
+    logical_topology: Path | None = None
+    physical_topology: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    semantics: str = "astra-sim"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that a backend has understood.
+
+    Attributes
+    ----------
+    config
+        What ``create`` takes.
+    dims
+        Logical dimensions (ranks per dimension, dimension 0 fastest) for hierarchical
+        collectives; their product is the number of ranks.
+    warnings
+        Sentences for the user (keys that are accepted and ignored, ...).
+    receives_at_once
+        Whether a collective's receive whose data is there is complete inside its post
+        (``Program.receives_at_once``): ASTRA-sim's programs differ in it.
+    """
+
+    config: NetworkConfig
+    dims: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+    receives_at_once: bool = False
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """One network simulator.
+
+    Attributes
+    ----------
+    name, summary
+        As on the command line; one sentence for people.
+    prepare
+        Reads the request; raises ``InputError``.
+    open
+        Makes a simulation.  A native one is a ``astra_bridge.network.native.NativeNetwork``, which
+        the native engine drives without Python in between.
+    unavailable
+        None where it can run here, else why not and what to do about it.
+    isolate
+        The whole simulation runs in a supervised child process, where a crash or a hang becomes an
+        error.  False only for simulators that are known to do neither.
+    note
+        What else ``doctor`` says of it where it is available.
+    make_ready
+        What must happen once on this machine before ``open``, such as compiling; says so where
+        it takes long.
+    """
+
+    name: str
+    summary: str
+    prepare: Callable[[NetworkRequest], Prepared]
+    open: Callable[[NetworkConfig], Network]
+    unavailable: Callable[[], str | None] = lambda: None
+    isolate: bool = True
+    note: Callable[[], str] = lambda: ""
+    make_ready: Callable[[], object] = lambda: None
