@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The exception tree.  Every error that a user can cause is one of these.
 
-Exit codes of the command line: 2 bad input, 3 the simulation cannot go on, 4 a backend failed.
+Exit codes of the command line: 2 bad input, 3 the simulation cannot go on, 4 a backend or another
+plug-in failed.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ class MissingDependency(AstraBridgeError, ImportError):
     """An optional package is not installed: says which, what needs it, and how to install it."""
 
     exit_code = 2
+
+
+class PluginError(AstraBridgeError):
+    """Code that a package plugs in has raised an error, or is not what it should be."""
+
+    exit_code = 4
 
 
 class StalledError(AstraBridgeError):

@@ -8,8 +8,9 @@ millions of characters; nothing of that may leave the program, but in files made
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 
-__all__ = ["one_line", "printable", "show"]
+__all__ = ["nearest", "one_line", "printable", "show"]
 
 _MOST_CHARACTERS = 1_000
 _MOST_BITS = 256
@@ -89,3 +90,12 @@ def printable(text: str, most: int = 100 * _MOST_CHARACTERS, indent: str = "  ")
     first, *rest = text.split("\n")
     lines = [line if line.startswith(indent) else indent + line for line in rest]
     return "\n".join([one_line(line) for line in [first, *lines]]).rstrip()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the most similar known name, or an empty string."""
+    import difflib  # only errors need it
+
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib import import_module, metadata
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -15,7 +16,8 @@ from rich.table import Table
 from astra_bridge import __version__
 from astra_bridge.engine import native
 from astra_bridge.errors import AstraBridgeError
-from astra_bridge.network import registry
+from astra_bridge.registries import REGISTRIES
+from astra_bridge.registry import Registry
 from astra_bridge.text import one_line
 
 __all__ = ["app"]
@@ -38,9 +40,9 @@ def _engines() -> Iterator[Row]:
     yield "native", native.unavailable(), "C++, no Python per message"
 
 
-def _backend(name: str) -> Row:
+def _registered(registry: Registry[Any], name: str) -> Row:
     try:
-        spec = registry.backend(name)
+        spec = registry.find(name, key=registry.kind)
         why = spec.unavailable()
         more = "" if why else spec.note()
         return name, why, f"{spec.summary.rstrip('.')}; {more}" if more else spec.summary
@@ -62,7 +64,7 @@ def _extra(name: str) -> Row:
 
 @app.command()
 def doctor() -> None:
-    """Say which engines and backends are available here, and why others are not."""
+    """Say what can be chosen by name here, and why the rest cannot."""
     console = Console()
     console.print(
         f"astra-bridge {__version__}, Python {platform.python_version()}, "
@@ -70,7 +72,10 @@ def doctor() -> None:
     )
     for title, rows in (
         ("Engines", _engines()),
-        ("Network backends", map(_backend, registry.names())),
+        *(
+            (title, (_registered(registry, name) for name in registry.names()))
+            for title, registry in REGISTRIES.items()
+        ),
         ("Optional packages", map(_extra, _EXTRAS)),
     ):
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
@@ -19,7 +18,7 @@ import msgspec
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
-from astra_bridge.text import one_line, show
+from astra_bridge.text import nearest, one_line, show
 
 __all__ = [
     "MAX_TIME_NS",
@@ -45,13 +44,6 @@ _MAX_YAML_DEPTH = 500
 _MOST_DIGITS = 400
 
 _T = TypeVar("_T")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the most similar known name, or an empty string."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
 def open_regular(file: Path) -> io.FileIO:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from astra_bridge.network.api import Network, NetworkConfig
+from astra_bridge.registry import UNGUARDED, Spec
 
 __all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
 
@@ -60,35 +61,26 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class BackendSpec:
+class BackendSpec(Spec):
     """One network simulator.
 
     Attributes
     ----------
-    name, summary
-        As on the command line; one sentence for people.
     prepare
         Reads the request; raises ``InputError``.
     open
         Makes a simulation.  A native one is a ``astra_bridge.network.native.NativeNetwork``, which
         the native engine drives without Python in between.
-    unavailable
-        None where it can run here, else why not and what to do about it.
     isolate
         The whole simulation runs in a supervised child process, where a crash or a hang becomes an
         error.  False only for simulators that are known to do neither.
-    note
-        What else ``doctor`` says of it where it is available.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
     """
 
-    name: str
-    summary: str
     prepare: Callable[[NetworkRequest], Prepared]
-    open: Callable[[NetworkConfig], Network]
-    unavailable: Callable[[], str | None] = lambda: None
+    # A fault of this or of what it makes is one of the network, and names the call.
+    open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
     isolate: bool = True
-    note: Callable[[], str] = lambda: ""
     make_ready: Callable[[], object] = lambda: None

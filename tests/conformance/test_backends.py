@@ -22,7 +22,7 @@ NETWORKS = {
 
 @pytest.mark.timeout(660)  # the first use of a backend may compile it
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.BACKENDS.names())
 def test_backend_conforms(
     name: str,
     network: str,

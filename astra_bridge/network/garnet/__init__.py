@@ -138,7 +138,7 @@ BACKENDS = (
         "gem5's Garnet router, cycle by cycle: flits, virtual channels, credits.",
         prepare,
         open_garnet,
-        _unavailable,
+        unavailable=_unavailable,
         isolate=False,
     ),
 )

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Name -> specification: built in, plugged in and added; whose fault it is where one is broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from astra_bridge import registry as module
+from astra_bridge.errors import InputError, MissingDependency, PluginError
+from astra_bridge.registries import REGISTRIES
+from astra_bridge.registry import Registry, Spec
+
+GROUP = "astra_bridge.test"
+TEAL = Spec("teal", "Between green and blue.")
+SEVERAL = (Spec("red", "Warm."), Spec("blue", "Cold."))
+
+
+@dataclass(frozen=True)
+class Mixer(Spec):
+    mix: object = None
+
+
+BROKEN = Mixer("broken", "Raises.", mix=lambda: 1 / 0)
+OTHER = "no specification"
+
+
+def colours(built_in: dict[str, str], spec: type[Spec] = Spec) -> Registry[Spec]:
+    return Registry("colour", GROUP, spec, built_in)
+
+
+@pytest.fixture
+def plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(
+        EntryPoint(name, value, GROUP)
+        for name, value in (
+            ("teal", f"{__name__}:TEAL"),
+            ("red", f"{__name__}:SEVERAL"),
+            ("broken", f"{__name__}:BROKEN"),
+            ("other", f"{__name__}:OTHER"),
+            ("absent", "no_such_module:SPEC"),
+        )
+    )
+    monkeypatch.setattr(module, "_entry_points", lambda group: entries if group == GROUP else ())
+
+
+def test_what_is_built_in() -> None:
+    known = colours({"teal": f"{__name__}:TEAL", "red": f"{__name__}:SEVERAL"})
+    assert known.names() == ["teal", "red"]
+    assert known.find("teal", key="paint") is TEAL
+    assert known.find("red", key="paint") is SEVERAL[0]
+    with pytest.raises(MissingDependency, match="colour 'grey' is not part of this installation"):
+        colours({"grey": "no_such_module:SPEC"}).find("grey", key="paint")
+
+
+@pytest.mark.parametrize("name", ["tael", 7, None, "", "\0"])
+def test_a_name_that_nobody_has(name: object) -> None:
+    with pytest.raises(InputError, match=r"f\.json: paint: .* is not allowed; allowed: teal"):
+        colours({"teal": f"{__name__}:TEAL"}).find(name, key="paint", file="f.json")
+
+
+def test_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="did you mean 'teal'"):
+        colours({"teal": f"{__name__}:TEAL"}).find("Teel", key="paint")
+
+
+@pytest.mark.usefixtures("plugged_in")
+def test_what_packages_plug_in() -> None:
+    known = colours({"red": f"{__name__}:SEVERAL"})
+    assert known.names() == ["red", "teal", "broken", "other", "absent"]
+    assert known.find("red", key="paint") is SEVERAL[0]  # what is built in is not replaced
+    assert known.find("teal", key="paint").summary == TEAL.summary
+
+
+@pytest.mark.usefixtures("plugged_in")
+def test_a_fault_of_a_plug_in_is_its_own() -> None:
+    known = colours({}, Mixer)
+    found = known.find("broken", key="paint")
+    assert isinstance(found, Mixer)
+    with pytest.raises(PluginError, match="plug-in colour 'broken': ZeroDivisionError") as caught:
+        found.mix()  # type: ignore[operator]
+    assert caught.value.exit_code == 4
+    for name, words in (
+        ("teal", f"plug-in colour 'teal': {__name__}:TEAL is not a Mixer"),
+        ("other", "is not a Mixer"),
+        ("absent", "plug-in colour 'absent': ModuleNotFoundError"),
+    ):
+        with pytest.raises(PluginError, match=words):
+            known.find(name, key="paint")
+
+
+def test_what_a_program_adds() -> None:
+    known = colours({"red": f"{__name__}:SEVERAL"})
+    known.add(TEAL)
+    assert known.names() == ["red", "teal"]
+    assert known.find("teal", key="paint") is TEAL
+    for wrong in (TEAL, SEVERAL[0]):
+        with pytest.raises(InputError, match=r"there is a colour '.*' already"):
+            known.add(wrong)
+    with pytest.raises(InputError, match="is not a Spec"):
+        known.add("teal")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("title", REGISTRIES)
+def test_what_is_built_in_can_be_had(title: str) -> None:
+    known = REGISTRIES[title]
+    groups = [other.group for other in REGISTRIES.values()]
+    assert groups.count(known.group) == 1
+    for name in known.built_in:
+        found = known.find(name, key=title)
+        assert found.summary
+        assert found.unavailable() is None or found.unavailable()
