@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from astra_bridge.collectives import ALGORITHMS
 from astra_bridge.network.registry import BACKENDS
 from astra_bridge.registry import Registry
 
@@ -13,5 +14,6 @@ __all__ = ["REGISTRIES"]
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     "Network backends": BACKENDS,
+    "Collective algorithms": ALGORITHMS,
 }
 """Title -> registry."""

@@ -42,7 +42,7 @@ from astra_bridge.results import Result
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
-from astra_bridge.system import Lowered, lower
+from astra_bridge.system import Lowered, choices, lower
 from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
 from astra_bridge.units import PS_PER_NS
@@ -148,6 +148,7 @@ def simulate(
     memory = read_remote_memory(
         {"memory-type": "NO_MEMORY_EXPANSION"} if remote_memory is None else remote_memory
     )
+    chosen = choices(system)
     ranks = math.prod(prepared.dims)
     given_workload = checked["workload"]
     workload = (
@@ -169,6 +170,7 @@ def simulate(
         injection_scale=injection_scale,
         rendezvous=rendezvous_protocol,
         receives_at_once=prepared.receives_at_once and base_semantics == "astra-sim",
+        chosen=chosen,
     )
     program = lowered.program
     if record_nodes is None:

@@ -206,5 +206,5 @@ def help_text() -> str:
         lines += textwrap.wrap(flag.help + note, 92, initial_indent=" " * 6,
                                subsequent_indent=" " * 6)  # fmt: skip
     lines += ["", "Exit codes: 0 done, 2 bad input, 3 the simulation cannot go on, 4 a network",
-              "backend failed."]  # fmt: skip
+              "backend or a plug-in failed."]  # fmt: skip
     return "\n".join(lines)

@@ -54,4 +54,11 @@ def build(request: Request) -> Built:
     return Built(final_bytes(kind, n, request.bytes), (schedule,), same_way)
 
 
-ALGORITHM = Algorithm("direct", KINDS, build)
+ALGORITHM = Algorithm(
+    "direct",
+    "Each member sends to each other one; a number is how many sends run at a time.",
+    KINDS,
+    build,
+    windowed=True,
+    spanning="oneDirect",
+)

@@ -76,8 +76,11 @@ def build(request: Request) -> Built:
 
 ALGORITHM = Algorithm(
     "doubleBinaryTree",
+    "Up a binary tree, then down; chunks take turns with two trees.",
     frozenset({Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.REDUCE_SCATTER, Kind.ALL_TO_ALL}),
     build,
     variant=Variant.ALTERNATE,
     fast_bus_in_subgroups=False,
+    # A tree only reduces and broadcasts; ASTRA-sim runs that whatever is asked.
+    actual=frozenset({Kind.ALL_REDUCE}),
 )

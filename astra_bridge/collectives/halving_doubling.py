@@ -132,4 +132,11 @@ def build(request: Request) -> Built:
     return Built(final, tuple(schedules))
 
 
-ALGORITHM = Algorithm("halvingDoubling", KINDS, build, directed=False)
+ALGORITHM = Algorithm(
+    "halvingDoubling",
+    "Partners at distances 1, 2, 4, ... exchange half of what is left, then the way back.",
+    KINDS,
+    build,
+    directed=False,
+    spanning="oneHalvingDoubling",
+)

@@ -41,4 +41,6 @@ def build(request: Request) -> Built:
     return Built(final_bytes(kind, n, request.bytes), (schedule,), same_way=n > 2)
 
 
-ALGORITHM = Algorithm("ring", KINDS, build)
+ALGORITHM = Algorithm(
+    "ring", "Each member passes data on to the next one.", KINDS, build, spanning="oneRing"
+)

@@ -92,4 +92,10 @@ def build(request: Request) -> Built:
     return Built(request.bytes, tuple(_tree_part(request, p) for p in range(request.size)))
 
 
-ALGORITHM = Algorithm("binomialTree", DOWN | UP | {Kind.BARRIER}, build, directed=False)
+ALGORITHM = Algorithm(
+    "binomialTree",
+    "Broadcast, reduce, scatter, gather and barrier; no system file names it.",
+    DOWN | UP | {Kind.BARRIER},
+    build,
+    directed=False,
+)

@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from astra_bridge.program import PacketFlag, Variant
+from astra_bridge.registry import Spec
 
 NO_GATE = 2**31 - 1
 
@@ -122,27 +123,42 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Algorithm:
+class Algorithm(Spec):
     """A named algorithm.
 
     Attributes
     ----------
     kinds
-        What it can compute.
+        What it may be asked for.
+    build
+        Makes the schedules.
     variant
         What ``Request.variant`` chooses.
     fast_bus_in_subgroups
         Whether packets of a communicator group cross the bus in a fixed 10 ns.
     directed
         Whether ``Request.variant`` makes a difference.
+    actual
+        What it computes indeed: of the other ``kinds`` it only has the name, as in ASTRA-sim, and
+        semantics "corrected" takes the default algorithm for them.  None is all of ``kinds``.
+    windowed
+        Whether a number after the name is ``Request.window``.
+    spanning
+        The name under which it takes all dimensions as one ("oneRing"); "" where it does not.
     """
 
-    name: str
     kinds: frozenset[Kind]
     build: Callable[[Request], Built]
     variant: Variant = Variant.BY_DIRECTION
     fast_bus_in_subgroups: bool = True
     directed: bool = True
+    actual: frozenset[Kind] | None = None
+    windowed: bool = False
+    spanning: str = ""
+
+    def computes(self, kind: Kind) -> bool:
+        """Whether it does what a collective of this kind is to do."""
+        return kind in (self.kinds if self.actual is None else self.actual)
 
 
 def at_least_one(size_bytes: int) -> int:

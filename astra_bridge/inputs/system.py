@@ -7,7 +7,6 @@ Every key of ASTRA-sim, under its own name; docs/formats/system.md explains each
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -48,7 +47,6 @@ __all__ = [
     "FLAGS",
     "SystemConfig",
     "SystolicArray",
-    "parse_implementation",
     "read_system",
 ]
 
@@ -63,52 +61,6 @@ CollectiveOptimization = Literal["baseline", "localBWAware"]
 ComputeModel = Literal["trace", "roofline", "systolic", "scalesim"]
 Dataflow = Literal["ws", "os", "is"]
 InterDimensionScheduling = Literal["baseline", "themis"]
-
-_IMPLEMENTATION_NAMES = (
-    "ring",
-    "oneRing",
-    "direct",
-    "oneDirect",
-    "halvingDoubling",
-    "oneHalvingDoubling",
-    "doubleBinaryTree",
-)
-_WINDOWED = ("direct", "oneDirect")
-_IMPLEMENTATION = re.compile(r"(\w*?[A-Za-z])(-1|[1-9][0-9]{0,8})?", re.ASCII)
-
-
-def parse_implementation(name: str) -> tuple[str, int] | None:
-    """Split the name of an algorithm into its base and window; -1 is no limit, as is no number.
-
-    Returns
-    -------
-    tuple of (str, int), or None
-        None for a name that system files do not know.
-
-    Examples
-    --------
-    >>> parse_implementation("direct4"), parse_implementation("ring")
-    (('direct', 4), ('ring', -1))
-    """
-    match = _IMPLEMENTATION.fullmatch(name)
-    if match is None or match.group(1) not in _IMPLEMENTATION_NAMES:
-        return None
-    base, window = match.groups()
-    if window is not None and base not in _WINDOWED:
-        return None
-    return base, int(window or -1)
-
-
-def _algorithm(name: Any, key: str) -> str:
-    """A check of astra_bridge.arguments."""
-    if isinstance(name, str) and parse_implementation(name) is not None:
-        return name
-    hint = nearest(name, _IMPLEMENTATION_NAMES) if isinstance(name, str) else ""
-    raise InputError(
-        f"unknown algorithm {show(name)}; known: {', '.join(_IMPLEMENTATION_NAMES)}; "
-        f"direct and oneDirect may carry a window, such as direct2{hint}",
-        key=key,
-    )
 
 
 def check_output_name(name: str, key: str, file: Path | None = None) -> None:
@@ -188,7 +140,7 @@ class SystemConfig:
     local_mem_trace_filename
         Prefix of the files of ``track-local-mem``.
     implementations
-        Collective ("all-reduce", ...) -> algorithm per network dimension.
+        Collective ("all-reduce", ...) -> name of an algorithm per network dimension.
     custom
         Collective -> prefix of the trace files of a custom algorithm.
     per_node_custom
@@ -280,7 +232,7 @@ _FIELDS = {
     "track_local_mem": flag,
     "flags_raw": mapping_of(choice(*FLAGS), instance(bool, int, float)),
     "local_mem_trace_filename": text,
-    "implementations": mapping_of(choice(*COLLECTIVES), list_of(_algorithm)),
+    "implementations": mapping_of(choice(*COLLECTIVES), list_of(text)),
     "custom": mapping_of(choice(*COLLECTIVES), text),
     "per_node_custom": mapping_of(integer(0, 2**63 - 1), text),
     "compute_model": optional(choice(*get_args(ComputeModel))),
@@ -474,7 +426,7 @@ def _implementations(raw: Mapping[str, Any], file: Path | None) -> dict[str, tup
         if not names:
             raise InputError("the list is empty; one algorithm per dimension", file=file, key=key)
         try:
-            result[collective] = list_of(_algorithm)(names, key)
+            result[collective] = list_of(text)(names, key)
         except InputError as error:
             raise InputError(error.reason, file=file, key=error.key) from None
     return result

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_bridge.collectives import Kind
+from astra_bridge.collectives import IMPLEMENTED, Kind
 from astra_bridge.collectives.issue_order import HashOrder, hash_order
 from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
 from astra_bridge.errors import InputError, SimulationError, StalledError
@@ -38,6 +38,7 @@ from astra_bridge.program import (
     Unit,
 )
 from astra_bridge.semantics import QUIRKS, Semantics
+from astra_bridge.system.choices import Choices, choices
 from astra_bridge.system.plans import WORLD, PlanBuilder
 from astra_bridge.trace import (
     MISSING,
@@ -120,6 +121,7 @@ def lower(
     injection_scale: float = 1.0,
     rendezvous: bool = False,
     receives_at_once: bool = False,
+    chosen: Choices | None = None,
 ) -> Lowered:
     """Lower a workload on a system to a Program.
 
@@ -137,6 +139,8 @@ def lower(
         ASTRA-sim's command-line flags.
     receives_at_once
         As in :class:`~astra_bridge.program.Program`.
+    chosen
+        What the names in the inputs stand for, where that is known already.
 
     Raises
     ------
@@ -154,6 +158,7 @@ def lower(
         semantics,
         quirks,
         dim_bandwidth or (1.0,) * len(dims),
+        chosen or choices(system),
     ).lower(queues_per_dim, injection_scale, rendezvous, receives_at_once)
 
 
@@ -168,6 +173,7 @@ class _Lowering:
         semantics: Semantics,
         quirks: frozenset[str],
         dim_bandwidth: tuple[float, ...],
+        chosen: Choices,
     ) -> None:
         self.workload, self.system, self.memory = workload, system, memory
         self.ranks = math.prod(dims)
@@ -176,7 +182,7 @@ class _Lowering:
         self.corrected = semantics == "corrected"
         self.quirks = quirks
         self.replayed_broadcasts = 0
-        self.plans = PlanBuilder(system, dims, self.corrected, dim_bandwidth)
+        self.plans = PlanBuilder(system, chosen, dims, self.corrected, dim_bandwidth)
         self.warnings: list[str] = []
         # Ranks sorted by their trace: thousands of traces must not be searched one by one.
         self.trace_index = {id(trace): index for index, trace in enumerate(workload.columns)}
@@ -540,12 +546,7 @@ class _Lowering:
                 )
             root_position = ranks.index(root)
         prefix = self.system.per_node_custom.get(custom[0]) if custom else None
-        named = {
-            Kind.ALL_REDUCE: "all-reduce",
-            Kind.ALL_GATHER: "all-gather",
-            Kind.REDUCE_SCATTER: "reduce-scatter",
-            Kind.ALL_TO_ALL: "all-to-all",
-        }.get(Kind(kind))
+        named = IMPLEMENTED.get(Kind(kind))
         if prefix is None and named is not None:
             prefix = self.system.custom.get(named)
         size = 0 if size == MISSING else size

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from astra_bridge.collectives import Algorithm, Built, Kind, Request, algorithm
+from astra_bridge.collectives import (
+    IMPLEMENTED,
+    Algorithm,
+    Built,
+    Chosen,
+    Kind,
+    Request,
+    default,
+)
 from astra_bridge.collectives.check import Tables, check_peers, joined, tables
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
@@ -27,6 +35,7 @@ from astra_bridge.program import (
     Variant,
 )
 from astra_bridge.program_rules import MOST_CHUNKS, check_schedules
+from astra_bridge.system.choices import Choices
 from astra_bridge.units import PS_PER_NS
 
 WORLD = 0
@@ -34,13 +43,6 @@ WORLD = 0
 
 _MOST_BYTES = 2**62
 _MOST_REDUCE_NS = 2.0**50
-
-_SYSTEM_KEY = {
-    Kind.ALL_REDUCE: "all-reduce",
-    Kind.ALL_GATHER: "all-gather",
-    Kind.REDUCE_SCATTER: "reduce-scatter",
-    Kind.ALL_TO_ALL: "all-to-all",
-}
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class PlanBuilder:
     """
 
     system: SystemConfig
+    choices: Choices
     dims: tuple[int, ...]
     corrected: bool
     dim_bandwidth: tuple[float, ...]
@@ -121,47 +124,39 @@ class PlanBuilder:
             self.members += ranks
         return self._group_index[key]
 
-    def group_ranks(self, group: int) -> list[int]:
-        """Ranks of a group, in order of position (strided groups: of rank 0's instance)."""
-        size, stride, start, _ = self.groups[group]
-        if stride:
-            return [position * stride for position in range(size)]
-        return self.members[start : start + size]
-
     # Logical topologies
 
-    def _names(self, kind: Kind, where: str) -> tuple[str, ...]:
-        key = _SYSTEM_KEY[kind]
-        if key not in self.system.implementations:
+    def _chosen(self, kind: Kind, where: str) -> tuple[Chosen, ...]:
+        key = IMPLEMENTED[kind]
+        if key not in self.choices.implementations:
             raise InputError(
                 f"missing, but {where} is an {key}; give one algorithm per dimension, such as "
                 f"{['ring'] * len(self.dims)}",
                 file=self.system.source,
                 key=f"{key}-implementation",
             )
-        return self.system.implementations[key]
+        return self.choices.implementations[key]
 
     def _world_dimensions(self, kind: Kind, where: str) -> list[Dimension]:
         """Dimensions of a collective over all ranks; ``one...`` spans all and ends the list."""
-        names = self._names(kind, where)
-        if len(names) > len(self.dims):
+        chosen = self._chosen(kind, where)
+        if len(chosen) > len(self.dims):
             raise InputError(
-                f"{len(names)} algorithms for {len(self.dims)} network dimensions; give one per "
+                f"{len(chosen)} algorithms for {len(self.dims)} network dimensions; give one per "
                 "dimension",
                 file=self.system.source,
-                key=f"{_SYSTEM_KEY[kind]}-implementation",
+                key=f"{IMPLEMENTED[kind]}-implementation",
             )
-        if self.corrected and len(names) < len(self.dims) and not names[-1].startswith("one"):
+        if self.corrected and len(chosen) < len(self.dims) and not chosen[-1].one:
             raise InputError(
-                f"{len(names)} algorithms for {len(self.dims)} network dimensions would leave "
+                f"{len(chosen)} algorithms for {len(self.dims)} network dimensions would leave "
                 'dimensions out; give one per dimension (semantics "astra-sim" leaves them out)',
                 file=self.system.source,
-                key=f"{_SYSTEM_KEY[kind]}-implementation",
+                key=f"{IMPLEMENTED[kind]}-implementation",
             )
         dimensions = []
         stride = 1
-        for level, name in enumerate(names):
-            found, window, one = algorithm(name)
+        for level, (found, window, one) in enumerate(chosen):
             size = self.ranks if one else self.dims[level]
             layout = self._strided(1 if one else stride, size, ("dimension", level, one))
             dimensions.append(
@@ -174,10 +169,9 @@ class PlanBuilder:
 
     def _group_dimension(self, kind: Kind, group: int, where: str) -> Dimension:
         """The single dimension of a communicator group that is not the whole world."""
-        names = self._names(kind, where)
+        chosen = self._chosen(kind, where)
         # ASTRA-sim falls back to a ring wherever several algorithms are configured.
-        name = names[0] if len(names) == 1 or self.corrected else "ring"
-        found, window, _ = algorithm(name)
+        found, window, _ = chosen[0] if len(chosen) == 1 or self.corrected else default(kind)
         return Dimension(found, window, self.groups[group][0], group, level=0)
 
     # Phases
@@ -216,11 +210,10 @@ class PlanBuilder:
                     f"{found.name} cannot do {spec.kind.name}; it can do "
                     f"{', '.join(sorted(k.name for k in found.kinds))}",
                     file=self.system.source,
-                    key=f"{_SYSTEM_KEY.get(kind, kind.name.lower())}-implementation",
+                    key=f"{IMPLEMENTED.get(kind, kind.name.lower())}-implementation",
                 )
-            if self.corrected and found.name == "doubleBinaryTree" and spec.kind != Kind.ALL_REDUCE:
-                # A tree only reduces and broadcasts; ASTRA-sim runs that whatever is asked.
-                found = algorithm("ring")[0]
+            if self.corrected and not found.computes(spec.kind):
+                found = default(spec.kind).algorithm
             if data * dimension.size > _MOST_BYTES:
                 raise InputError(
                     f"a chunk grows to {data * dimension.size} bytes; allowed: {_MOST_BYTES}",
@@ -365,7 +358,7 @@ class PlanBuilder:
         if members == 1:
             return -1
         whole_world = members == self.ranks
-        if kind in _SYSTEM_KEY:
+        if kind in IMPLEMENTED:
             if whole_world:
                 dimensions = self._world_dimensions(kind, where)
                 specs = self._phase_specs(kind, dimensions, involved if group == WORLD else ())
@@ -373,8 +366,8 @@ class PlanBuilder:
                 dimensions = [self._group_dimension(kind, group, where)]
                 specs = self._phase_specs(kind, dimensions, ())
         else:
-            tree, _, _ = algorithm("binomialTree")
-            specs = [PhaseSpec(kind, Dimension(tree, -1, members, group, 0), QueuePick.NEXT)]
+            found, window, _ = default(kind)
+            specs = [PhaseSpec(kind, Dimension(found, window, members, group, 0), QueuePick.NEXT)]
         chunks = self._chunks(kind, size_bytes)
         if not specs or not chunks:
             return -1

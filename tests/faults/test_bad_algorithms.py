@@ -16,14 +16,14 @@ from astra_bridge.program import PacketFlag
 from tests.small import MIB, network, run, same_on_all, system
 
 N = 8
-RING = ALGORITHMS["ring"]
+RING = ALGORITHMS.find("ring", key="name")
 
 
 def using(change: Callable[[Built], Any]) -> Algorithm:
     def build(request: Request) -> Any:
         return change(RING.build(request))
 
-    return Algorithm("ring", RING.kinds, build)
+    return replace(RING, build=build)
 
 
 def one(**changes: Any) -> Callable[[Built], Any]:
@@ -75,7 +75,7 @@ WRONG = {
 @pytest.mark.parametrize("semantics", ["astra-sim", "corrected"])
 def test_what_is_wrong_is_said(name: str, semantics: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     change, said = WRONG[name]
-    monkeypatch.setitem(ALGORITHMS, "ring", using(change))
+    monkeypatch.setitem(ALGORITHMS.loaded, "ring", using(change))
     with pytest.raises(InputError, match=said) as caught:
         run(
             same_on_all(N, lambda trace: trace.coll(0, MIB)),
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_said(name: str, semantics: Any, monkeypatch: pytest.Mo
 
 
 def test_the_same_schedule_untouched_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ALGORITHMS, "ring", using(lambda built: built))
+    monkeypatch.setitem(ALGORITHMS.loaded, "ring", using(lambda built: built))
     run(same_on_all(N, lambda trace: trace.coll(0, MIB)), system("ring"), network("Ring", N))
 
 
@@ -105,7 +105,7 @@ def test_one_schedule_per_member_is_held_against_the_others(
         ]
         return Built(request.bytes, (root, *rest))
 
-    monkeypatch.setitem(ALGORITHMS, "ring", Algorithm("ring", RING.kinds, build))
+    monkeypatch.setitem(ALGORITHMS.loaded, "ring", replace(RING, build=build))
     with pytest.raises(InputError, match="10 bytes from member 0 to member 3 are sent but not"):
         run(same_on_all(N, lambda trace: trace.coll(0, MIB)), system("ring"), network("Ring", N))
 

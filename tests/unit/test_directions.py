@@ -50,7 +50,8 @@ def ends(schedules: tuple[Schedule, ...]) -> bool:
 @pytest.mark.parametrize("n", range(2, 10))
 def test_members_agree_where_they_must(kind: Kind, name: str, window: int, n: int) -> None:
     way = [
-        ALGORITHMS[name].build(Request(kind, n, 960, variant, window=window)) for variant in (0, 1)
+        ALGORITHMS.find(name, key="name").build(Request(kind, n, 960, variant, window=window))
+        for variant in (0, 1)
     ]
     mixtures = [
         tuple(way[one].schedules[0] for one in ways)

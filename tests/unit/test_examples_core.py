@@ -79,11 +79,10 @@ def test_the_algorithm_of_the_architecture_page(monkeypatch: pytest.MonkeyPatch)
     page = (ROOT / "docs/architecture.md").read_text()
     made: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], made)
-    # Under a name that system files may use already.
-    monkeypatch.setitem(ALGORITHMS, "ring", made["ALGORITHM"])
+    monkeypatch.setitem(ALGORITHMS.loaded, "twoWayRing", made["ALGORITHM"])
     result = simulate(
         workload=collective("all-reduce", 2**20, 8).workload(),
-        system={"all-reduce-implementation": ["ring"], "local-mem-bw": 50},
+        system={"all-reduce-implementation": ["twoWayRing"], "local-mem-bw": 50},
         network=NetworkDims(("Ring",), (8,), (50.0,), (500.0,)),
         backend="analytical-aware",
     )

@@ -18,6 +18,7 @@ from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLink, NetworkLinks, read_network
 from astra_bridge.inputs.system import SystemConfig, SystolicArray, read_system
+from astra_bridge.system import choices
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -170,7 +171,7 @@ def test_system_errors_name_file_key_and_remedy(
     file = tmp_path / "system.json"
     file.write_text(json.dumps(content))
     with pytest.raises(InputError) as caught:
-        read_system(file)
+        choices(read_system(file))
     assert caught.value.file == str(file)
     assert caught.value.key == key
     assert said in str(caught.value)
