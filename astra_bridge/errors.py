@@ -8,6 +8,7 @@ plug-in failed.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from astra_bridge.text import one_line, printable
 
@@ -123,9 +124,16 @@ class Interrupted(NetworkError):
 
 
 class SimulationError(NetworkError):
-    """MODEL: the simulated network failed (deadlock, no route); the sim can only be closed."""
+    """MODEL: the simulated network failed (deadlock, no route); the sim can only be closed.
+
+    Attributes
+    ----------
+    outcome : Outcome or None
+        How far an engine had come.
+    """
 
     exit_code = 3
+    outcome: Any = None
 
 
 class BackendError(NetworkError):

@@ -112,7 +112,7 @@ def _calls(network: Network) -> str:
 
 # How arrays of an outcome cross over: little-endian int64, in this order, then the waits, then the
 # statistics as JSON.
-_ARRAYS = ("finish_ps", "node_start_ps", "node_end_ps")
+_ARRAYS = ("finish_ps", "task_finish_ps", "node_start_ps", "node_end_ps")
 _COUNTS = ("events", "transfers", "relieved")
 _MOST_WAITS = 1 << 24
 
@@ -134,10 +134,9 @@ def run_isolated(
         The child died, fell silent or answered nonsense; says in which call, and its last words.
     """
     config = replace(config, options={str(key): str(v) for key, v in config.options.items()})
-    counts = program.templates["node_count"][program.template_of_rank]
-    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(program.task_nodes, dtype=np.int64)])
     nodes = int(offsets[-1]) if record_nodes else 0
-    most_body = 8 * (program.ranks + 2 * nodes) + _MOST_WAITS * WAIT.itemsize
+    most_body = 8 * (program.ranks + len(program.tasks) + 2 * nodes) + _MOST_WAITS * WAIT.itemsize
 
     def report(reached: tuple[int, ...]) -> None:
         if progress is not None and len(reached) == 4:
@@ -163,7 +162,7 @@ def run_isolated(
         error = SimulationError(
             str(failed.get("text")), backend=backend, call=str(failed.get("call"))
         )
-        error.outcome = run.outcome  # type: ignore[attr-defined]
+        error.outcome = run.outcome
         raise error
     return Run(run.outcome, run.engine, stats, tables)
 
@@ -192,7 +191,7 @@ def serve(parent: Parent) -> None:
             parent.call("stats")
             stats = _json(network.stats())
         except SimulationError as error:
-            if not hasattr(error, "outcome"):
+            if error.outcome is None:
                 raise
             failed, outcome = error, error.outcome
         parent.call("destroy")
@@ -229,12 +228,13 @@ def _read(
 ) -> tuple[Run, dict[str, Any] | None]:
     """The outcome in a message; ValueError and the like where it is none of this program."""
     sizes = [int(size) for size in message.head["sizes"]]
-    _hold(sizes[0] == program.ranks and sizes[1] == sizes[2] == nodes and sizes[3] >= 0)
+    expected = [program.ranks, len(program.tasks), nodes, nodes]
+    _hold(sizes[:4] == expected and len(sizes) == 5 and sizes[4] >= 0)
     body, at, arrays = message.body, 0, []
-    for size in sizes[:3]:
+    for size in sizes[:4]:
         arrays.append(np.frombuffer(body, np.int64, size, at).copy())
         at += 8 * size
-    waits = np.frombuffer(body, WAIT, sizes[3], at).copy()
+    waits = np.frombuffer(body, WAIT, sizes[4], at).copy()
     counts = {name: int(message.head[name]) for name in _COUNTS}
     for column, least, most in (
         ("rank", 0, program.ranks),
@@ -247,9 +247,10 @@ def _read(
     stats = msgspec.json.decode(body[at + waits.nbytes :])
     outcome = Outcome(
         finish_ps=arrays[0],
-        node_start_ps=arrays[1],
-        node_end_ps=arrays[2],
-        rank_node_start=offsets,
+        task_finish_ps=arrays[1],
+        node_start_ps=arrays[2],
+        node_end_ps=arrays[3],
+        task_node_start=offsets,
         waits=waits,
         **counts,
     )

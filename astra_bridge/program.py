@@ -6,8 +6,10 @@ files, traces or collective algorithms.  What is symmetric stays visibly symmetr
 the same trace share one *template*, and a collective's *schedule* names its peers relative to the
 own position, so that one copy serves every rank.
 
-Four things make up a Program:
+Five things make up a Program:
 
+* **Tasks**: a trace on a rank, from a start time on.  The tasks of a *job* name one another by the
+  ranks of the job; its placement says where on the network each of them is.
 * **Templates**: the nodes of a trace in ascending id, what each occupies and waits for.
 * **Collectives**: a collective is split into chunks; a chunk runs the phases of a *plan*, one
   after the other; a phase runs one schedule in one queue of one dimension.
@@ -21,6 +23,7 @@ All times are int64 ps, all sizes int64 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -33,13 +36,17 @@ __all__ = [
     "GRAPH",
     "GRAPH_NODE",
     "GROUP",
+    "JOB",
+    "MACHINE",
     "MESSAGE",
     "NODE",
     "PACKET",
     "PHASE",
     "PLAN",
     "SCHEDULE",
+    "SLOWDOWN",
     "STEP",
+    "TASK",
     "TEMPLATE",
     "Bus",
     "BusModel",
@@ -51,6 +58,9 @@ __all__ = [
     "QueuePick",
     "Unit",
     "Variant",
+    "machine",
+    "one_job",
+    "tasks",
 ]
 
 
@@ -123,9 +133,38 @@ class GraphOp(IntEnum):
     DELAY = 2
 
 
-def _struct(*fields: tuple[str, str]) -> np.dtype[Any]:
+def _struct(*fields: tuple[Any, ...]) -> np.dtype[Any]:
     return np.dtype(list(fields), align=True)
 
+
+TASK = _struct(
+    ("start_ps", "<i8"),
+    ("job", "<i4"),
+    ("job_rank", "<i4"),
+    ("template_index", "<i4"),
+)
+JOB = _struct(
+    ("tag_base", "<i8"),  # added to the tags of its messages, so that jobs do not meet
+    ("placement_start", "<i8"),  # into placement; -1: its ranks are those of the network
+    ("ranks", "<i4"),
+)
+MACHINE = _struct(
+    ("endpoint_delay_ps", "<i8"),
+    ("fast_delay_ps", "<i8"),
+    ("L_ns", "<i8"),  # LogGP, of the shared bus
+    ("o_ns", "<i8"),
+    ("g_ns", "<i8"),
+    ("G_ns_per_byte", "<f8"),
+    ("reduction_ns", "<i8"),
+    ("unit_capacity", "<i4", (4,)),  # how many nodes of a rank may occupy each Unit at a time
+    ("streams_per_queue", "<i4"),  # how many streams of one queue run at a time
+    ("policy", "<i4"),
+    ("bus_model", "<i4"),
+)
+"""What a rank is, but for the network."""
+
+SLOWDOWN = _struct(("at_ps", "<i8"), ("factor", "<f8"), ("rank", "<i4"))
+"""From a time on, DELAY nodes that a rank begins take so many times as long."""
 
 TEMPLATE = _struct(("node_start", "<i8"), ("node_count", "<i8"), ("compute_ps", "<i8"))
 """``compute_ps``: sum of the durations that do not count as exposed communication."""
@@ -210,14 +249,78 @@ GRAPH_NODE = _struct(
 _INT32 = np.dtype("<i4")
 
 
+def machine(
+    *,
+    endpoint_delay_ps: int = 10_000,
+    fast_delay_ps: int = 10_000,
+    loggp: tuple[int, int, int, float, int] = (0, 0, 0, 0.0, 1),
+    unit_capacity: Sequence[int] = (1, 1, 1, 2**31 - 1),
+    streams_per_queue: int = 1,
+    policy: Policy = Policy.LIFO,
+    bus_model: BusModel = BusModel.FIXED,
+) -> NDArray[Any]:
+    """One row of MACHINE, shape (1,); ``loggp`` is (L_ns, o_ns, g_ns, G_ns_per_byte, reduction_ns).
+
+    Examples
+    --------
+    >>> machine(endpoint_delay_ps=7_000)["endpoint_delay_ps"].tolist()
+    [7000]
+    """
+    return np.array(
+        [
+            (
+                endpoint_delay_ps,
+                fast_delay_ps,
+                *loggp,
+                tuple(unit_capacity),
+                streams_per_queue,
+                policy,
+                bus_model,
+            )
+        ],
+        MACHINE,
+    )
+
+
+def tasks(template_of_rank: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    """One job that starts at 0: the n-th entry is the template of rank n.
+
+    Examples
+    --------
+    >>> tasks([0, 0, 1])["template_index"].tolist()
+    [0, 0, 1]
+    """
+    rows = np.zeros(len(template_of_rank), TASK)
+    rows["job_rank"] = np.arange(len(rows))
+    rows["template_index"] = template_of_rank
+    return rows
+
+
+def one_job(ranks: int) -> NDArray[Any]:
+    """The table of jobs where one job is on all ranks, in their order."""
+    return np.array([(0, -1, ranks)], JOB)
+
+
+def _no_rows(dtype: Any, *columns: int) -> Callable[[], Any]:
+    return lambda: np.zeros((0, *columns), dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """Everything an engine needs; see the module's text.
 
     Attributes
     ----------
-    ranks : int
-    template_of_rank : ndarray of int32, shape (ranks,)
+    tasks, jobs
+        Traces on ranks.  Tasks of one rank of the network share its units and queues.
+    placement : ndarray of int32
+        Ranks of the network, job by job.
+    machines, machine_of_rank, memory_server
+        What each rank is: ``machine_of_rank`` (int32, shape (ranks,)) points into ``machines``;
+        accesses of ranks with the same ``memory_server`` (int32, shape (ranks,)) wait for one
+        another, -1 never waits.
+    slowdowns
+        Ranks that become slower or faster.
     templates, nodes, children, messages
         Nodes of one template stand together, in ascending trace id; children are local indices.
     collectives, plans, phases, groups, members
@@ -230,60 +333,66 @@ class Program:
         Peers of graph nodes are ranks.
     queues_per_level, levels : int
         Queues of level d are d * queues_per_level and following.
-    streams_per_queue : int
-        How many streams of one queue run at a time.
-    policy : Policy
     alternate_slots : int
         Number of ALTERNATE counters per rank.
-    unit_capacity : ndarray of int32, shape (4,)
-        How many nodes of a rank may occupy each Unit at a time.
-    endpoint_delay_ps, fast_delay_ps : int
-    bus_model : BusModel
-    loggp : tuple (L_ns, o_ns, g_ns, G_ns_per_byte, local_reduction_delay_ns)
     rendezvous_bytes : int
         Size of the control message that precedes each message; 0 is off.
     receives_at_once : bool
         A receive of a collective's step whose data is there is complete inside its post, as in
         ASTRA-sim's ns-3 program; else after all that is due in that instant, as in the others.
-    memory_server : ndarray of int32, shape (ranks,)
-        Accesses of ranks with the same server wait for one another; -1 never waits.
     """
 
-    ranks: int
-    template_of_rank: NDArray[np.int32]
-    templates: NDArray[Any] = field(default_factory=lambda: np.zeros(0, TEMPLATE))
-    nodes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, NODE))
-    children: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
-    messages: NDArray[Any] = field(default_factory=lambda: np.zeros(0, MESSAGE))
-    collectives: NDArray[Any] = field(default_factory=lambda: np.zeros(0, COLLECTIVE))
-    plans: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PLAN))
-    phases: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PHASE))
-    groups: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GROUP))
-    members: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
-    families: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
-    schedules: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SCHEDULE))
-    steps: NDArray[Any] = field(default_factory=lambda: np.zeros(0, STEP))
-    packets: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PACKET))
-    graphs: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH))
-    graph_nodes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, GRAPH_NODE))
-    graph_children: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
-    graph_roots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
-    graph_of_position: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, _INT32))
+    tasks: NDArray[Any]
+    jobs: NDArray[Any] = field(default_factory=_no_rows(JOB))
+    placement: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    machines: NDArray[Any] = field(default_factory=machine)
+    machine_of_rank: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    memory_server: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    slowdowns: NDArray[Any] = field(default_factory=_no_rows(SLOWDOWN))
+    templates: NDArray[Any] = field(default_factory=_no_rows(TEMPLATE))
+    nodes: NDArray[Any] = field(default_factory=_no_rows(NODE))
+    children: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    messages: NDArray[Any] = field(default_factory=_no_rows(MESSAGE))
+    collectives: NDArray[Any] = field(default_factory=_no_rows(COLLECTIVE))
+    plans: NDArray[Any] = field(default_factory=_no_rows(PLAN))
+    phases: NDArray[Any] = field(default_factory=_no_rows(PHASE))
+    groups: NDArray[Any] = field(default_factory=_no_rows(GROUP))
+    members: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    families: NDArray[np.int32] = field(default_factory=_no_rows(_INT32, 2))
+    schedules: NDArray[Any] = field(default_factory=_no_rows(SCHEDULE))
+    steps: NDArray[Any] = field(default_factory=_no_rows(STEP))
+    packets: NDArray[Any] = field(default_factory=_no_rows(PACKET))
+    graphs: NDArray[Any] = field(default_factory=_no_rows(GRAPH))
+    graph_nodes: NDArray[Any] = field(default_factory=_no_rows(GRAPH_NODE))
+    graph_children: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    graph_roots: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
+    graph_of_position: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
     levels: int = 1
     queues_per_level: int = 1
-    streams_per_queue: int = 1
-    policy: Policy = Policy.LIFO
     alternate_slots: int = 0
-    unit_capacity: NDArray[np.int32] = field(
-        default_factory=lambda: np.array([1, 1, 1, 2**31 - 1], np.int32)
-    )
-    endpoint_delay_ps: int = 10_000
-    fast_delay_ps: int = 10_000
-    bus_model: BusModel = BusModel.FIXED
-    loggp: tuple[int, int, int, float, int] = (0, 0, 0, 0.0, 1)
     rendezvous_bytes: int = 0
     receives_at_once: bool = False
-    memory_server: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.machine_of_rank)
+
+    @property
+    def rank_of_task(self) -> NDArray[np.int64]:
+        """The rank of the network that each task is on, shape (tasks,)."""
+        start = self.jobs["placement_start"][self.tasks["job"]]
+        ranks: NDArray[np.int64] = self.tasks["job_rank"].astype(np.int64)
+        placed = start >= 0
+        if placed.any():
+            ranks[placed] = self.placement[start[placed] + ranks[placed]]
+        return ranks
+
+    @property
+    def task_nodes(self) -> NDArray[np.int64]:
+        """Number of nodes of each task, shape (tasks,)."""
+        counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
+        return counts
 
     def validate(self) -> None:
         """Check every reference, range and sum of every table: engines rely on it.
@@ -295,10 +404,15 @@ class Program:
 
         Examples
         --------
-        >>> Program(ranks=2, template_of_rank=np.array([0, 5], np.int32)).validate()
+        >>> Program(
+        ...     tasks=tasks([0, 5]),
+        ...     jobs=one_job(2),
+        ...     machine_of_rank=np.zeros(2, np.int32),
+        ...     memory_server=np.full(2, -1, np.int32),
+        ... ).validate()
         Traceback (most recent call last):
             ...
-        astra_bridge.errors.InputError: program: template_of_rank[0]: is 0; nothing is allowed
+        astra_bridge.errors.InputError: program: tasks[0].template_index: is 0; nothing is allowed
         """
         from astra_bridge.program_rules import check_program
 

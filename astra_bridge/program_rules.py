@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.program import (
+    TASK,
     Bus,
     BusModel,
     GraphOp,
@@ -63,6 +64,8 @@ def check_program(program: Program) -> None:
     """
     _check_types(program)
     _check_scalars(program)
+    _check_machines(program)
+    _check_tasks(program)
     template_of_node = _check_templates(program)
     _check_groups(program)
     _check_collectives(program)
@@ -85,7 +88,7 @@ def _require(ok: Any, table: str, field: str, values: Any, rule: Rule) -> None:
 
 def _within(rows: Any, table: str, field: str, low: int, high: int, what: str = "") -> None:
     """Every value lies in [low, high]."""
-    values = rows[field] if field else rows
+    values = rows[field] if field and rows.dtype.names else rows
     if len(values) and (int(values.min()) < low or int(values.max()) > high):
         allowed = f"allowed: {low} to {high}" if high >= low else "nothing is allowed"
         rule = f"{allowed}{f' ({what})' if what else ''}"
@@ -132,6 +135,20 @@ def _distinct(values: Ints) -> Ints:
     return values[new]
 
 
+def _distinct_pairs(first: Ints, second: Ints) -> list[tuple[int, int]]:
+    pairs = np.unique(np.stack([first, second], axis=1), axis=0)
+    return [(int(a), int(b)) for a, b in pairs]
+
+
+def _among(values: Ints, known: Ints) -> NDArray[np.bool_]:
+    """Whether each value is one of ``known``, which ascends."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == values
+    return found
+
+
 def _owners(rows: Any, table: str, total: int, what: str) -> Ints:
     """For each entry of the other table the row that it belongs to, or -1."""
     _span(rows, table, "node_start", "node_count", total, what)
@@ -152,7 +169,7 @@ def _owners(rows: Any, table: str, total: int, what: str) -> Ints:
 
 
 def _check_types(program: Program) -> None:
-    empty = type(program)(0, np.zeros(0, np.int32))
+    empty = type(program)(np.zeros(0, TASK))
     for field in fields(program):
         model, value = getattr(empty, field.name), getattr(program, field.name)
         if not isinstance(model, np.ndarray):
@@ -175,15 +192,20 @@ def _check_scalars(program: Program) -> None:
     def number(name: str, low: int, high: int) -> int:
         return checked_int64(getattr(program, name), name, low=low, high=high, key="program")
 
-    ranks = number("ranks", 1, _MOST_INT32)
+    ranks = program.ranks
+    if not 1 <= ranks <= _MOST_INT32:
+        raise InputError(
+            f"has {ranks} entries; allowed: 1 to {_MOST_INT32}", key="program: machine_of_rank"
+        )
+    if len(program.memory_server) != ranks:
+        raise InputError(
+            f"has {len(program.memory_server)} entries; allowed: one for each of {ranks} ranks",
+            key="program: memory_server",
+        )
     levels = number("levels", 1, _MOST_INT32)
     per_level = number("queues_per_level", 1, _MOST_INT32)
-    number("streams_per_queue", 1, _MOST_INT32)
     slots = number("alternate_slots", 0, _MOST_INT32)
-    for name in ("endpoint_delay_ps", "fast_delay_ps", "rendezvous_bytes"):
-        number(name, 0, _MOST)
-    for name, kind in (("policy", Policy), ("bus_model", BusModel)):
-        number(name, 0, len(kind) - 1)
+    number("rendezvous_bytes", 0, _MOST)
     if not isinstance(program.receives_at_once, (bool, np.bool_)):
         raise InputError("is neither true nor false", key="program: receives_at_once")
     for what, total, most in (
@@ -192,33 +214,76 @@ def _check_scalars(program: Program) -> None:
     ):
         if total > most:
             raise InputError(f"{total} {what}; allowed: {most}", key="program")
-    if not isinstance(program.loggp, tuple) or len(program.loggp) != 5:
-        raise InputError("are the five numbers L, o, g, G, reduction", key="program: loggp")
-    for name, value in zip(
-        ("L", "o", "g", "reduction"), program.loggp[:3] + program.loggp[4:], strict=True
+    _within(program.memory_server, "memory_server", "", -1, ranks - 1)
+
+
+def _check_machines(program: Program) -> None:
+    machines = program.machines
+    _within(program.machine_of_rank, "machine_of_rank", "", 0, len(machines) - 1, "machines")
+    for name, low, high in (
+        ("endpoint_delay_ps", 0, _MOST),
+        ("fast_delay_ps", 0, _MOST),
+        ("L_ns", 0, _MOST),
+        ("o_ns", 0, _MOST),
+        ("g_ns", 0, _MOST),
+        ("reduction_ns", 0, _MOST),
+        ("streams_per_queue", 1, _MOST_INT32),
+        ("policy", 0, len(Policy) - 1),
+        ("bus_model", 0, len(BusModel) - 1),
     ):
-        checked_int64(value, f"loggp {name} [ns]", high=_MOST, key="program")
-    G_ns = program.loggp[3]
-    if not isinstance(G_ns, (int, float)) or not 0 <= G_ns < np.inf:
-        raise InputError(f"is {G_ns}; allowed: 0 and above", key="program: loggp G [ns per byte]")
-    for name, high in (
-        ("template_of_rank", len(program.templates) - 1),
-        ("memory_server", ranks - 1),
-    ):
-        values = getattr(program, name)
-        if values.shape != (ranks,):
-            raise InputError(
-                f"has {len(values)} entries; allowed: one for each of {ranks} ranks",
-                key=f"program: {name}",
-            )
-        low = 0 if name == "template_of_rank" else -1
-        _within(values, name, "", low, high)
-    if len(program.unit_capacity) != len(Unit):
-        raise InputError(
-            f"has {len(program.unit_capacity)} entries; allowed: {len(Unit)}",
-            key="program: unit_capacity",
+        _within(machines, "machines", name, low, high)
+    _require_finite(machines, "machines", "G_ns_per_byte", "0 and above")
+    for unit in Unit:
+        _within(
+            machines["unit_capacity"][:, unit], "machines", f"unit_capacity[{unit}]", 1, _MOST_INT32
         )
-    _within(program.unit_capacity, "unit_capacity", "", 1, _MOST_INT32)
+
+
+def _require_finite(rows: Any, table: str, field: str, allowed: str) -> None:
+    values = rows[field]
+    ok = (values >= 0) & (values < np.inf)
+    if not ok.all():
+        row = int(np.argmin(ok))
+        _refuse(table, row, field, float(values[row]), f"allowed: {allowed}")
+
+
+def _check_tasks(program: Program) -> None:
+    tasks, jobs, slowdowns, ranks = program.tasks, program.jobs, program.slowdowns, program.ranks
+    if len(tasks) > _MOST_INT32:
+        raise InputError(f"{len(tasks)} tasks; allowed: {_MOST_INT32}", key="program")
+    _within(tasks, "tasks", "start_ps", 0, _MOST)
+    _within(tasks, "tasks", "template_index", 0, len(program.templates) - 1)
+    _within(tasks, "tasks", "job", 0, len(jobs) - 1, "jobs")
+    _within(jobs, "jobs", "tag_base", 0, _MOST_TAG)
+    _within(jobs, "jobs", "ranks", 1, ranks, "ranks")
+    here = jobs["placement_start"] >= 0
+    _within(jobs[here], "jobs", "ranks", 1, len(program.placement))
+    placed = len(program.placement) - jobs["ranks"].astype(np.int64)
+    _require(
+        ~here | (jobs["placement_start"] <= placed),
+        "jobs",
+        "placement_start",
+        jobs["placement_start"],
+        lambda row: f"{jobs['ranks'][row]} ranks from there are more than placement has",
+    )
+    _within(jobs, "jobs", "placement_start", -1, max(-1, len(program.placement) - 1))
+    _within(program.placement, "placement", "", 0, ranks - 1, "ranks")
+    twice = _expand(jobs["placement_start"][here], jobs["ranks"][here])
+    owner = np.repeat(np.arange(int(here.sum())), jobs["ranks"][here])
+    pairs = owner * ranks + program.placement[twice]
+    if len(_distinct(pairs)) < len(pairs):
+        raise InputError("two ranks of a job are on one rank", key="program: placement")
+    most = jobs["ranks"][tasks["job"]]
+    _require(
+        (tasks["job_rank"] >= 0) & (tasks["job_rank"] < most),
+        "tasks",
+        "job_rank",
+        tasks["job_rank"],
+        lambda row: f"its job has {most[row]} ranks",
+    )
+    _within(slowdowns, "slowdowns", "at_ps", 0, _MOST)
+    _within(slowdowns, "slowdowns", "rank", 0, ranks - 1, "ranks")
+    _require_finite(slowdowns, "slowdowns", "factor", "0 and above")
 
 
 def _check_edges(
@@ -295,12 +360,28 @@ def _check_templates(program: Program) -> Ints:
     _within(messages, "messages", "tag", 0, _MOST_INT32)
     named = np.flatnonzero(sends & (owner >= 0))
     peers = messages["peer"][arg[named]]
-    own = program.template_of_rank[peers] == owner[named]
+    tasks, some = program.tasks, max(1, len(program.templates))
+    runs = _distinct(tasks["job_rank"].astype(np.int64) * some + tasks["template_index"])
+    own = _among(peers.astype(np.int64) * some + owner[named], runs)
+    least = _least_ranks(program)[owner[named]]
+    if (peers >= least).any():
+        at = int(np.argmax(peers >= least))
+        row = int(arg[named[at]])
+        rule = f"a job whose ranks run this node has {least[at]} ranks"
+        _refuse("messages", row, "peer", int(messages["peer"][row]), rule)
     if own.any():
         row = int(arg[named[int(np.argmax(own))]])
         rule = "a rank that runs this node itself: no rank can send to itself"
         _refuse("messages", row, "peer", int(messages["peer"][row]), rule)
     return owner
+
+
+def _least_ranks(program: Program) -> Ints:
+    """For each template, the ranks of the smallest job that runs it."""
+    least = np.full(len(program.templates), program.ranks, np.int64)
+    tasks = program.tasks
+    np.minimum.at(least, tasks["template_index"], program.jobs["ranks"][tasks["job"]])
+    return least
 
 
 def _check_groups(program: Program) -> None:
@@ -309,13 +390,12 @@ def _check_groups(program: Program) -> None:
     _within(groups, "groups", "stride", 0, ranks, "0 is a list of members")
     _within(groups, "groups", "tag_base", 0, _MOST_TAG)
     size, stride = groups["size"].astype(np.int64), groups["stride"].astype(np.int64)
-    block = size * stride
     _require(
-        (stride == 0) | (ranks % np.maximum(block, 1) == 0),
+        size * stride <= ranks,
         "groups",
         "stride",
         stride,
-        lambda row: f"with {size[row]} members, that does not divide {ranks} ranks",
+        lambda row: f"{size[row]} members so far apart are more than there are ranks",
     )
     listed = np.where(stride == 0, size, 0)
     members = program.members
@@ -614,9 +694,11 @@ class _Users:
 
     def __init__(self, program: Program, template_of_node: Ints) -> None:
         self.program = program
-        order = np.argsort(program.template_of_rank, kind="stable")
-        self.ranks = order
-        self.users = np.bincount(program.template_of_rank, minlength=len(program.templates))
+        template_of_task = program.tasks["template_index"]
+        order = np.argsort(template_of_task, kind="stable")
+        self.ranks = program.tasks["job_rank"][order].astype(np.int64)
+        self.job_ranks = program.jobs["ranks"][program.tasks["job"][order]].astype(np.int64)
+        self.users = np.bincount(template_of_task, minlength=len(program.templates))
         self.first_user = np.cumsum(self.users) - self.users
         nodes, owner = program.nodes, template_of_node
         run = np.flatnonzero((nodes["op"] == Op.COLLECTIVE) & (owner >= 0))
@@ -629,6 +711,8 @@ class _Users:
         member = np.repeat(np.arange(len(groups)), listed) * program.ranks + program.members[at]
         ends = np.cumsum(listed)
         position = np.arange(len(at)) - np.repeat(ends - listed, listed)
+        self.greatest = np.full(len(groups), -1, np.int64)  # the greatest rank that a list names
+        np.maximum.at(self.greatest, np.repeat(np.arange(len(groups)), listed), program.members[at])
         self._order = np.argsort(member, kind="stable")
         self._member, self._position = member[self._order], position[self._order]
 
@@ -637,11 +721,12 @@ class _Users:
         self._check_graph_peers()
         self._check_transfers()
 
-    def _ranks_of(self, template: Ints) -> tuple[Ints, Ints]:
-        """The ranks of templates, and for each the index of its template in what was given."""
+    def _ranks_of(self, template: Ints) -> tuple[Ints, Ints, Ints]:
+        """The job ranks of templates, how many their jobs have, and the index of the template."""
         users = self.users[template]
         which = np.repeat(np.arange(len(template)), users)
-        return self.ranks[_expand(self.first_user[template], users)], which
+        at = _expand(self.first_user[template], users)
+        return self.ranks[at], self.job_ranks[at], which
 
     def _positions(self, group: Ints, rank: Ints) -> Ints:
         """Positions of ranks in groups, -1 where they are not members."""
@@ -686,9 +771,30 @@ class _Users:
         template = np.repeat(self.template, mine)
         group = keys[_expand(first[self.collective], mine)] % some
         both = _distinct(template * some + group)
-        rank, which = self._ranks_of(both // some)
+        rank, job_ranks, which = self._ranks_of(both // some)
         group = (both % some)[which]
-        outside = self._positions(group, rank) < 0
+        position = self._positions(group, rank)
+        rows = program.groups[group]
+        size, stride = rows["size"].astype(np.int64), rows["stride"].astype(np.int64)
+        last = rank + (size - 1 - position) * stride
+        if len(self.greatest) and (self.greatest[group] >= job_ranks).any():
+            at = int(np.argmax(self.greatest[group] >= job_ranks))
+            raise InputError(
+                f"lists rank {self.greatest[group[at]]}, but a job that uses it has "
+                f"{job_ranks[at]} ranks",
+                key=f"program: groups[{group[at]}]",
+            )
+        if (last >= job_ranks).any():
+            at = int(np.argmax(last >= job_ranks))
+            _refuse(
+                "groups",
+                int(group[at]),
+                "stride",
+                int(stride[at]),
+                f"with {size[at]} members, the group of rank {rank[at]} does not fit into its job "
+                f"of {job_ranks[at]} ranks",
+            )
+        outside = position < 0
         if outside.any():
             at = int(np.argmax(outside))
             raise InputError(
@@ -700,11 +806,19 @@ class _Users:
         program = self.program
         collectives = program.collectives
         custom = collectives["graph"][self.collective] >= 0
-        rank, which = self._ranks_of(self.template[custom])
+        rank, job_ranks, which = self._ranks_of(self.template[custom])
         collective = self.collective[custom][which]
         group = collectives["group"][collective].astype(np.int64)
         position = self._positions(group, rank)
         graph = program.graph_of_position[collectives["graph"][collective] + position]
+        for graph_index, most in _distinct_pairs(graph.astype(np.int64), job_ranks):
+            start, count = program.graphs[["node_start", "node_count"]][graph_index].tolist()
+            inner = program.graph_nodes[start : start + count]
+            wild = (inner["op"] != GraphOp.DELAY) & (inner["peer"] >= most)
+            if wild.any():
+                row = start + int(np.argmax(wild))
+                peer = int(program.graph_nodes["peer"][row])
+                _refuse("graph_nodes", row, "peer", peer, f"its job has {most} ranks")
         pairs = _distinct(graph.astype(np.int64) * program.ranks + rank)
         graph, rank = np.divmod(pairs, program.ranks)
         rows = program.graphs[graph]

@@ -174,8 +174,7 @@ def simulate(
     )
     program = lowered.program
     if record_nodes is None:
-        counts = program.templates["node_count"][program.template_of_rank]
-        record_nodes = int(counts.sum()) <= _MOST_RECORDED_NODES
+        record_nodes = int(program.task_nodes.sum()) <= _MOST_RECORDED_NODES
     spec.make_ready()
     run = run_isolated if spec.isolate and not in_process else run_here
     try:
@@ -189,7 +188,7 @@ def simulate(
             checked["no_progress_timeout_s"],
         )
     except SimulationError as error:
-        reached: Outcome | None = getattr(error, "outcome", None)
+        reached: Outcome | None = error.outcome
         if reached is not None:
             stall = describe_stall(lowered, reached, network_failed=True)
             raise StalledError(f"{error}\n{stall}") from error
@@ -197,7 +196,7 @@ def simulate(
     if (outcome.finish_ps < 0).any():
         raise StalledError(describe_stall(lowered, outcome))
     start_ps, end_ps = _in_file_order(lowered, outcome)
-    compute_ps = program.templates["compute_ps"][program.template_of_rank]
+    compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
     return Result(
         backend=backend,
         engine=engine_name,
@@ -208,7 +207,7 @@ def simulate(
         events=outcome.events,
         workload=workload,
         system=system,
-        node_offset=outcome.rank_node_start,
+        node_offset=outcome.task_node_start,
         node_start_ps=start_ps,
         node_end_ps=end_ps,
         tables=tables,
@@ -311,9 +310,9 @@ def _in_file_order(
     if not len(outcome.node_start_ps) or all(sorted_already):
         return outcome.node_start_ps, outcome.node_end_ps
     start, end = outcome.node_start_ps.copy(), outcome.node_end_ps.copy()
-    for rank, template in enumerate(lowered.program.template_of_rank.tolist()):
+    for rank, template in enumerate(lowered.program.tasks["template_index"].tolist()):
         if not sorted_already[template]:
-            first, last = outcome.rank_node_start[rank : rank + 2]
+            first, last = outcome.task_node_start[rank : rank + 2]
             start[first + lowered.order[template]] = outcome.node_start_ps[first:last]
             end[first + lowered.order[template]] = outcome.node_end_ps[first:last]
     return start, end

@@ -7,7 +7,7 @@ from typing import Any
 
 from astra_bridge.collectives import Kind
 from astra_bridge.engine import Outcome
-from astra_bridge.program import Op
+from astra_bridge.program import Op, Program
 from astra_bridge.system import Lowered
 from astra_bridge.trace import MISSING
 
@@ -35,10 +35,10 @@ def describe_stall(lowered: Lowered, outcome: Outcome, *, network_failed: bool =
 
 
 def _rank(lowered: Lowered, outcome: Outcome, rank: int, waits: list[Any]) -> str:
-    running = _running(outcome, rank)
+    running = _running(lowered, outcome, rank)
     parts = [
-        f"{_name(lowered, rank, node)} {_reason(lowered, node, rank, waits)}".strip()
-        for node in running[:_MOST_NODES]
+        f"{_name(lowered, task, node)} {_reason(lowered, task, node, waits)}".strip()
+        for task, node in running[:_MOST_NODES]
     ]
     if len(running) > _MOST_NODES:
         parts.append(f"and {len(running) - _MOST_NODES} more nodes")
@@ -47,26 +47,32 @@ def _rank(lowered: Lowered, outcome: Outcome, rank: int, waits: list[Any]) -> st
     return f"rank {rank}: {'; '.join(parts) or 'waits, but for nothing that is recorded'}"
 
 
-def _running(outcome: Outcome, rank: int) -> list[int]:
-    """Nodes that have started and not ended, as indices into the template."""
+def _running(lowered: Lowered, outcome: Outcome, rank: int) -> list[tuple[int, int]]:
+    """Nodes that have started and not ended: task, and index in its template."""
     if not len(outcome.node_start_ps):
         return []
-    part = slice(*outcome.rank_node_start[rank : rank + 2].tolist())
-    started, ended = outcome.node_start_ps[part] >= 0, outcome.node_end_ps[part] >= 0
-    running: list[int] = (started & ~ended).nonzero()[0].tolist()
+    running: list[tuple[int, int]] = []
+    for task in (lowered.program.rank_of_task == rank).nonzero()[0].tolist():
+        part = slice(*outcome.task_node_start[task : task + 2].tolist())
+        started, ended = outcome.node_start_ps[part] >= 0, outcome.node_end_ps[part] >= 0
+        running += [(task, node) for node in (started & ~ended).nonzero()[0].tolist()]
     return running
 
 
-def _name(lowered: Lowered, rank: int, node: int) -> str:
-    template = int(lowered.program.template_of_rank[rank])
+def _template(lowered: Lowered, task: int) -> int:
+    return int(lowered.program.tasks["template_index"][task])
+
+
+def _name(lowered: Lowered, task: int, node: int) -> str:
+    template = _template(lowered, task)
     trace, position = lowered.traces[template], int(lowered.order[template][node])
     name = trace.name(position)
     return f"node {trace.node_id[position]}{f' ({name})' if name else ''}"
 
 
-def _reason(lowered: Lowered, node: int, rank: int, waits: list[Any]) -> str:
+def _reason(lowered: Lowered, task: int, node: int, waits: list[Any]) -> str:
     program = lowered.program
-    first = int(program.templates["node_start"][program.template_of_rank[rank]])
+    first = int(program.templates["node_start"][_template(lowered, task)])
     row = program.nodes[first + node]
     if row["op"] == Op.COLLECTIVE:
         collective = program.collectives[row["arg"]]
@@ -78,15 +84,15 @@ def _reason(lowered: Lowered, node: int, rank: int, waits: list[Any]) -> str:
         verb, preposition = ("SEND", "to") if row["op"] == Op.SEND else ("RECV", "from")
         text = (
             f"{verb} of {message['bytes']} bytes {preposition} rank {message['peer']}, tag "
-            f"{_tag(lowered, rank, node, int(message['tag']))}"
+            f"{_tag(lowered, task, node, int(message['tag']))}"
         )
         own = [wait for wait in waits if wait[3] == node]
         return f"{text}, {_sentence(own[0])}" if own else text
     return "is running"
 
 
-def _tag(lowered: Lowered, rank: int, node: int, fallback: int) -> int:
-    template = int(lowered.program.template_of_rank[rank])
+def _tag(lowered: Lowered, task: int, node: int, fallback: int) -> int:
+    template = _template(lowered, task)
     tag = int(lowered.traces[template].comm_tag[lowered.order[template][node]])
     return fallback if tag == MISSING else tag
 
@@ -105,8 +111,8 @@ def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
     program = lowered.program
     running: dict[int, set[int]] = {}  # group -> the collectives that its members are in
     for rank in stuck:
-        first = int(program.templates["node_start"][program.template_of_rank[rank]])
-        for node in _running(outcome, rank):
+        for task, node in _running(lowered, outcome, rank):
+            first = int(program.templates["node_start"][_template(lowered, task)])
             row = program.nodes[first + node]
             if row["op"] == Op.COLLECTIVE:
                 group = int(program.collectives[row["arg"]]["group"])
@@ -140,12 +146,28 @@ def _absent(lowered: Lowered, outcome: Outcome, collective: int) -> list[int]:
     program = lowered.program
     size, stride, start, _ = program.groups[program.collectives[collective]["group"]].tolist()
     members = range(size) if stride else program.members[start : start + size].tolist()
-    issued = {}
-    for rank in members:
-        first, count, _ = program.templates[program.template_of_rank[rank]].tolist()
+    issued = dict.fromkeys(members, 0)
+    # A collective is of one job.
+    users = [
+        task
+        for task, template in enumerate(program.tasks["template_index"].tolist())
+        if _runs(program, template, collective)
+    ]
+    job = program.tasks["job"][users[0]]
+    for task in (program.tasks["job"] == job).nonzero()[0].tolist():
+        rank = int(program.tasks["job_rank"][task])
+        if rank not in issued:
+            continue
+        first, count, _ = program.templates[_template(lowered, task)].tolist()
         nodes = program.nodes[first : first + count]
-        begun = outcome.node_start_ps[slice(*outcome.rank_node_start[rank : rank + 2])] >= 0
+        begun = outcome.node_start_ps[slice(*outcome.task_node_start[task : task + 2])] >= 0
         this = (nodes["op"] == Op.COLLECTIVE) & (nodes["arg"] == collective)
-        issued[rank] = int((this & begun).sum())
+        issued[rank] += int((this & begun).sum())
     most = max(issued.values())
     return sorted(rank for rank, times in issued.items() if times < most)
+
+
+def _runs(program: Program, template: int, collective: int) -> bool:
+    first, count, _ = program.templates[template].tolist()
+    nodes = program.nodes[first : first + count]
+    return bool(((nodes["op"] == Op.COLLECTIVE) & (nodes["arg"] == collective)).any())

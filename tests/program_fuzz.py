@@ -18,7 +18,8 @@ from astra_bridge.errors import InputError, SimulationError
 from astra_bridge.network.analytical import prepare
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
-from astra_bridge.program import Program
+from astra_bridge.program import SLOWDOWN, Program
+from astra_bridge.program_join import joined, placed
 from tests.child import DEATHS, in_child
 from tests.random_programs import experiment
 
@@ -57,7 +58,10 @@ def mutated(
 ) -> Program | None:
     """The Program with one field changed; None where the field cannot hold the value."""
     copy = getattr(program, table).copy()
-    kind = copy.dtype if field is None else copy.dtype[field]
+    kind = (copy.dtype if field is None else copy.dtype[field]).base
+    if kind.kind == "f":
+        copy[field][row] = value
+        return replace(program, **{table: copy})
     limits = np.iinfo(kind)
     if not limits.min <= value <= limits.max:
         return None
@@ -108,10 +112,19 @@ def drawn(seed: int) -> tuple[Program, Any, str]:
     return program, config, rng.choice(("analytical-aware", "analytical-unaware"))
 
 
+def twice(one: tuple[Program, Any, str]) -> tuple[Program, Any, str]:
+    """The same work a second time, elsewhere and later, and a rank that becomes slow."""
+    program, config, model = one
+    again = placed(program, program.ranks, np.arange(program.ranks)[::-1], 7_000)
+    both = joined(program, replace(again, memory_server=program.memory_server))
+    return replace(both, slowdowns=np.array([(9_000, 2.5, 1)], SLOWDOWN)), config, model
+
+
 def attack(seed: int) -> tuple[str, str]:
     """One random mutation of one random Program; what happened, and what is wrong with that."""
     rng = random.Random(seed)
-    program, config, model = drawn(rng.randrange(200))
+    one = drawn(rng.randrange(200))
+    program, config, model = twice(one) if rng.random() < 0.3 else one
     said = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         table, field = rng.choice(list(places(program)))

@@ -11,17 +11,27 @@ received the data.  All times here are ns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
+from typing import Protocol
 
 from astra_bridge.errors import SimulationError
+
+__all__ = ["Half", "Request", "SharedBus"]
 
 _IN_A_ROW = 8
 _INNER_G_NS_PER_BYTE = 0.0038
 _REDUCTION_SETUP_NS = 50
 _MOST_NS = 9.2e15
 """2^63 ps: no delay is longer."""
+
+_NPU, _MEMORY, _INNER_NPU, _INNER_MEMORY = range(4)
+"""The sides.  The inner bus lies before and after the NPU's side of the outer one."""
+_SENT, _RECEIVED, _REDUCED = range(3)
+"""The events of a side."""
+_FREE, _SENDING, _RECEIVING = range(3)
+"""What a side does."""
+_CROSSED, _QUEUE_SEND, _QUEUE_REDUCTION, _RETIRED = range(4)
+"""What goes on when a request is complete: on the outer side, its packet has crossed; on the inner
+side, the outer side's request goes on."""
 
 
 def _whole(delay_ns: float) -> int:
@@ -33,200 +43,218 @@ def _whole(delay_ns: float) -> int:
     return int(delay_ns)
 
 
-Register = Callable[[int, Callable[[], None]], None]
-"""register(delay_ns, action): run the action later."""
+class _Host(Protocol):
+    """What buses need of the engine."""
+
+    now_ps: int
+
+    def bus_later(self, rank: int, delay_ns: int, what: int) -> None: ...
+
+    def bus_crossed(self, packet: int, stream: int) -> None: ...
 
 
-class _State(Enum):
-    FREE = auto()
-    SENDING = auto()
-    RECEIVING = auto()
+class Request:
+    """Data that crosses a bus; ``a`` and ``b`` belong to what goes on then."""
 
-
-@dataclass
-class _Request:
-    bytes: int
-    reduced: bool
-    send_back: bool
-    done: Callable[[], None]
-
-
-class _Side:
-    """One side of a bus."""
-
-    partner: _Side
+    __slots__ = ("a", "b", "bytes", "reduced", "send_back", "then")
 
     def __init__(
-        self,
-        clock: Callable[[], int],
-        register: Register,
-        loggp: tuple[int, int, int, float, int],
-        inner: SharedBus | None,
+        self, size: int, reduced: bool, send_back: bool, then: int, a: int, b: int
     ) -> None:
-        self.clock, self.register, self.inner = clock, register, inner
-        self.L, self.o, self.g, self.G, self.reduction_ns = loggp
-        self.state = self.previous = _State.FREE
-        self.last_transfer = 0
-        self.in_a_row = 0
+        self.bytes, self.reduced, self.send_back = size, reduced, send_back
+        self.then, self.a, self.b = then, a, b
+
+
+class Half:
+    """One side of a bus."""
+
+    __slots__ = (
+        "in_a_row", "last_transfer_ns", "previous", "receives", "reducing", "reductions", "sends",
+        "state",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.state = self.previous = _FREE
+        self.last_transfer_ns = self.in_a_row = 0
         self.reducing = False
-        self.sends: deque[_Request] = deque()
-        self.receives: deque[_Request] = deque()
-        self.reductions: deque[_Request] = deque()
-
-    def request(self, size: int, reduced: bool, send_back: bool, done: Callable[[], None]) -> None:
-        """Move data to the partner's side, then call ``done``."""
-        item = _Request(size, reduced, send_back, done)
-        if self.inner is not None:
-            self.inner.to_npu(size, False, False, lambda: self._queue_send(item))
-            return
-        self.sends.append(item)
-        if self.state is _State.FREE:
-            self._try_send()
-
-    def _queue_send(self, item: _Request) -> None:
-        self.sends.append(item)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self.state is _State.FREE and self.sends:
-            self._try_send()
-
-    def _try_send(self) -> None:
-        partner = self.partner
-        if self.in_a_row > _IN_A_ROW and partner.sends and partner.in_a_row <= _IN_A_ROW:
-            if partner.state is _State.FREE:
-                partner._go_on()
-            return
-        now = self.clock()
-        offset = self.o
-        if self.previous is _State.SENDING and self.o + (now - self.last_transfer) <= self.g:
-            offset = self.g - (now - self.last_transfer)
-        item = self.sends[0]
-        partner._receive(item, offset)
-        self.sends.popleft()
-        self.state = _State.SENDING
-        self.register(_whole(offset + self.G * (item.bytes - 1)), self._sent)
-
-    def _receive(self, item: _Request, offset: int) -> None:
-        self.receives.append(item)
-        self.previous = self.state
-        self.state = _State.RECEIVING
-        delay = offset + (item.bytes - 1) * self.G + self.L + self.o
-        self.register(_whole(delay), self._received)
-        self.in_a_row = 0
-
-    def _sent(self) -> None:
-        self.last_transfer = self.clock()
-        self.previous = self.state
-        self.state = _State.FREE
-        self.in_a_row += 1
-        self._go_on()
-
-    def _received(self) -> None:
-        self.last_transfer = self.clock()
-        self.previous = self.state
-        if len(self.receives) < 2:
-            self.state = _State.FREE
-        item = self.receives[0]
-        if item.reduced:
-            item.reduced = False
-            self.receives.popleft()
-            if self.inner is not None:
-                self.inner.to_memory(item.bytes, False, True, lambda: self._queue_reduction(item))
-            else:
-                self.reductions.append(item)
-            self._reduce()
-        elif item.send_back:
-            item.send_back = False
-            self.receives.popleft()
-            self._send_back(item)
-        else:
-            self._retire(item, self.receives)
-        self._go_on()
-
-    def _queue_reduction(self, item: _Request) -> None:
-        self.reductions.append(item)
-        self._reduce()
-        self._go_on()
-
-    def _reduce(self) -> None:
-        if not self.reducing and self.reductions:
-            self.reducing = True
-            size = self.reductions[0].bytes
-            delay = _whole(size // 100 * self.reduction_ns)
-            self.register(delay + _REDUCTION_SETUP_NS, self._reduced)
-
-    def _reduced(self) -> None:
-        self.reducing = False
-        item = self.reductions[0]
-        if item.send_back:
-            item.send_back = False
-            self.reductions.popleft()
-            self._send_back(item)
-        else:
-            self._retire(item, self.reductions)
-        self._reduce()
-        self._go_on()
-
-    def _send_back(self, item: _Request) -> None:
-        if self.inner is not None:
-            self.inner.to_memory(item.bytes, False, True, lambda: self._queue_send(item))
-        else:
-            self.sends.append(item)
-
-    def _retire(self, item: _Request, queue: deque[_Request]) -> None:
-        if self.inner is not None:
-            queue.popleft()
-            self.inner.to_memory(item.bytes, False, False, lambda: self._retired(item))
-        else:
-            # The item leaves its queue only after whoever waits for it has reacted.
-            item.done()
-            queue.popleft()
-
-    def _retired(self, item: _Request) -> None:
-        item.done()
-        self._go_on()
+        self.sends: deque[int] = deque()
+        self.receives: deque[int] = deque()
+        self.reductions: deque[int] = deque()
 
 
 class SharedBus:
-    """A bus with an NPU side and a memory side.
+    """The bus of one rank, with an NPU side and a memory side.
 
     Parameters
     ----------
-    clock : callable
-        Current time in ns.
-    register : callable
-        ``register(delay_ns, action)``.
+    host
+        The engine.
+    rank : int
     loggp : tuple (L_ns, o_ns, g_ns, G_ns_per_byte, local_reduction_delay_ns)
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], int],
-        register: Register,
-        loggp: tuple[int, int, int, float, int],
-        *,
-        with_inner: bool = True,
-    ) -> None:
-        inner = None
-        if with_inner:
-            L, o, g, _, reduction_ns = loggp
-            inner = SharedBus(
-                clock,
-                register,
-                (L, o, g, _INNER_G_NS_PER_BYTE, reduction_ns),
-                with_inner=False,
-            )
-        self.npu = _Side(clock, register, loggp, inner)
-        self.memory = _Side(clock, register, loggp, None)
-        self.npu.partner, self.memory.partner = self.memory, self.npu
+    STATE = ("_halves", "_made", "_requests")
+    """What changes, as plain data."""
 
-    def to_memory(
-        self, size: int, reduced: bool, send_back: bool, done: Callable[[], None]
-    ) -> None:
-        """Move data from NPU to memory."""
-        self.npu.request(size, reduced, send_back, done)
+    def __init__(self, host: _Host, rank: int, loggp: tuple[int, int, int, float, int]) -> None:
+        self._host, self._rank = host, rank
+        self._L, self._o, self._g, G, self._reduction_ns = loggp
+        self._G = (G, G, _INNER_G_NS_PER_BYTE, _INNER_G_NS_PER_BYTE)
+        self._halves = [Half() for _ in range(4)]
+        self._requests: dict[int, Request] = {}
+        self._made = 0
 
-    def to_npu(self, size: int, reduced: bool, send_back: bool, done: Callable[[], None]) -> None:
-        """Move data from memory to NPU."""
-        self.memory.request(size, reduced, send_back, done)
+    def move(
+        self, to_memory: bool, size: int, reduced: bool, send_back: bool, packet: int, stream: int
+    ) -> None:
+        """Move data of one packet of a stream from NPU to memory, or back."""
+        side = _NPU if to_memory else _MEMORY
+        self._request(side, Request(size, reduced, send_back, _CROSSED, packet, stream))
+
+    def happen(self, what: int) -> None:
+        """An event that ``bus_later`` was asked for."""
+        side, event = divmod(what, 3)
+        (self._sent, self._received, self._reduced)[event](side)
+
+    def _later(self, delay_ns: int, side: int, event: int) -> None:
+        self._host.bus_later(self._rank, delay_ns, 3 * side + event)
+
+    def _now_ns(self) -> int:
+        return self._host.now_ps // 1000
+
+    def _request(self, side: int, request: Request) -> None:
+        self._made += 1
+        item = self._made
+        self._requests[item] = request
+        if side == _NPU:
+            self._inner(_INNER_MEMORY, item, False, _QUEUE_SEND)
+            return
+        half = self._halves[side]
+        half.sends.append(item)
+        if half.state == _FREE:
+            self._try_send(side)
+
+    def _inner(self, side: int, item: int, send_back: bool, then: int) -> None:
+        size = self._requests[item].bytes
+        self._request(side, Request(size, False, send_back, then, item, 0))
+
+    def _queue_send(self, side: int, item: int) -> None:
+        self._halves[side].sends.append(item)
+        self._go_on(side)
+
+    def _go_on(self, side: int) -> None:
+        half = self._halves[side]
+        if half.state == _FREE and half.sends:
+            self._try_send(side)
+
+    def _try_send(self, side: int) -> None:
+        half, partner = self._halves[side], self._halves[side ^ 1]
+        if half.in_a_row > _IN_A_ROW and partner.sends and partner.in_a_row <= _IN_A_ROW:
+            if partner.state == _FREE:
+                self._go_on(side ^ 1)
+            return
+        since_ns = self._now_ns() - half.last_transfer_ns
+        offset = self._o
+        if half.previous == _SENDING and self._o + since_ns <= self._g:
+            offset = self._g - since_ns
+        item = half.sends[0]
+        size = self._requests[item].bytes
+        self._receive(side ^ 1, item, offset)
+        half.sends.popleft()
+        half.state = _SENDING
+        self._later(_whole(offset + self._G[side] * (size - 1)), side, _SENT)
+
+    def _receive(self, side: int, item: int, offset: int) -> None:
+        half = self._halves[side]
+        half.receives.append(item)
+        half.previous = half.state
+        half.state = _RECEIVING
+        delay = offset + (self._requests[item].bytes - 1) * self._G[side] + self._L + self._o
+        self._later(_whole(delay), side, _RECEIVED)
+        half.in_a_row = 0
+
+    def _sent(self, side: int) -> None:
+        half = self._halves[side]
+        half.last_transfer_ns = self._now_ns()
+        half.previous = half.state
+        half.state = _FREE
+        half.in_a_row += 1
+        self._go_on(side)
+
+    def _received(self, side: int) -> None:
+        half = self._halves[side]
+        half.last_transfer_ns = self._now_ns()
+        half.previous = half.state
+        if len(half.receives) < 2:
+            half.state = _FREE
+        item = half.receives[0]
+        request = self._requests[item]
+        if request.reduced:
+            request.reduced = False
+            half.receives.popleft()
+            if side == _NPU:
+                self._inner(_INNER_NPU, item, True, _QUEUE_REDUCTION)
+            else:
+                half.reductions.append(item)
+            self._reduce(side)
+        elif request.send_back:
+            request.send_back = False
+            half.receives.popleft()
+            self._send_back(side, item)
+        else:
+            self._retire(side, item, half.receives)
+        self._go_on(side)
+
+    def _queue_reduction(self, side: int, item: int) -> None:
+        self._halves[side].reductions.append(item)
+        self._reduce(side)
+        self._go_on(side)
+
+    def _reduce(self, side: int) -> None:
+        half = self._halves[side]
+        if not half.reducing and half.reductions:
+            half.reducing = True
+            size = self._requests[half.reductions[0]].bytes
+            delay = _whole(size // 100 * self._reduction_ns)
+            self._later(delay + _REDUCTION_SETUP_NS, side, _REDUCED)
+
+    def _reduced(self, side: int) -> None:
+        half = self._halves[side]
+        half.reducing = False
+        item = half.reductions[0]
+        request = self._requests[item]
+        if request.send_back:
+            request.send_back = False
+            half.reductions.popleft()
+            self._send_back(side, item)
+        else:
+            self._retire(side, item, half.reductions)
+        self._reduce(side)
+        self._go_on(side)
+
+    def _send_back(self, side: int, item: int) -> None:
+        if side == _NPU:
+            self._inner(_INNER_NPU, item, True, _QUEUE_SEND)
+        else:
+            self._halves[side].sends.append(item)
+
+    def _retire(self, side: int, item: int, queue: deque[int]) -> None:
+        if side == _NPU:
+            queue.popleft()
+            self._inner(_INNER_NPU, item, False, _RETIRED)
+        else:
+            # The request leaves its queue only after whoever waits for it has reacted.
+            self._complete(item)
+            queue.popleft()
+
+    def _complete(self, item: int) -> None:
+        request = self._requests.pop(item)
+        if request.then == _CROSSED:
+            self._host.bus_crossed(request.a, request.b)
+        elif request.then == _QUEUE_SEND:
+            self._queue_send(_NPU, request.a)
+        elif request.then == _QUEUE_REDUCTION:
+            self._queue_reduction(_NPU, request.a)
+        else:
+            self._complete(request.a)
+            self._go_on(_NPU)

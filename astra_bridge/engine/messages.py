@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from astra_bridge.engine.actions import RENDEZVOUS, Action
 from astra_bridge.engine.outcome import WAIT
 from astra_bridge.network.api import PLACES_PER_TRANSFER
 
-__all__ = ["Action", "Messages"]
-
-Action = Callable[[], None]
+__all__ = ["Message", "Messages", "Way"]
 
 _CONTROL = 1 << 62
 """Added to the tag of a message to make that of its rendezvous control message."""
@@ -29,6 +26,8 @@ class _Host(Protocol):
     def draw(self, count: int = 1) -> int: ...
 
     def register_alone(self, action: Action) -> None: ...
+
+    def run(self, action: Action) -> None: ...
 
 
 class Message:
@@ -44,7 +43,7 @@ class Message:
         self.what = (-1, -1)  # node and collective of whoever waits, for diagnosis
 
 
-class _Channel:
+class Way:
     """Messages of one (tag, source, destination, size): the n-th receive takes the n-th send."""
 
     __slots__ = ("messages", "received", "sent")
@@ -74,9 +73,15 @@ class Messages:
         Messages so far.
     """
 
+    STATE = ("_channels", "_held", "_holds", "in_flight", "starts", "transfers")
+    """What changes, as plain data."""
+
     def __init__(self, host: _Host, control_bytes: int) -> None:
         self._host, self._control_bytes = host, control_bytes
-        self._channels: dict[tuple[int, int, int, int], _Channel] = {}
+        self._channels: dict[tuple[int, int, int, int], Way] = {}
+        # What waits for its control message: (sends, rank, peer, size, tag, then, what, at_once).
+        self._held: dict[int, tuple[Any, ...]] = {}
+        self._holds = 0
         self.starts: deque[tuple[int, ...]] = deque()
         self.in_flight: dict[int, Message] = {}
         self.transfers = 0
@@ -96,9 +101,9 @@ class Messages:
         on_sent: Action | None,
         what: tuple[int, int],
     ) -> None:
-        """Send; ``on_sent`` runs when the message has arrived."""
+        """Send; ``on_sent`` happens when the message has arrived."""
         if self._control_bytes:
-            go = partial(self._send, rank, peer, size, tag, on_sent, what)
+            go = self._hold((True, rank, peer, size, tag, on_sent, what, False))
             self._receive(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
         else:
             self._send(rank, peer, size, tag, on_sent, what)
@@ -114,15 +119,28 @@ class Messages:
         *,
         at_once: bool = False,
     ) -> None:
-        """Post a receive; ``on_received`` runs when it is complete.
+        """Post a receive; ``on_received`` happens when it is complete.
 
         If it is complete already, that is after all that is due now, or inside with ``at_once``.
         """
         if self._control_bytes:
-            go = partial(self._receive, rank, peer, size, tag, on_received, what, at_once=at_once)
+            go = self._hold((False, rank, peer, size, tag, on_received, what, at_once))
             self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
         else:
             self._receive(rank, peer, size, tag, on_received, what, at_once=at_once)
+
+    def _hold(self, held: tuple[Any, ...]) -> Action:
+        self._holds += 1
+        self._held[self._holds] = held
+        return (RENDEZVOUS, 0, self._holds)
+
+    def meet(self, _: int, index: int) -> None:
+        """The control message is complete: now the message itself."""
+        sends, rank, peer, size, tag, then, what, at_once = self._held.pop(index)
+        if sends:
+            self._send(rank, peer, size, tag, then, what)
+        else:
+            self._receive(rank, peer, size, tag, then, what, at_once=at_once)
 
     def _send(
         self,
@@ -134,7 +152,7 @@ class Messages:
         what: tuple[int, int],
     ) -> None:
         key = (tag, rank, peer, size)
-        channel = self._channels.setdefault(key, _Channel())
+        channel = self._channels.setdefault(key, Way())
         message = self._message(key, channel.sent)
         message.sent, message.on_sent = True, on_sent
         if message.on_received is not None:
@@ -160,7 +178,7 @@ class Messages:
         at_once: bool = False,
     ) -> None:
         key = (tag, peer, rank, size)
-        channel = self._channels.setdefault(key, _Channel())
+        channel = self._channels.setdefault(key, Way())
         message = self._message(key, channel.received)
         message.on_received = on_received
         if message.sent:
@@ -170,7 +188,7 @@ class Messages:
         channel.received += 1
         if message.arrived:
             if at_once:
-                on_received()
+                self._host.run(on_received)
             else:
                 self._host.register_alone(on_received)
 
@@ -180,9 +198,9 @@ class Messages:
         message.arrived = True
         received = message.on_received
         if message.on_sent is not None:
-            message.on_sent()
+            self._host.run(message.on_sent)
         if received is not None:
-            received()
+            self._host.run(received)
 
     def waits(self) -> Any:
         """What is incomplete, as an array of WAIT."""

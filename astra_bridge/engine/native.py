@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from astra_bridge.engine.outcome import WAIT, Outcome, Progress, ProgressCallback
+from astra_bridge.engine.outcome import DONE, WAIT, Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
@@ -37,7 +37,7 @@ def unavailable() -> str | None:
 
 
 class NativeEngine:
-    """Runs one Program on one native network, whose C functions it calls directly.
+    """Runs a Program on a native network, whose C functions it calls directly.
 
     Parameters
     ----------
@@ -45,83 +45,89 @@ class NativeEngine:
     network : NativeNetwork
     record_nodes : bool
         Whether to keep start and end of every node.
-    progress : callable, optional
-        Called now and then with a `Progress`.
     """
 
+    name = "native"
+
     def __init__(
-        self,
-        program: Program,
-        network: NativeNetwork,
-        *,
-        record_nodes: bool = True,
-        progress: ProgressCallback | None = None,
+        self, program: Program, network: NativeNetwork, *, record_nodes: bool = True
     ) -> None:
-        self._engine: Any = import_module(_MODULE)
-        self.program, self.network = program, network
-        self.record_nodes, self.progress = record_nodes, progress
-        for name, size in self._engine.RECORD_BYTES.items():
+        engine: Any = import_module(_MODULE)
+        for name, size in engine.RECORD_BYTES.items():
             if getattr(program, name).dtype.itemsize != size:
                 raise RuntimeError(
                     f"the native engine was built for other records of {name}; build it again"
                 )
-
-    def run(self) -> Outcome:
-        """Run until nothing more can happen."""
-        report = self.progress
-
-        def tick(now_ps: int, events: int, done: int, total: int) -> None:
-            if report is not None:
-                report(Progress(now_ps, events, done, total))
-
-        arrays = {
-            field.name: _contiguous(getattr(self.program, field.name))
-            for field in dataclasses.fields(self.program)
-        }
-        table, sim = self.network.handle
-        info = self.network.info
-        raw = self._engine.run(
-            arrays=arrays,
+        self._network = network
+        table, sim = network.handle
+        info = network.info
+        self._session = engine.Session(
+            arrays=_arrays(program),
             table=table,
             sim=sim,
             capabilities=int(info.capabilities),
             resolution_ps=info.resolution_ps,
             max_in_flight=info.max_in_flight,
-            record_nodes=self.record_nodes,
-            progress=None if report is None else tick,
-            period_s=PERIOD_S,
+            record_nodes=record_nodes,
         )
-        if raw["lie"] is not None:
-            self._raise_lie(*raw["lie"])
-        outcome = Outcome(
-            finish_ps=raw["finish_ps"],
-            node_start_ps=raw["node_start_ps"],
-            node_end_ps=raw["node_end_ps"],
-            rank_node_start=raw["rank_node_start"],
-            events=raw["events"],
-            transfers=raw["transfers"],
-            relieved=raw["relieved"],
-            waits=np.frombuffer(raw["waits"], WAIT),
+
+    def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:
+        def tick(*reached: int) -> bool:
+            return progress is not None and progress(Progress(*reached)) is True
+
+        # A session may be stepped thousands of times, and each network call is one of a handle.
+        self._network.handle  # noqa: B018 raises where the network is closed
+        stop, failure, lie = self._session.advance(
+            until_ps, None if progress is None else tick, PERIOD_S
         )
-        if raw["failure"] is not None:
-            try:
-                self._raise(*raw["failure"])
-            except SimulationError as error:
-                error.outcome = outcome  # type: ignore[attr-defined]
-                raise
-        return outcome
+        if lie is not None:
+            self._raise_lie(*lie)
+        if failure is not None:
+            self._raise(*failure)
+        return Stop(stop)
+
+    def append(self, fragment: Program, program: Program) -> None:  # noqa: ARG002
+        self._session.append(_arrays(fragment))
+
+    def watch(self, what: Watch) -> None:
+        self._session.watch(int(what))
+
+    def poll(self) -> Any:
+        return np.frombuffer(self._session.poll(), DONE)
+
+    def progress(self) -> Progress:
+        return Progress(*self._session.progress())
+
+    def outcome(self, *, last: bool = False) -> Outcome:
+        raw = self._session.outcome(last)
+        raw["waits"] = np.frombuffer(raw["waits"], WAIT)
+        return Outcome(**raw)
+
+    def copy(self, network: NativeNetwork) -> NativeEngine:
+        other = object.__new__(NativeEngine)
+        other._network = network
+        other._session = self._session.copy(network.handle[1])
+        return other
 
     def _raise_lie(self, call: str, name: str, value: int, bound: int, item: int) -> NoReturn:
         if LIES[name].field in _UNSIGNED:
             value %= 2**64
-        raise broken(self.network.info.name, call, name, value, bound, item)
+        raise broken(self._network.info.name, call, name, value, bound, item)
 
     def _raise(self, call: str, status: int, native_code: int, item: int, message: bytes) -> None:
         err = ffi().new("astra_net_error *")
         err.native_code, err.item = native_code, item
         err.message = message[:239]
-        check(self.network.info.name, call, status, err)
+        try:
+            check(self._network.info.name, call, status, err)
+        except SimulationError as error:
+            error.outcome = self.outcome(last=True)
+            raise
 
 
-def _contiguous(value: Any) -> Any:
-    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+def _arrays(program: Program) -> dict[str, Any]:
+    values = {field.name: getattr(program, field.name) for field in dataclasses.fields(program)}
+    return {
+        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,27 @@ WAIT = np.dtype(
     align=True,
 )
 """Something that is not complete when nothing more can happen."""
+
+
+DONE = np.dtype([("time_ps", "<i8"), ("task", "<i4"), ("node", "<i4")], align=True)
+"""Something that is complete: a node, or (node -1) a whole task."""
+
+
+class Stop(IntEnum):
+    """Why ``advance`` returned."""
+
+    REACHED = 1  # the time
+    DONE = 2  # something that is watched is complete
+    IDLE = 3  # nothing more can happen, unless work is added
+    PAUSED = 4  # the progress callback asked for it
+
+
+class Watch(IntEnum):
+    """What ``advance`` stops for."""
+
+    NOTHING = 0
+    TASKS = 1
+    NODES = 2
 
 
 class Progress(NamedTuple):
@@ -43,22 +65,25 @@ class Progress(NamedTuple):
     nodes_total: int
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], object]
+"""Where it returns True, the engine stops as soon as its state is whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The end of a simulation.
+    """The end of a simulation, or how far it is.
 
     Attributes
     ----------
     finish_ps : ndarray of int64, shape (ranks,)
-        When the last node of each rank completed; -1 where it did not.
-    node_start_ps, node_end_ps : ndarray of int64, shape (nodes of all ranks,)
-        Rank by rank, nodes in the order of the template; -1 where it did not happen.  Empty
+        When the last node of each rank completed; -1 where it did not, 0 where it has none.
+    task_finish_ps : ndarray of int64, shape (tasks,)
+        The same of each task.
+    node_start_ps, node_end_ps : ndarray of int64, shape (nodes of all tasks,)
+        Task by task, nodes in the order of the template; -1 where it did not happen.  Empty
         where recording is off.
-    rank_node_start : ndarray of int64, shape (ranks + 1,)
-        Where the nodes of a rank begin in these arrays.
+    task_node_start : ndarray of int64, shape (tasks + 1,)
+        Where the nodes of a task begin in these arrays.
     events, transfers : int
         Events of the engine, and messages given to the network.
     relieved : int
@@ -68,9 +93,10 @@ class Outcome:
     """
 
     finish_ps: NDArray[np.int64]
+    task_finish_ps: NDArray[np.int64]
     node_start_ps: NDArray[np.int64]
     node_end_ps: NDArray[np.int64]
-    rank_node_start: NDArray[np.int64]
+    task_node_start: NDArray[np.int64]
     events: int
     transfers: int
     relieved: int

@@ -9,23 +9,42 @@ ASTRA-sim has one queue for network and system events: by time, then by when an 
 scheduled.  Each event here has a key (time, place), where places are drawn from one counter that
 is shared with the network (docs/contract.md).  Events of one rank at one time form a *slot*, whose
 place is drawn when its first event is registered; all of a slot's events run together, including
-those registered while it runs.
+those registered while it runs.  What the Program has at a fixed time (a task that starts, a rank
+that becomes slower) comes before all else of that instant, so that it does not matter when the
+engine learns of it.
 """
 
 from __future__ import annotations
 
 import heapq
+import io
+import math
+import pickle
 from collections import deque
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from astra_bridge.engine.bus import SharedBus
-from astra_bridge.engine.messages import Action, Messages
-from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback
-from astra_bridge.engine.streams import Graph, Queue, Run, Schedules, Stream
+from astra_bridge.engine.actions import (
+    BUS_CROSSED,
+    BUS_REDUCED,
+    NODE_DONE,
+    SERVED,
+    SHARED_BUS,
+    Action,
+)
+from astra_bridge.engine.bus import Half, Request, SharedBus
+from astra_bridge.engine.messages import Message, Messages, Way
+from astra_bridge.engine.outcome import (
+    DONE,
+    Outcome,
+    Progress,
+    ProgressCallback,
+    Stop,
+    Watch,
+)
+from astra_bridge.engine.streams import GraphRun, Queue, Stream, Streams
 from astra_bridge.engine.ticker import Ticker
 from astra_bridge.errors import Interrupted, SimulationError
 from astra_bridge.network.api import (
@@ -38,50 +57,39 @@ from astra_bridge.network.api import (
     Status,
 )
 from astra_bridge.network.boundary import Boundary
-from astra_bridge.program import (
-    Bus,
-    BusModel,
-    Op,
-    PacketFlag,
-    Policy,
-    Program,
-    QueuePick,
-    Variant,
-)
+from astra_bridge.program import Bus, BusModel, Op, PacketFlag, Program
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["PythonEngine"]
 
+_MOST_PS = 9.2e18
 
-class _Rank:
-    """Everything that belongs to one rank."""
 
-    def __init__(self, engine: PythonEngine, rank: int) -> None:
-        program = engine.program
-        template = int(program.template_of_rank[rank])
-        self.first, count, _ = program.templates[template].tolist()
-        self.waiting = engine.parents[self.first : self.first + count]
-        self.left = count
-        self.free: list[list[int]] = [[], [], [], []]
+class Task:
+    """A trace on a rank."""
+
+    __slots__ = ("first", "first_record", "left", "rank", "waiting")
+
+    def __init__(self, rank: int, first: int, first_record: int, waiting: list[int]) -> None:
+        self.rank, self.first, self.first_record = rank, first, first_record
+        self.waiting, self.left = waiting, len(waiting)
+
+
+class Rank:
+    """What belongs to one rank."""
+
+    __slots__ = ("busy", "free", "left", "slots", "slowdown")
+
+    def __init__(self) -> None:
+        self.left = 0  # nodes of all its tasks
+        self.slowdown = 1.0
+        self.free: list[list[tuple[int, int]]] = [[], [], [], []]  # heaps of (task, node)
         self.busy = [0, 0, 0, 0]
-        self.queues = [Queue() for _ in range(program.levels * program.queues_per_level)]
-        half = program.queues_per_level // 2
-        self.next_queue = [[0, 0, half] for _ in range(program.levels)]
-        self.alternate = [0] * program.alternate_slots
-        self.streams: dict[int, int] = {}
-        self.priority = 0
         self.slots: dict[int, list[Action]] = {}
-        self.bus: SharedBus | None = None
-        if program.bus_model == BusModel.LOGGP:
-
-            def register(delay_ns: int, action: Action) -> None:
-                engine.register(rank, delay_ns * PS_PER_NS, action)
-
-            self.bus = SharedBus(lambda: engine.now_ps // PS_PER_NS, register, program.loggp)
 
 
 class PythonEngine:
-    """Runs one Program on one network.
+    """Runs a Program on a network.
 
     Parameters
     ----------
@@ -89,88 +97,216 @@ class PythonEngine:
     network : Network
     record_nodes : bool
         Whether to keep start and end of every node.
-    progress : callable, optional
-        Called now and then with a `Progress`.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        network: Network,
-        *,
-        record_nodes: bool = True,
-        progress: ProgressCallback | None = None,
-    ) -> None:
-        self.program, self.network, self.progress = program, network, progress
+    name = "python"
+    STATE = ("_arrivals", "_done", "_end_ps", "_events", "_finish_ps", "_full", "_heap",
+             "_network_next", "_network_ps", "_nodes_done", "_place", "_ranks", "_servers",
+             "_start_ps", "_task_finish_ps", "_tasks", "now_ps")  # fmt: skip
+    """What changes, as plain data; besides that of messages, streams, buses and boundary."""
+
+    def __init__(self, program: Program, network: Network, *, record_nodes: bool = True) -> None:
+        self.program, self.network = program, network
         self._boundary = Boundary(network.info)
-        self._ticker = Ticker(network)
-        self.now_ps = 0
-        self.schedules = Schedules(program)
-        self.groups = program.groups.tolist()
-        self.parents = program.nodes["parents"].tolist()
-        self.nodes = program.nodes.tolist()
-        self._positions: dict[int, dict[int, int]] = {}
-        self._place = 0
+        self._ordered = Capability.ORDERED in network.info.capabilities
+        self._record = record_nodes
+        self._progress: ProgressCallback | None = None
+        self._ticker = Ticker(network)  # of this call of advance
+        self._watch, self._stop, self._paused = Watch.NOTHING, False, False
+        self.now_ps = self._place = self._events = self._nodes_done = 0
         self._heap: list[tuple[int, int, int, list[Action]]] = []
-        self.messages = Messages(self, program.rendezvous_bytes)
-        self._servers: dict[int, deque[tuple[int, int]]] = {}
-        self._phases = program.phases.tolist()
-        self._collectives = program.collectives.tolist()
-        self._events = self._relieved = 0
-        self._agreed: dict[tuple[int, int, int], list[int]] = {}  # see _agree
+        # (time, is it a task, index), ascending
+        self._arrivals: deque[tuple[int, bool, int]] = deque()
+        self._network_next = (TIME_NEVER, TIME_NEVER)
         self._network_ps = 0  # how far advance has got; the engine may be ahead
         self._full = False  # the network had no room for the last transfers (R4)
-        self._ordered = Capability.ORDERED in network.info.capabilities
-        counts = program.templates["node_count"][program.template_of_rank]
-        self._rank_node_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        total = int(self._rank_node_start[-1])
-        self._nodes_done, self._nodes_total = 0, total
-        recorded = total if record_nodes else 0
-        self._start_ps = np.full(recorded, -1, np.int64)
-        self._end_ps = np.full(recorded, -1, np.int64)
-        self._record = record_nodes
-        self._finish_ps = np.full(program.ranks, -1, np.int64)
-        self._ranks = [_Rank(self, rank) for rank in range(program.ranks)]
+        self._servers: dict[int, deque[tuple[int, int]]] = {}
+        self._done: list[tuple[int, int, int]] = []
+        self._finish_ps = [0] * program.ranks
+        self._task_finish_ps: list[int] = []
+        self._start_ps: list[int] = []
+        self._end_ps: list[int] = []
+        self._ranks = [Rank() for _ in range(program.ranks)]
+        self._tasks: list[Task] = []
+        self._task_node_start = [0]
+        self._slowdowns = 0
+        self.messages = Messages(self, program.rendezvous_bytes)
+        self.streams = Streams(self)
+        self._buses: list[SharedBus] = []
+        machines = program.machines[program.machine_of_rank]
+        if (machines["bus_model"] == BusModel.LOGGP).any():
+            loggp = machines[["L_ns", "o_ns", "g_ns", "G_ns_per_byte", "reduction_ns"]].tolist()
+            self._buses = [SharedBus(self, rank, one) for rank, one in enumerate(loggp)]
+        # By what an action is.
+        self._acts = (
+            self.node_done,
+            self.streams.arrived,
+            self.streams.graph_done,
+            self.messages.meet,
+            self.streams.processed,
+            self.streams.crossed,
+            self._served,
+            self._bus_event,
+        )
+        self._grow()
+
+    def append(self, fragment: Program, program: Program) -> None:  # noqa: ARG002
+        """More work: ``program`` is all of it, whose last part ``fragment`` is."""
+        self.program = program
+        self.streams.read()
+        self._grow()
+
+    def _grow(self) -> None:
+        """Make state for what is new in the Program."""
+        program = self.program
+        self._nodes = program.nodes.tolist()
+        machines = program.machines[program.machine_of_rank]
+        self._capacity = machines["unit_capacity"].tolist()
+        self._delay_ps: dict[int, list[int]] = {
+            Bus.ENDPOINT: machines["endpoint_delay_ps"].tolist(),
+            Bus.FAST: machines["fast_delay_ps"].tolist(),
+        }
+        self._shared = (machines["bus_model"] == BusModel.LOGGP).tolist()
+        parents = program.nodes["parents"].tolist()
+        ranks = program.rank_of_task.tolist()
+        new: list[tuple[int, bool, int]] = []
+        for index in range(len(self._tasks), len(program.tasks)):
+            start_ps, _, _, template = program.tasks[index].tolist()
+            first, count, _ = program.templates[template].tolist()
+            rank = ranks[index]
+            record = self._task_node_start[-1]
+            self._tasks.append(Task(rank, first, record, parents[first : first + count]))
+            self._task_node_start.append(record + count)
+            self._task_finish_ps.append(-1)
+            self._ranks[rank].left += count
+            self._finish_ps[rank] = -1
+            new.append((start_ps, True, index))
+        slowdowns = program.slowdowns["at_ps"].tolist()
+        new += [
+            (slowdowns[index], False, index) for index in range(self._slowdowns, len(slowdowns))
+        ]
+        self._slowdowns = len(slowdowns)
+        self._arrivals = deque(sorted([*self._arrivals, *new]))
+        if self._record:
+            more = self._task_node_start[-1] - len(self._start_ps)
+            self._start_ps += [-1] * more
+            self._end_ps += [-1] * more
+
+    # What a session asks for
+
+    def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:
+        """Run everything before ``until_ps``, or to the end of the instant of what is watched."""
+        self._progress, self._stop, self._paused = progress, False, False
+        try:
+            with Ticker(self.network) as ticker:
+                self._ticker = ticker
+                if self._ordered:
+                    self._run_ordered(until_ps)
+                else:
+                    self._run_unordered(until_ps)
+        except SimulationError as error:
+            error.outcome = self.outcome()
+            raise
+        if self._stop:
+            return Stop.PAUSED if self._paused else Stop.DONE
+        if until_ps == TIME_NEVER or not self._pending():
+            return Stop.IDLE
+        self.now_ps = max(self.now_ps, until_ps)
+        return Stop.REACHED
+
+    def _pending(self) -> bool:
+        return bool(self._heap or self._arrivals or self.messages.in_flight)
+
+    def watch(self, what: Watch) -> None:
+        self._watch = what
+
+    def poll(self) -> Any:
+        done, self._done = self._done, []
+        return np.array(done, DONE)
+
+    def progress(self) -> Progress:
+        total = self._task_node_start[-1]
+        return Progress(self.now_ps, self._events, self._nodes_done, total)
+
+    def outcome(self, *, last: bool = False) -> Outcome:  # noqa: ARG002
+        return Outcome(
+            finish_ps=np.array(self._finish_ps, np.int64),
+            task_finish_ps=np.array(self._task_finish_ps, np.int64),
+            node_start_ps=np.array(self._start_ps, np.int64),
+            node_end_ps=np.array(self._end_ps, np.int64),
+            task_node_start=np.array(self._task_node_start, np.int64),
+            events=self._events,
+            transfers=self.messages.transfers,
+            relieved=self.streams.relieved,
+            waits=self.messages.waits(),
+        )
+
+    def copy(self, network: Network) -> PythonEngine:
+        """The same state on a copy of the network."""
+        other = PythonEngine(self.program, network, record_nodes=self._record)
+        other.load(self.save())
+        return other
+
+    def _parts(self) -> list[Any]:
+        return [self, self.messages, self.streams, self._boundary, *self._buses]
+
+    def save(self) -> bytes:
+        """All that changes, as bytes."""
+        # One object graph: a message in flight is also in its channel.
+        state = [{name: getattr(part, name) for name in part.STATE} for part in self._parts()]
+        return pickle.dumps((int(self._watch), state), protocol=4)
+
+    def load(self, data: bytes) -> None:
+        """Go on from what `save` gave, of an engine with the same Program."""
+        watch, state = _Plain(io.BytesIO(data)).load()
+        self._watch = Watch(watch)
+        for part, values in zip(self._parts(), state, strict=True):
+            for name in part.STATE:
+                setattr(part, name, values[name])
 
     # Main loop
 
-    def run(self) -> Outcome:
-        """Run until nothing more can happen."""
-        try:
-            with self._ticker:
-                for rank in range(self.program.ranks):
-                    self._fire(rank)
-                    self._tick()
-                if self._ordered:
-                    self._run_ordered()
-                else:
-                    self._run_unordered()
-        except SimulationError as error:
-            error.outcome = self._outcome()  # type: ignore[attr-defined]
-            raise
-        return self._outcome()
+    def _arrive(self) -> None:
+        """What comes at a fixed time comes before all else of that instant."""
+        self.now_ps = self._arrivals[0][0]
+        while self._arrivals and self._arrivals[0][0] == self.now_ps:
+            _, is_task, index = self._arrivals.popleft()
+            if is_task:
+                self._fire(index)
+                self._tick()
+            else:
+                _, factor, rank = self.program.slowdowns[index].tolist()
+                self._ranks[rank].slowdown = factor
 
-    def _run_ordered(self) -> None:
+    def _run_ordered(self, until_ps: int) -> None:
         """With a network that shares the order of events."""
-        last = (TIME_NEVER, TIME_NEVER)
-        network_next = last
-        while True:
-            ours = self._heap[0][:2] if self._heap else last
+        never = (TIME_NEVER, TIME_NEVER)
+        while not self._stop:
+            ours = self._heap[0][:2] if self._heap else never
+            # At a fixed time, places begin at 0.
+            fixed_ps = min(self._arrivals[0][0], until_ps) if self._arrivals else until_ps
+            fixed = fixed_ps <= ours[0] and fixed_ps != TIME_NEVER
+            if fixed:
+                ours = (fixed_ps, 0)
             # Transfers that start now are handed over before the first event behind them.
             due = self.messages.starts and ours > (self.now_ps, self.messages.starts[0][0])
-            if due or network_next < ours:
-                network_next = self._exchange(*ours)
+            if due or self._network_next < ours:
+                self._exchange(*ours)
+            elif fixed:
+                if fixed_ps == until_ps:
+                    return
+                self._arrive()
             elif self._heap:
                 self._run_slot()
             elif self.messages.in_flight:
                 # The network says that no event is left: it has to say what became of these (R13).
-                network_next = self._exchange(*last)
-            elif not self._relieve():
+                self._exchange(*never)
+            elif not self.streams.relieve():
                 return
             self._tick()
 
-    def _exchange(self, until_ps: int, until_place: int) -> tuple[int, int]:
-        """Give the network what starts now, run it, react; returns the key of its next event."""
+    def _exchange(self, until_ps: int, until_place: int) -> None:
+        """Give the network what starts now, run it, react."""
         starts = np.array(list(self.messages.starts), TRANSFER)
         self.messages.starts.clear()
         in_flight = self.messages.in_flight
@@ -179,9 +315,9 @@ class PythonEngine:
             self.network.exchange(starts, *arguments), *arguments, len(in_flight)
         )
         self._place = step.place
-        self._react("exchange", self.now_ps, step.now_ps, step.completions.tolist())
         idle = step.next_ps == TIME_NEVER
-        return (TIME_NEVER, TIME_NEVER) if idle else (step.next_ps, step.next_place)
+        self._network_next = (step.next_ps, TIME_NEVER if idle else step.next_place)
+        self._react("exchange", self.now_ps, step.now_ps, step.completions.tolist())
 
     def _react(self, call: str, before_ps: int, now_ps: int, records: list[Any]) -> None:
         boundary, in_flight = self._boundary, self.messages.in_flight
@@ -190,22 +326,28 @@ class PythonEngine:
             boundary.record(call, item, row, now_ps, in_flight)
             self._complete(call, row)
 
-    def _run_unordered(self) -> None:
+    def _run_unordered(self, until_ps: int) -> None:
         """With a network that only knows submit, advance and poll."""
-        while True:
+        while not self._stop:
+            self._tick()
             self._submit()
+            slot_ps = self._heap[0][0] if self._heap else TIME_NEVER
+            arrival_ps = self._arrivals[0][0] if self._arrivals else TIME_NEVER
+            ours_ps = min(slot_ps, arrival_ps)
             if self.messages.in_flight:
-                until_ps = self._heap[0][0] if self._heap else TIME_NEVER
-                if self._advance(until_ps):
+                if self._advance_network(min(ours_ps, until_ps)):
                     continue
-            elif not self._heap:
-                if self._relieve():
+            elif ours_ps == TIME_NEVER:
+                if until_ps == TIME_NEVER and self.streams.relieve():
                     continue
                 return
-            now = self._heap[0][0]
-            while self._heap and self._heap[0][0] == now:
+            if ours_ps >= until_ps:
+                return
+            if arrival_ps == ours_ps:
+                self._arrive()
+                continue
+            while not self._stop and self._heap and self._heap[0][0] == ours_ps:
                 self._run_slot()
-            self._tick()
 
     def _submit(self) -> None:
         """Give the network what starts now, unless it has no room (R4) and nothing has left it.
@@ -226,7 +368,7 @@ class PythonEngine:
             for _ in range(accepted):
                 starts.popleft()
 
-    def _advance(self, until_ps: int) -> bool:
+    def _advance_network(self, until_ps: int) -> bool:
         """Run the network to its next completions, and react; False where there was none."""
         before_ps, idle_interrupts = self._network_ps, 0
         parts = []
@@ -266,26 +408,20 @@ class PythonEngine:
         self._react("poll", before_ps, now_ps, np.concatenate(parts).tolist())
         return count > 0
 
-    def _relieve(self) -> bool:
-        """When nothing can go on: start a waiting chunk in every queue that has one.
-
-        Chunks of a hierarchical collective may come to the queues of different ranks in different
-        orders, and then wait for one another where a queue runs few at a time.  ASTRA-sim never
-        ends there.
-        """
-        started = sum(queue.relieve() for rank in self._ranks for queue in rank.queues)
-        self._relieved += started
-        return started > 0
-
     def _run_slot(self) -> None:
         time_ps, _, rank, actions = heapq.heappop(self._heap)
         self.now_ps = time_ps
         # Grows while it runs: what a rank registers for now joins the running slot.
-        for action in actions:
+        for kind, a, b in actions:
             self._events += 1
-            action()
+            self._acts[kind](a, b)
         if rank >= 0:
             del self._ranks[rank].slots[time_ps]
+
+    def run(self, action: Action) -> None:
+        """Do what an action says, now."""
+        kind, a, b = action
+        self._acts[kind](a, b)
 
     def _complete(self, call: str, completion: tuple[int, ...]) -> None:
         transfer, time_ps, kind, outcome, _ = completion
@@ -305,7 +441,7 @@ class PythonEngine:
         self.messages.delivered(transfer)
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None:
-        """Run ``action`` on a rank after a delay."""
+        """Let an action of a rank happen after a delay."""
         time_ps = self.now_ps + delay_ps
         if time_ps >= TIME_NEVER:
             raise SimulationError(
@@ -320,7 +456,7 @@ class PythonEngine:
             heapq.heappush(self._heap, (time_ps, self.draw(), rank, slots[time_ps]))
 
     def register_alone(self, action: Action) -> None:
-        """Run ``action`` now, after all that is already due now."""
+        """Let an action happen now, after all that is already due now."""
         heapq.heappush(self._heap, (self.now_ps, self.draw(), -1, [action]))
 
     def draw(self, count: int = 1) -> int:
@@ -332,243 +468,186 @@ class PythonEngine:
     def _tick(self, now_ps: int = -1) -> None:
         if self._ticker.due:
             self._ticker.due = False
-            self._report(now_ps)
-
-    def _report(self, now_ps: int = -1) -> None:
-        if self.progress is not None:
-            now_ps = max(now_ps, self.now_ps)
-            self.progress(Progress(now_ps, self._events, self._nodes_done, self._nodes_total))
+            if self._progress is not None:
+                reached = self.progress()
+                if self._progress(reached._replace(now_ps=max(now_ps, reached.now_ps))) is True:
+                    self._stop = self._paused = True
 
     # Buses
 
-    def cross_bus(self, rank: int, bus: int, size: int, flags: int, done: Action) -> None:
-        """Move data between NPU and memory, then go on with ``done``."""
-        shared = self._ranks[rank].bus
-        if bus == Bus.ENDPOINT and shared is not None:
-            move = shared.to_memory if flags & PacketFlag.TO_MEMORY else shared.to_npu
-            reduced, back = bool(flags & PacketFlag.REDUCED), bool(flags & PacketFlag.SEND_BACK)
-            move(size, reduced, back, done)
+    def cross_bus(self, stream: Stream, packet: int, size: int, flags: int) -> None:
+        """Move data of a packet between NPU and memory; then it pays its reduction, if any."""
+        rank, bus = stream.rank, stream.bus
+        if bus == Bus.ENDPOINT and self._shared[rank]:
+            to_memory, reduced = bool(flags & PacketFlag.TO_MEMORY), bool(flags & _REDUCED)
+            back = bool(flags & PacketFlag.SEND_BACK)
+            self._buses[rank].move(to_memory, size, reduced, back, packet, stream.self)
         elif bus == Bus.NONE:
-            done()
+            self.streams.crossed(packet, stream.self)
         else:
-            fast = bus == Bus.FAST
-            delay_ps = self.program.fast_delay_ps if fast else self.program.endpoint_delay_ps
-            self.register(rank, delay_ps, done)
+            kind = BUS_REDUCED if flags & _REDUCED else BUS_CROSSED
+            self.register(rank, self._delay_ps[bus][rank], (kind, packet, stream.self))
 
-    # Collectives
+    def bus_later(self, rank: int, delay_ns: int, what: int) -> None:
+        """Let an event of the bus of a rank happen."""
+        self.register(rank, delay_ns * PS_PER_NS, (SHARED_BUS, what, rank))
 
-    def position(self, group: int, rank: int) -> int:
-        """Position of a rank in a group."""
-        size, stride, start, _ = self.groups[group]
-        if stride:
-            return int(rank // stride % size)
-        if group not in self._positions:
-            members = self.program.members[start : start + size].tolist()
-            self._positions[group] = {member: i for i, member in enumerate(members)}
-        return self._positions[group][rank]
+    def bus_crossed(self, packet: int, stream: int) -> None:
+        """A packet has crossed the shared bus."""
+        self.streams.crossed(packet, stream)
 
-    def _issue_collective(self, rank: int, node: int, index: int) -> None:
-        chunks, plan_start, plan_count, group, priority, graph, _, _ = self._collectives[index]
-        state = self._ranks[rank]
-        if self.program.policy == Policy.LIFO:
-            priority = state.priority
-            state.priority += 1
-        elif self.program.policy == Policy.FIFO:
-            priority = state.priority
-            state.priority -= 1
-        left = [chunks]
-
-        def on_end() -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                self._node_done(rank, node)
-
-        for chunk in range(chunks):
-            number = state.streams.get(group, 0)
-            state.streams[group] = number + 1
-            stream = Stream(rank, index, self.groups[group][3] + number, priority, on_end)
-            if graph >= 0:
-                # Custom collectives use queue 0 of the rank.
-                which = int(self.program.graph_of_position[graph + self.position(group, rank)])
-                stream.phases.append((0, Graph(self, stream, which)))
-            else:
-                self._choose_phases(stream, plan_start + chunk % plan_count)
-            self.next_phase(stream)
-
-    def _choose_phases(self, stream: Stream, plan: int) -> None:
-        """Choose queue and schedule of every phase when the stream is made, as ASTRA-sim does."""
-        state, program = self._ranks[stream.rank], self.program
-        per_level = program.queues_per_level
-        half = per_level // 2
-        start, count = program.plans[plan].tolist()
-        for index, phase in enumerate(self._phases[start : start + count]):
-            level, layout, family0, family1, slot, pick, variant, _ = phase
-            counters = state.next_queue[level]
-            queue = counters[pick]
-            counters[pick] += 1
-            second = pick == QueuePick.LAST
-            if pick == QueuePick.NEXT:
-                second = per_level > 1 and queue >= half
-                if counters[pick] >= per_level:
-                    counters[pick] = 0
-            elif pick == QueuePick.FIRST:
-                if counters[pick] >= half:
-                    counters[pick] = 0
-            elif counters[pick] >= per_level:
-                counters[pick] = half
-            if variant == Variant.ALTERNATE:
-                second = bool(state.alternate[slot] % 2)
-                state.alternate[slot] += 1
-            elif variant == Variant.AGREED and pick == QueuePick.NEXT and per_level > 1:
-                second = self._agree(stream, index, layout, second)
-            schedule, positions = program.families[family1 if second else family0].tolist()
-            if positions > 1:
-                schedule += self.position(layout, stream.rank)
-            run = Run(self, stream, phase, schedule)
-            stream.phases.append((level * per_level + queue, run))
-
-    def _agree(self, stream: Stream, phase: int, layout: int, second: bool) -> bool:
-        """Go the way round that the first member of the layout took in this phase of this chunk.
-
-        Ranks that have issued unequal numbers of collectives, in overlapping groups, are at
-        different queues of a dimension, and so would go different ways.  ASTRA-sim never ends
-        there.
-        """
-        size, stride, _, _ = self.groups[layout]
-        first = stream.rank - self.position(layout, stream.rank) * stride if stride else 0
-        agreed = self._agreed.setdefault((stream.tag, phase, first), [int(second), size])
-        agreed[1] -= 1
-        if agreed[1] == 0:
-            del self._agreed[stream.tag, phase, first]
-        return bool(agreed[0])
-
-    def next_phase(self, stream: Stream) -> None:
-        """End the current phase, if any, and enter the next one, if any."""
-        state, limit = self._ranks[stream.rank], self.program.streams_per_queue
-        previous = stream.queue
-        last = not stream.phases
-        if last:
-            # The collective may end here, and its rank may issue the next one at once.
-            stream.on_end()
-        if not last:
-            stream.queue, stream.run = stream.phases.popleft()
-            state.queues[stream.queue].insert(stream)
-        if previous >= 0:
-            state.queues[previous].running -= 1
-            state.queues[previous].fill(limit)
-        if not last:
-            state.queues[stream.queue].fill(limit)
+    def _bus_event(self, what: int, rank: int) -> None:
+        self._buses[rank].happen(what)
 
     # Nodes
 
-    def _fire(self, rank: int) -> None:
-        state = self._ranks[rank]
-        for node, parents in enumerate(state.waiting):
+    def _fire(self, index: int) -> None:
+        task = self._tasks[index]
+        for node, parents in enumerate(task.waiting):
             if parents == 0:
-                heapq.heappush(state.free[self.nodes[state.first + node][6]], node)
-        self._issue_free(rank)
-        if state.left == 0 and self._finish_ps[rank] < 0:
-            self._finish_ps[rank] = 0
+                unit = self._nodes[task.first + node][6]
+                heapq.heappush(self._ranks[task.rank].free[unit], (index, node))
+        self._issue_free(task.rank)
+        if task.left == 0:  # it may be empty
+            self._note_end(index)
+
+    def _note_end(self, index: int) -> None:
+        """The last node of a task is complete, and maybe of its rank: that is when it ends."""
+        rank = self._tasks[index].rank
+        if self._ranks[rank].left == 0 and self._finish_ps[rank] < 0:
+            self._finish_ps[rank] = self.now_ps
+        if self._task_finish_ps[index] >= 0:
+            return
+        self._task_finish_ps[index] = self.now_ps
+        if self._watch:
+            self._done.append((self.now_ps, index, -1))
+            self._stop = True
 
     def _issue_free(self, rank: int) -> None:
         """Issue free nodes in ascending order, as far as what they occupy is free.
 
         Nodes that become free meanwhile (after one that completes at once) come in a next pass.
         """
-        state, capacity = self._ranks[rank], self.program.unit_capacity
+        state, capacity = self._ranks[rank], self._capacity[rank]
         while True:
             issued = []
             taken = [0, 0, 0, 0]
             for unit in range(4):
-                room = int(capacity[unit]) - state.busy[unit]
+                room = capacity[unit] - state.busy[unit]
                 while state.free[unit] and taken[unit] < room:
                     issued.append(heapq.heappop(state.free[unit]))
                     taken[unit] += 1
             if not issued:
                 return
             done_at_once = False
-            for node in sorted(issued):
-                done_at_once |= self._issue(rank, node)
+            for task, node in sorted(issued):
+                done_at_once |= self._issue(task, node)
             if not done_at_once:
                 return
 
-    def _issue(self, rank: int, node: int) -> bool:
+    def _issue(self, index: int, node: int) -> bool:
         """Issue a node; True where it is complete at once."""
-        state = self._ranks[rank]
-        duration_ps, _, _, arg, _, op, unit = self.nodes[state.first + node]
+        task = self._tasks[index]
+        rank = task.rank
+        duration_ps, _, _, arg, _, op, unit = self._nodes[task.first + node]
         if self._record:
-            self._start_ps[self._rank_node_start[rank] + node] = self.now_ps
-        state.busy[unit] += 1
-        done = partial(self._node_done, rank, node)
+            self._start_ps[task.first_record + node] = self.now_ps
+        self._ranks[rank].busy[unit] += 1
+        done = (NODE_DONE, index, node)
         if op == Op.NOTHING:
-            self._complete_node(rank, node)
+            self._complete_node(index, node)
             return True
         if op == Op.DELAY:
-            self.register(rank, duration_ps, done)
+            self.register(rank, self._slowed(rank, duration_ps), done)
         elif op == Op.COLLECTIVE:
-            self._issue_collective(rank, node, arg)
+            self.streams.issue(index, node, rank, arg)
         elif op == Op.MEMORY:
-            self._access_memory(rank, node, duration_ps)
+            self._access_memory(index, node, duration_ps)
         else:
             size, peer, tag = self.program.messages[arg].tolist()
+            peer, tag = self.streams.peer(index, peer, tag)
             act = self.messages.send if op == Op.SEND else self.messages.receive
             act(rank, peer, size, tag, done, (node, -1))
         return False
 
-    def _node_done(self, rank: int, node: int) -> None:
-        self._complete_node(rank, node)
-        self._issue_free(rank)
-        if self._ranks[rank].left == 0 and self._finish_ps[rank] < 0:
-            self._finish_ps[rank] = self.now_ps
+    def _slowed(self, rank: int, duration_ps: int) -> int:
+        """What a slow rank takes for a compute node, to the next picosecond."""
+        slowdown = self._ranks[rank].slowdown
+        if slowdown == 1:
+            return int(duration_ps)
+        slow_ps = math.floor(float(duration_ps) * slowdown + 0.5)
+        if not slow_ps < _MOST_PS:
+            raise SimulationError(
+                f"a compute node of rank {rank}, slowed down {slowdown:g} times, takes "
+                f"{float(slow_ps):g} ps, beyond the range of time (2^63 ps)"
+            )
+        return slow_ps
 
-    def _complete_node(self, rank: int, node: int) -> None:
-        state = self._ranks[rank]
-        row = self.nodes[state.first + node]
+    def node_done(self, task: int, node: int) -> None:
+        """A node is complete: its children may be free now, and what it occupied."""
+        self._complete_node(task, node)
+        self._issue_free(self._tasks[task].rank)
+
+    def _complete_node(self, index: int, node: int) -> None:
+        task = self._tasks[index]
+        state = self._ranks[task.rank]
+        row = self._nodes[task.first + node]
         if self._record:
-            self._end_ps[self._rank_node_start[rank] + node] = self.now_ps
+            self._end_ps[task.first_record + node] = self.now_ps
         state.busy[row[6]] -= 1
         state.left -= 1
+        task.left -= 1
         self._nodes_done += 1
+        if self._watch == Watch.NODES:
+            self._done.append((self.now_ps, index, node))
+            self._stop = True
         for child in self.program.children[row[1] : row[1] + row[2]].tolist():
-            state.waiting[child] -= 1
-            if state.waiting[child] == 0:
-                heapq.heappush(state.free[self.nodes[state.first + child][6]], child)
+            task.waiting[child] -= 1
+            if task.waiting[child] == 0:
+                unit = self._nodes[task.first + child][6]
+                heapq.heappush(state.free[unit], (index, child))
+        if task.left == 0:
+            self._note_end(index)
 
     # Remote memory
 
-    def _access_memory(self, rank: int, node: int, duration_ps: int) -> None:
+    def _access_memory(self, task: int, node: int, duration_ps: int) -> None:
+        rank = self._tasks[task].rank
         server = int(self.program.memory_server[rank])
         if server < 0:
-            self.register(rank, duration_ps, partial(self._node_done, rank, node))
+            self.register(rank, duration_ps, (NODE_DONE, task, node))
             return
         if server in self._servers:
-            self._servers[server].append((rank, node))
+            self._servers[server].append((task, node))
         else:
             self._servers[server] = deque()
-            self._serve(server, rank, node)
+            self._serve(server, task, node)
 
-    def _serve(self, server: int, rank: int, node: int) -> None:
-        duration_ps = self.nodes[self._ranks[rank].first + node][0]
-        self.register(rank, duration_ps, partial(self._node_done, rank, node))
-        self.register(rank, duration_ps, partial(self._served, server))
+    def _serve(self, server: int, index: int, node: int) -> None:
+        task = self._tasks[index]
+        duration_ps = self._nodes[task.first + node][0]
+        self.register(task.rank, duration_ps, (NODE_DONE, index, node))
+        self.register(task.rank, duration_ps, (SERVED, server, 0))
 
-    def _served(self, server: int) -> None:
+    def _served(self, server: int, _: int) -> None:
         if self._servers[server]:
             self._serve(server, *self._servers[server].popleft())
         else:
             del self._servers[server]
 
-    # Result
 
-    def _outcome(self) -> Outcome:
-        self._report()
-        return Outcome(
-            finish_ps=self._finish_ps,
-            node_start_ps=self._start_ps,
-            node_end_ps=self._end_ps,
-            rank_node_start=self._rank_node_start,
-            events=self._events,
-            transfers=self.messages.transfers,
-            relieved=self._relieved,
-            waits=self.messages.waits(),
-        )
+_REDUCED = int(PacketFlag.REDUCED)  # asked for every packet, and far faster than the enum
+_CLASSES = {
+    (one.__module__, one.__name__): one
+    for one in (Task, Rank, Message, Way, Stream, GraphRun, Queue, Half, Request, deque)
+}
+
+
+class _Plain(pickle.Unpickler):
+    """Reads nothing but the plain objects that a state consists of."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _CLASSES[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a state") from None

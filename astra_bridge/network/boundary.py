@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from astra_bridge.errors import ContractError
 from astra_bridge.network.api import (
@@ -139,6 +139,9 @@ class Boundary:
     sent : set of int
         Ids in flight of which SENT has been reported.
     """
+
+    STATE: ClassVar = ("_last_ps", "sent")
+    """What changes, as plain data."""
 
     info: NetworkInfo
 

@@ -36,6 +36,9 @@ from astra_bridge.program import (
     Policy,
     Program,
     Unit,
+    machine,
+    one_job,
+    tasks,
 )
 from astra_bridge.semantics import QUIRKS, Semantics
 from astra_bridge.system.choices import Choices, choices
@@ -233,8 +236,26 @@ class _Lowering:
             )
         capacity = [1, 1, _UNLIMITED if self.corrected else 1, _UNLIMITED]
         program = Program(
-            ranks=ranks,
-            template_of_rank=self.workload.rank_to_columns.astype(np.int32),
+            tasks=tasks(self.workload.rank_to_columns),
+            jobs=one_job(ranks),
+            machines=machine(
+                streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
+                policy=Policy[system.scheduling_policy],
+                unit_capacity=capacity,
+                endpoint_delay_ps=endpoint_delay_ns * PS_PER_NS,
+                fast_delay_ps=_FAST_DELAY_NS * PS_PER_NS,
+                bus_model=BusModel.LOGGP if system.model_shared_bus else BusModel.FIXED,
+                loggp=(
+                    int(np.float32(system.L_ns)),
+                    int(np.float32(system.o_ns)),
+                    int(np.float32(system.g_ns)),
+                    # ASTRA-sim keeps G in single precision.
+                    float(np.float32(system.G_ns_per_byte)),
+                    system.local_reduction_delay_ns,
+                ),
+            ),
+            machine_of_rank=np.zeros(ranks, np.int32),
+            memory_server=servers(self.memory, ranks),
             templates=np.array(templates, TEMPLATE),
             nodes=np.concatenate([np.zeros(0, NODE), *self.nodes]),
             children=np.concatenate([np.zeros(0, np.int32), *self.children]),
@@ -246,23 +267,8 @@ class _Lowering:
             graph_of_position=np.array(self.graph_of_position, np.int32),
             levels=len(self.plans.dims),
             queues_per_level=queues_per_dim,
-            streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
-            policy=Policy[system.scheduling_policy],
-            unit_capacity=np.array(capacity, np.int32),
-            endpoint_delay_ps=endpoint_delay_ns * PS_PER_NS,
-            fast_delay_ps=_FAST_DELAY_NS * PS_PER_NS,
-            bus_model=BusModel.LOGGP if system.model_shared_bus else BusModel.FIXED,
-            loggp=(
-                int(np.float32(system.L_ns)),
-                int(np.float32(system.o_ns)),
-                int(np.float32(system.g_ns)),
-                # ASTRA-sim keeps G in single precision.
-                float(np.float32(system.G_ns_per_byte)),
-                system.local_reduction_delay_ns,
-            ),
             rendezvous_bytes=_RENDEZVOUS_BYTES if rendezvous else 0,
             receives_at_once=receives_at_once,
-            memory_server=servers(self.memory, ranks),
             **self.plans.arrays(),
         )
         if self.replayed_broadcasts:

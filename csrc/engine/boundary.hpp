@@ -140,6 +140,11 @@ class Boundary {
     last_ps_ = record.time_ps;
   }
 
+  template <class A>
+  void visit(A& archive) {
+    archive(sent_, last_ps_);
+  }
+
   void count_sent(int64_t more) { sent_ += more; }
 
  private:

@@ -22,69 +22,58 @@
 #include "boundary.hpp"
 #include "bus.hpp"
 #include "event_queue.hpp"
+#include "failure.hpp"
 #include "issue_order.hpp"
+#include "pool.hpp"
 #include "program.hpp"
 #include "ticker.hpp"
 
 namespace engine {
 
-// A call of the network contract failed; Python turns it into the exception that fits the status.
-struct NetworkFailure : std::runtime_error {
-  NetworkFailure(const char* call_name, astra_net_status code, const astra_net_error& error)
-      : std::runtime_error(text_of(error)),
-        call(call_name),
-        status(code),
-        native_code(error.native_code),
-        item(error.item) {}
-  // The text of an error, which may have no end and no meaning.
-  static std::string text_of(const astra_net_error& error) {
-    return {error.message, strnlen(error.message, sizeof error.message)};
-  }
-  std::string call;
-  astra_net_status status;
-  int32_t native_code;
-  int64_t item;
-};
-
 struct Progress {
   int64_t now_ps, events, nodes_done, nodes_total;
 };
-using Report = std::function<void(const Progress&)>;
-
-struct Stream;
-struct GraphRun;
-
-// What goes on when a message is complete, on either side.
-enum class Then : int32_t {
-  kNothing,
-  kNodeDone,    // a: rank, b: node
-  kArrived,     // b: Stream
-  kGraphDone,   // a: node, b: GraphRun
-  kRendezvous,  // b: index of a stored function
-};
-struct Callback {
-  Then then = Then::kNothing;
-  int32_t a = 0;
-  int64_t b = 0;
-};
+// True where the engine shall stop as soon as its state is whole.
+using Report = std::function<bool(const Progress&)>;
 
 // Messages of one (tag, source, destination, size): the n-th receive takes the n-th send, so what
 // waits is either sends or receives.
 struct Channel {
-  int64_t tag, bytes;
-  int32_t src, dst;
+  int64_t tag = 0, bytes = 0;
+  int32_t src = 0, dst = 0;
   int32_t first = -1, last = -1;  // waiting messages
   int32_t users = 0;              // streams that remember this channel
   bool waiting_are_sends = false;
+  template <class A>
+  void visit(A& archive) {
+    archive(tag, bytes, src, dst, first, last, users, waiting_are_sends);
+  }
 };
 
 struct alignas(64) Message {
-  Callback on_sent, on_received;
+  Action on_sent, on_received;
   int32_t channel = -1;
   int32_t next = -1;
   int32_t collective = -1, node = -1;  // of whoever waits, for diagnosis
   int64_t id = -1;                     // of its transfer
   bool arrived = false, received = false, in_flight = false, sent = false;
+  template <class A>
+  void visit(A& archive) {
+    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received,
+            in_flight, sent);
+  }
+};
+
+// A send or receive that waits for the control message of the rendezvous protocol.
+struct Rendezvous {
+  int64_t bytes = 0, tag = 0;
+  Action then;
+  int32_t rank = 0, peer = 0, collective = -1, node = -1;
+  bool sends = false;
+  template <class A>
+  void visit(A& archive) {
+    archive(bytes, tag, then, rank, peer, collective, node, sends);
+  }
 };
 
 struct PhaseChoice {
@@ -92,136 +81,198 @@ struct PhaseChoice {
 };
 
 struct CollectiveRun {
-  int32_t rank, node;
-  int64_t left;
+  int32_t task = 0, node = 0;
+  int64_t left = 0;
+  template <class A>
+  void visit(A& archive) {
+    archive(task, node, left);
+  }
 };
 
 // One chunk of a collective on one rank, and the schedule that it runs in its current phase.
-// What every message touches stands first, in two cache lines.
+// What every message touches stands first, in two cache lines.  The pointers follow from
+// `run` and `phases` (Engine::bind), and are neither copied nor written to a file.
 struct alignas(64) Stream {
   const Step* steps = nullptr;
   const Packet* packets = nullptr;
+  const int32_t* placement = nullptr;
   int32_t step = 0, step_count = 0, processed = 0, received = 0, inserted = 0;
   int32_t end = 0, burst = 0, gate_step = 0, gate_received = 0;
-  int32_t rank = 0, position = 0, size = 0, stride = 0, base = 0;
+  int32_t rank = 0, job_rank = 0, position = 0, size = 0, stride = 0, base = 0;
   int32_t collective = -1;
   const int32_t* members = nullptr;
   // The channels of the last send and receive: most algorithms stay with one neighbour.
   int32_t send_channel = -1, send_peer = -1, recv_channel = -1, recv_peer = -1;
   int64_t send_bytes = 0, recv_bytes = 0;
-  Bus bus = Bus::kEndpoint;
-  int32_t window = 0;
+  int64_t bus_ps = 0;  // to cross the bus, unless it is shared
   int64_t tag = 0;
+  int32_t self = -1;  // index in its pool
+  Bus bus = Bus::kEndpoint;
+  bool shared_bus = false;
+  int32_t window = 0;
   int32_t queue = -1, priority = 0;
   uint32_t next_phase = 0;
-  CollectiveRun* run = nullptr;
-  GraphRun* graph = nullptr;
+  int32_t run = -1;
+  int32_t graph = -1;  // graph run, of a custom collective
   std::vector<PhaseChoice> phases;
+  template <class A>
+  void visit(A& archive) {
+    archive(step, step_count, processed, received, inserted, end, burst, gate_step, gate_received,
+            rank, job_rank, position, size, stride, base, collective, send_channel, send_peer, recv_channel,
+            recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus, window, queue,
+            priority, next_phase, run, graph, phases);
+  }
 };
 
 // A custom collective on one rank.
 struct GraphRun {
-  Stream* stream;
-  const GraphNode* nodes;
-  int64_t left;
-  const Graph* graph;
-  uint64_t buckets;  // of the hash set that orders what becomes free together
+  int32_t stream = -1, graph = -1;
+  int64_t left = 0;
+  uint64_t buckets = 0;  // of the hash set that orders what becomes free together
   std::vector<int32_t> waiting;
-};
-
-// Objects with a stable address, used again after they are given back.
-template <class T>
-class Pool {
- public:
-  T* take() {
-    if (free_.empty()) {
-      all_.emplace_back();
-      return &all_.back();
-    }
-    T* item = free_.back();
-    free_.pop_back();
-    return item;
+  template <class A>
+  void visit(A& archive) {
+    archive(stream, graph, left, buckets, waiting);
   }
-  void give_back(T* item) { free_.push_back(item); }
-
- private:
-  std::deque<T> all_;
-  std::vector<T*> free_;
 };
 
 // Streams that wait for their turn: the highest priority first, then whoever came first.
 struct Queue {
   struct Waiting {
     int64_t order;
-    int32_t priority;
-    Stream* stream;
+    int32_t priority, stream;
     bool operator<(const Waiting& other) const {
       return priority != other.priority ? priority < other.priority : order > other.order;
     }
   };
-  void add(Stream* stream, int64_t order) {
-    waiting.push_back({order, stream->priority, stream});
+  void add(int32_t stream, int32_t priority, int64_t order) {
+    waiting.push_back({order, priority, stream});
     std::push_heap(waiting.begin(), waiting.end());
   }
-  Stream* take() {
+  int32_t take() {
     std::pop_heap(waiting.begin(), waiting.end());
-    Stream* stream = waiting.back().stream;
+    const int32_t stream = waiting.back().stream;
     waiting.pop_back();
     return stream;
+  }
+  template <class A>
+  void visit(A& archive) {
+    archive(waiting, running);
   }
   std::vector<Waiting> waiting;  // a heap
   int32_t running = 0;
 };
 
-struct RankState {
-  const Node* nodes = nullptr;
-  int64_t first_record = 0;
+// A trace on a rank.
+struct TaskState {
+  int64_t node_start = 0;    // in the Program
+  int64_t first_record = 0;  // in node_start_ps and node_end_ps
   int64_t left = 0;
+  int32_t rank = 0;  // of the network
   std::vector<int32_t> waiting;
-  std::vector<int32_t> free_nodes[kUnits];  // heaps, least first
+  template <class A>
+  void visit(A& archive) {
+    archive(node_start, first_record, left, rank, waiting);
+  }
+};
+
+struct RankState {
+  int64_t left = 0;                         // nodes of all its tasks
+  double slowdown = 1;                      // of its compute nodes
+  std::vector<int64_t> free_nodes[kUnits];  // heaps of (task << 32 | node), least first
   int32_t busy[kUnits] = {0, 0, 0, 0};
   int32_t priority = 0;
   std::vector<std::pair<int32_t, int64_t>> streams;  // group -> streams so far
+  template <class A>
+  void visit(A& archive) {
+    archive(left, slowdown, priority, streams);
+    for (int unit = 0; unit < kUnits; ++unit) archive(free_nodes[unit], busy[unit]);
+  }
 };
+
+// What the Program has at a fixed time: it comes before all else in that instant, so that it does
+// not matter when the engine learns of it.
+struct Arrival {
+  int64_t at_ps;
+  int32_t is_task;  // a task that starts, else a slowdown; these come first
+  int32_t index;
+  bool operator<(const Arrival& other) const {
+    return std::tie(at_ps, is_task, index) < std::tie(other.at_ps, other.is_task, other.index);
+  }
+};
+
+// Something that is complete: a node, or (node < 0) a whole task.
+struct Done {
+  int64_t time_ps;
+  int32_t task, node;
+};
+
+enum class Stop : int32_t { kReached = 1, kDone = 2, kIdle = 3, kPaused = 4 };
+enum class Watch : int32_t { kNothing, kTasks, kNodes };
 
 class Engine {
  public:
-  // `info`: what the network has declared.
-  Engine(const Program& program, const astra_net_backend& network, astra_net_sim* sim,
+  // `info`: what the network has declared.  The Program's arrays must outlive the engine.
+  Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
          const astra_net_info& info, bool record_nodes);
+  // The same state on a copy of the network.
+  Engine(const Engine& other, astra_net_sim* sim);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
-  // Run until nothing more can happen.  `report` is called every `period_s` seconds, in the middle
-  // of a long advance() too where the network can be interrupted, and may throw.
-  void run(const Report& report, double period_s);
+  // More work, whose indices continue those of the Program so far.
+  void append(const Program& fragment);
+
+  // Run everything before `until_ps`; to the end of the instant in which something that is watched
+  // is complete; or, at ASTRA_NET_TIME_NEVER, until nothing more can happen.  `report` is called
+  // every `period_s` seconds, in the middle of a long call of the network too where that can be
+  // interrupted, and may throw.
+  Stop advance(int64_t until_ps, const Report& report, double period_s);
+
+  void watch(Watch what) { watch_ = what; }
+  // What was watched and has completed since the last call.
+  std::vector<Done> poll() { return std::exchange(done_, {}); }
 
   Progress progress() const { return {now_ps_, events_, nodes_done_, nodes_total_}; }
   std::vector<Wait> waits() const;
 
-  std::vector<int64_t> finish_ps, node_start_ps, node_end_ps, rank_node_start;
+  // Write or read all that changes; the Program is the caller's business.
+  template <class A>
+  void visit(A& archive);
+
+  std::vector<int64_t> finish_ps, task_finish_ps, node_start_ps, node_end_ps, task_node_start;
   int64_t transfers() const { return transfers_; }
   int64_t relieved() const { return relieved_; }
 
  private:
-  void run_ordered();
-  void exchange(int64_t until_ps, int64_t until_place, int64_t& next_ps, int64_t& next_place);
-  void run_unordered();
+  struct BusHost;  // what a shared bus asks for
+  void grow();
+  void bind(Stream& stream);
+  void bind_all();
+
+  void run_ordered(int64_t until_ps);
+  void exchange(int64_t until_ps, int64_t until_place);
+  void run_unordered(int64_t until_ps);
   void submit();
-  bool advance(int64_t until_ps);
+  bool advance_network(int64_t until_ps);
   size_t drain(size_t total, int64_t in_network);
   void react(const char* call, size_t count, int64_t now_ps);
   void run_slots(int64_t limit);
-  void run_action(Action action);
+  void run(Action action);
   void prefetch(const astra_net_completion& completion) const;
   int32_t find_message(int64_t id) const;
   void complete(const char* call, int64_t item, int64_t now_ps);
   void tick(int64_t now_ps);
+  int64_t arrival_ps() const {
+    return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps
+                                            : ASTRA_NET_TIME_NEVER;
+  }
+  void arrive();
 
   void add(int32_t rank, int64_t delay_ps, Action action) {
     queue_.push(rank, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
-  int64_t store(std::function<void()> function);
-  void call_stored(int64_t index);
 
   // Messages
   int32_t open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes);
@@ -229,22 +280,22 @@ class Engine {
   void leave_channel(int32_t& channel);
   int32_t new_message(int32_t channel);
   void release(int32_t index);
-  void send_on(int32_t channel, Callback then, int32_t collective, int32_t node);
-  void receive_on(int32_t channel, Callback then, int32_t collective, int32_t node);
-  void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Callback then,
+  void send_on(int32_t channel, Action then, int32_t collective, int32_t node);
+  void receive_on(int32_t channel, Action then, int32_t collective, int32_t node);
+  void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
             int32_t collective, int32_t node);
-  void receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Callback then,
+  void receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
                int32_t collective, int32_t node);
-  void resume(const Callback& callback);
+  void meet(int32_t index);
 
   // Collectives
-  int32_t position(int32_t group, int32_t rank);
-  void issue_collective(int32_t rank, int32_t node, int32_t index);
+  int32_t position(int32_t group, int32_t job_rank) const;
+  void issue_collective(int32_t task, int32_t node, int32_t index);
   void choose_phases(Stream& stream, const Plan& plan);
   bool agree(const Stream& stream, int32_t phase, int32_t layout, bool second);
-  void next_phase(Stream* stream);
+  void next_phase(Stream& stream);
   void enter(Stream& stream, const PhaseChoice& choice);
-  void fill(Queue& queue);
+  void fill(Queue& queue, int32_t most);
   void start_next(Queue& queue);
   bool relieve();
   void start(Stream& stream);
@@ -254,25 +305,48 @@ class Engine {
   void run_steps(Stream& stream, int32_t most);
   void arrived(Stream& stream);
   int32_t peer_of(const Stream& stream, int32_t relative) const;
-  void start_graph(GraphRun& graph);
-  void issue_graph_node(GraphRun& graph, int32_t node);
-  void graph_node_done(GraphRun& graph, int32_t node);
+  void bus_event(int32_t rank, int32_t what);
+  void start_graph(int32_t graph);
+  void issue_graph_node(int32_t graph, int32_t node);
+  void graph_node_done(int32_t graph, int32_t node);
 
   // Nodes
-  void fire(int32_t rank);
+  void fire(int32_t task);
   void issue_free(int32_t rank);
-  bool issue(int32_t rank, int32_t node);
-  void node_done(int32_t rank, int32_t node);
-  void complete_node(int32_t rank, int32_t node);
-  void access_memory(int32_t rank, int32_t node);
-  void serve(int32_t server, int32_t rank, int32_t node);
+  bool issue(int32_t task, int32_t node);
+  void node_done(int32_t task, int32_t node);
+  void complete_node(int32_t task, int32_t node);
+  void note_end(int32_t task);
+  int64_t slowed(int32_t rank, int64_t duration_ps) const;
+  void access_memory(int32_t task, int32_t node, int64_t duration_ps);
+  void serve(int32_t server, int32_t task, int32_t node);
   void served(int32_t server);
 
-  const Program& program_;
+  const Machine& machine_of(int32_t rank) const {
+    return program_.machines[program_.machine_of_rank[rank]];
+  }
+  // The job of a task.
+  const Job& job_of(int32_t task) const { return program_.jobs[program_.tasks[task].job]; }
+  const int32_t* placement_of(int32_t task) const {
+    const int64_t start = job_of(task).placement_start;
+    return start < 0 ? nullptr : &program_.placement[start];
+  }
+  // A rank of the job of a task, as a rank of the network.
+  int32_t placed(int32_t task, int32_t job_rank) const {
+    const int32_t* placement = placement_of(task);
+    return placement == nullptr ? job_rank : placement[job_rank];
+  }
+  TaskState& task_at(int32_t task) { return tasks_[static_cast<size_t>(task)]; }
+  const Node& node_of(const TaskState& task, int32_t node) const {
+    return program_.nodes[task.node_start + node];
+  }
+
+  Program program_;
   const astra_net_backend& network_;
   astra_net_sim* sim_;
   Boundary boundary_;
   const bool ordered_;
+  const bool record_nodes_;
   void (*const interrupt_)(astra_net_sim*);
   const int64_t most_in_flight_;
   Ticker* ticker_ = nullptr;
@@ -283,6 +357,10 @@ class Engine {
   int64_t events_ = 0, transfers_ = 0, nodes_done_ = 0, nodes_total_ = 0;
   int64_t relieved_ = 0;
   EventQueue queue_;
+  std::vector<Arrival> arrivals_;  // ascending
+  size_t next_arrival_ = 0;
+  size_t slowdowns_ = 0;  // of the Program, that have been taken up
+  int64_t next_ps_ = ASTRA_NET_TIME_NEVER, next_place_ = ASTRA_NET_TIME_NEVER;  // the network's
   std::vector<astra_net_transfer> starts_;
   int64_t network_ps_ = 0;   // how far advance has got; the engine may be ahead
   size_t starts_taken_ = 0;  // by submit, which takes what it has room for
@@ -290,6 +368,9 @@ class Engine {
   std::vector<astra_net_completion> completions_;
   int64_t in_flight_ = 0;
   int64_t queued_ = 0;  // streams that have entered a queue
+  Watch watch_ = Watch::kNothing;
+  bool stop_ = false, paused_ = false;
+  std::vector<Done> done_;
 
   std::vector<Message> messages_;
   int64_t index_mask_ = 63;  // the bits of an id that are the index of its message
@@ -298,25 +379,37 @@ class Engine {
   std::vector<int32_t> free_channels_;
   std::vector<std::pair<uint32_t, int32_t>> channel_table_;  // (hash, channel or -1)
   size_t channel_count_ = 0;
+  Pool<Rendezvous> rendezvous_;
 
   Pool<Stream> streams_;
-  Pool<CollectiveRun> collective_runs_;
+  Pool<CollectiveRun> runs_;
   Pool<GraphRun> graph_runs_;
+  std::vector<TaskState> tasks_;
   std::vector<RankState> ranks_;
   std::vector<Queue> queues_;         // rank by rank
   std::vector<int32_t> next_queue_;   // rank by rank: per level, one counter per Pick
-  std::vector<int32_t> alternate_;    // rank by rank
+  std::vector<int32_t> alternate_;    // slot by slot
   // (tag, phase of the plan, first rank of the layout) -> way round, members that have yet to ask
   std::map<std::tuple<int64_t, int32_t, int32_t>, std::pair<bool, int32_t>> agreed_;
   std::vector<IndexMap> positions_;   // per group that is a list
-  std::vector<std::unique_ptr<SharedBus>> buses_;
-  std::vector<BusHost> bus_hosts_;
+  std::vector<SharedBus> buses_;      // rank by rank, or empty
   std::vector<std::deque<std::pair<int32_t, int32_t>>> servers_;
-  std::vector<bool> server_busy_;
-  std::vector<std::function<void()>> stored_;
-  std::vector<int64_t> free_stored_;
-  std::vector<int32_t> scratch_;
+  std::vector<char> server_busy_;
+  std::vector<int64_t> scratch_;
 };
+
+template <class A>
+void Engine::visit(A& archive) {
+  archive(finish_ps, task_finish_ps, node_start_ps, node_end_ps, now_ps_, place_, events_,
+          transfers_, nodes_done_, relieved_);
+  archive(boundary_, queue_, arrivals_, next_arrival_, next_ps_, next_place_, starts_, network_ps_,
+          starts_taken_, full_, in_flight_, queued_, done_);
+  archive(messages_, index_mask_, free_message_, channels_, free_channels_, channel_table_,
+          channel_count_, rendezvous_);
+  archive(streams_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_, agreed_,
+          buses_, servers_, server_busy_);
+  if (A::kReads) bind_all();
+}
 
 }  // namespace engine
 

@@ -20,20 +20,22 @@
 
 namespace engine {
 
-enum class ActionKind : int32_t {
-  kBusCrossed,   // b: Stream; a packet has crossed the bus and is processed
-  kBusReduced,   // b: Stream, a: index of the packet; it now pays its reduction
-  kNodeDone,     // a: rank, b: node
-  kGraphDone,    // a: node, b: GraphRun
-  kReceived,     // b: Stream; a message that had come before its receive was posted
+// What happens next, somewhere in the engine: a kind and two numbers, so that it can be copied and
+// written to a file.
+enum class Then : int32_t {
+  kNothing,
+  kNodeDone,     // a: task, b: node
+  kArrived,      // b: stream; a message of its collective is complete
+  kGraphDone,    // a: node, b: graph run
+  kRendezvous,   // b: what waited for the control message
+  kBusCrossed,   // b: stream; a packet has crossed the bus and is processed
+  kBusReduced,   // b: stream, a: index of the packet; it now pays its reduction
   kServed,       // a: memory server
-  kSharedBus,    // b: index of a stored function
-  kRendezvous,   // b: index of a stored function
-  kNone
+  kSharedBus,    // a: side and event, b: rank
 };
 
 struct Action {
-  ActionKind kind = ActionKind::kNone;
+  Then then = Then::kNothing;
   int32_t a = 0;
   int64_t b = 0;
 };
@@ -84,7 +86,7 @@ class EventQueue {
       mine.bucket[mine.count] = bucket;
       mine.slot[mine.count++] = slot;
     } else {
-      if (!mine.spilled) mine.spilled = std::make_unique<IndexMap>();
+      if (!mine.spilled) mine.spilled.make();
       mine.spilled->insert(time_ps,
                            (static_cast<int64_t>(bucket) << 32) | slot);
     }
@@ -93,6 +95,17 @@ class EventQueue {
   // An action that stands alone, at its own place.
   void push_alone(int64_t time_ps, int64_t& place, Action action) {
     add_slot(buckets_[static_cast<size_t>(bucket_at(time_ps))].slots, place++, action, -1);
+  }
+
+  // A slot of the first time is half done, or none is: state that a file can hold is between calls
+  // of run_first, where the indices follow from the slots themselves.
+  template <class A>
+  void visit(A& archive) {
+    std::vector<Saved> all;
+    std::vector<Action> actions;
+    if (!A::kReads) saved(all, actions);
+    archive(all, actions);
+    if (A::kReads) restore(all, actions);
   }
 
   // Run slots of the first time, as long as they stand before place `limit()`: call `run` for each
@@ -132,24 +145,80 @@ class EventQueue {
     std::vector<Slot> slots;
     std::vector<More> more;
   };
+  // A map that is there only for ranks with many pending times.
+  class Spilled {
+   public:
+    Spilled() = default;
+    Spilled(Spilled&&) noexcept = default;
+    Spilled& operator=(Spilled&&) noexcept = default;
+    Spilled(const Spilled& other)
+        : map_(other.map_ ? std::make_unique<IndexMap>(*other.map_) : nullptr) {}
+    Spilled& operator=(const Spilled& other) { return *this = Spilled(other); }
+    ~Spilled() = default;
+    explicit operator bool() const { return map_ != nullptr; }
+    IndexMap* operator->() { return map_.get(); }
+    void make() { map_ = std::make_unique<IndexMap>(); }
+
+   private:
+    std::unique_ptr<IndexMap> map_;
+  };
   struct alignas(64) RankSlots {
     int64_t time_ps[kInline];
     int32_t bucket[kInline];
     int32_t slot[kInline];
     int32_t count = 0;
-    std::unique_ptr<IndexMap> spilled;  // only for ranks with many pending times
+    Spilled spilled;
   };
   using Time = std::pair<int64_t, int32_t>;
   struct Later {
     bool operator()(const Time& a, const Time& b) const { return a.first > b.first; }
   };
 
+  // A slot as it is written: its actions are the next `count` of all.
+  struct Saved {
+    int64_t time_ps, place;
+    int32_t rank, count;
+  };
+
+  void saved(std::vector<Saved>& all, std::vector<Action>& actions) const {
+    std::vector<Time> times = times_;
+    std::sort(times.begin(), times.end());
+    for (const auto& [time_ps, index] : times) {
+      const Bucket& bucket = buckets_[static_cast<size_t>(index)];
+      for (size_t i = bucket.taken; i < bucket.slots.size(); ++i) {
+        const Slot& slot = bucket.slots[i];
+        const size_t before = actions.size();
+        actions.push_back(slot.action);
+        for (int32_t more = slot.more; more >= 0;
+             more = bucket.more[static_cast<size_t>(more)].next)
+          actions.push_back(bucket.more[static_cast<size_t>(more)].action);
+        all.push_back({time_ps, slot.place, slot.rank,
+                       static_cast<int32_t>(actions.size() - before)});
+      }
+    }
+  }
+
+  void restore(const std::vector<Saved>& all, const std::vector<Action>& actions) {
+    *this = EventQueue(static_cast<int32_t>(ranks_.size()));
+    size_t next = 0;
+    for (const Saved& slot : all) {
+      int64_t place = slot.place;
+      for (int32_t i = 0; i < slot.count; ++i) {
+        const Action& action = actions.at(next++);
+        if (slot.rank < 0)
+          push_alone(slot.time_ps, place, action);
+        else
+          push(slot.rank, slot.time_ps, place, action);
+      }
+    }
+  }
+
   // Field by field, in place: see Engine::send_on.
   static void add_slot(std::vector<Slot>& slots, int64_t place, Action action, int32_t rank) {
     slots.emplace_back();
     Slot& slot = slots.back();
     slot.place = place;
-    slot.action.kind = action.kind;
+    slot.action.then = action.then;
     slot.action.a = action.a;
     slot.action.b = action.b;
     slot.rank = rank;

@@ -15,11 +15,11 @@ namespace {
 
 using engine::Engine;
 using engine::Program;
-using engine::Span;
+using engine::Table;
 
 // Arrays stay alive with the dict that holds them.
 template <class T>
-Span<T> span(const py::dict& arrays, const char* name) {
+Table<T> table(const py::dict& arrays, const char* name) {
   const py::array array = py::cast<py::array>(arrays[name]);
   // A row of a table is one record.
   py::ssize_t record = array.itemsize();
@@ -38,71 +38,91 @@ py::array_t<T> array_of(std::vector<T>&& values) {
   return py::array_t<T>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
 }
 
+template <class T>
+py::bytes bytes_of(const std::vector<T>& records) {
+  return {reinterpret_cast<const char*>(records.data()), records.size() * sizeof(T)};
+}
+
 Program program_of(const py::dict& arrays) {
   Program p;
-  p.template_of_rank = span<int32_t>(arrays, "template_of_rank");
-  p.ranks = static_cast<int32_t>(p.template_of_rank.size);
-  p.templates = span<engine::Template>(arrays, "templates");
-  p.nodes = span<engine::Node>(arrays, "nodes");
-  p.children = span<int32_t>(arrays, "children");
-  p.messages = span<engine::MessageSpec>(arrays, "messages");
-  p.collectives = span<engine::Collective>(arrays, "collectives");
-  p.plans = span<engine::Plan>(arrays, "plans");
-  p.phases = span<engine::Phase>(arrays, "phases");
-  p.groups = span<engine::Group>(arrays, "groups");
-  p.members = span<int32_t>(arrays, "members");
-  p.families = span<engine::Family>(arrays, "families");
-  p.schedules = span<engine::Schedule>(arrays, "schedules");
-  p.steps = span<engine::Step>(arrays, "steps");
-  p.packets = span<engine::Packet>(arrays, "packets");
-  p.graphs = span<engine::Graph>(arrays, "graphs");
-  p.graph_nodes = span<engine::GraphNode>(arrays, "graph_nodes");
-  p.graph_children = span<int32_t>(arrays, "graph_children");
-  p.graph_roots = span<int32_t>(arrays, "graph_roots");
-  p.graph_of_position = span<int32_t>(arrays, "graph_of_position");
-  p.unit_capacity = span<int32_t>(arrays, "unit_capacity");
-  p.memory_server = span<int32_t>(arrays, "memory_server");
+  p.tasks = table<engine::Task>(arrays, "tasks");
+  p.jobs = table<engine::Job>(arrays, "jobs");
+  p.placement = table<int32_t>(arrays, "placement");
+  p.machines = table<engine::Machine>(arrays, "machines");
+  p.machine_of_rank = table<int32_t>(arrays, "machine_of_rank");
+  p.memory_server = table<int32_t>(arrays, "memory_server");
+  p.slowdowns = table<engine::Slowdown>(arrays, "slowdowns");
+  p.templates = table<engine::Template>(arrays, "templates");
+  p.nodes = table<engine::Node>(arrays, "nodes");
+  p.children = table<int32_t>(arrays, "children");
+  p.messages = table<engine::MessageSpec>(arrays, "messages");
+  p.collectives = table<engine::Collective>(arrays, "collectives");
+  p.plans = table<engine::Plan>(arrays, "plans");
+  p.phases = table<engine::Phase>(arrays, "phases");
+  p.groups = table<engine::Group>(arrays, "groups");
+  p.members = table<int32_t>(arrays, "members");
+  p.families = table<engine::Family>(arrays, "families");
+  p.schedules = table<engine::Schedule>(arrays, "schedules");
+  p.steps = table<engine::Step>(arrays, "steps");
+  p.packets = table<engine::Packet>(arrays, "packets");
+  p.graphs = table<engine::Graph>(arrays, "graphs");
+  p.graph_nodes = table<engine::GraphNode>(arrays, "graph_nodes");
+  p.graph_children = table<int32_t>(arrays, "graph_children");
+  p.graph_roots = table<int32_t>(arrays, "graph_roots");
+  p.graph_of_position = table<int32_t>(arrays, "graph_of_position");
   p.levels = arrays["levels"].cast<int32_t>();
   p.queues_per_level = arrays["queues_per_level"].cast<int32_t>();
-  p.streams_per_queue = arrays["streams_per_queue"].cast<int32_t>();
   p.alternate_slots = arrays["alternate_slots"].cast<int32_t>();
-  p.policy = static_cast<engine::Policy>(arrays["policy"].cast<int32_t>());
-  p.bus_model = static_cast<engine::BusModel>(arrays["bus_model"].cast<int32_t>());
-  p.endpoint_delay_ps = arrays["endpoint_delay_ps"].cast<int64_t>();
-  p.fast_delay_ps = arrays["fast_delay_ps"].cast<int64_t>();
   p.rendezvous_bytes = arrays["rendezvous_bytes"].cast<int64_t>();
   p.receives_at_once = arrays["receives_at_once"].cast<bool>();
-  const py::tuple loggp = arrays["loggp"];
-  p.loggp = {loggp[0].cast<int64_t>(), loggp[1].cast<int64_t>(), loggp[2].cast<int64_t>(),
-             loggp[3].cast<double>(), loggp[4].cast<int64_t>()};
   return p;
 }
 
-// Returns a dict: the arrays of Outcome; "failure": None or (call, status, native code, item,
-// message) of the network call that ended the run; "lie": None or what Lie holds.
-py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
-             int64_t resolution_ps, int64_t max_in_flight, bool record_nodes,
-             const py::object& progress, double period_s) {
-  const Program program = program_of(arrays);
-  const auto& network = *reinterpret_cast<const astra_net_backend*>(table);
-  astra_net_info info{};
-  info.capabilities = capabilities;
-  info.resolution_ps = resolution_ps;
-  info.max_in_flight = max_in_flight;
-  Engine machine(program, network, reinterpret_cast<astra_net_sim*>(sim), info, record_nodes);
-  const auto report = [&progress](const engine::Progress& p) {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    if (!progress.is_none()) progress(p.now_ps, p.events, p.nodes_done, p.nodes_total);
-  };
-  py::object failure = py::none(), lie = py::none();
-  {
+// An engine, and the arrays that its Program stands in.
+class Session {
+ public:
+  Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
+          int64_t resolution_ps, int64_t max_in_flight, bool record_nodes)
+      : arrays_() {
+    astra_net_info info{};
+    info.capabilities = capabilities;
+    info.resolution_ps = resolution_ps;
+    info.max_in_flight = max_in_flight;
+    arrays_.append(arrays);
+    engine_ = std::make_unique<Engine>(program_of(arrays),
+                                       *reinterpret_cast<const astra_net_backend*>(table),
+                                       simulation(sim), info, record_nodes);
+  }
+
+  // The same state on another simulation of the network, which is a copy of this one's.
+  std::unique_ptr<Session> copy(uintptr_t sim) const {
+    return std::unique_ptr<Session>(
+        new Session(arrays_, std::make_unique<Engine>(*engine_, simulation(sim))));
+  }
+
+  // The arrays are copied.
+  void append(const py::dict& arrays) { engine_->append(program_of(arrays)); }
+
+  void watch(int32_t what) { engine_->watch(static_cast<engine::Watch>(what)); }
+  py::bytes poll() { return bytes_of(engine_->poll()); }
+
+  // Returns (stop, failure, lie): failure is None or (call, status, native code, item, message) of
+  // the network call that ended the run; lie is None or what Lie holds.
+  py::tuple advance(int64_t until_ps, const py::object& progress, double period_s) {
+    const auto report = [&progress](const engine::Progress& p) {
+      const py::gil_scoped_acquire gil;
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (progress.is_none()) return false;
+      return progress(p.now_ps, p.events, p.nodes_done, p.nodes_total).is(py::bool_(true));
+    };
+    py::object failure = py::none(), lie = py::none();
     std::unique_ptr<engine::NetworkFailure> failed;
     std::unique_ptr<engine::Lie> lied;
+    engine::Stop stop{};
     {
       const py::gil_scoped_release unlocked;
       try {
-        machine.run(report, period_s);
+        stop = engine_->advance(until_ps, report, period_s);
       } catch (const engine::NetworkFailure& error) {
         failed = std::make_unique<engine::NetworkFailure>(error);
       } catch (const engine::Lie& error) {
@@ -113,33 +133,62 @@ py::dict run(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t ca
       failure = py::make_tuple(failed->call, failed->status, failed->native_code, failed->item,
                                py::bytes(failed->what()));
     if (lied) lie = py::make_tuple(lied->call, lied->name, lied->value, lied->bound, lied->item);
+    return py::make_tuple(static_cast<int32_t>(stop), failure, lie);
   }
-  const engine::Progress end = machine.progress();
-  if (!progress.is_none()) progress(end.now_ps, end.events, end.nodes_done, end.nodes_total);
-  const std::vector<engine::Wait> waits = machine.waits();
-  py::dict result;
-  result["finish_ps"] = array_of(std::move(machine.finish_ps));
-  result["node_start_ps"] = array_of(std::move(machine.node_start_ps));
-  result["node_end_ps"] = array_of(std::move(machine.node_end_ps));
-  result["rank_node_start"] = array_of(std::move(machine.rank_node_start));
-  result["events"] = end.events;
-  result["transfers"] = machine.transfers();
-  result["relieved"] = machine.relieved();
-  result["waits"] =
-      py::bytes(reinterpret_cast<const char*>(waits.data()), waits.size() * sizeof(engine::Wait));
-  result["failure"] = failure;
-  result["lie"] = lie;
-  return result;
-}
+
+  py::tuple progress() const {
+    const engine::Progress p = engine_->progress();
+    return py::make_tuple(p.now_ps, p.events, p.nodes_done, p.nodes_total);
+  }
+
+  // The arrays of Outcome; `last`: the session ends here, so they need not be copied.
+  py::dict outcome(bool last) {
+    const auto taken = [last](std::vector<int64_t>& values) {
+      return last ? array_of(std::move(values)) : array_of(std::vector<int64_t>(values));
+    };
+    py::dict result;
+    result["finish_ps"] = taken(engine_->finish_ps);
+    result["task_finish_ps"] = taken(engine_->task_finish_ps);
+    result["node_start_ps"] = taken(engine_->node_start_ps);
+    result["node_end_ps"] = taken(engine_->node_end_ps);
+    result["task_node_start"] = taken(engine_->task_node_start);
+    result["events"] = engine_->progress().events;
+    result["transfers"] = engine_->transfers();
+    result["relieved"] = engine_->relieved();
+    result["waits"] = bytes_of(engine_->waits());
+    return result;
+  }
+
+ private:
+  Session(py::list arrays, std::unique_ptr<Engine> engine)
+      : arrays_(std::move(arrays)), engine_(std::move(engine)) {}
+  static astra_net_sim* simulation(uintptr_t sim) { return reinterpret_cast<astra_net_sim*>(sim); }
+
+  py::list arrays_;
+  std::unique_ptr<Engine> engine_;
+};
 
 }  // namespace
 
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
-  module.def("run", &run, py::arg("arrays"), py::arg("table"), py::arg("sim"),
-             py::arg("capabilities"), py::arg("resolution_ps"), py::arg("max_in_flight"),
-             py::arg("record_nodes"), py::arg("progress"), py::arg("period_s"));
+  py::class_<Session>(module, "Session")
+      .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, bool>(),
+           py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
+           py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("record_nodes"))
+      .def("copy", &Session::copy, py::arg("sim"))
+      .def("append", &Session::append, py::arg("arrays"))
+      .def("watch", &Session::watch, py::arg("what"))
+      .def("poll", &Session::poll)
+      .def("advance", &Session::advance, py::arg("until_ps"), py::arg("progress"),
+           py::arg("period_s"))
+      .def("progress", &Session::progress)
+      .def("outcome", &Session::outcome, py::arg("last"));
   py::dict sizes;
+  sizes["tasks"] = sizeof(engine::Task);
+  sizes["jobs"] = sizeof(engine::Job);
+  sizes["machines"] = sizeof(engine::Machine);
+  sizes["slowdowns"] = sizeof(engine::Slowdown);
   sizes["templates"] = sizeof(engine::Template);
   sizes["nodes"] = sizeof(engine::Node);
   sizes["messages"] = sizeof(engine::MessageSpec);

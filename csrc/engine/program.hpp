@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace engine {
 
@@ -20,6 +22,33 @@ enum class Policy : int32_t { kLifo, kFifo, kExplicit };
 enum class GraphOp : uint8_t { kSend, kRecv, kDelay };
 constexpr int32_t kToMemory = 1, kReduced = 2, kSendBack = 4;
 
+struct LogGP {
+  int64_t L_ns = 0, o_ns = 0, g_ns = 0;
+  double G_ns_per_byte = 0;
+  int64_t reduction_ns = 1;
+};
+
+struct Task {
+  int64_t start_ps;
+  int32_t job, job_rank, template_index;
+};
+struct Job {
+  int64_t tag_base, placement_start;
+  int32_t ranks;
+};
+struct Machine {
+  int64_t endpoint_delay_ps, fast_delay_ps;
+  LogGP loggp;
+  int32_t unit_capacity[kUnits];
+  int32_t streams_per_queue;
+  Policy policy;
+  BusModel bus_model;
+};
+struct Slowdown {
+  int64_t at_ps;
+  double factor;
+  int32_t rank;
+};
 struct Template {
   int64_t node_start, node_count, compute_ps;
 };
@@ -82,48 +111,109 @@ struct Wait {
 };
 enum WaitFor : int32_t { kReceive, kInFlight, kUnreceived };
 
+// Rows that somebody else holds, until rows are appended.
 template <class T>
-struct Span {
-  const T* data = nullptr;
-  size_t size = 0;
-  const T& operator[](int64_t i) const { return data[i]; }
-};
+class Table {
+ public:
+  Table() = default;
+  Table(const T* data, size_t size) : data_(data), size_(size) {}
+  Table(const Table& other) : own_(other.own_), data_(other.data_), size_(other.size_) { point(); }
+  Table(Table&& other) noexcept
+      : own_(std::move(other.own_)), data_(other.data_), size_(other.size_) {
+    point();
+  }
+  Table& operator=(Table other) noexcept {
+    own_ = std::move(other.own_);
+    data_ = other.data_;
+    size_ = other.size_;
+    point();
+    return *this;
+  }
+  ~Table() = default;
 
-struct LogGP {
-  int64_t L_ns = 0, o_ns = 0, g_ns = 0;
-  double G_ns_per_byte = 0;
-  int64_t reduction_ns = 1;
+  size_t size() const { return size_; }
+  const T& operator[](int64_t i) const { return data_[i]; }
+  void append(const Table& more) {
+    if (more.size_ == 0) return;
+    if (own_.empty()) own_.assign(data_, data_ + size_);
+    own_.insert(own_.end(), more.data_, more.data_ + more.size_);
+    size_ = own_.size();
+    point();
+  }
+
+ private:
+  void point() {
+    if (!own_.empty()) data_ = own_.data();
+  }
+  std::vector<T> own_;
+  const T* data_ = nullptr;
+  size_t size_ = 0;
 };
 
 struct Program {
-  int32_t ranks = 0;
-  Span<int32_t> template_of_rank;
-  Span<Template> templates;
-  Span<Node> nodes;
-  Span<int32_t> children;
-  Span<MessageSpec> messages;
-  Span<Collective> collectives;
-  Span<Plan> plans;
-  Span<Phase> phases;
-  Span<Group> groups;
-  Span<int32_t> members;
-  Span<Family> families;
-  Span<Schedule> schedules;
-  Span<Step> steps;
-  Span<Packet> packets;
-  Span<Graph> graphs;
-  Span<GraphNode> graph_nodes;
-  Span<int32_t> graph_children;
-  Span<int32_t> graph_roots;
-  Span<int32_t> graph_of_position;
-  Span<int32_t> unit_capacity;
-  Span<int32_t> memory_server;
-  int32_t levels = 1, queues_per_level = 1, streams_per_queue = 1, alternate_slots = 0;
-  Policy policy = Policy::kLifo;
-  BusModel bus_model = BusModel::kFixed;
-  int64_t endpoint_delay_ps = 0, fast_delay_ps = 0, rendezvous_bytes = 0;
+  Table<Task> tasks;
+  Table<Job> jobs;
+  Table<int32_t> placement;
+  Table<Machine> machines;
+  Table<int32_t> machine_of_rank;
+  Table<int32_t> memory_server;
+  Table<Slowdown> slowdowns;
+  Table<Template> templates;
+  Table<Node> nodes;
+  Table<int32_t> children;
+  Table<MessageSpec> messages;
+  Table<Collective> collectives;
+  Table<Plan> plans;
+  Table<Phase> phases;
+  Table<Group> groups;
+  Table<int32_t> members;
+  Table<Family> families;
+  Table<Schedule> schedules;
+  Table<Step> steps;
+  Table<Packet> packets;
+  Table<Graph> graphs;
+  Table<GraphNode> graph_nodes;
+  Table<int32_t> graph_children;
+  Table<int32_t> graph_roots;
+  Table<int32_t> graph_of_position;
+  int32_t levels = 1, queues_per_level = 1, alternate_slots = 0;
+  int64_t rendezvous_bytes = 0;
   bool receives_at_once = false;
-  LogGP loggp;
+
+  int32_t ranks() const { return static_cast<int32_t>(machine_of_rank.size()); }
+
+  // Every table that grows with work, of two Programs: f(ours, theirs).
+  template <class F>
+  void each_table(const Program& other, F f) {
+    f(tasks, other.tasks);
+    f(jobs, other.jobs);
+    f(placement, other.placement);
+    f(slowdowns, other.slowdowns);
+    f(templates, other.templates);
+    f(nodes, other.nodes);
+    f(children, other.children);
+    f(messages, other.messages);
+    f(collectives, other.collectives);
+    f(plans, other.plans);
+    f(phases, other.phases);
+    f(groups, other.groups);
+    f(members, other.members);
+    f(families, other.families);
+    f(schedules, other.schedules);
+    f(steps, other.steps);
+    f(packets, other.packets);
+    f(graphs, other.graphs);
+    f(graph_nodes, other.graph_nodes);
+    f(graph_children, other.graph_children);
+    f(graph_roots, other.graph_roots);
+    f(graph_of_position, other.graph_of_position);
+  }
+
+  // Rows of `fragment` come behind ours; its references already count ours.
+  void append(const Program& fragment) {
+    each_table(fragment, [](auto& ours, const auto& theirs) { ours.append(theirs); });
+    alternate_slots += fragment.alternate_slots;
+  }
 };
 
 }  // namespace engine

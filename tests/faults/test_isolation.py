@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_the_answer_is_that_of_a_run_here(
     here = run_here(str(mock_library), config(), program, engine, True, None)
     there = run_isolated(str(mock_library), config(), program, engine, True, None)
     assert there.engine == here.engine == engine
-    for name in ("finish_ps", "node_start_ps", "node_end_ps", "rank_node_start", "waits"):
+    for name in [field.name for field in fields(Outcome) if "NDArray" in str(field.type)]:
         mine, theirs = getattr(here.outcome, name), getattr(there.outcome, name)
         assert mine.dtype == theirs.dtype
         assert mine.tolist() == theirs.tolist()

@@ -14,10 +14,10 @@ import pytest
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import InputError
 from astra_bridge.network.registry import backend
-from astra_bridge.program import GraphOp, Op, Program
+from astra_bridge.program import SLOWDOWN, GraphOp, Op, Program, machine, one_job, tasks
 from astra_bridge.program_rules import MOST_CHUNKS
 from tests import fuzz, number_fuzz, program_fuzz
-from tests.program_fuzz import VALUES, drawn, fault_of, mutated, places
+from tests.program_fuzz import VALUES, drawn, fault_of, mutated, places, twice
 
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 
@@ -26,7 +26,7 @@ def programs() -> list[tuple[Program, Any, str]]:
     """A few random Programs that use every table together."""
     made = (drawn(seed) for seed in count(462))  # where the search happens to be short
     return [
-        next(one for one in made if len(one[0].graph_children) and len(one[0].messages)),
+        twice(next(one for one in made if len(one[0].graph_children) and len(one[0].messages))),
         next(one for one in made if len(one[0].members) and len(one[0].templates) > 1),
     ]
 
@@ -162,20 +162,24 @@ def test_a_graph_is_checked_like_a_template(tried: list[tuple[Program, Any, str]
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("ranks", 10**9, "template_of_rank has|entries|queues of all ranks"),
         ("levels", 0, "levels"),
         ("queues_per_level", 10**9, "queues of all ranks"),
-        ("streams_per_queue", 0, "streams_per_queue"),
         ("alternate_slots", 2**31 - 1, "alternate slots"),
-        ("policy", 9, "policy"),
-        ("endpoint_delay_ps", -1, "endpoint_delay_ps"),
-        ("fast_delay_ps", 2**63, "fast_delay_ps"),
-        ("loggp", (1, 2, 3, float("nan"), 1), "loggp G"),
-        ("loggp", (1, 2, 2**70, 0.0, 1), "loggp g"),
-        ("loggp", (1, 2), "five numbers"),
+        ("machines", machine(policy=9), r"machines\[0\].policy"),
+        ("machines", machine(streams_per_queue=0), r"machines\[0\].streams_per_queue"),
+        ("machines", machine(endpoint_delay_ps=-1), r"machines\[0\].endpoint_delay_ps"),
+        ("machines", machine(loggp=(1, 2, 3, float("nan"), 1)), r"machines\[0\].G_ns_per_byte"),
+        ("machines", machine(unit_capacity=(1, 0, 1, 1)), r"unit_capacity\[1\]"),
+        ("machines", machine()[:0], "machine_of_rank"),
+        ("memory_server", np.zeros(1, np.int32), "has 1 entries"),
+        ("slowdowns", np.array([(0, float("inf"), 0)], SLOWDOWN), r"slowdowns\[0\].factor"),
+        ("slowdowns", np.array([(-1, 1.0, 0)], SLOWDOWN), r"slowdowns\[0\].at_ps"),
+        ("jobs", np.repeat(one_job(10**6), 2), r"jobs\[0\].ranks"),
+        ("jobs", np.repeat(one_job(1), 2), "its job has 1 ranks"),
         ("nodes", np.zeros(3, np.int64), "type int64"),
         ("members", np.zeros((2, 2), np.int32), "shape"),
-        ("template_of_rank", np.zeros(0, np.int32), "0 entries"),
+        ("tasks", tasks([0, 10**6]), r"tasks\[1\].template_index"),
+        ("machine_of_rank", np.zeros(0, np.int32), "0 entries"),
     ],
 )
 def test_scalars_and_types(

@@ -28,6 +28,7 @@ LEVELS = {
     "workload": 2,
     "topology": 2,
     "program": 2,
+    "program_join": 2,
     "program_rules": 2,
     "network.api": 2,
     "network.spec": 2,

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""A simulation that can be stepped, given more work, copied, and written to a file."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+from astra_bridge.engine import native
+from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
+from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.network.api import TIME_NEVER, Network
+from astra_bridge.network.native import NativeNetwork
+from astra_bridge.program import Program
+from astra_bridge.program_join import joined, moved, placed
+
+__all__ = ["ENGINES", "EngineName", "Session"]
+
+EngineName = Literal["auto", "native", "python"]
+ENGINES: tuple[EngineName, ...] = ("auto", "native", "python")
+
+
+class _Engine(Protocol):
+    """What both engines are."""
+
+    name: str
+
+    def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop: ...
+
+    def append(self, fragment: Program, program: Program) -> None: ...
+
+    def watch(self, what: Watch) -> None: ...
+
+    def poll(self) -> Any: ...
+
+    def progress(self) -> Progress: ...
+
+    def outcome(self, *, last: bool = False) -> Outcome: ...
+
+    def copy(self, network: Any) -> _Engine: ...
+
+
+def _engine(program: Program, network: Network, engine: EngineName, record_nodes: bool) -> _Engine:
+    """The one place that chooses between the engines."""
+    if engine != "python":
+        missing = native.unavailable()
+        if missing is None and isinstance(network, NativeNetwork):
+            return native.NativeEngine(program, network, record_nodes=record_nodes)
+        if engine == "native":
+            raise BackendUnavailable(
+                missing
+                or f"the native engine needs a native network, and {network.info.name} is Python; "
+                "use --engine python"
+            )
+    # Imported here: most runs do without it.
+    from astra_bridge.engine.python import PythonEngine
+
+    return PythonEngine(program, network, record_nodes=record_nodes)
+
+
+class Session:
+    """A simulation of a Program on a network.
+
+    Time moves in :meth:`advance` alone.  Between two calls work may be added; the answer is that
+    of one Program which had it from the beginning.
+
+    Parameters
+    ----------
+    program : Program
+    network : Network
+        The session closes it.
+    engine
+        "native", "python", or "auto": native where it is built and the network is native.
+    record_nodes : bool
+        Whether to keep start and end of every node.
+    progress : callable, optional
+        Called about five times a second with a `Progress`; where it returns True, `advance`
+        returns as soon as it can.
+
+    Raises
+    ------
+    InputError
+        The Program breaks a rule (:mod:`astra_bridge.program_rules`).
+    BackendUnavailable
+        ``engine="native"`` cannot be had.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        network: Network,
+        *,
+        engine: EngineName = "auto",
+        record_nodes: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        program.validate()
+        self._program, self._network, self._report = program, network, progress
+        self._fragments: list[Program] = []
+        self._engine = _engine(program, network, engine, record_nodes)
+        self._from_ps = 0
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs: "native" or "python"."""
+        return self._engine.name
+
+    @property
+    def now_ps(self) -> int:
+        """How far `advance` has come [ps]: nothing before it can happen any more."""
+        return max(self._from_ps, self._engine.progress().now_ps)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the simulation is."""
+        return self._engine.progress()
+
+    @property
+    def program(self) -> Program:
+        """All the work so far, as one Program."""
+        if self._fragments:
+            self._program = joined(self._program, *self._fragments)
+            self._fragments = []
+        return self._program
+
+    def advance(self, until_ps: int = TIME_NEVER) -> Stop:
+        """Run everything that happens before a time [ps].
+
+        Parameters
+        ----------
+        until_ps : int
+            TIME_NEVER, the default, is until nothing more can happen.
+
+        Returns
+        -------
+        Stop
+            REACHED, or IDLE where nothing more can happen; sooner, DONE to the end of the instant
+            in which something that is watched is complete, and PAUSED where ``progress`` asked.
+
+        Raises
+        ------
+        InputError
+            The time is before now.
+        NetworkError
+            The network failed; a `SimulationError` carries the `Outcome` so far as ``outcome``.
+        """
+        if until_ps < self._from_ps:
+            raise InputError(
+                f"is {until_ps}; allowed: {self._from_ps} (now) and above", key="until_ps"
+            )
+        stop = self._engine.advance(until_ps, self._report)
+        if stop is Stop.REACHED or (stop is Stop.IDLE and until_ps != TIME_NEVER):
+            self._from_ps = until_ps
+        return stop
+
+    def append(self, program: Program, start_ps: int | None = None, placement: Any = None) -> int:
+        """Add work: the tasks of a Program, as a further job.
+
+        Parameters
+        ----------
+        program : Program
+            For this network, or for fewer ranks.
+        start_ps : int, optional
+            Added to the start of its tasks; None is now.
+        placement : array of int, optional
+            The rank of the network that each rank of the Program is on.
+
+        Returns
+        -------
+        int
+            The index of its first task, which `poll` and `Outcome` count.
+
+        Raises
+        ------
+        InputError
+            It breaks a rule, starts before now, or does not fit the work so far.
+        """
+        now_ps = self.now_ps
+        start_ps = now_ps if start_ps is None else start_ps
+        least_ps = int(program.tasks["start_ps"].min(initial=0)) + start_ps
+        if least_ps < now_ps:
+            raise InputError(f"is {least_ps}; allowed: {now_ps} (now) and above", key="start_ps")
+        program.validate()
+        ranks = self._program.ranks
+        fragment = placed(program, ranks, placement, start_ps)
+        whole = self.program
+        first = len(whole.tasks)
+        part = moved(fragment, whole)
+        self._program = joined(whole, fragment)
+        self._engine.append(part, self._program)
+        return first
+
+    def watch(self, what: Watch) -> None:
+        """Let `advance` stop for tasks, or for nodes, that are complete."""
+        self._engine.watch(what)
+
+    def poll(self) -> Any:
+        """What was watched and has completed since the last call, as an array of DONE."""
+        return self._engine.poll()
+
+    def outcome(self, *, last: bool = False) -> Outcome:
+        """Times so far; ``last`` saves a copy where the session ends here."""
+        return self._engine.outcome(last=last)
+
+    def snapshot(self) -> Session:
+        """A second session that goes on from here; the two do not know of one another.
+
+        Raises
+        ------
+        Unsupported
+            The backend cannot copy its simulation.
+        """
+        network = self._network.snapshot()
+        other = object.__new__(Session)
+        other.__dict__.update(self.__dict__)
+        other._fragments = []
+        other._network, other._engine = network, self._engine.copy(network)
+        return other
+
+    def close(self) -> None:
+        """End the simulation of the network."""
+        self._network.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+//
+// Messages: sends meet receives here, above the network contract.
+#include "engine.hpp"
+
+#include <algorithm>
+
+#include "failure.hpp"
+
+namespace engine {
+
+namespace {
+
+constexpr int64_t kMostMessages = INT32_MAX;
+constexpr int64_t kControl = int64_t{1} << 62;  // added to a tag: the rendezvous control message
+
+uint32_t channel_hash(int64_t tag, int32_t src, int32_t dst, int64_t bytes) {
+  uint64_t h = static_cast<uint64_t>(tag) * 0x9E3779B97F4A7C15u;
+  h ^= (static_cast<uint64_t>(static_cast<uint32_t>(src)) << 32) | static_cast<uint32_t>(dst);
+  h *= 0xD6E8FEB86659FD93u;
+  h ^= h >> 32;
+  h += static_cast<uint64_t>(bytes);
+  h *= 0x9E3779B97F4A7C15u;
+  return static_cast<uint32_t>(h >> 32);
+}
+
+}  // namespace
+
+int32_t Engine::open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes) {
+  const uint32_t hash = channel_hash(tag, src, dst, bytes);
+  size_t mask = channel_table_.size() - 1;
+  size_t i = hash & mask;
+  for (; channel_table_[i].second >= 0; i = (i + 1) & mask) {
+    if (channel_table_[i].first != hash) continue;
+    const Channel& found = channels_[static_cast<size_t>(channel_table_[i].second)];
+    if (found.tag == tag && found.src == src && found.dst == dst && found.bytes == bytes)
+      return channel_table_[i].second;
+  }
+  if (2 * (channel_count_ + 1) > channel_table_.size()) {
+    std::vector<std::pair<uint32_t, int32_t>> old(channel_table_.size() * 2, {0, -1});
+    old.swap(channel_table_);
+    mask = channel_table_.size() - 1;
+    for (const auto& entry : old) {
+      if (entry.second < 0) continue;
+      size_t j = entry.first & mask;
+      while (channel_table_[j].second >= 0) j = (j + 1) & mask;
+      channel_table_[j] = entry;
+    }
+    i = hash & mask;
+    while (channel_table_[i].second >= 0) i = (i + 1) & mask;
+  }
+  int32_t index;
+  if (free_channels_.empty()) {
+    index = static_cast<int32_t>(channels_.size());
+    channels_.emplace_back();
+  } else {
+    index = free_channels_.back();
+    free_channels_.pop_back();
+  }
+  Channel& channel = channels_[static_cast<size_t>(index)];
+  channel = Channel{tag, bytes, src, dst};
+  channel_table_[i] = {hash, index};
+  ++channel_count_;
+  return index;
+}
+
+// A channel that nobody remembers and nothing waits in is forgotten: an all-to-all among thousands
+// of ranks opens millions.
+void Engine::close_if_idle(int32_t index) {
+  Channel& channel = channels_[static_cast<size_t>(index)];
+  if (channel.users > 0 || channel.first >= 0) return;
+  const uint32_t hash = channel_hash(channel.tag, channel.src, channel.dst, channel.bytes);
+  const size_t mask = channel_table_.size() - 1;
+  size_t hole = hash & mask;
+  while (channel_table_[hole].second != index) hole = (hole + 1) & mask;
+  for (size_t i = (hole + 1) & mask; channel_table_[i].second >= 0; i = (i + 1) & mask) {
+    if (((i - (channel_table_[i].first & mask)) & mask) >= ((i - hole) & mask)) {
+      channel_table_[hole] = channel_table_[i];
+      hole = i;
+    }
+  }
+  channel_table_[hole] = {0, -1};
+  --channel_count_;
+  free_channels_.push_back(index);
+}
+
+void Engine::leave_channel(int32_t& index) {
+  if (index < 0) return;
+  --channels_[static_cast<size_t>(index)].users;
+  close_if_idle(index);
+  index = -1;
+}
+
+int32_t Engine::new_message(int32_t channel) {
+  int32_t index = free_message_;
+  if (index >= 0) {
+    free_message_ = messages_[static_cast<size_t>(index)].next;
+    messages_[static_cast<size_t>(index)] = Message{};
+  } else {
+    if (static_cast<int64_t>(messages_.size()) == kMostMessages)
+      give_up("more than %lld messages are in flight or wait at once",
+              static_cast<long long>(kMostMessages));
+    index = static_cast<int32_t>(messages_.size());
+    messages_.emplace_back();
+    if (index > index_mask_) index_mask_ = 2 * index_mask_ + 1;
+  }
+  messages_[static_cast<size_t>(index)].channel = channel;
+  // A message keeps its channel open until it is complete.
+  ++channels_[static_cast<size_t>(channel)].users;
+  return index;
+}
+
+// Complete on both sides: the message may be used again, and its channel closed.
+void Engine::release(int32_t index) {
+  Message& message = messages_[static_cast<size_t>(index)];
+  leave_channel(message.channel);
+  message.next = free_message_;
+  free_message_ = index;
+}
+
+void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int32_t node) {
+  Channel& channel = channels_[static_cast<size_t>(channel_index)];
+  int32_t index;
+  if (channel.first >= 0 && !channel.waiting_are_sends) {
+    index = channel.first;
+    channel.first = messages_[static_cast<size_t>(index)].next;
+  } else {
+    index = new_message(channel_index);
+    channel.waiting_are_sends = true;
+    if (channel.first < 0)
+      channel.first = index;
+    else
+      messages_[static_cast<size_t>(channel.last)].next = index;
+    channel.last = index;
+    messages_[static_cast<size_t>(index)].collective = collective;
+    messages_[static_cast<size_t>(index)].node = node;
+  }
+  Message& message = messages_[static_cast<size_t>(index)];
+  message.on_sent = then;
+  message.in_flight = true;
+  // The least id that is free and ends in the index.
+  int64_t id = (place_ & ~index_mask_) | index;
+  if (id < place_) id += index_mask_ + 1;
+  if (id > kMostPlace - kMostDrawn)
+    give_up("after %lld transfers there is no number left for another",
+            static_cast<long long>(transfers_));
+  place_ = id + ASTRA_NET_PLACES_PER_TRANSFER;
+  message.id = id;
+  // Field by field, in place: a record that is built elsewhere in pieces and copied whole makes the
+  // processor wait for the pieces, which took a tenth of a whole run.
+  starts_.emplace_back();
+  astra_net_transfer& transfer = starts_.back();
+  transfer.id = id;
+  transfer.start_ps = now_ps_;
+  transfer.bytes = channel.bytes;
+  transfer.src = channel.src;
+  transfer.dst = channel.dst;
+  ++transfers_;
+  ++in_flight_;
+}
+
+void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, int32_t node) {
+  Channel& channel = channels_[static_cast<size_t>(channel_index)];
+  if (channel.first < 0 || !channel.waiting_are_sends) {
+    const int32_t index = new_message(channel_index);
+    channel.waiting_are_sends = false;
+    if (channel.first < 0)
+      channel.first = index;
+    else
+      messages_[static_cast<size_t>(channel.last)].next = index;
+    channel.last = index;
+    Message& message = messages_[static_cast<size_t>(index)];
+    message.received = true;
+    message.on_received = then;
+    message.collective = collective;
+    message.node = node;
+    return;
+  }
+  const int32_t index = channel.first;
+  Message& message = messages_[static_cast<size_t>(index)];
+  channel.first = message.next;
+  message.received = true;
+  message.on_received = then;
+  if (!message.arrived) return;
+  release(index);
+  // It came first: the receive completes now, after all that is already due now; or inside its post,
+  // where a packet that has a bus to cross cannot end the stream whose step this is.
+  if (program_.receives_at_once && then.then == Then::kArrived &&
+      streams_[then.b].bus != Bus::kNone) {
+    arrived(streams_[then.b]);
+    return;
+  }
+  if (then.then != Then::kNothing) queue_.push_alone(now_ps_, place_, then);
+}
+
+void Engine::send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
+                  int32_t collective, int32_t node) {
+  if (program_.rendezvous_bytes == 0) {
+    send_on(open_channel(tag, rank, peer, bytes), then, collective, node);
+    return;
+  }
+  const int32_t go = rendezvous_.take();
+  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, true};
+  receive_on(open_channel(tag | kControl, peer, rank, program_.rendezvous_bytes),
+             {Then::kRendezvous, 0, go}, collective, node);
+}
+
+void Engine::receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
+                     int32_t collective, int32_t node) {
+  if (program_.rendezvous_bytes == 0) {
+    receive_on(open_channel(tag, peer, rank, bytes), then, collective, node);
+    return;
+  }
+  const int32_t go = rendezvous_.take();
+  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, false};
+  send_on(open_channel(tag | kControl, rank, peer, program_.rendezvous_bytes),
+          {Then::kRendezvous, 0, go}, collective, node);
+}
+
+// The control message is complete: now the message itself.
+void Engine::meet(int32_t index) {
+  const Rendezvous held = rendezvous_[index];
+  rendezvous_.give_back(index);
+  if (held.sends)
+    send_on(open_channel(held.tag, held.rank, held.peer, held.bytes), held.then, held.collective,
+            held.node);
+  else
+    receive_on(open_channel(held.tag, held.peer, held.rank, held.bytes), held.then,
+               held.collective, held.node);
+}
+
+std::vector<Wait> Engine::waits() const {
+  std::vector<Wait> result;
+  for (const Message& message : messages_) {
+    if (message.channel < 0) continue;
+    const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+    if (message.in_flight)
+      result.push_back({channel.src, channel.dst, channel.bytes, message.node, message.collective,
+                        kInFlight, 0});
+    else if (message.arrived)
+      result.push_back({channel.src, channel.dst, channel.bytes, message.node, message.collective,
+                        kUnreceived, 0});
+    else
+      result.push_back({channel.dst, channel.src, channel.bytes, message.node, message.collective,
+                        kReceive, 0});
+  }
+  return result;
+}
+
+}  // namespace engine

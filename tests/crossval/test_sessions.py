@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""The engine's own conformance: however a run is cut, it gives what one run gives."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astra_bridge.engine import Outcome, Session, native
+from astra_bridge.errors import SimulationError
+from astra_bridge.network.registry import backend
+from astra_bridge.program import SLOWDOWN, Program
+from astra_bridge.program_join import joined, placed
+from tests.program_fuzz import drawn
+
+FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
+SEEDS = range(25 * FACTOR)
+
+
+@pytest.fixture(params=["native", "python", "unordered-native", "unordered-python"])
+def way(request: pytest.FixtureRequest, missing: Callable[[str, str], None]) -> str:
+    """An engine, and whether its network shares the order of events."""
+    if "native" in request.param and native.unavailable():
+        missing("native", native.unavailable() or "")
+    return str(request.param)
+
+
+class Case:
+    """A random Program with several jobs and a slow rank, and how to open its network."""
+
+    def __init__(self, seed: int, way: str, mock: str) -> None:
+        self.rng = random.Random(seed)
+        self.program, config, model = drawn(seed)
+        self.engine: Any = way.rpartition("-")[2]
+        if way.startswith("unordered"):
+            # The mock does not, and has exact arithmetic of its own.
+            self.config = replace(config, options={"contention": "true"})
+            self.backend = mock
+        else:
+            self.config = config
+            self.backend = model if self.engine == "native" else f"{model}-python"
+        self.slowdowns = np.array(
+            [(self.rng.randint(0, 50_000), self.rng.choice((0.5, 3.0)), 0)], SLOWDOWN
+        )
+        self.more = self.later(self.rng.randint(0, 60_000))
+
+    def later(self, start_ps: int) -> Program:
+        """The same work again, elsewhere on the network."""
+        ranks = self.program.ranks
+        order = self.rng.sample(range(ranks), ranks)
+        again = placed(self.program, ranks, order, start_ps)
+        return replace(again, memory_server=self.program.memory_server)
+
+    def open(self, stack: ExitStack, program: Program) -> Session:
+        network = backend(self.backend).open(self.config)
+        return stack.enter_context(Session(program, network, engine=self.engine))
+
+
+def answer(session: Session) -> tuple[Any, ...]:
+    """Run to the end: everything that an outcome says, or how the network failed."""
+    try:
+        session.advance()
+    except SimulationError as error:
+        return ("failed", str(error))
+    return said(session.outcome())
+
+
+def said(outcome: Outcome) -> tuple[Any, ...]:
+    values = [getattr(outcome, field.name) for field in fields(outcome)]
+    return tuple(
+        sorted(v.tolist()) if f.name == "waits" else v.tolist() if isinstance(v, np.ndarray) else v
+        for f, v in zip(fields(outcome), values, strict=True)
+    )
+
+
+def steps(rng: random.Random, session: Session) -> None:
+    """Advance a few times to anywhere."""
+    for _ in range(rng.randint(1, 6)):
+        session.advance(session.now_ps + rng.choice((0, 1, rng.randint(0, 40_000), 10**7)))
+
+
+@pytest.fixture
+def case(way: str, mock_library: Any) -> Callable[[int], Case]:
+    return lambda seed: Case(seed, way, str(mock_library))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_in_steps_is_one_run(seed: int, case: Callable[[int], Case]) -> None:
+    one = case(seed)
+    program = replace(joined(one.program, one.more), slowdowns=one.slowdowns)
+    with ExitStack() as stack:
+        whole = answer(one.open(stack, program))
+        session = one.open(stack, program)
+        try:
+            steps(one.rng, session)
+            found = answer(session)
+        except SimulationError as error:
+            found = ("failed", str(error))
+        assert found == whole
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_work_that_is_added_is_as_if_it_had_been_there(
+    seed: int, case: Callable[[int], Case]
+) -> None:
+    one = case(seed)
+    with ExitStack() as stack:
+        session = one.open(stack, one.program)
+        try:
+            steps(one.rng, session)
+        except SimulationError:
+            return
+        late = one.later(0)
+        start_ps = session.now_ps + one.rng.choice((0, one.rng.randint(0, 20_000)))
+        again = placed(late, one.program.ranks, None, start_ps)
+        again = replace(again, memory_server=one.program.memory_server)
+        whole = answer(one.open(stack, joined(one.program, again)))
+        first = session.append(late, start_ps)
+        assert first == len(one.program.tasks)
+        assert answer(session) == whole
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_snapshot_goes_on_as_the_original(seed: int, case: Callable[[int], Case]) -> None:
+    one = case(seed)
+    program = replace(joined(one.program, one.more), slowdowns=one.slowdowns)
+    with ExitStack() as stack:
+        whole = answer(one.open(stack, program))
+        session = one.open(stack, program)
+        try:
+            steps(one.rng, session)
+        except SimulationError:
+            return
+        second = stack.enter_context(session.snapshot())
+        third = stack.enter_context(second.snapshot())
+        assert answer(second) == whole
+        assert answer(session) == whole
+        assert answer(third) == whole
