@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from astra_bridge.collectives import ALGORITHMS
+from astra_bridge.compute import COMPUTE_MODELS
+from astra_bridge.memory import MEMORY_MODELS
 from astra_bridge.network.registry import BACKENDS
 from astra_bridge.registry import Registry
+from astra_bridge.system.orders import DIMENSION_ORDERS
+from astra_bridge.system.policies import QUEUE_POLICIES
 
 __all__ = ["REGISTRIES"]
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     "Network backends": BACKENDS,
     "Collective algorithms": ALGORITHMS,
+    "Compute models": COMPUTE_MODELS,
+    "Memory models": MEMORY_MODELS,
+    "Queue policies": QUEUE_POLICIES,
+    "Orders of dimensions": DIMENSION_ORDERS,
 }
 """Title -> registry."""

@@ -42,7 +42,7 @@ from astra_bridge.results import Result
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
-from astra_bridge.system import Lowered, choices, lower
+from astra_bridge.system import Choices, Lowered, choices, lower
 from astra_bridge.text import one_line
 from astra_bridge.trace import Workload, read_workload
 from astra_bridge.units import PS_PER_NS
@@ -148,7 +148,7 @@ def simulate(
     memory = read_remote_memory(
         {"memory-type": "NO_MEMORY_EXPANSION"} if remote_memory is None else remote_memory
     )
-    chosen = choices(system)
+    chosen = choices(system, memory, base_semantics)
     ranks = math.prod(prepared.dims)
     given_workload = checked["workload"]
     workload = (
@@ -156,7 +156,7 @@ def simulate(
         if isinstance(given_workload, Workload)
         else read_workload(given_workload, ranks)
     )
-    dim_bandwidth, unknown_bandwidth = _dim_bandwidth(system, network, prepared)
+    dim_bandwidth, unknown_bandwidth = _dim_bandwidth(chosen, network, prepared)
     lowered = lower(
         workload,
         system,
@@ -215,6 +215,7 @@ def simulate(
         warnings=_unique(
             *system.warnings,
             *memory.warnings,
+            *chosen.warnings,
             *prepared.warnings,
             *unknown_bandwidth,
             *lowered.warnings,
@@ -285,10 +286,10 @@ _ARGUMENTS: dict[str, Check] = {
 
 
 def _dim_bandwidth(
-    system: SystemConfig, network: Any, prepared: Prepared
+    chosen: Choices, network: Any, prepared: Prepared
 ) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """Bandwidth per dimension, which only themis asks for, and what to say where it is unknown."""
-    if system.inter_dimension_scheduling == "baseline" or len(prepared.dims) == 1:
+    """Bandwidth per dimension, where it is asked for, and what to say where it is unknown."""
+    if not chosen.order.bandwidth or len(prepared.dims) == 1:
         return None, ()
     try:
         read = read_network(network)
@@ -297,8 +298,9 @@ def _dim_bandwidth(
     if isinstance(read, NetworkDims) and read.npus_count == prepared.dims:
         return read.bandwidth_GiBps, ()
     return None, (
-        "inter-dimension-scheduling: themis takes all dimensions as equal, because the network "
-        f"does not say the bandwidth of each of the logical dimensions {prepared.dims}",
+        f"inter-dimension-scheduling: {chosen.order.name} takes all dimensions as equal, because "
+        "the network does not say the bandwidth of each of the logical dimensions "
+        f"{prepared.dims}",
     )
 
 

@@ -9,6 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.compute.model import ComputeModel, ComputeNodes
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["MODEL", "roofline_ns"]
+
 
 def roofline_ns(
     num_ops: NDArray[np.int64],
@@ -29,3 +36,19 @@ def roofline_ns(
     performance = np.minimum(memory_Bps * intensity, peak_ops_per_s)
     result[work] = np.floor(ops[work] / performance * 1e9)
     return result
+
+
+def _duration_ps(nodes: ComputeNodes, system: SystemConfig) -> NDArray[np.float64]:
+    for key, value in (
+        ("local-mem-bw", system.local_mem_bw_GBps),
+        ("peak-perf", system.peak_perf_TFLOPS),
+    ):
+        if value <= 0:
+            raise InputError("must be above 0 for the roofline", file=system.source, key=key)
+    memory_Bps, peak_ops_per_s = system.local_mem_bw_GBps * 1e9, system.peak_perf_TFLOPS * 1e12
+    return roofline_ns(nodes.num_ops, nodes.tensor_bytes, memory_Bps, peak_ops_per_s) * PS_PER_NS
+
+
+MODEL = ComputeModel(
+    "roofline", "local-mem-bw or peak-perf, whichever limits.", _duration_ps, roofline=True
+)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from importlib.util import find_spec
 
+from astra_bridge.compute.model import ComputeModel
+from astra_bridge.compute.systolic import array_ps
 from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.files import user_cache, write_file
 from astra_bridge.inputs.system import SystolicArray
 
-__all__ = ["scalesim_cycles"]
+__all__ = ["MODEL", "scalesim_cycles"]
 
 _SRAM_KB = 64
 _BANDWIDTH_WORDS = 10
@@ -69,3 +72,17 @@ def _run(m: int, n: int, k: int, array: SystolicArray) -> int:
     )
     layer.run()
     return int(layer.get_compute_report_items()[0])
+
+
+def _unavailable() -> str | None:
+    if find_spec("scalesim") is not None:
+        return None
+    return "the package scalesim is not installed: pip install 'astra-bridge[scalesim]'"
+
+
+MODEL = ComputeModel(
+    "scalesim",
+    "Matrix products in SCALE-sim, cycle by cycle, with memory stalls.",
+    lambda nodes, system: array_ps(nodes, system, scalesim_cycles),
+    unavailable=_unavailable,
+)

@@ -9,7 +9,17 @@ using SCALE-Sim", ISPASS 2020, equations 3 to 6) and equals its version 3.0.0 to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.compute.model import ComputeModel, ComputeNodes
+from astra_bridge.inputs.system import SystemConfig, SystolicArray
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["MODEL", "array_ps", "gemm_of", "systolic_cycles"]
 
 Dataflow = Literal["os", "ws", "is"]
 
@@ -50,3 +60,37 @@ def gemm_of(num_ops: int, tensor_bytes: int, element_bytes: int = 2) -> tuple[in
             high = middle
     m = max(1, round(low))
     return m, m, max(1, round(macs / (m * m)))
+
+
+def array_ps(
+    nodes: ComputeNodes,
+    system: SystemConfig,
+    cycles_of: Callable[[int, int, int, SystolicArray], int],
+) -> NDArray[np.float64]:
+    """Durations of the matrix products that nodes stand for, each shape asked for once.
+
+    Parameters
+    ----------
+    cycles_of
+        Of m, n, k and the array: cycles.
+    """
+    array = system.systolic_array
+    sizes = np.stack([nodes.num_ops, nodes.tensor_bytes], axis=1)
+    pairs, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    cycles = np.zeros(len(pairs), np.float64)
+    for at, (ops, data) in enumerate(pairs.tolist()):
+        if ops and data:
+            cycles[at] = cycles_of(*gemm_of(ops, data), array)
+    duration_ns: NDArray[np.float64] = (cycles / array.frequency_GHz)[inverse.reshape(-1)]
+    return duration_ns * PS_PER_NS
+
+
+def _cycles(m: int, n: int, k: int, array: SystolicArray) -> int:
+    return systolic_cycles(m, n, k, rows=array.rows, columns=array.columns, dataflow=array.dataflow)
+
+
+MODEL = ComputeModel(
+    "systolic",
+    "Matrix products on a systolic array, in closed form.",
+    lambda nodes, system: array_ps(nodes, system, _cycles),
+)

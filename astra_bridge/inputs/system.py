@@ -56,11 +56,8 @@ COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all")
 FLAGS = ("roofline-enabled", "replay-only", "trace-enabled", "track-local-mem")
 """Flags that ASTRA-sim tests with ``!= 0``."""
 
-SchedulingPolicy = Literal["LIFO", "FIFO", "EXPLICIT"]
 CollectiveOptimization = Literal["baseline", "localBWAware"]
-ComputeModel = Literal["trace", "roofline", "systolic", "scalesim"]
 Dataflow = Literal["ws", "os", "is"]
-InterDimensionScheduling = Literal["baseline", "themis"]
 
 
 def check_output_name(name: str, key: str, file: Path | None = None) -> None:
@@ -117,7 +114,7 @@ class SystemConfig:
     Attributes
     ----------
     scheduling_policy
-        Order of waiting collectives.
+        Order of waiting collectives: "LIFO", "FIFO", "EXPLICIT", or a plug-in's.
     collective_optimization
         How an all-reduce over several dimensions is cut into phases.
     preferred_dataset_splits
@@ -146,11 +143,12 @@ class SystemConfig:
     per_node_custom
         Workload node id -> prefix of the trace files of a custom algorithm.
     compute_model
-        How GPU compute nodes are timed; None follows ``roofline-enabled``.
+        How GPU compute nodes are timed: "trace", "roofline", "systolic", "scalesim", or a plug-in's
+        name; None follows ``roofline-enabled``.
     systolic_array
         Parameters of the systolic models.
     inter_dimension_scheduling
-        "themis" lets each chunk choose the order of dimensions greedily.
+        "baseline", "themis" (each chunk chooses the order of dimensions greedily), or a plug-in's.
     present
         Keys that the file has; None in memory, where every field is meant.
     source
@@ -159,7 +157,7 @@ class SystemConfig:
         Sentences for the user.
     """
 
-    scheduling_policy: SchedulingPolicy = "LIFO"
+    scheduling_policy: str = "LIFO"
     collective_optimization: CollectiveOptimization = "baseline"
     preferred_dataset_splits: int = 1
     active_chunks_per_dimension: int = 1
@@ -181,9 +179,9 @@ class SystemConfig:
     implementations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     custom: Mapping[str, str] = field(default_factory=dict)
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
-    compute_model: ComputeModel | None = None
+    compute_model: str | None = None
     systolic_array: SystolicArray = field(default_factory=SystolicArray)
-    inter_dimension_scheduling: InterDimensionScheduling = "baseline"
+    inter_dimension_scheduling: str = "baseline"
     present: frozenset[str] | None = None
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -202,6 +200,12 @@ class SystemConfig:
             return True
         return bool(getattr(self, flag.replace("-", "_")))
 
+    def timed_by(self, semantics: str = "astra-sim") -> str:
+        """Name of the compute model."""
+        if self.compute_model is not None:
+            return self.compute_model
+        return "roofline" if self.enabled("roofline-enabled", semantics) else "trace"
+
 
 _MOST = 2**31 - 1
 _TIME = integer(0, MAX_TIME_NS)
@@ -213,7 +217,7 @@ _SYSTOLIC_FIELDS = {
     "frequency_GHz": positive(1e30),
 }
 _FIELDS = {
-    "scheduling_policy": choice(*get_args(SchedulingPolicy)),
+    "scheduling_policy": text,
     "collective_optimization": choice(*get_args(CollectiveOptimization)),
     "preferred_dataset_splits": integer(1, _MOST),
     "active_chunks_per_dimension": integer(1, _MOST),
@@ -235,9 +239,9 @@ _FIELDS = {
     "implementations": mapping_of(choice(*COLLECTIVES), list_of(text)),
     "custom": mapping_of(choice(*COLLECTIVES), text),
     "per_node_custom": mapping_of(integer(0, 2**63 - 1), text),
-    "compute_model": optional(choice(*get_args(ComputeModel))),
+    "compute_model": optional(text),
     "systolic_array": instance(SystolicArray),
-    "inter_dimension_scheduling": choice(*get_args(InterDimensionScheduling)),
+    "inter_dimension_scheduling": text,
     "present": optional(instance(frozenset, set)),
     "source": optional(path),
     "warnings": list_of(text),
@@ -269,7 +273,7 @@ class _SystolicFile(msgspec.Struct, rename={"frequency_GHz": "frequency-GHz"}):
 class _SystemFile(msgspec.Struct, rename="kebab"):
     """The file, key by key."""
 
-    scheduling_policy: SchedulingPolicy = "LIFO"
+    scheduling_policy: str = "LIFO"
     collective_optimization: CollectiveOptimization = "baseline"
     preferred_dataset_splits: _Count = 1
     active_chunks_per_dimension: _Count = 1
@@ -296,7 +300,7 @@ class _SystemFile(msgspec.Struct, rename="kebab"):
     all_gather_implementation_custom: _Names | None = None
     all_to_all_implementation_custom: _Names | None = None
     per_node_custom_implementation: str | None = None
-    compute_model: ComputeModel | None = None
+    compute_model: str | None = None
     systolic_array: _SystolicFile | None = None
     inter_dimension_scheduling: str = "baseline"
 
@@ -343,13 +347,6 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
                 f"{f'{file}: ' if file else ''}{key}: ASTRA-sim takes JSON false as on (only 0 is "
                 'off), and so does semantics "astra-sim"; write 0'
             )
-    scheduling = read.inter_dimension_scheduling
-    if scheduling not in ("baseline", "themis"):
-        warnings.append(
-            f"{f'{file}: ' if file else ''}inter-dimension-scheduling: {show(scheduling)} is "
-            "ignored; known: baseline, themis"
-        )
-        scheduling = "baseline"
     systolic = read.systolic_array or _SystolicFile()
     config = SystemConfig(
         scheduling_policy=read.scheduling_policy,
@@ -383,7 +380,7 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
             systolic.dataflow,
             float(systolic.frequency_GHz),
         ),
-        inter_dimension_scheduling=cast("InterDimensionScheduling", scheduling),
+        inter_dimension_scheduling=read.inter_dimension_scheduling,
         present=frozenset(raw),
         source=file,
         warnings=tuple(warnings),
@@ -396,20 +393,13 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
 
 def _check_names(raw: Mapping[str, Any], file: Path | None) -> None:
     """Enumerated values, before msgspec, whose message does not say what is allowed."""
-    allowed = {
-        "scheduling-policy": ("LIFO", "FIFO", "EXPLICIT"),
-        "collective-optimization": ("baseline", "localBWAware"),
-        "compute-model": ("trace", "roofline", "systolic", "scalesim"),
-    }
-    for key, names in allowed.items():
-        value = raw.get(key)
-        if value is not None and not (isinstance(value, str) and value in names):
-            hint = nearest(value, names) if isinstance(value, str) else ""
-            raise InputError(
-                f"{show(value)} is not allowed; allowed: {', '.join(names)}{hint}",
-                file=file,
-                key=key,
-            )
+    key, names = "collective-optimization", get_args(CollectiveOptimization)
+    value = raw.get(key)
+    if value is not None and value not in names:
+        hint = nearest(value, names) if isinstance(value, str) else ""
+        raise InputError(
+            f"{show(value)} is not allowed; allowed: {', '.join(names)}{hint}", file=file, key=key
+        )
 
 
 def _list(value: str | list[str]) -> list[str]:

@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
+from astra_bridge.memory.model import MemoryModel
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["MODELS", "access_ns"]
 
 
 def access_ns(memory: RemoteMemoryConfig, tensor_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -17,18 +21,18 @@ def access_ns(memory: RemoteMemoryConfig, tensor_bytes: NDArray[np.int64]) -> ND
     return memory.latency_ns + transfer_ns.astype(np.int64)
 
 
-def servers(memory: RemoteMemoryConfig, ranks: int) -> NDArray[np.int32]:
-    """The memory server of each rank; -1 where accesses never wait.
+def _duration_ps(
+    memory: RemoteMemoryConfig, tensor_bytes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    # Not yet known to fit an int64 of ps.
+    return access_ns(memory, tensor_bytes).astype(np.float64) * PS_PER_NS
 
-    Raises
-    ------
-    InputError
-        The nodes of a per-node memory do not hold all ranks.
-    """
-    if memory.kind == "MEMORY_POOL":
-        return np.zeros(ranks, np.int32)
-    if memory.kind != "PER_NODE_MEMORY_EXPANSION":
-        return np.full(ranks, -1, np.int32)
+
+def _never_waits(_memory: RemoteMemoryConfig, ranks: int) -> NDArray[np.int32]:
+    return np.full(ranks, -1, np.int32)
+
+
+def _nodes(memory: RemoteMemoryConfig, ranks: int) -> NDArray[np.int32]:
     nodes = np.arange(ranks, dtype=np.int32) // memory.num_npus_per_node
     if nodes[-1] >= memory.num_nodes:
         raise InputError(
@@ -38,3 +42,31 @@ def servers(memory: RemoteMemoryConfig, ranks: int) -> NDArray[np.int32]:
             key="num-nodes",
         )
     return nodes.astype(np.int32)
+
+
+_BANDWIDTH = "remote-mem-bw"
+
+MODELS = (
+    MemoryModel("NO_MEMORY_EXPANSION", "No rank has remote memory.", None, _never_waits),
+    MemoryModel(
+        "PER_NPU_MEMORY_EXPANSION",
+        "Each rank has a memory of its own.",
+        _duration_ps,
+        _never_waits,
+        needs=(_BANDWIDTH,),
+    ),
+    MemoryModel(
+        "PER_NODE_MEMORY_EXPANSION",
+        "The ranks of a node share a memory.",
+        _duration_ps,
+        _nodes,
+        needs=(_BANDWIDTH, "num-nodes", "num-npus-per-node"),
+    ),
+    MemoryModel(
+        "MEMORY_POOL",
+        "All ranks share a memory.",
+        _duration_ps,
+        lambda _memory, ranks: np.zeros(ranks, np.int32),
+        needs=(_BANDWIDTH,),
+    ),
+)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from astra_bridge.compute import COMPUTE_MODELS
 from astra_bridge.trace import MISSING, NodeType
 
 if TYPE_CHECKING:
@@ -190,9 +191,8 @@ def _of_ranks(result: Result, first: int, last: int) -> RankStatistics:
 
     system = result.system
     roofline = None
-    if system.compute_model == "roofline" or (
-        system.compute_model is None and system.enabled("roofline-enabled", result.semantics)
-    ):
+    name = system.timed_by(result.semantics)
+    if COMPUTE_MODELS.find(name, key="compute-model").roofline:
         num_ops = per_node("num_ops")[ran].astype(np.float64)
         size = per_node("tensor_size")[ran].astype(np.float64)
         duration = (end - start).astype(np.float64)

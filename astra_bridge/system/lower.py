@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from astra_bridge.collectives import IMPLEMENTED, Kind
 from astra_bridge.collectives.issue_order import HashOrder, hash_order
-from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
-from astra_bridge.errors import InputError, SimulationError, StalledError
+from astra_bridge.compute import ComputeNodes
+from astra_bridge.errors import InputError, PluginError, SimulationError, StalledError
 from astra_bridge.inputs.common import MAX_TIME_NS
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
-from astra_bridge.memory import access_ns, servers
 from astra_bridge.program import (
     GRAPH,
     GRAPH_NODE,
@@ -33,16 +32,17 @@ from astra_bridge.program import (
     BusModel,
     GraphOp,
     Op,
-    Policy,
     Program,
     Unit,
     machine,
     one_job,
     tasks,
 )
+from astra_bridge.registry import Spec
 from astra_bridge.semantics import QUIRKS, Semantics
 from astra_bridge.system.choices import Choices, choices
 from astra_bridge.system.plans import WORLD, PlanBuilder
+from astra_bridge.system.policies import Queued
 from astra_bridge.trace import (
     MISSING,
     NodeType,
@@ -58,8 +58,8 @@ __all__ = ["Lowered", "lower"]
 _TAGS = 500_000_000
 """ASTRA-sim folds the tags of send and receive nodes into this range."""
 
-_MOST_NS = 2.0**52
-"""Longest single duration, 52 days: sums stay far from the end of int64 picoseconds (106 days)."""
+_MOST_PS = 2**62
+"""Longest single duration, 53 days: two of them can be added."""
 
 _RENDEZVOUS_BYTES = 8192
 _FAST_DELAY_NS = 10
@@ -161,7 +161,7 @@ def lower(
         semantics,
         quirks,
         dim_bandwidth or (1.0,) * len(dims),
-        chosen or choices(system),
+        chosen or choices(system, memory, semantics),
     ).lower(queues_per_dim, injection_scale, rendezvous, receives_at_once)
 
 
@@ -185,6 +185,7 @@ class _Lowering:
         self.corrected = semantics == "corrected"
         self.quirks = quirks
         self.replayed_broadcasts = 0
+        self.choices = chosen
         self.plans = PlanBuilder(system, chosen, dims, self.corrected, dim_bandwidth)
         self.warnings: list[str] = []
         # Ranks sorted by their trace: thousands of traces must not be searched one by one.
@@ -240,7 +241,7 @@ class _Lowering:
             jobs=one_job(ranks),
             machines=machine(
                 streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
-                policy=Policy[system.scheduling_policy],
+                policy=self.choices.policy.policy,
                 unit_capacity=capacity,
                 endpoint_delay_ps=endpoint_delay_ns * PS_PER_NS,
                 fast_delay_ps=_FAST_DELAY_NS * PS_PER_NS,
@@ -255,7 +256,7 @@ class _Lowering:
                 ),
             ),
             machine_of_rank=np.zeros(ranks, np.int32),
-            memory_server=servers(self.memory, ranks),
+            memory_server=self._memory_servers(),
             templates=np.array(templates, TEMPLATE),
             nodes=np.concatenate([np.zeros(0, NODE), *self.nodes]),
             children=np.concatenate([np.zeros(0, np.int32), *self.children]),
@@ -275,6 +276,16 @@ class _Lowering:
             what = QUIRKS["broadcast-is-replayed"]
             self.warnings.append(f"{self.replayed_broadcasts} broadcast(s) were replayed: {what}")
         return Lowered(program, tuple(orders), self.workload.columns, tuple(self.warnings))
+
+    def _memory_servers(self) -> NDArray[np.int32]:
+        model = self.choices.memory
+        servers = np.asarray(model.servers(self.memory, self.ranks))
+        if servers.shape != (self.ranks,) or servers.dtype.kind not in "iu":
+            raise PluginError(
+                f"memory model {model.name!r}: gives {servers.dtype} of shape {servers.shape} as "
+                f"servers; allowed: a whole number for each of {self.ranks} ranks"
+            )
+        return servers.astype(np.int32)
 
     # One trace
 
@@ -350,68 +361,37 @@ class _Lowering:
         nodes["op"][comp] = Op.DELAY
         nodes["duration_ps"][comp] = duration_ps[comp]
         modelled = comp & ~cpu
-        model = self.system.compute_model
-        if model is None:
-            roofline = self.system.enabled("roofline-enabled", self.semantics)
-            model = "roofline" if roofline else "trace"
-        if model != "trace" and modelled.any():
-            num_ops = self._required(trace, order, modelled, "num_ops", 0, 2**62)
-            tensor = self._required(trace, order, modelled, "tensor_size", 0, 2**62)
-            nodes["duration_ps"][modelled] = self._to_ps(
-                self._modelled_ns(model, num_ops, tensor),
-                f"by the compute model {model}",
-                trace,
-                order[modelled],
+        model = self.choices.compute
+        if modelled.any():
+            for column in model.needs:
+                self._required(trace, order, modelled, column, 0, 2**62)
+            positions = order[modelled]
+            asked = ComputeNodes(trace, positions, duration_ps[modelled])
+            nodes["duration_ps"][modelled] = self._checked_ps(
+                model.duration_ps(asked, self.system), model, trace, positions
             )
         return _sum_ps(trace, nodes["duration_ps"][modelled])
 
-    def _to_ps(
-        self, duration_ns: NDArray[Any], how: str, trace: TraceColumns, positions: NDArray[np.int64]
+    def _checked_ps(
+        self, duration_ps: Any, model: Spec, trace: TraceColumns, positions: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Durations of nodes in ps: the one conversion of what is computed from sizes."""
-        too_long = ~((duration_ns >= 0) & (duration_ns < _MOST_NS))
+        """What a model gives as the durations of nodes, in whole ps."""
+        given = np.asarray(duration_ps)
+        if given.shape != positions.shape or given.dtype.kind not in "iuf":
+            raise PluginError(
+                f"{model.name}: gives {given.dtype} of shape {given.shape} as durations of "
+                f"{len(positions)} nodes; allowed: a number of ps for each"
+            )
+        too_long = ~((given >= 0) & (given <= _MOST_PS))
         if too_long.any():
             at = int(np.argmax(too_long))
             raise InputError(
-                f"takes {duration_ns[at]:.3g} ns {how}; allowed: less than {_MOST_NS:.3g}",
+                f"takes {given[at] / PS_PER_NS:.3g} ns by the model {model.name}; allowed: up to "
+                f"{_MOST_PS / PS_PER_NS:.3g}",
                 file=trace.file,
                 key=self._at(trace, int(positions[at])),
             )
-        result: NDArray[np.int64] = np.rint(duration_ns * PS_PER_NS).astype(np.int64)
-        return result
-
-    def _modelled_ns(
-        self, model: str, num_ops: NDArray[np.int64], tensor: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        system = self.system
-        if model == "roofline":
-            for key, value in (
-                ("local-mem-bw", system.local_mem_bw_GBps),
-                ("peak-perf", system.peak_perf_TFLOPS),
-            ):
-                if value <= 0:
-                    raise InputError(
-                        "must be above 0 for the roofline", file=system.source, key=key
-                    )
-            return roofline_ns(
-                num_ops, tensor, system.local_mem_bw_GBps * 1e9, system.peak_perf_TFLOPS * 1e12
-            )
-        array = system.systolic_array
-        pairs, inverse = np.unique(np.stack([num_ops, tensor], axis=1), axis=0, return_inverse=True)
-        cycles = np.zeros(len(pairs), np.float64)
-        for i, (ops, data) in enumerate(pairs.tolist()):
-            if ops and data:
-                m, n, k = gemm_of(ops, data)
-                if model == "scalesim":
-                    from astra_bridge.compute.scalesim import scalesim_cycles
-
-                    cycles[i] = scalesim_cycles(m, n, k, array)
-                else:
-                    cycles[i] = systolic_cycles(
-                        m, n, k, rows=array.rows, columns=array.columns, dataflow=array.dataflow
-                    )
-        duration_ns: NDArray[np.float64] = (cycles / array.frequency_GHz)[inverse.reshape(-1)]
-        return duration_ns
+        return (np.rint(given) if given.dtype.kind == "f" else given).astype(np.int64)
 
     def _remote_memory(
         self,
@@ -423,18 +403,19 @@ class _Lowering:
         which = (types == NodeType.MEM_LOAD) | (types == NodeType.MEM_STORE)
         if not which.any():
             return
-        if self.memory.kind == "NO_MEMORY_EXPANSION":
+        model = self.choices.memory
+        if model.duration_ps is None:
             position = int(order[which][0])
             raise InputError(
-                "needs remote memory, but memory-type is NO_MEMORY_EXPANSION"
+                f"needs remote memory, but memory-type is {model.name}"
                 f"{f' in {self.memory.source}' if self.memory.source else ''}",
                 file=trace.file,
                 key=self._at(trace, position),
             )
         sizes = self._required(trace, order, which, "tensor_size", 0, 2**62)
         nodes["op"][which] = Op.MEMORY
-        nodes["duration_ps"][which] = self._to_ps(
-            access_ns(self.memory, sizes), "at the remote memory", trace, order[which]
+        nodes["duration_ps"][which] = self._checked_ps(
+            model.duration_ps(self.memory, sizes), model, trace, order[which]
         )
 
     def _messages(
@@ -541,7 +522,7 @@ class _Lowering:
         kind, size, pg_name, involved_dim, priority, root, *custom = row
         group, ranks = self._group(trace, position, pg_name)
         involved = trace.involved_dims[involved_dim] if involved_dim >= 0 else ()
-        priority = 0 if priority == MISSING else priority
+        queued: float = 0 if priority == MISSING else priority
         root_position = 0
         if root != MISSING:
             if root not in ranks:
@@ -556,19 +537,24 @@ class _Lowering:
         if prefix is None and named is not None:
             prefix = self.system.custom.get(named)
         size = 0 if size == MISSING else size
-        key = (kind, size, group, involved, priority, root_position, prefix)
+        rule = self.choices.policy.priority
+        if rule is not None:
+            queued = rule(Queued(Kind(kind), size, tuple(ranks), int(queued)))
+        key = (kind, size, group, involved, queued, root_position, prefix)
         if key in self.collective_index:
             return self.collective_index[key]
         if prefix is not None and len(ranks) > 1:
             graph = self._graphs(prefix, group, ranks)
-            index = self.plans.graph_collective(Kind(kind), size, group, graph)
+            index = self.plans.graph_collective(
+                Kind(kind), size, group, graph, priority=0 if rule is None else queued
+            )
         else:
             index = self.plans.collective(
                 Kind(kind),
                 size,
                 group,
                 involved=involved,
-                priority=priority,
+                priority=queued,
                 root=root_position,
                 where=f"{trace.file or 'the trace'}: {self._at(trace, position)}",
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from astra_bridge.collectives import (
     default,
 )
 from astra_bridge.collectives.check import Tables, check_peers, joined, tables
-from astra_bridge.errors import InputError
+from astra_bridge.errors import InputError, PluginError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
     COLLECTIVE,
@@ -36,6 +37,8 @@ from astra_bridge.program import (
 )
 from astra_bridge.program_rules import MOST_CHUNKS, check_schedules
 from astra_bridge.system.choices import Choices
+from astra_bridge.system.orders import OrderRequest, walk
+from astra_bridge.text import show
 from astra_bridge.units import PS_PER_NS
 
 WORLD = 0
@@ -43,6 +46,8 @@ WORLD = 0
 
 _MOST_BYTES = 2**62
 _MOST_REDUCE_NS = 2.0**50
+
+_PICKS = {Kind.REDUCE_SCATTER: QueuePick.FIRST, Kind.ALL_GATHER: QueuePick.LAST}
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class PlanBuilder:
     dim_bandwidth: tuple[float, ...]
     groups: list[tuple[int, int, int, int]] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
-    collectives: list[tuple[int, ...]] = field(default_factory=list)
+    collectives: list[tuple[Any, ...]] = field(default_factory=list)
     plans: list[tuple[int, int]] = field(default_factory=list)
     phases: list[tuple[int, ...]] = field(default_factory=list)
     families: list[tuple[int, int]] = field(default_factory=list)
@@ -326,7 +331,7 @@ class PlanBuilder:
         group: int,
         *,
         involved: Sequence[bool] = (),
-        priority: int = 0,
+        priority: float = 0,
         root: int = 0,
         where: str = "a node",
     ) -> int:
@@ -371,8 +376,8 @@ class PlanBuilder:
         chunks = self._chunks(kind, size_bytes)
         if not specs or not chunks:
             return -1
-        greedy = self.system.inter_dimension_scheduling == "themis" and len(specs) > 1
-        orders = self._greedy_orders(kind, specs, chunks) if greedy else [specs] * len(chunks)
+        ordered = len(specs) > 1 and self.choices.order.order is not None
+        orders = self._ordered(kind, specs, chunks) if ordered else [specs] * len(chunks)
         made = [
             self._plan(order, chunk, kind, root)
             for order, chunk in zip(orders, chunks, strict=True)
@@ -418,43 +423,57 @@ class PlanBuilder:
                 key="preferred-dataset-splits",
             )
 
-    def _greedy_orders(
+    def _ordered(
         self, kind: Kind, specs: Sequence[PhaseSpec], chunks: Sequence[int]
     ) -> list[list[PhaseSpec]]:
-        """Themis: each chunk visits the least loaded dimension first.
+        """The phases of each chunk, in the order of dimensions that the configuration names."""
+        dimensions = list(dict.fromkeys(spec.dimension for spec in specs))
+        chosen = self.choices.order
+        assert chosen.order is not None
+        orders = chosen.order(
+            OrderRequest(
+                kind,
+                tuple(dimension.size for dimension in dimensions),
+                tuple(dimension.bandwidth for dimension in dimensions),
+                tuple(chunks),
+            )
+        )
+        wrong = next((o for o in orders if sorted(o) != list(range(len(dimensions)))), None)
+        if wrong is not None or len(orders) != len(chunks):
+            what = f"{len(orders)} orders" if wrong is None else f"the order {show(wrong)}"
+            raise PluginError(
+                f"order of dimensions {chosen.name!r}: gives {what} for {len(chunks)} chunks and "
+                f"{len(dimensions)} dimensions; allowed: for each chunk, each dimension once"
+            )
+        picks = _PICKS if kind == Kind.ALL_REDUCE else {}
+        return [
+            [
+                PhaseSpec(what, dimensions[at], picks.get(what, QueuePick.NEXT))
+                for what, at in walk(kind, order)
+            ]
+            for order in orders
+        ]
 
-        Rashidi et al., "Themis: a network bandwidth-aware collective scheduling policy for
-        distributed training of DL models", ISCA 2022, algorithm 1.
-        """
-        load = {spec.dimension: 0.0 for spec in specs}
-        orders = []
-        for chunk in chunks:
-            ascending = sorted(load, key=lambda dimension: load[dimension])
-            if kind == Kind.ALL_GATHER:
-                order = [PhaseSpec(kind, d, QueuePick.NEXT) for d in reversed(ascending)]
-            elif kind == Kind.ALL_REDUCE:
-                order = [PhaseSpec(Kind.REDUCE_SCATTER, d, QueuePick.FIRST) for d in ascending]
-                order += [
-                    PhaseSpec(Kind.ALL_GATHER, d, QueuePick.LAST) for d in reversed(ascending)
-                ]
-            else:
-                order = [PhaseSpec(kind, d, QueuePick.NEXT) for d in ascending]
-            data = float(chunk)
-            for spec in order:
-                size = spec.dimension.size
-                if spec.kind == Kind.ALL_GATHER:
-                    moved, data = data * (size - 1), data * size
-                else:
-                    moved = data * (size - 1) / size
-                    data = data / size if spec.kind == Kind.REDUCE_SCATTER else data
-                load[spec.dimension] += moved / spec.dimension.bandwidth
-            orders.append(order)
-        return orders
-
-    def graph_collective(self, kind: Kind, size_bytes: int, group: int, graph: int) -> int:
+    def graph_collective(
+        self, kind: Kind, size_bytes: int, group: int, graph: int, *, priority: float = 0
+    ) -> int:
         """Append a custom collective: ``graph`` is the first of one graph per position."""
-        self.collectives.append((1, 0, 0, group, 0, graph, int(kind), size_bytes))
+        self.collectives.append((1, 0, 0, group, priority, graph, int(kind), size_bytes))
         return len(self.collectives) - 1
+
+    def _prioritised(self) -> list[tuple[Any, ...]]:
+        """The collectives; priorities that a plug-in gives, any numbers, become 0, 1, ..."""
+        policy = self.choices.policy
+        if policy.priority is None:
+            return self.collectives
+        given = [row[4] for row in self.collectives]
+        wrong = next((p for p in given if not isinstance(p, Real) or p != p), None)
+        if wrong is not None:
+            raise PluginError(
+                f"queue policy {policy.name!r}: gives the priority {show(wrong)}; allowed: a number"
+            )
+        place = {priority: at for at, priority in enumerate(sorted(set(given)))}
+        return [(*row[:4], place[row[4]], *row[5:]) for row in self.collectives]
 
     # Result
 
@@ -469,7 +488,7 @@ class PlanBuilder:
         return {
             "groups": table(self.groups, GROUP),
             "members": np.array(self.members, np.int32),
-            "collectives": table(self.collectives, COLLECTIVE),
+            "collectives": table(self._prioritised(), COLLECTIVE),
             "plans": table(self.plans, PLAN),
             "phases": table(self.phases, PHASE),
             "families": families,

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astra_bridge.compute import gemm_of, roofline_ns, systolic_cycles
 from astra_bridge.compute import scalesim as scalesim_module
+from astra_bridge.compute.roofline import roofline_ns
 from astra_bridge.compute.scalesim import scalesim_cycles
+from astra_bridge.compute.systolic import gemm_of, systolic_cycles
 from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.inputs.system import SystolicArray
 from tests.small import network, run, same_on_all, system

@@ -135,10 +135,12 @@ def test_ignored_keys_warn() -> None:
         }
     )
     assert config.endpoint_delay_ns == 10
-    assert config.inter_dimension_scheduling == "baseline"
+    chosen = choices(config, RemoteMemoryConfig())
+    assert chosen.order.name == "baseline"
     keys = ["boost-mode", "intra-dimension-scheduling", "endpoint-delay", "inter-dimension"]
-    assert [any(key in warning for warning in config.warnings) for key in keys] == [True] * 4
-    assert len(config.warnings) == 4
+    warnings = config.warnings + chosen.warnings
+    assert [any(key in warning for warning in warnings) for key in keys] == [True] * 4
+    assert len(warnings) == 4
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_system_errors_name_file_key_and_remedy(
     file = tmp_path / "system.json"
     file.write_text(json.dumps(content))
     with pytest.raises(InputError) as caught:
-        choices(read_system(file))
+        choices(read_system(file), RemoteMemoryConfig())
     assert caught.value.file == str(file)
     assert caught.value.key == key
     assert said in str(caught.value)
@@ -414,7 +416,7 @@ def test_remote_memory() -> None:
 )
 def test_remote_memory_errors(content: dict[str, Any], key: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_remote_memory(content)
+        choices(SystemConfig(), read_remote_memory(content))
     assert caught.value.key == key
 
 

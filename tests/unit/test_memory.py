@@ -11,7 +11,8 @@ import pytest
 from astra_bridge.engine import native
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import read_remote_memory
-from astra_bridge.memory import access_ns, servers
+from astra_bridge.memory import MEMORY_MODELS
+from astra_bridge.memory.remote import access_ns
 from astra_bridge.trace import Workload
 from astra_bridge.workload import TraceBuilder
 from tests.small import network, per_rank, run, same_on_all, system
@@ -80,19 +81,21 @@ def test_durations() -> None:
     assert found.tolist() == [7, 7, 8, 7 + 10**15 // 3]
 
 
-def test_servers() -> None:
-    def of(kind: dict[str, Any], ranks: int) -> list[int]:
-        return servers(read_remote_memory(kind), ranks).tolist()
+def servers(kind: dict[str, Any], ranks: int) -> list[int]:
+    config = read_remote_memory(kind)
+    return MEMORY_MODELS.find(config.kind, key="memory-type").servers(config, ranks).tolist()
 
-    assert of(PER_NPU, 4) == [-1] * 4
-    assert of(PER_NODE, 4) == [0, 0, 1, 1]
-    assert of(POOL, 4) == [0] * 4
-    assert of({"memory-type": "NO_MEMORY_EXPANSION"}, 2) == [-1] * 2
+
+def test_servers() -> None:
+    assert servers(PER_NPU, 4) == [-1] * 4
+    assert servers(PER_NODE, 4) == [0, 0, 1, 1]
+    assert servers(POOL, 4) == [0] * 4
+    assert servers({"memory-type": "NO_MEMORY_EXPANSION"}, 2) == [-1] * 2
 
 
 def test_ranks_without_a_node_are_an_error() -> None:
     with pytest.raises(InputError) as caught:
-        servers(read_remote_memory(PER_NODE), 5)
+        servers(PER_NODE, 5)
     assert caught.value.key == "num-nodes"
     assert "hold 4 ranks, but there are 5" in str(caught.value)
 
