@@ -11,18 +11,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AstraBridgeError", "InputError", "Result", "StalledError", "__version__", "simulate"]
+__all__ = [
+    "AstraBridgeError",
+    "Experiment",
+    "InputError",
+    "Result",
+    "StalledError",
+    "__version__",
+    "simulate",
+]
 
 if TYPE_CHECKING:
     from astra_bridge.errors import AstraBridgeError, InputError, StalledError
     from astra_bridge.results import Result
-    from astra_bridge.simulation import simulate
+    from astra_bridge.simulation import Experiment, simulate
 
 _HOMES = {
     "AstraBridgeError": "astra_bridge.errors",
     "InputError": "astra_bridge.errors",
     "StalledError": "astra_bridge.errors",
     "Result": "astra_bridge.results",
+    "Experiment": "astra_bridge.simulation",
     "simulate": "astra_bridge.simulation",
 }
 

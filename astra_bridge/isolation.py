@@ -22,6 +22,7 @@ from astra_bridge.errors import BackendError, SimulationError
 from astra_bridge.network import native, statistics
 from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
+from astra_bridge.network.spec import BackendSpec
 from astra_bridge.program import Program
 from astra_bridge.supervision import (
     NO_PROGRESS_TIMEOUT_S,
@@ -58,7 +59,7 @@ class Run(NamedTuple):
 
 
 def run_here(
-    backend: str,
+    backend: BackendSpec,
     config: NetworkConfig,
     program: Program,
     engine: EngineName,
@@ -95,7 +96,7 @@ def run_here(
         if progress is not None:
             progress(now)
 
-    with find_backend(backend).open(config) as network:
+    with backend.open(config) as network:
         outcome, name = run_engine(
             program, network, engine=engine, record_nodes=record_nodes, progress=report
         )

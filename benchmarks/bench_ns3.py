@@ -93,10 +93,10 @@ def simulate_here(folder: Path) -> dict[str, float]:
     """One simulation in this process, timed without reading and lowering the traces."""
     import numpy as np
 
-    from astra_bridge import simulation
     from astra_bridge.isolation import run_here
     from astra_bridge.network.api import TIME_NEVER, TRANSFER
     from astra_bridge.network.ns3 import BACKENDS
+    from astra_bridge.simulation import experiment, simulate
 
     seconds: list[float] = []
     configs: list[Any] = []
@@ -104,13 +104,13 @@ def simulate_here(folder: Path) -> dict[str, float]:
     def timed(*arguments: Any) -> Any:
         configs.append(arguments[1])
         begin = time.process_time()
-        answer = run_here(*arguments)
+        answer = run_here(BACKENDS[0], *arguments[1:])
         seconds.append(time.process_time() - begin)
         return answer
 
-    simulation.run_isolated = timed
+    experiment.run_isolated = timed
     inputs = (folder / "trace", folder / "system.json", folder / "config.txt")
-    result = simulation.simulate(*inputs, backend="ns3", record_nodes=False)
+    result = simulate(*inputs, backend="ns3", record_nodes=False)
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     whole = time.process_time()
 

@@ -33,7 +33,14 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import MAX_TIME_NS, check_keys, load_yaml, nearest, show
 from astra_bridge.units import PS_PER_NS, parse_rate_Bps, parse_time_ps
 
-__all__ = ["TOPOLOGIES", "NetworkDims", "NetworkLink", "NetworkLinks", "read_network"]
+__all__ = [
+    "TOPOLOGIES",
+    "NetworkDims",
+    "NetworkLink",
+    "NetworkLinks",
+    "dim_bandwidth",
+    "read_network",
+]
 
 TOPOLOGIES = ("Ring", "FullyConnected", "Switch")
 """Building blocks of one dimension."""
@@ -124,6 +131,15 @@ class NetworkLinks:
                 "endpoints",
                 key="NetworkLinks",
             )
+
+
+def dim_bandwidth(
+    network: NetworkDims | NetworkLinks, dims: tuple[int, ...]
+) -> tuple[float, ...] | None:
+    """Bandwidth per logical dimension, where the network says it of just these [GiB/s]."""
+    if isinstance(network, NetworkDims) and network.npus_count == dims:
+        return network.bandwidth_GiBps
+    return None
 
 
 _BANDWIDTH, _LATENCY, _NODE = (

@@ -8,6 +8,7 @@ in one place, :func:`check`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from astra_bridge.errors import (
     Unsupported,
 )
 from astra_bridge.inputs.common import unique_keys
-from astra_bridge.inputs.network import read_network
+from astra_bridge.inputs.network import dim_bandwidth, read_network
 from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
@@ -728,11 +729,14 @@ def library_backend(path: Path) -> BackendSpec:
 
     def prepare(request: NetworkRequest) -> Prepared:
         network: Any = request.network
-        topology = topology_of(read_network(network))
+        read = read_network(network)
+        topology = topology_of(read)
         options: Mapping[str, str] = request.options
         links = topology.records(LINK)
         return Prepared(
-            NetworkConfig(topology.endpoints, topology.nodes, links, options), topology.dims
+            NetworkConfig(topology.endpoints, topology.nodes, links, options),
+            topology.dims,
+            dim_bandwidth=dim_bandwidth(read, topology.dims),
         )
 
     def open_(config: NetworkConfig) -> NativeNetwork:
@@ -744,4 +748,5 @@ def library_backend(path: Path) -> BackendSpec:
         prepare=prepare,
         open=open_,
         isolate=True,
+        version=lambda: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
     )

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from astra_bridge import arguments
-from astra_bridge.network.spec import BackendSpec
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import dim_bandwidth, read_network
+from astra_bridge.network.api import LINK, Network, NetworkConfig
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.registry import Registry
 
-__all__ = ["BACKENDS", "backend"]
+__all__ = ["BACKENDS", "backend", "backend_spec"]
 
 BACKENDS = Registry(
     "backend",
@@ -45,3 +50,62 @@ def backend(name: str) -> BackendSpec:
 
         return library_backend(Path(name))
     raise BACKENDS.refusal(name, key="--backend", more=", or the path of a shared library")
+
+
+def backend_spec(given: Any) -> BackendSpec:
+    """The backend that somebody names, or brings along.
+
+    Parameters
+    ----------
+    given : str or BackendSpec or class
+        A class has the methods of `Network`, and is made of a `NetworkConfig`.
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+    """
+    if isinstance(given, str):
+        return backend(given)
+    if isinstance(given, BackendSpec):
+        return given
+    if is_network_class(given):
+        return _brought(given)
+    raise InputError(
+        f"{type(given).__name__} is no backend; allowed: a name, a path, a BackendSpec, or a class "
+        "that makes a Network of a NetworkConfig",
+        key="backend",
+    )
+
+
+def is_network_class(given: Any) -> bool:
+    """Whether this is a class with the methods of `Network`."""
+    calls = ("advance", "close", "poll", "submit")
+    return isinstance(given, type) and all(hasattr(given, call) for call in calls)
+
+
+def _brought(make: Callable[[NetworkConfig], Network]) -> BackendSpec:
+    """A class as a backend: it gets the network as links."""
+
+    def prepare(request: NetworkRequest) -> Prepared:
+        from astra_bridge.topology import topology_of
+
+        read = read_network(request.network)  # type: ignore[arg-type]
+        topology = topology_of(read)
+        return Prepared(
+            NetworkConfig(
+                topology.endpoints, topology.nodes, topology.records(LINK), request.options
+            ),
+            topology.dims,
+            dim_bandwidth=dim_bandwidth(read, topology.dims),
+        )
+
+    name = getattr(make, "__qualname__", type(make).__name__)
+    return BackendSpec(
+        name=name,
+        summary=f"{getattr(make, '__module__', '')}.{name}",
+        prepare=prepare,
+        open=make,
+        isolate=False,
+        version=lambda: str(getattr(make, "__version__", "")),
+    )

@@ -52,12 +52,23 @@ class Prepared:
     receives_at_once
         Whether a collective's receive whose data is there is complete inside its post
         (``Program.receives_at_once``): ASTRA-sim's programs differ in it.
+    dim_bandwidth
+        Bandwidth of a link per logical dimension, in any unit: only how they compare matters, to
+        themis.  None where that is not known.
     """
 
     config: NetworkConfig
     dims: tuple[int, ...]
     warnings: tuple[str, ...] = ()
     receives_at_once: bool = False
+    dim_bandwidth: tuple[float, ...] | None = None
+
+
+def own_version() -> str:
+    """That of this package, which most backends are part of."""
+    import astra_bridge
+
+    return astra_bridge.__version__
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class BackendSpec(Spec):
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
+    version
+        Of the simulator, as far as it decides the numbers.
     """
 
     prepare: Callable[[NetworkRequest], Prepared]
@@ -84,3 +97,4 @@ class BackendSpec(Spec):
     open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
     isolate: bool = True
     make_ready: Callable[[], object] = lambda: None
+    version: Callable[[], str] = own_version

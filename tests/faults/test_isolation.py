@@ -21,6 +21,7 @@ from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import run_here, run_isolated
 from astra_bridge.network.api import NetworkConfig
+from astra_bridge.network.registry import backend
 from astra_bridge.program import Program
 from astra_bridge.system import lower
 from astra_bridge.trace import CommType
@@ -59,7 +60,7 @@ def isolated(
 def test_the_answer_is_that_of_a_run_here(
     engine: Any, mock_library: Path, program: Program
 ) -> None:
-    here = run_here(str(mock_library), config(), program, engine, True, None)
+    here = run_here(backend(str(mock_library)), config(), program, engine, True, None)
     there = run_isolated(str(mock_library), config(), program, engine, True, None)
     assert there.engine == here.engine == engine
     for name in [field.name for field in fields(Outcome) if "NDArray" in str(field.type)]:
@@ -133,7 +134,7 @@ def test_several_run_side_by_side(mock_library: Path, program: Program) -> None:
     latencies_ps = [0, 1000, 1000, 50_000]
     expected = [
         run_here(
-            str(mock_library), config(latency_ps=str(ps)), program, "python", True, None
+            backend(str(mock_library)), config(latency_ps=str(ps)), program, "python", True, None
         ).outcome.finish_ps.tolist()
         for ps in latencies_ps
     ]

@@ -16,7 +16,6 @@ from astra_bridge import simulate
 from astra_bridge.errors import BackendError, InputError, Interrupted
 from astra_bridge.network.analytical import BACKENDS, UnawareNetwork
 from astra_bridge.network.api import Advance, Capability, NetworkConfig, NetworkInfo
-from astra_bridge.network.spec import BackendSpec
 from astra_bridge.results import Result
 from astra_bridge.workload import collective
 from tests.small import network, system
@@ -54,33 +53,27 @@ class Stubborn(UnawareNetwork):
         self._asked.set()
 
 
-def run(kind: type[UnawareNetwork], monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Result:
+def run(kind: type[UnawareNetwork], **arguments: Any) -> Result:
     spec = replace(BACKENDS[1], open=kind)
-
-    def find(_name: str) -> BackendSpec:
-        return spec
-
-    monkeypatch.setattr("astra_bridge.simulation.find_backend", find)
-    monkeypatch.setattr("astra_bridge.isolation.find_backend", find)
     workload = collective("all-reduce", 65536, RANKS)
-    return simulate(workload, system(), network("Ring", RANKS), **arguments)
+    return simulate(workload, system(), network("Ring", RANKS), backend=spec, **arguments)
 
 
-def test_no_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_progress_is_an_error() -> None:
     began = time.monotonic()
     with pytest.raises(BackendError, match="no progress for 1 s") as caught:
-        run(Stubborn, monkeypatch, no_progress_timeout_s=1.0)
+        run(Stubborn, no_progress_timeout_s=1.0)
     assert time.monotonic() - began < 4
     assert caught.value.exit_code == 4
     assert "submit, advance or poll" in str(caught.value)
 
 
-def test_progress_in_time_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_time_is_none() -> None:
     class Slow(Stubborn):
         patience = 4
 
-    slow = run(Slow, monkeypatch, no_progress_timeout_s=30.0)
-    quick = run(UnawareNetwork, monkeypatch)
+    slow = run(Slow, no_progress_timeout_s=30.0)
+    quick = run(UnawareNetwork)
     assert np.array_equal(slow.finish_ns, quick.finish_ns)
 
 
@@ -93,9 +86,9 @@ def test_wrong_limits(value: Any) -> None:
         )  # fmt: skip
 
 
-def test_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_limit() -> None:
     class Slow(Stubborn):
         patience = 3
 
     options: Mapping[str, Any] = {"no_progress_timeout_s": 0}
-    assert (run(Slow, monkeypatch, **options).finish_ns > 0).all()
+    assert (run(Slow, **options).finish_ns > 0).all()

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +109,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
             raise failure[arguments["backend"]](arguments["backend"])
         return result
 
-    module = types.ModuleType("astra_bridge.simulation")
-    module.simulate = simulate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "astra_bridge.simulation", module)
+    monkeypatch.setattr("astra_bridge.simulation.simulate", simulate)
     return seen
 
 

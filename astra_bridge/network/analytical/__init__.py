@@ -59,7 +59,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         options["bandwidth"] = ",".join(repr(float(one)) for one in network.bandwidth_GiBps)
         options["latency"] = ",".join(repr(float(one)) for one in network.latency_ns)
         config = NetworkConfig(endpoints, endpoints + hubs, options=options)
-        return Prepared(config, network.npus_count)
+        return Prepared(config, network.npus_count, dim_bandwidth=network.bandwidth_GiBps)
     topology = topology_of(network)
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     return Prepared(config, topology.dims)

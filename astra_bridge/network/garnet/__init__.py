@@ -13,7 +13,7 @@ from typing import Any
 from astra_bridge.errors import ContractError, InputError
 from astra_bridge.inputs.common import load_yaml, nearest
 from astra_bridge.inputs.garnet import GarnetNetwork, is_garnet, read_garnet
-from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.inputs.network import NetworkDims, dim_bandwidth, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
@@ -114,7 +114,8 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
             options["vnets"] = ", ".join(["data ordered"] * min(32, len(network.topology)))
             options["vnet_per_dimension"] = "true"
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
-    return Prepared(config, topology.dims)
+    known = dim_bandwidth(network, topology.dims)
+    return Prepared(config, topology.dims, dim_bandwidth=known)
 
 
 def open_garnet(config: NetworkConfig) -> Network:

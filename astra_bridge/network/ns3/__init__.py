@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.network import NetworkDims, NetworkLinks, read_network
+from astra_bridge.inputs.network import NetworkDims, NetworkLinks, dim_bandwidth, read_network
 from astra_bridge.inputs.ns3 import (
     CC_MODES,
     Ns3Config,
@@ -74,6 +74,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     given = dict(request.options)
     warnings: tuple[str, ...] = ()
     config: Ns3Config | None = None
+    parsed: NetworkDims | NetworkLinks | None = None
     dims: tuple[int, ...] | None = None
     compatibility = _compatibility(given, is_config=_names_config(network))
     if _names_config(network):
@@ -123,6 +124,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         dims,
         warnings,
         receives_at_once=compatibility,
+        dim_bandwidth=None if parsed is None else dim_bandwidth(parsed, dims),
     )
 
 
@@ -391,5 +393,6 @@ BACKENDS: tuple[BackendSpec, ...] = (
         unavailable=build.unavailable,
         note=build.note,
         make_ready=build.library,
+        version=build.version,
     ),
 )

@@ -183,6 +183,11 @@ def unavailable() -> str | None:
     return None
 
 
+def version() -> str:
+    """Of the ns-3 that is found."""
+    return f"ns-3 {find_ns3().version}"
+
+
 def note() -> str:
     """What else is to be said of a backend that can run: which ns-3, and whether it is compiled."""
     ns3, compiler = find_ns3(), _compiler()

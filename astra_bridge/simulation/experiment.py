@@ -1,0 +1,696 @@
+# SPDX-License-Identifier: MIT
+"""The experiment: everything that decides the numbers, from inputs to a Result."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache, cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.arguments import (
+    Check,
+    choice,
+    flag,
+    function,
+    instance,
+    integer,
+    mapping_of,
+    number,
+    optional,
+    path,
+    text,
+)
+from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback, Session
+from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
+from astra_bridge.inputs.common import load_json, load_yaml
+from astra_bridge.inputs.groups import read_comm_groups
+from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
+from astra_bridge.inputs.network import NetworkDims, NetworkLinks
+from astra_bridge.inputs.system import SystemConfig, read_system
+from astra_bridge.isolation import Run, run_here, run_isolated
+from astra_bridge.network.registry import backend_spec, is_network_class
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.program import Program
+from astra_bridge.results import Result
+from astra_bridge.semantics import SEMANTICS, split_semantics
+from astra_bridge.simulation.content import content_hash
+from astra_bridge.simulation.paths import parse_path, with_value
+from astra_bridge.stall import describe_stall
+from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
+from astra_bridge.system import Choices, Lowered, choices, lower
+from astra_bridge.text import nearest, one_line, show
+from astra_bridge.trace import Workload, read_workload
+from astra_bridge.units import PS_PER_NS
+
+if TYPE_CHECKING:
+    from astra_bridge.workload import GeneratedWorkload
+
+__all__ = ["Experiment", "simulate"]
+
+_MOST_RECORDED_NODES = 50_000_000
+"""Above so many nodes of all ranks together, start and end of each node are not kept."""
+
+_NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything that decides the numbers of a simulation.
+
+    Two experiments are equal where their inputs say the same, whatever files or objects they come
+    from; what they say is read when it is first asked for.
+
+    Parameters
+    ----------
+    workload
+        Prefix of the traces (``{prefix}.{rank}.et``), or an already read or generated workload.
+    system, network, remote_memory, comm_groups
+        Paths, parsed contents, or already read configurations.  No remote memory is the same as
+        ``NO_MEMORY_EXPANSION``.
+    backend
+        Name of a network simulator, path of a shared library, a `BackendSpec`, or a class that
+        makes a `Network` of a `NetworkConfig`.
+    semantics
+        "astra-sim" reproduces ASTRA-sim's numbers, quirks included; "corrected" fixes the quirks
+        that docs/semantics.md lists.  ",+NAME" adds one of ``astra_bridge.semantics.QUIRKS``.
+    num_queues_per_dim, injection_scale, rendezvous_protocol
+        ASTRA-sim's flags of these names.
+    comm_scale, compute_scale
+        Accepted and without effect, as in ASTRA-sim.
+    logical_topology, physical_topology
+        Further files of packet-level backends.
+    network_options
+        The backend's own options.
+
+    Raises
+    ------
+    InputError
+        An argument is of a wrong kind.
+
+    Examples
+    --------
+    >>> import astra_bridge as ab
+    >>> from astra_bridge.workload import collective
+    >>> experiment = ab.Experiment(
+    ...     workload=collective("all-reduce", 2**20, 8),
+    ...     system={"all-reduce-implementation": ["ring"]},
+    ...     network={"topology": ["Ring"], "npus_count": [8], "bandwidth": [50.0],
+    ...              "latency": [500.0]},
+    ... )
+    >>> result = experiment.run()
+    >>> faster = experiment.replace({"network.bandwidth[0]": 100.0})
+    >>> bool(faster.run().finish_ns.max() < result.finish_ns.max())
+    True
+    """
+
+    workload: str | Path | Workload | GeneratedWorkload
+    system: str | Path | Mapping[str, Any] | SystemConfig
+    network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks
+    remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None
+    comm_groups: str | Path | Mapping[Any, Any] | None = None
+    backend: Any = "analytical-aware"
+    semantics: str = "astra-sim"
+    num_queues_per_dim: int = 1
+    injection_scale: float = 1.0
+    comm_scale: float = 1.0
+    compute_scale: float = 1.0
+    rendezvous_protocol: bool = False
+    logical_topology: Path | None = None
+    physical_topology: Path | None = None
+    network_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, check in _FIELDS.items():
+            object.__setattr__(self, name, check(getattr(self, name), name))
+
+    # What it says
+
+    @cached_property
+    def spec(self) -> BackendSpec:
+        """The backend."""
+        return backend_spec(self.backend)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The network, as its backend has understood it."""
+        semantics, _ = split_semantics(self.semantics)
+        return self.spec.prepare(
+            NetworkRequest(
+                network=self.network,
+                logical_topology=self.logical_topology,
+                physical_topology=self.physical_topology,
+                options=self.network_options,
+                semantics=semantics,
+            )
+        )
+
+    @property
+    def rank_count(self) -> int:
+        """Number of ranks."""
+        return math.prod(self.prepared.dims)
+
+    @cached_property
+    def system_config(self) -> SystemConfig:
+        """The system configuration."""
+        return read_system(self.system)
+
+    @cached_property
+    def memory_config(self) -> RemoteMemoryConfig:
+        """The remote memory."""
+        return read_remote_memory(_NO_MEMORY if self.remote_memory is None else self.remote_memory)
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The models that the system and the memory name."""
+        semantics, _ = split_semantics(self.semantics)
+        return choices(self.system_config, self.memory_config, semantics)
+
+    @cached_property
+    def traces(self) -> Workload:
+        """The traces of all ranks."""
+        given: Any = self.workload
+        if isinstance(given, (str, Path)):
+            return read_workload(given, self.rank_count)
+        return given if isinstance(given, Workload) else given.workload()
+
+    @cached_property
+    def groups(self) -> dict[int, tuple[int, ...]]:
+        """The communicator groups."""
+        return read_comm_groups(self.comm_groups, self.rank_count)
+
+    @cached_property
+    def token(self) -> str:
+        """A hash of everything that decides the numbers: equal where the inputs say the same."""
+        return content_hash(
+            self.spec.name,
+            self.spec.version(),
+            self.semantics,
+            self.prepared.config,
+            self.prepared.dims,
+            self.traces,
+            replace(self.system_config, custom={}, per_node_custom={}),
+            {key: _algorithm_files(prefix) for key, prefix in self.system_config.custom.items()},
+            {
+                str(node): _algorithm_files(prefix)
+                for node, prefix in self.system_config.per_node_custom.items()
+            },
+            self.memory_config,
+            self.groups,
+            self.num_queues_per_dim,
+            self.injection_scale,
+            self.rendezvous_protocol,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Experiment):
+            return NotImplemented
+        return self is other or self.token == other.token
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
+    def __repr__(self) -> str:
+        parts = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name in ("workload", "system", "network") or value != one.default:
+                said = repr(str(value)) if isinstance(value, Path) else one_line(repr(value), 60)
+                if value or one.default:
+                    parts.append(f"    {one.name}={said},")
+        return "\n".join(["Experiment(", *parts, ")"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    # Others like it
+
+    def replace(self, paths: Mapping[str, Any] | None = None, /, **changes: Any) -> Experiment:
+        """Another experiment, with other arguments, or with other values inside its inputs.
+
+        Parameters
+        ----------
+        paths
+            Dotted paths to values: ``{"network.bandwidth[0]": 100}``.  Keys are those of the
+            files.
+        **changes
+            Arguments of `Experiment`.
+
+        Raises
+        ------
+        InputError
+            There is no such argument, or a path leads nowhere.
+
+        Examples
+        --------
+        >>> Experiment("w", "s.json", "n.yml").replace(semantics="corrected").semantics
+        'corrected'
+        """
+        known = [one.name for one in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"no argument of Experiment{nearest(name, known)}", key=name)
+        result = replace(self, **changes)
+        for dotted, value in (paths or {}).items():
+            result = result._with(dotted, value)
+        return result
+
+    def _with(self, dotted: str, value: Any) -> Experiment:
+        first, *steps = parse_path(text(dotted, "path"))
+        known = [one.name for one in fields(self)]
+        if first not in known:
+            raise InputError(
+                f"an experiment has no {show(first)}{nearest(str(first), known)}", key=dotted
+            )
+        if not steps:
+            return replace(self, **{str(first): value})
+        content = _content(getattr(self, str(first)), dotted)
+        changed = replace(self, **{str(first): with_value(content, steps, value, path=dotted)})
+        changed._refuse_unknown(self, dotted)
+        return changed
+
+    def _refuse_unknown(self, before: Experiment, dotted: str) -> None:
+        """A key that its reader would only warn of was surely meant to do something."""
+        for name in ("system_config", "memory_config"):
+            if dotted.startswith(name.partition("_")[0]) or "memory" in dotted.partition(".")[0]:
+                new = set(getattr(self, name).warnings) - set(getattr(before, name).warnings)
+                for warning in new:
+                    raise InputError(warning, key=dotted)
+
+    # What it does
+
+    def lower(self) -> Lowered:
+        """The work as a Program, made once.
+
+        Raises
+        ------
+        InputError
+            Bad input; says file and key, or argument, value and what is allowed.
+        """
+        return self._lowered
+
+    @cached_property
+    def _lowered(self) -> Lowered:
+        semantics, quirks = split_semantics(self.semantics)
+        prepared = self.prepared
+        return lower(
+            self.traces,
+            self.system_config,
+            self.memory_config,
+            prepared.dims,
+            self.groups,
+            semantics=semantics,
+            quirks=quirks,
+            dim_bandwidth=prepared.dim_bandwidth if self.choices.order.bandwidth else None,
+            queues_per_dim=self.num_queues_per_dim,
+            injection_scale=self.injection_scale,
+            rendezvous=self.rendezvous_protocol,
+            receives_at_once=prepared.receives_at_once and semantics == "astra-sim",
+            chosen=self.choices,
+        )
+
+    def _ready(self, engine: EngineName) -> BackendSpec:
+        """The backend, or why it cannot run here; bad input of the network comes first."""
+        spec = self.spec
+        _tell_of_a_bare_tree(engine)
+        _ = self.prepared
+        missing = spec.unavailable()
+        if missing is not None:
+            raise BackendUnavailable(f"backend {spec.name!r} cannot run here: {missing}")
+        return spec
+
+    def open(
+        self,
+        program: Program | None = None,
+        *,
+        engine: EngineName = "auto",
+        record_nodes: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> Session:
+        """Open a simulation in this process, to be stepped; it is closed as a ``with`` block is.
+
+        Parameters
+        ----------
+        program
+            Another Program than that of `lower`, for this network.
+        engine, record_nodes, progress
+            As in `run`.
+
+        Raises
+        ------
+        InputError
+            Bad input.
+        BackendUnavailable
+            The backend cannot run here.
+
+        Examples
+        --------
+        >>> from astra_bridge.workload import collective
+        >>> ring = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [1.0], "latency": [0.0]}
+        >>> one = Experiment(
+        ...     collective("all-reduce", 4096, 4), {"all-reduce-implementation": ["ring"]}, ring
+        ... )
+        >>> with one.open() as session:
+        ...     session.advance(1_000_000).name, session.advance().name
+        ('REACHED', 'IDLE')
+        """
+        _RUN["engine"](engine, "engine")
+        spec = self._ready(engine)
+        program = self.lower().program if program is None else program
+        spec.make_ready()
+        return Session(
+            program,
+            spec.open(self.prepared.config),
+            engine=engine,
+            record_nodes=record_nodes,
+            progress=progress,
+        )
+
+    def run_program(
+        self,
+        program: Program,
+        *,
+        engine: EngineName = "auto",
+        record_nodes: bool = True,
+        progress: ProgressCallback | None = None,
+        in_process: bool = False,
+        no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+    ) -> Run:
+        """Run any Program on this network, in a child process where the backend needs it.
+
+        Raises
+        ------
+        InputError
+            The Program breaks a rule.
+        NetworkError
+            The network simulator failed.
+        """
+        spec = self._ready(engine)
+        spec.make_ready()
+        how = (self.prepared.config, program, engine, record_nodes, progress, no_progress_timeout_s)
+        # A child process can only be told a name.
+        if spec.isolate and not in_process and isinstance(self.backend, str):
+            return run_isolated(self.backend, *how)
+        return run_here(spec, *how)
+
+    def run(
+        self,
+        *,
+        engine: EngineName = "auto",
+        record_nodes: bool | None = None,
+        progress: ProgressCallback | None = None,
+        in_process: bool = False,
+        no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+    ) -> Result:
+        """Simulate from start to end.
+
+        Parameters
+        ----------
+        engine
+            "native", "python", or "auto".
+        record_nodes
+            Whether to keep start and end of every node; None keeps them up to 50 million nodes.
+        progress
+            Called about five times a second with a ``Progress``.
+        in_process
+            Run the backend in this process even where it is not known to be safe (a library that
+            is not part of astra_bridge, ns-3): a crash or an exit of it then ends the caller.
+        no_progress_timeout_s
+            How long a backend may go without progress before it is ended [s]; 0 is without limit.
+            Progress is that simulated time, events or completed nodes change, or that another call
+            begins.  In this process, a backend can only be interrupted.
+
+        Raises
+        ------
+        InputError
+            Bad input; says file and key, or argument, value and what is allowed.
+        StalledError
+            The simulation cannot go on; says which ranks and nodes wait for what.
+        NetworkError
+            The network simulator failed.
+        """
+        began = time.perf_counter()
+        given = locals()
+        checked = {name: check(given[name], name) for name, check in _RUN.items()}
+        # Bad input is reported even where the backend cannot run here.
+        self._ready(engine)
+        lowered = self.lower()
+        program = lowered.program
+        if record_nodes is None:
+            record_nodes = int(program.task_nodes.sum()) <= _MOST_RECORDED_NODES
+        try:
+            run = self.run_program(
+                program,
+                engine=engine,
+                record_nodes=record_nodes,
+                progress=progress,
+                in_process=in_process,
+                no_progress_timeout_s=checked["no_progress_timeout_s"],
+            )
+        except SimulationError as error:
+            if error.outcome is not None:
+                stall = describe_stall(lowered, error.outcome, network_failed=True)
+                raise StalledError(f"{error}\n{stall}") from error
+            raise
+        outcome = run.outcome
+        if (outcome.finish_ps < 0).any():
+            raise StalledError(describe_stall(lowered, outcome))
+        return self._result(run, time.perf_counter() - began)
+
+    def _result(self, run: Run, wall_s: float) -> Result:
+        lowered, outcome = self.lower(), run.outcome
+        program = lowered.program
+        start_ps, end_ps = _in_file_order(lowered, outcome)
+        compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
+        return Result(
+            backend=self.spec.name,
+            engine=run.engine,
+            semantics=split_semantics(self.semantics)[0],
+            finish_ns=outcome.finish_ps // PS_PER_NS,
+            exposed_comm_ns=(outcome.finish_ps - compute_ps) // PS_PER_NS,
+            wall_s=wall_s,
+            events=outcome.events,
+            workload=self.traces,
+            system=self.system_config,
+            node_offset=outcome.task_node_start,
+            node_start_ps=start_ps,
+            node_end_ps=end_ps,
+            tables=run.tables,
+            network=run.stats,
+            warnings=_unique(
+                *self.system_config.warnings,
+                *self.memory_config.warnings,
+                *self.choices.warnings,
+                *self.prepared.warnings,
+                *self._unknown_bandwidth(),
+                *lowered.warnings,
+                *_ignored(self.comm_scale, self.compute_scale),
+                *_relieved(outcome),
+                *_unreceived(outcome),
+            ),
+        )
+
+    def _unknown_bandwidth(self) -> list[str]:
+        prepared, order = self.prepared, self.choices.order
+        if not order.bandwidth or len(prepared.dims) == 1 or prepared.dim_bandwidth is not None:
+            return []
+        return [
+            f"inter-dimension-scheduling: {order.name} takes all dimensions as equal, because the "
+            "network does not say the bandwidth of each of the logical dimensions "
+            f"{prepared.dims}"
+        ]
+
+
+def simulate(
+    workload: str | Path | Workload | GeneratedWorkload,
+    system: str | Path | Mapping[str, Any] | SystemConfig,
+    network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks,
+    remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None,
+    comm_groups: str | Path | Mapping[Any, Any] | None = None,
+    *,
+    engine: EngineName = "auto",
+    record_nodes: bool | None = None,
+    progress: ProgressCallback | None = None,
+    in_process: bool = False,
+    no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+    **arguments: Any,
+) -> Result:
+    """Simulate a workload: ``Experiment(...).run(...)`` in one call.
+
+    Parameters
+    ----------
+    workload, system, network, remote_memory, comm_groups, **arguments
+        Those of `Experiment`.
+    engine, record_nodes, progress, in_process, no_progress_timeout_s
+        Those of `Experiment.run`.
+
+    Raises
+    ------
+    InputError, StalledError, NetworkError
+        As `Experiment.run`.
+    """
+    known = [one.name for one in fields(Experiment)]
+    for name in arguments:
+        if name not in known:
+            raise InputError(f"no argument of simulate{nearest(name, known)}", key=name)
+    experiment = Experiment(workload, system, network, remote_memory, comm_groups, **arguments)
+    return experiment.run(
+        engine=engine,
+        record_nodes=record_nodes,
+        progress=progress,
+        in_process=in_process,
+        no_progress_timeout_s=no_progress_timeout_s,
+    )
+
+
+@cache
+def _tell_of_a_bare_tree(engine: EngineName) -> None:
+    """One line, once, where all is slow because this folder hides the built package."""
+    package = Path(__file__).parent
+    bare = (package.parent / "setup.py").exists() and not any(package.glob("_native/_engine.*"))
+    if bare and engine != "python" and sys.stderr is not None:
+        sys.stderr.write(
+            f"note: {package.parent} is a source tree without its native parts, so everything runs "
+            f"in Python, slower; build them: {sys.executable} -m pip install -e {package.parent}\n"
+        )
+
+
+def _content(given: Any, dotted: str) -> Any:
+    """An input as nested mappings and lists, whose values have paths."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    if given is None:
+        return {}
+    if isinstance(given, (str, Path)):
+        # JSON is YAML, but quicker.
+        return load_json(given) if str(given).endswith(".json") else load_yaml(given)
+    raise InputError(
+        f"{type(given).__name__} has no paths; give a file or its content as a mapping", key=dotted
+    )
+
+
+def _algorithm_files(prefix: str) -> list[Path]:
+    """The files of a custom collective, in the order of their positions."""
+    folder, name = Path(prefix).parent, Path(prefix).name
+    found = [file for file in folder.glob("*.et") if file.name.startswith(f"{name}.")]
+    return sorted(found, key=lambda file: (len(file.name), file.name))
+
+
+def _workload(value: Any, name: str) -> Any:
+    """A workload, or its path."""
+    if isinstance(value, (str, PathLike)):
+        return path(value, name)
+    # Only who generates a workload pays for the import.
+    from astra_bridge.workload.builder import GeneratedWorkload as Generated
+
+    if isinstance(value, Generated):
+        return value
+    return instance(Workload)(value, name)
+
+
+def _network(value: Any, name: str) -> Any:
+    """A network, its content, or its path; which of them it may be is up to the backend."""
+    if isinstance(value, (Mapping, NetworkDims, NetworkLinks)):
+        return value
+    if is_dataclass(value) and type(value).__module__.startswith("astra_bridge.inputs."):
+        return value
+    return path(value, name)
+
+
+def _backend(value: Any, name: str) -> Any:
+    """A backend, or its name; a path is a name too."""
+    if isinstance(value, (str, BackendSpec)) or is_network_class(value):
+        return value
+    return str(path(value, name))
+
+
+def _given(value: Any, name: str) -> Any:  # noqa: ARG001
+    """Whoever reads it checks it."""
+    return value
+
+
+def _options(value: Any, name: str) -> Any:
+    return optional(mapping_of(text, text))(value, name) or {}
+
+
+_FIELDS: dict[str, Check] = {
+    "workload": _workload,
+    "system": _given,
+    "network": _network,
+    "remote_memory": _given,
+    "comm_groups": _given,
+    "backend": _backend,
+    "semantics": choice(*SEMANTICS),
+    "num_queues_per_dim": integer(1, 4096),
+    "injection_scale": number(0, 1e9),
+    "comm_scale": number(0, 1e12),
+    "compute_scale": number(0, 1e12),
+    "rendezvous_protocol": flag,
+    "logical_topology": optional(path),
+    "physical_topology": optional(path),
+    "network_options": _options,
+}
+"""What an experiment takes; the readers check the rest."""
+
+_RUN: dict[str, Check] = {
+    "engine": choice(*ENGINES),
+    "record_nodes": optional(flag),
+    "progress": optional(function),
+    "in_process": flag,
+    "no_progress_timeout_s": number(0, 1e9),
+}
+
+
+def _in_file_order(
+    lowered: Lowered, outcome: Outcome
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Node times from the order of the template (ascending id) to that of the trace file."""
+    sorted_already = [bool((np.diff(order) == 1).all()) for order in lowered.order]
+    if not len(outcome.node_start_ps) or all(sorted_already):
+        return outcome.node_start_ps, outcome.node_end_ps
+    start, end = outcome.node_start_ps.copy(), outcome.node_end_ps.copy()
+    for rank, template in enumerate(lowered.program.tasks["template_index"].tolist()):
+        if not sorted_already[template]:
+            first, last = outcome.task_node_start[rank : rank + 2]
+            start[first + lowered.order[template]] = outcome.node_start_ps[first:last]
+            end[first + lowered.order[template]] = outcome.node_end_ps[first:last]
+    return start, end
+
+
+def _unique(*sentences: str) -> tuple[str, ...]:
+    return tuple(one_line(sentence) for sentence in dict.fromkeys(sentences))
+
+
+def _ignored(comm_scale: float, compute_scale: float) -> list[str]:
+    return [
+        f"--{name}: {value:g} has no effect, as in ASTRA-sim"
+        for name, value in (("comm-scale", comm_scale), ("compute-scale", compute_scale))
+        if value != 1.0
+    ]
+
+
+def _relieved(outcome: Outcome) -> list[str]:
+    if not outcome.relieved:
+        return []
+    return [
+        f"{outcome.relieved} chunk(s) were started beyond active-chunks-per-dimension, because "
+        "chunks waited for one another in the queues of different ranks; a higher value avoids that"
+    ]
+
+
+def _unreceived(outcome: Outcome) -> list[str]:
+    if not len(outcome.waits):
+        return []
+    first = outcome.waits[0]
+    return [
+        f"{len(outcome.waits)} message(s) were sent but never received; the first has "
+        f"{first['bytes']} bytes from rank {first['rank']} to rank {first['peer']}"
+    ]
