@@ -13,6 +13,8 @@ from astra_bridge.network.registry import BACKENDS
 from astra_bridge.registry import Registry
 from astra_bridge.system.orders import DIMENSION_ORDERS
 from astra_bridge.system.policies import QUEUE_POLICIES
+from astra_bridge.trace import TRACE_FORMATS
+from astra_bridge.workload.generators import GENERATORS
 
 __all__ = ["REGISTRIES"]
 
@@ -23,5 +25,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "Memory models": MEMORY_MODELS,
     "Queue policies": QUEUE_POLICIES,
     "Orders of dimensions": DIMENSION_ORDERS,
+    "Trace formats": TRACE_FORMATS,
+    "Generators": GENERATORS,
 }
 """Title -> registry."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -203,6 +203,7 @@ def _several(found: object) -> bool:
 def _guarded(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Whatever the code of a plug-in raises is the plug-in's fault, and says so."""
 
+    @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)

@@ -48,7 +48,7 @@ def read(prefix: str, ranks: int, decoder: str) -> None:
     """Read, and print what it took (run in a process of its own)."""
     if decoder == "python":
         reader._native = None
-    workload = reader.read_workload(prefix, ranks)
+    workload = reader.read_chakra(Path(prefix), ranks)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     distinct = len(workload.columns)
     total = sum(len(trace) for trace in workload.columns)

@@ -76,6 +76,8 @@ FLAGS = {
              allowed=("auto", "native", "python"), group=_OURS),
         Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks.",
              default="astra-sim", allowed=SEMANTICS, group=_OURS),
+        Flag("trace-format", "Format of the traces, of those that `astra-bridge doctor` lists; "
+             "else it is found out.", group=_OURS),
         Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS),
         Flag("network-option", "KEY=VALUE for the backend; may be repeated.", repeated=True,
              group=_OURS),

@@ -49,6 +49,7 @@ def run(arguments: list[str]) -> int:
             network=values["network-configuration"],
             remote_memory=memory,
             comm_groups=values["comm-group-configuration"],
+            trace_format=values["trace-format"],
             backend=values["backend"],
             engine=values["engine"],
             semantics=values["semantics"],

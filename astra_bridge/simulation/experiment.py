@@ -76,6 +76,9 @@ class Experiment:
     system, network, remote_memory, comm_groups
         Paths, parsed contents, or already read configurations.  No remote memory is the same as
         ``NO_MEMORY_EXPANSION``.
+    trace_format
+        Format of the traces behind a prefix, of those that ``astra-bridge doctor`` lists; None
+        finds out.
     backend
         Name of a network simulator, path of a shared library, a `BackendSpec`, or a class that
         makes a `Network` of a `NetworkConfig`.
@@ -117,6 +120,7 @@ class Experiment:
     network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks
     remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None
     comm_groups: str | Path | Mapping[Any, Any] | None = None
+    trace_format: str | None = None
     backend: Any = "analytical-aware"
     semantics: str = "astra-sim"
     num_queues_per_dim: int = 1
@@ -179,7 +183,7 @@ class Experiment:
         """The traces of all ranks."""
         given: Any = self.workload
         if isinstance(given, (str, Path)):
-            return read_workload(given, self.rank_count)
+            return read_workload(given, self.rank_count, trace_format=self.trace_format)
         return given if isinstance(given, Workload) else given.workload()
 
     @cached_property
@@ -627,6 +631,7 @@ _FIELDS: dict[str, Check] = {
     "network": _network,
     "remote_memory": _given,
     "comm_groups": _given,
+    "trace_format": optional(text),
     "backend": _backend,
     "semantics": choice(*SEMANTICS),
     "num_queues_per_dim": integer(1, 4096),

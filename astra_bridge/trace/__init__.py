@@ -9,14 +9,17 @@ from astra_bridge.trace.columns import (
     TraceColumns,
     Workload,
 )
-from astra_bridge.trace.reader import parse_trace, read_trace, read_workload
+from astra_bridge.trace.formats import TRACE_FORMATS, TraceFormat, read_workload
+from astra_bridge.trace.reader import parse_trace, read_trace
 
 __all__ = [
     "MISSING",
     "CommType",
     "NodeType",
+    "TRACE_FORMATS",
     "ProcessGroup",
     "TraceColumns",
+    "TraceFormat",
     "Workload",
     "parse_trace",
     "read_trace",

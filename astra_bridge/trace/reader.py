@@ -22,7 +22,6 @@ import numpy.typing as npt
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import open_regular, unique_keys
-from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import (
     INT_COLUMNS,
@@ -33,6 +32,7 @@ from astra_bridge.trace.columns import (
     TraceColumns,
     Workload,
 )
+from astra_bridge.trace.formats import TraceFormat
 from astra_bridge.trace.raw import RawError, RawTrace, twice
 
 _native: Any
@@ -450,13 +450,13 @@ def trace_path(prefix: str | Path, rank: int) -> Path:
     return Path(f"{prefix}.{rank}.et")
 
 
-def read_workload(prefix: str | Path, ranks: int) -> Workload:
+def read_chakra(prefix: Path, ranks: int) -> Workload:
     """Read ``{prefix}.{rank}.et`` of every rank; byte-identical files are parsed once.
 
     Parameters
     ----------
     prefix
-        What ASTRA-sim calls workload configuration.
+        What stands before ``.{rank}.et``.
     ranks
         Number of ranks, >= 1.
 
@@ -465,8 +465,6 @@ def read_workload(prefix: str | Path, ranks: int) -> Workload:
     InputError
         A file is missing (the message says which, and how many exist) or is not a valid trace.
     """
-    arguments.path(prefix, "workload")
-    ranks = arguments.integer(1, MAX_RANKS)(ranks, "ranks")
     columns: list[TraceColumns] = []
     by_inode: dict[tuple[int, int], int] = {}
     by_content: dict[tuple[int, int], int] = {}  # length and keyed 64-bit hash
@@ -520,3 +518,12 @@ def _files_beside(file: Path) -> list[tuple[str, str]]:
             if len(parts) == 3 and parts[2] == "et" and len(parts[1]) < 10 and entry.is_file():
                 found.append((parts[0], parts[1]))
     return found
+
+
+FORMAT = TraceFormat(
+    "chakra",
+    "Chakra protobuf, one file PREFIX.RANK.et per rank.",
+    # No error where the path is too long, or a folder may not be entered.
+    lambda prefix: os.path.exists(trace_path(prefix, 0)),  # noqa: PTH110
+    read_chakra,
+)

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import read_text
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.trace.columns import CommType
+from astra_bridge.trace.formats import TraceFormat
 from astra_bridge.trace.reader import read_bytes
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
@@ -247,3 +249,21 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
     if not importer.trace.nodes:
         raise InputError("describes no communication and no compute", file=file)
     return GeneratedWorkload((importer.trace,) * ranks)
+
+
+def _guess_can_open(path: Path) -> bool:
+    if path.suffix != ".txt":
+        return False
+    try:
+        first = read_text(path).split(maxsplit=1)[:1]
+    except InputError:
+        return False
+    return first[0] in _PARALLELISM if first else False
+
+
+FORMAT = TraceFormat(
+    "astra-sim-1",
+    "ASTRA-sim 1.0's text (.txt): layers of a model, the same on all ranks.",
+    _guess_can_open,
+    lambda path, ranks: import_text(path, ranks).workload(),
+)

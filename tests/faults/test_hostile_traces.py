@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from astra_bridge.errors import InputError
-from astra_bridge.trace import reader
+from astra_bridge.trace import read_workload, reader
 from astra_bridge.trace.columns import NodeType
-from astra_bridge.trace.reader import native_available, parse_trace, read_trace, read_workload
+from astra_bridge.trace.reader import native_available, parse_trace, read_trace
 from astra_bridge.trace.writer import TraceNode, encode_trace
 
 METADATA = b"\x07\n\x050.0.4"
@@ -84,14 +84,14 @@ def test_no_memory_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
 CUT = """
 import os, sys
 from astra_bridge.errors import InputError
-from astra_bridge.trace import reader
+from astra_bridge.trace import read_workload, reader
 hash_of = hash
 def cut(data):
     os.truncate(sys.argv[1], 5000)  # after it was opened, before it is read
     return hash_of(data)
 reader.hash = cut
 try:
-    reader.read_workload(sys.argv[1].removesuffix(".0.et"), 1)
+    read_workload(sys.argv[1].removesuffix(".0.et"), 1)
 except InputError as error:
     print(error.reason)
 """

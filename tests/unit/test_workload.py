@@ -610,3 +610,31 @@ def test_command_convert_text(tmp_path: Path) -> None:
     assert read_workload(tmp_path / "m", 3).rank_to_columns.tolist() == [0, 0, 0]
     with pytest.raises(InputError, match="--ranks"):
         command(trace_app, "convert", text, tmp_path / "m")
+
+
+# Formats of traces
+
+
+def test_a_text_workload_needs_no_conversion(tmp_path: Path) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text(f"HYBRID_DATA_MODEL\n{LAYERS}")
+    expected = import_text(path, 4).workload()
+    for read in (read_workload(path, 4), read_workload(path, 4, trace_format="astra-sim-1")):
+        assert read.ranks == 4
+        assert names(read.columns[0]) == names(expected.columns[0])
+        assert read.columns[0].comm_size.tolist() == expected.columns[0].comm_size.tolist()
+
+
+def test_a_format_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text(f"HYBRID_DATA_MODEL\n{LAYERS}")
+    with pytest.raises(InputError, match="no trace for rank 0"):
+        read_workload(path, 4, trace_format="chakra")
+    with pytest.raises(InputError, match=r"trace_format: 'chakre' .*did you mean 'chakra'"):
+        read_workload(path, 4, trace_format="chakre")
+    path.write_text("no parallelism")  # no format can open it: Chakra says what is missing
+    for nothing in (path, tmp_path, tmp_path / "none", tmp_path / ("long" * 100)):
+        with pytest.raises(InputError, match="no trace for rank 0"):
+            read_workload(nothing, 4)
+    with pytest.raises(InputError, match="unknown parallelism 'no'"):
+        read_workload(path, 4, trace_format="astra-sim-1")

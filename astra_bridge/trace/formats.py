@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Formats of traces: each reads what a prefix stands for into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from astra_bridge import arguments
+from astra_bridge.errors import AstraBridgeError, PluginError
+from astra_bridge.inputs.network import MAX_RANKS
+from astra_bridge.registry import Registry, Spec
+from astra_bridge.text import show
+from astra_bridge.trace.columns import Workload
+
+__all__ = ["TRACE_FORMATS", "TraceFormat", "read_workload"]
+
+
+@dataclass(frozen=True)
+class TraceFormat(Spec):
+    """A format of traces.
+
+    Attributes
+    ----------
+    guess_can_open
+        Of a prefix: whether this format is likely to be able to read it.  Quick, and without an
+        error whatever is there.
+    read
+        Of a prefix and a number of ranks: the traces of all ranks; raises ``InputError``.
+    """
+
+    guess_can_open: Callable[[Path], bool]
+    read: Callable[[Path, int], Workload]
+
+
+TRACE_FORMATS = Registry(
+    "trace format",
+    "astra_bridge.trace_formats",
+    TraceFormat,
+    {
+        "chakra": "astra_bridge.trace.reader:FORMAT",
+        "astra-sim-1": "astra_bridge.workload.astra1:FORMAT",
+    },
+)
+
+
+def read_workload(prefix: str | Path, ranks: int, *, trace_format: str | None = None) -> Workload:
+    """Read the traces of all ranks.
+
+    Parameters
+    ----------
+    prefix : str or Path
+        What ASTRA-sim calls workload configuration.
+    ranks : int
+        Number of ranks, >= 1.
+    trace_format : str, optional
+        A name in :data:`TRACE_FORMATS`.  None takes the first that says that it can open the
+        prefix, and "chakra" (``{prefix}.{rank}.et``) where none does.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    InputError
+        There is no such format, or a file is missing or not a valid trace.
+    PluginError
+        The format is a package's, and fails.
+    """
+    path = arguments.path(prefix, "workload")
+    ranks = arguments.integer(1, MAX_RANKS)(ranks, "ranks")
+    name = _guess(path) if trace_format is None else trace_format
+    workload = TRACE_FORMATS.find(name, key="trace_format").read(path, ranks)
+    if not isinstance(workload, Workload):
+        raise PluginError(f"trace format {name!r}: gives {show(workload)}; allowed: a Workload")
+    return workload
+
+
+def _guess(path: Path) -> str:
+    return next((name for name in TRACE_FORMATS.names() if _can_open(name, path)), "chakra")
+
+
+def _can_open(name: str, path: Path) -> bool:
+    try:
+        found = TRACE_FORMATS.get(name)
+        return found is not None and found.unavailable() is None and found.guess_can_open(path)
+    except AstraBridgeError:
+        return False  # a broken plug-in, which `astra-bridge doctor` tells of
