@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from astra_bridge.inputs.system import read_system
-from astra_bridge.results import Result
+from astra_bridge.results import Result, Table
 from astra_bridge.trace import NodeType, read_workload
 from astra_bridge.trace.writer import TraceNode, write_trace
 
@@ -22,6 +22,8 @@ def make(
     **fields: Any,
 ) -> Result:
     """A result of made-up times: one list of nodes, and of (start, end), per rank."""
+    tables = fields.pop("tables", {})
+    fields["tables"] = {name: Table(name, columns) for name, columns in tables.items()}
     for rank, trace in enumerate(nodes):
         write_trace(folder / f"trace.{rank}.et", trace)
     flat = np.array([pair for rank in times_ns for pair in rank], np.int64).reshape(-1, 2)
@@ -32,8 +34,8 @@ def make(
             "backend": "analytical-aware",
             "engine": "python",
             "semantics": "astra-sim",
-            "finish_ns": finish,
-            "exposed_comm_ns": finish // 2,
+            "finish_ps": finish * 1000,
+            "exposed_comm_ps": finish * 500,
             "wall_s": 0.25,
             "events": 42,
             "workload": read_workload(folder / "trace", len(nodes)),

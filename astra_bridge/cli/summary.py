@@ -44,12 +44,12 @@ def summary(result: Result) -> str:
         for name, values in columns.items()
     ]  # fmt: skip
     parts = [
-        f"{result.ranks} ranks, backend {one_line(result.backend)}, engine {result.engine}, "
+        f"{result.rank_count} ranks, backend {one_line(result.backend)}, engine {result.engine}, "
         f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
         text_table(["time [ns]", "min", "mean", "max", "max at rank"], rows),
     ]
     links = result.tables.get("links")
-    if links is not None and len(links["bytes"]) and links["busy_ps"].any():
+    if links is not None and len(links) and links["busy_ps"].any():
         end_ps = max(int(result.finish_ns.max()) * 1000, 1)
         order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
         rows = [

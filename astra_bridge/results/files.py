@@ -22,7 +22,8 @@ from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
-    from astra_bridge.results.result import Result, Table
+    from astra_bridge.results.result import Result
+    from astra_bridge.results.table import Table
 
 __all__ = ["save", "save_local_memory", "save_log", "write_json"]
 
@@ -55,11 +56,12 @@ def save(files: NewFiles, result: Result, folder: Path) -> list[Path]:
     """
     written = [folder / "result.json"]
     write_json(files, written[0], result.to_dict())
-    tables = {"ranks": _ranks(result)}
+    tables = {"ranks": result.ranks}
     if result.has_nodes:
         written.append(folder / "timeline.json")
         write_json(files, written[1], timeline(result))
-        tables["nodes"] = _nodes(result)
+        tables["nodes"] = result.nodes
+        tables["collectives"] = result.collectives
     for name, table in result.tables.items():
         tables[_file_name(name, tables)] = table
     for name, table in tables.items():
@@ -80,37 +82,10 @@ def _file_name(table: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _ranks(result: Result) -> Table:
-    return {
-        "rank": np.arange(result.ranks),
-        "finish_ns": result.finish_ns,
-        "exposed_comm_ns": result.exposed_comm_ns,
-        **result.statistics.columns(),
-    }
-
-
-def _nodes(result: Result) -> Table:
-    workload = result.workload
-
-    def column(name: str) -> Any:
-        parts = [getattr(columns, name) for columns in workload.columns]
-        return np.concatenate([parts[index] for index in workload.rank_to_columns])
-
-    return {
-        "rank": np.repeat(np.arange(result.ranks), np.diff(result.node_offset)),
-        "node_id": column("node_id"),
-        "type": column("type"),
-        "start_ps": result.node_start_ps,
-        "end_ps": result.node_end_ps,
-    }
-
-
 def _save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
     """Write ``stem.csv``, and ``stem.parquet`` where pyarrow is installed."""
     text = stem.with_name(f"{stem.name}.csv")
-    columns = {name: np.asarray(values) for name, values in table.items()}
     try:
-        import pyarrow
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet as arrow_parquet
     except ImportError:
@@ -118,11 +93,11 @@ def _save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
 
         with files.open(text) as out, _Text(out) as lines:
             writer = csv.writer(lines, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+            writer.writerow(table.keys())
+            writer.writerows(zip(*(values.tolist() for _, values in table.items()), strict=True))
         return [text]
     parquet = stem.with_name(f"{stem.name}.parquet")
-    arrow = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
+    arrow = table.to_arrow()
     with files.open(text) as out:
         arrow_csv.write_csv(arrow, out, arrow_csv.WriteOptions(quoting_style="needed"))
     with files.open(parquet) as out:
@@ -148,7 +123,7 @@ def _save_plot(files: NewFiles, result: Result, path: Path) -> list[Path]:
     except MissingDependency:
         return []
     axes = figure.subplots()
-    ranks = np.arange(result.ranks)
+    ranks = np.arange(result.rank_count)
     axes.fill_between(ranks, result.finish_ns / 1e3, step="mid", label="finish", color="#9ecae1")
     exposed = result.exposed_comm_ns / 1e3
     axes.fill_between(ranks, exposed, step="mid", label="exposed communication", color="#e6550d")
@@ -179,7 +154,7 @@ def save_log(
 
 def save_local_memory(files: NewFiles, result: Result, folder: Path) -> Iterator[tuple[int, str]]:
     """Write ``{local-mem-trace-filename}.{rank}.json`` per rank; yield rank and peak memory."""
-    for rank in range(result.ranks):
+    for rank in range(result.rank_count):
         memory = local_memory(result, rank)
         path = folder / f"{result.system.local_mem_trace_filename}.{rank}.json"
         write_json(files, path, memory.chrome_trace())

@@ -75,7 +75,7 @@ def trace_lines(result: Result, now: datetime) -> Iterator[str]:
     """The debug lines of ``trace-enabled``: issue and callback of every node, by time."""
 
     def of_rank(rank: int) -> Iterator[tuple[int, int, int, str]]:
-        nodes = result.nodes(rank)
+        nodes = result.nodes_of(rank)
         columns = nodes.columns
         events = []
         for index in np.flatnonzero(nodes.end_ps >= 0).tolist():
@@ -95,5 +95,5 @@ def trace_lines(result: Result, now: datetime) -> Iterator[str]:
         return iter(events)
 
     head = frame("workload", "debug", "", now)
-    for event in heapq.merge(*map(of_rank, range(result.ranks)), key=lambda event: event[:3]):
+    for event in heapq.merge(*map(of_rank, range(result.rank_count)), key=lambda event: event[:3]):
         yield f"{head}{event[3]}"

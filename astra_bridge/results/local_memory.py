@@ -188,7 +188,7 @@ def local_memory(result: Result, rank: int) -> LocalMemory:
     InputError
         A node's list of tensors is malformed, or two nodes write the same tensor.
     """
-    nodes = result.nodes(rank)
+    nodes = result.nodes_of(rank)
     columns = nodes.columns
     memory = LocalMemory(rank)
     ran = np.flatnonzero(nodes.end_ps >= 0)

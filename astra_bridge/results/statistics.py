@@ -126,7 +126,7 @@ _MOST_NODES_AT_ONCE = 200_000
 
 def rank_statistics(result: Result) -> RankStatistics:
     """Compute the statistics of all ranks; only the wall time where nodes were not recorded."""
-    ranks, width = result.ranks, len(CATEGORIES)
+    ranks, width = result.rank_count, len(CATEGORIES)
     if not result.has_nodes:
         none = np.zeros((ranks, width), np.int64)
         return RankStatistics(result.finish_ns, none, none > 0, none[:, 0])

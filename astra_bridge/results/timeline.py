@@ -34,13 +34,13 @@ def timeline(result: Result, max_nodes: int = 1_000_000) -> dict[str, Any]:
     ranks = int(np.searchsorted(result.node_offset[1:], max_nodes, side="right"))
     events: list[dict[str, Any]] = []
     names: dict[int, list[str]] = {}
-    for rank in range(min(max(ranks, 1), result.ranks)):
+    for rank in range(min(max(ranks, 1), result.rank_count)):
         events += _rank(result, rank, names)
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 
 def _rank(result: Result, rank: int, names: dict[int, list[str]]) -> Iterator[dict[str, Any]]:
-    nodes = result.nodes(rank)
+    nodes = result.nodes_of(rank)
     columns: TraceColumns = nodes.columns
     which = int(result.workload.rank_to_columns[rank])
     if which not in names:

@@ -40,7 +40,7 @@ from astra_bridge.isolation import Run, run_here, run_isolated
 from astra_bridge.network.registry import backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
-from astra_bridge.results import Result
+from astra_bridge.results import Result, Table
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.simulation.content import content_hash
 from astra_bridge.simulation.paths import parse_path, with_value
@@ -49,7 +49,6 @@ from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
 from astra_bridge.system import Choices, Lowered, choices, lower
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload, read_workload
-from astra_bridge.units import PS_PER_NS
 
 if TYPE_CHECKING:
     from astra_bridge.workload import GeneratedWorkload
@@ -478,8 +477,8 @@ class Experiment:
             backend=self.spec.name,
             engine=run.engine,
             semantics=split_semantics(self.semantics)[0],
-            finish_ns=outcome.finish_ps // PS_PER_NS,
-            exposed_comm_ns=(outcome.finish_ps - compute_ps) // PS_PER_NS,
+            finish_ps=outcome.task_finish_ps,
+            exposed_comm_ps=outcome.task_finish_ps - program.tasks["start_ps"] - compute_ps,
             wall_s=wall_s,
             events=outcome.events,
             workload=self.traces,
@@ -487,7 +486,7 @@ class Experiment:
             node_offset=outcome.task_node_start,
             node_start_ps=start_ps,
             node_end_ps=end_ps,
-            tables=run.tables,
+            tables={name: Table(name, columns) for name, columns in run.tables.items()},
             network=run.stats,
             warnings=_unique(
                 *self.system_config.warnings,
@@ -500,7 +499,48 @@ class Experiment:
                 *_relieved(outcome),
                 *_unreceived(outcome),
             ),
+            experiment=self,
+            versions=self.versions(),
         )
+
+    def versions(self) -> dict[str, str]:
+        """Of what runs, and on which machine."""
+        import platform
+
+        import astra_bridge
+
+        return {
+            "astra_bridge": astra_bridge.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "backend": f"{self.spec.name} {self.spec.version()}".strip(),
+            "machine": f"{platform.system()} {platform.machine()}",
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """The token, and every input: its name, and a hash of what it says."""
+        read = {
+            "workload": self.traces,
+            "system": self.system_config,
+            "network": (self.prepared.config, self.prepared.dims),
+            "remote_memory": self.memory_config,
+            "comm_groups": self.groups,
+        }
+        inputs = {
+            name: {"name": _name(getattr(self, name)), "content": content_hash(content)}
+            for name, content in read.items()
+        }
+        rest = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in read and one.name != "backend"
+        }
+        return {
+            "token": self.token,
+            "backend": self.spec.name,
+            "inputs": inputs,
+            "arguments": {key: str(v) if isinstance(v, Path) else v for key, v in rest.items()},
+        }
 
     def _unknown_bandwidth(self) -> list[str]:
         prepared, order = self.prepared, self.choices.order
@@ -565,6 +605,13 @@ def _tell_of_a_bare_tree(engine: EngineName) -> None:
             f"note: {package.parent} is a source tree without its native parts, so everything runs "
             f"in Python, slower; build them: {sys.executable} -m pip install -e {package.parent}\n"
         )
+
+
+def _name(given: Any) -> str | None:
+    """What to call an input in a report: its file, or the kind of object that it is."""
+    if given is None:
+        return None
+    return str(given) if isinstance(given, (str, Path)) else type(given).__name__
 
 
 def _content(given: Any, dotted: str) -> Any:

@@ -49,7 +49,7 @@ print("finish [us]          ", (result.finish_ns / 1000).round().astype(int))
 print("exposed [us]         ", (result.exposed_comm_ns / 1000).round().astype(int))
 print("overlap of rank 7    ", result.statistics.overlap_ns[7], "ns")
 
-nodes = result.nodes(7)
+nodes = result.nodes_of(7)
 collective = np.flatnonzero(nodes.columns.type == NodeType.COMM_COLL)[0]
 took_ps = nodes.end_ps[collective] - nodes.start_ps[collective]
 size_bytes = nodes.columns.comm_size[collective]

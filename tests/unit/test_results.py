@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+import types
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_bridge.errors import InputError
+from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.files import NewFiles
 from astra_bridge.results.files import save_local_memory, save_log
 from astra_bridge.results.lines import rank_lines
@@ -136,7 +138,7 @@ def test_json_has_the_documented_keys(tmp_path: Path) -> None:
 
 def test_nodes_of_a_rank(tmp_path: Path) -> None:
     result = make(tmp_path, [[(0, 1), (1, 2)], [(5, 6), (-1, -1)]], [PAIR, PAIR])
-    nodes = result.nodes(1)
+    nodes = result.nodes_of(1)
     assert nodes.start_ps.tolist() == [5000, -1]
     assert nodes.end_ps.tolist() == [6000, -1]
     assert nodes.columns.node_id.tolist() == [0, 1]
@@ -148,7 +150,7 @@ def test_without_recorded_nodes(tmp_path: Path) -> None:
     result = make(tmp_path, times, [PAIR], node_start_ps=nothing, node_end_ps=nothing)
     assert result.statistics.wall_ns.tolist() == [2]
     with pytest.raises(InputError, match="not recorded"):
-        result.nodes(0)
+        result.nodes_of(0)
     assert {path.stem for path in result.save(tmp_path / "out")} == {"result", "ranks"}
 
 
@@ -267,3 +269,41 @@ def test_local_memory_errors(outputs: Any, tmp_path: Path) -> None:
     result = make(tmp_path, [[(0, 1)]], [[node(7, COMP, outputs=outputs)]])
     with pytest.raises(InputError, match="node 7 outputs"):
         local_memory(result, 0)
+
+
+def test_tables_have_units_and_go_elsewhere(tmp_path: Path) -> None:
+    result = make(tmp_path, [[(0, 100), (50, 200)], [(0, 100), (-1, -1)]], [PAIR, PAIR])
+    assert len(result.ranks) == result.rank_count == 2
+    assert len(result.nodes) == 4
+    assert result.nodes.units["start_ps"] == "ps"
+    assert result.collectives["end_ps"].tolist() == [200_000, -1]
+    arrow = pytest.importorskip("pyarrow") and result.ranks.to_arrow()
+    assert arrow.num_rows == 2
+    assert arrow.schema.field("finish_ps").metadata == {b"unit": b"ps"}
+    assert arrow.column("finish_ns").to_pylist() == result.finish_ns.tolist()
+
+
+def test_pandas_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = make(tmp_path, [[(0, 100)]], [PAIR[:1]])
+    made: list[Any] = []
+
+    class Frame:
+        def __init__(self, columns: Any) -> None:
+            self.attrs: dict[str, Any] = {}
+            made.append(columns)
+
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=Frame))
+    assert result.nodes.to_pandas().attrs["units"]["end_ps"] == "ps"
+    assert made[0]["end_ps"].tolist() == [100_000]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependency, match="pip install pandas"):
+        result.nodes.to_pandas()
+
+
+def test_a_result_prints_in_six_lines(tmp_path: Path) -> None:
+    result = make(tmp_path, [[(0, 100)]], [PAIR[:1]])
+    assert len(repr(result).splitlines()) == 6
+    assert "<table>" in result._repr_html_()
+    assert "100" in repr(result)
