@@ -17,13 +17,12 @@ import numpy as np
 
 from astra_bridge.engine import EngineName, Outcome, Progress, ProgressCallback
 from astra_bridge.engine import run as run_engine
-from astra_bridge.engine.outcome import WAIT
 from astra_bridge.errors import BackendError, SimulationError
 from astra_bridge.network import native, statistics
 from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.network.spec import BackendSpec
-from astra_bridge.program import Program
+from astra_bridge.program import WAIT, Program
 from astra_bridge.supervision import (
     NO_PROGRESS_TIMEOUT_S,
     NONSENSE,

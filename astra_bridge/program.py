@@ -33,6 +33,9 @@ from numpy.typing import NDArray
 
 __all__ = [
     "COLLECTIVE",
+    "DONE",
+    "ENUMS",
+    "FAMILY",
     "GRAPH",
     "GRAPH_NODE",
     "GROUP",
@@ -43,11 +46,13 @@ __all__ = [
     "PACKET",
     "PHASE",
     "PLAN",
+    "RANK_TABLES",
     "SCHEDULE",
     "SLOWDOWN",
     "STEP",
     "TASK",
     "TEMPLATE",
+    "WAIT",
     "Bus",
     "BusModel",
     "GraphOp",
@@ -58,6 +63,7 @@ __all__ = [
     "QueuePick",
     "Unit",
     "Variant",
+    "WaitFor",
     "machine",
     "one_job",
     "tasks",
@@ -133,6 +139,14 @@ class GraphOp(IntEnum):
     DELAY = 2
 
 
+class WaitFor(IntEnum):
+    """What is missing where something waits."""
+
+    RECEIVE = 0  # a receive without a send
+    IN_FLIGHT = 1  # a send that the network has not delivered
+    UNRECEIVED = 2  # a send without a receive
+
+
 def _struct(*fields: tuple[Any, ...]) -> np.dtype[Any]:
     return np.dtype(list(fields), align=True)
 
@@ -201,6 +215,9 @@ PHASE = _struct(
     ("variant", "u1"),
     ("bus", "u1"),
 )
+FAMILY = _struct(("first", "<i4"), ("count", "<i4"))
+"""Schedules: one per position of a group, or one for all."""
+
 GROUP = _struct(
     ("size", "<i4"),
     ("stride", "<i4"),  # > 0: positions are (rank // stride) % size; 0: a list
@@ -244,6 +261,35 @@ GRAPH_NODE = _struct(
     ("parents", "<i4"),
     ("op", "u1"),
 )
+
+WAIT = _struct(
+    ("rank", "<i4"),  # who waits
+    ("peer", "<i4"),
+    ("bytes", "<i8"),
+    ("node", "<i4"),  # local node of the template, or -1
+    ("collective", "<i4"),  # index, or -1
+    ("what", "<i4"),
+)
+"""What an engine says of something that is not complete when nothing more can happen."""
+
+DONE = _struct(("time_ps", "<i8"), ("task", "<i4"), ("node", "<i4"))
+"""What an engine says of something that is complete: a node, or (node -1) a whole task."""
+
+ENUMS = {
+    ("MACHINE", "policy"): Policy,
+    ("MACHINE", "bus_model"): BusModel,
+    ("NODE", "op"): Op,
+    ("PHASE", "pick"): QueuePick,
+    ("PHASE", "variant"): Variant,
+    ("PHASE", "bus"): Bus,
+    ("GRAPH_NODE", "op"): GraphOp,
+    ("WAIT", "what"): WaitFor,
+}
+"""The fields that hold a value of an enum.  The native engine's header is made of the records and
+enums of this file when it is built (csrc/engine/make_records.py)."""
+
+RANK_TABLES = ("machines", "machine_of_rank", "memory_server")
+"""Tables of what the ranks are, which do not grow with work."""
 
 
 _INT32 = np.dtype("<i4")
@@ -301,8 +347,8 @@ def one_job(ranks: int) -> NDArray[Any]:
     return np.array([(0, -1, ranks)], JOB)
 
 
-def _no_rows(dtype: Any, *columns: int) -> Callable[[], Any]:
-    return lambda: np.zeros((0, *columns), dtype)
+def _no_rows(dtype: Any) -> Callable[[], Any]:
+    return lambda: np.zeros(0, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,9 +371,7 @@ class Program:
         Nodes of one template stand together, in ascending trace id; children are local indices.
     collectives, plans, phases, groups, members
         ``members`` holds ranks, int32.
-    families : ndarray of int32, shape (families, 2)
-        (first schedule, number of schedules): one schedule per position, or one for all.
-    schedules, steps, packets
+    families, schedules, steps, packets
     graphs, graph_nodes, graph_children, graph_roots, graph_of_position
         ``collectives.graph`` points into ``graph_of_position``: one graph per group position.
         Peers of graph nodes are ranks.
@@ -358,7 +402,7 @@ class Program:
     phases: NDArray[Any] = field(default_factory=_no_rows(PHASE))
     groups: NDArray[Any] = field(default_factory=_no_rows(GROUP))
     members: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
-    families: NDArray[np.int32] = field(default_factory=_no_rows(_INT32, 2))
+    families: NDArray[Any] = field(default_factory=_no_rows(FAMILY))
     schedules: NDArray[Any] = field(default_factory=_no_rows(SCHEDULE))
     steps: NDArray[Any] = field(default_factory=_no_rows(STEP))
     packets: NDArray[Any] = field(default_factory=_no_rows(PACKET))

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.program import JOB, Op, Program
+from astra_bridge.program import JOB, RANK_TABLES, Op, Program
 
 __all__ = ["joined", "moved", "placed"]
 
-_RANKS = ("machines", "machine_of_rank", "memory_server")
-"""Tables of what the ranks are, which do not grow with work."""
 _GROWING = tuple(
     field.name
     for field in fields(Program)
-    if field.name not in (*_RANKS, "levels", "queues_per_level", "alternate_slots",
+    if field.name not in (*RANK_TABLES, "levels", "queues_per_level", "alternate_slots",
                           "rendezvous_bytes", "receives_at_once")
 )  # fmt: skip
 _NO_MACHINE = -1
@@ -136,6 +134,7 @@ def moved(fragment: Program, base: Program) -> Program:
             "family1": count["families"],
             "slot": base.alternate_slots,
         },
+        "families": {"first": count["schedules"]},
         "groups": {"member_start": count["members"]},
         "schedules": {"step_start": count["steps"], "packet_start": count["packets"]},
         "graphs": {"node_start": count["graph_nodes"], "root_start": count["graph_roots"]},
@@ -150,7 +149,6 @@ def moved(fragment: Program, base: Program) -> Program:
     nodes["arg"][(nodes["op"] == Op.SEND) | (nodes["op"] == Op.RECV)] += count["messages"]
     tables["collectives"]["graph"][fragment.collectives["graph"] >= 0] += count["graph_of_position"]
     tables["jobs"]["placement_start"][fragment.jobs["placement_start"] >= 0] += count["placement"]
-    tables["families"][:, 0] += count["schedules"]
     tables["graph_of_position"] += count["graphs"]
     tags = _tags(base)
     tables["jobs"]["tag_base"] += tags

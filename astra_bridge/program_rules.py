@@ -473,11 +473,10 @@ def _check_collectives(program: Program) -> None:
 
 def _check_families(program: Program) -> None:
     total = len(program.schedules)
-    families = np.zeros(len(program.families), [("first", "<i8"), ("count", "<i8")])
-    families["first"], families["count"] = program.families.T
+    families = program.families
     _span(families, "families", "first", "count", total, "schedules")
     _within(families, "families", "count", 1, total, "schedules")
-    first, count = families["first"], families["count"]
+    first, count = families["first"], families["count"].astype(np.int64)
     if count.sum() > total:
         row = int(np.argmax(count))
         rule = f"all families together name {count.sum()} schedules, but there are {total}"
@@ -514,7 +513,7 @@ def _sizes(program: Program) -> Ints:
     some = _MOST_INT32 + 1  # more than any group has
     for name in ("family0", "family1"):
         family, members = np.divmod(_distinct(phases[name].astype(np.int64) * some + size), some)
-        first, count = families[family].astype(np.int64).T
+        first, count = families["first"][family], families["count"][family]
         np.minimum.at(result, _expand(first, count), np.repeat(members, count))
     return result
 
@@ -836,11 +835,13 @@ class _Users:
     def _check_transfers(self) -> None:
         """Refuse what an engine could not finish, or number, before it starts."""
         program = self.program
-        schedules, families = program.schedules, program.families.astype(np.int64)
+        schedules = program.schedules
+        first = program.families["first"].astype(np.int64)
+        count = program.families["count"].astype(np.int64)
         sent = _cumulated(program.steps["send_bytes"] > 0)
         start = schedules["step_start"]
         sends = _cumulated(sent[start + schedules["step_count"]] - sent[start])
-        mean = (sends[families.sum(axis=1)] - sends[families[:, 0]]) / np.maximum(families[:, 1], 1)
+        mean = (sends[first + count] - sends[first]) / np.maximum(count, 1)
         phases = program.phases
         per_phase = np.maximum(mean[phases["family0"]], mean[phases["family1"]])
         total = np.concatenate([[0.0], np.cumsum(per_phase)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from astra_bridge.collectives import Kind
 from astra_bridge.engine import Outcome
-from astra_bridge.program import Op, Program
+from astra_bridge.program import Op, Program, WaitFor
 from astra_bridge.system import Lowered
 from astra_bridge.trace import MISSING
 
@@ -133,7 +133,8 @@ def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
                 f"take part in {Kind(int(row['kind'])).name} of {row['bytes']} bytes: all members "
                 "of a group must issue its collectives"
             )
-    if (outcome.waits["what"] == 0).any() and (outcome.waits["what"] == 2).any():
+    what = outcome.waits["what"]
+    if (what == WaitFor.RECEIVE).any() and (what == WaitFor.UNRECEIVED).any():
         return (
             "some messages are sent and never received, others awaited and never sent: a send and "
             "its receive must agree in size and tag"

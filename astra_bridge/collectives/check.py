@@ -148,16 +148,14 @@ def check_peers(sizes: NDArray[np.int64], families: Any, schedules: Any, steps: 
     ----------
     sizes : ndarray of int64, shape (families,)
         Members of the group that runs each.
-    families : ndarray of int, shape (families, 2)
-        First schedule and number of schedules: one for all members, or one for each.
-    schedules, steps : ndarray of SCHEDULE, STEP
+    families, schedules, steps : ndarray of FAMILY, SCHEDULE, STEP
 
     Raises
     ------
     InputError
         Names both members and the size.
     """
-    first, held = families[:, 0], families[:, 1]
+    first, held = families["first"], families["count"]
     family = np.repeat(np.arange(len(families)), held)
     position = np.arange(len(schedules)) - first[family]
     count = schedules["step_count"]

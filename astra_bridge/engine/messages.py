@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from astra_bridge.engine.actions import RENDEZVOUS, Action
-from astra_bridge.engine.outcome import WAIT
 from astra_bridge.network.api import PLACES_PER_TRANSFER
+from astra_bridge.program import WAIT, WaitFor
 
 __all__ = ["Message", "Messages", "Way"]
 
@@ -209,11 +209,11 @@ class Messages:
             for message in channel.messages.values():
                 if message.sent:
                     # Delivered, but nobody has asked for it.
-                    rows.append((src, dst, size, *message.what, 2))
+                    rows.append((src, dst, size, *message.what, WaitFor.UNRECEIVED))
                 else:
-                    rows.append((dst, src, size, *message.what, 0))
+                    rows.append((dst, src, size, *message.what, WaitFor.RECEIVE))
         rows += [
-            (message.src, message.dst, message.bytes, *message.what, 1)
+            (message.src, message.dst, message.bytes, *message.what, WaitFor.IN_FLIGHT)
             for message in self.in_flight.values()
         ]
         return np.array(rows, WAIT)

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from importlib import import_module
 from typing import Any, NoReturn
 
 import numpy as np
 
-from astra_bridge.engine.outcome import DONE, WAIT, Outcome, Progress, ProgressCallback, Stop, Watch
+from astra_bridge import program as schema
+from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
 from astra_bridge.network.native import NativeNetwork, check, ffi
-from astra_bridge.program import Program
+from astra_bridge.program import DONE, WAIT, Program
 
 __all__ = ["NativeEngine", "unavailable"]
 
@@ -36,6 +38,25 @@ def unavailable() -> str | None:
     return None
 
 
+def layout(record: np.dtype[Any]) -> dict[str, tuple[int, int]]:
+    """Offset and bytes of each field, as the native engine tells its own."""
+    assert record.fields is not None
+    return {name: (int(field[1]), field[0].itemsize) for name, field in record.fields.items()}
+
+
+@functools.cache
+def _module() -> Any:
+    """The native engine, if it was built for the records of this package."""
+    engine = import_module(_MODULE)
+    for name, fields in engine.LAYOUT.items():
+        record = getattr(schema, name, None)
+        if record is None or layout(record) != fields:
+            raise RuntimeError(
+                f"the native engine was built for other records of {name}; build it again"
+            )
+    return engine
+
+
 class NativeEngine:
     """Runs a Program on a native network, whose C functions it calls directly.
 
@@ -52,12 +73,7 @@ class NativeEngine:
     def __init__(
         self, program: Program, network: NativeNetwork, *, record_nodes: bool = True
     ) -> None:
-        engine: Any = import_module(_MODULE)
-        for name, size in engine.RECORD_BYTES.items():
-            if getattr(program, name).dtype.itemsize != size:
-                raise RuntimeError(
-                    f"the native engine was built for other records of {name}; build it again"
-                )
+        engine = _module()
         self._network = network
         table, sim = network.handle
         info = network.info

@@ -11,23 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-WAIT = np.dtype(
-    [
-        ("rank", "<i4"),  # who waits
-        ("peer", "<i4"),
-        ("bytes", "<i8"),
-        ("node", "<i4"),  # local node of the template, or -1
-        ("collective", "<i4"),  # index, or -1
-        ("what", "<i4"),  # 0 receive without send, 1 send in the network, 2 send without receive
-    ],
-    align=True,
-)
-"""Something that is not complete when nothing more can happen."""
-
-
-DONE = np.dtype([("time_ps", "<i8"), ("task", "<i4"), ("node", "<i4")], align=True)
-"""Something that is complete: a node, or (node -1) a whole task."""
-
 
 class Stop(IntEnum):
     """Why ``advance`` returned."""

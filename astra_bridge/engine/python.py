@@ -37,7 +37,6 @@ from astra_bridge.engine.actions import (
 from astra_bridge.engine.bus import Half, Request, SharedBus
 from astra_bridge.engine.messages import Message, Messages, Way
 from astra_bridge.engine.outcome import (
-    DONE,
     Outcome,
     Progress,
     ProgressCallback,
@@ -57,7 +56,7 @@ from astra_bridge.network.api import (
     Status,
 )
 from astra_bridge.network.boundary import Boundary
-from astra_bridge.program import Bus, BusModel, Op, PacketFlag, Program
+from astra_bridge.program import DONE, Bus, BusModel, Op, PacketFlag, Program
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["PythonEngine"]

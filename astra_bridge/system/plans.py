@@ -27,6 +27,7 @@ from astra_bridge.errors import InputError, PluginError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
     COLLECTIVE,
+    FAMILY,
     GROUP,
     PHASE,
     PLAN,
@@ -296,7 +297,7 @@ class PlanBuilder:
             )
         except InputError:
             for name, request, found in self._built:  # whose is it?
-                one = np.array([[0, len(found.schedules)]])
+                one = np.array([(0, len(found.schedules))], FAMILY)
                 try:
                     _checked([found], np.array([request.size]), one)
                 except InputError as error:
@@ -483,7 +484,7 @@ class PlanBuilder:
         def table(rows: Sequence[Any], dtype: Any) -> Any:
             return np.array([tuple(row) for row in rows], dtype)
 
-        families = np.array(self.families, np.int32).reshape(-1, 2)
+        families = table(self.families, FAMILY)
         schedules, steps, packets = self._schedules(families)
         return {
             "groups": table(self.groups, GROUP),
@@ -501,7 +502,7 @@ class PlanBuilder:
 
 def _checked(built: Sequence[Tables], sizes: Any, families: Any) -> tuple[Any, Any, Any]:
     schedules, steps, packets = joined(built)
-    check_schedules(schedules, steps, packets, np.repeat(sizes, families[:, 1]))
+    check_schedules(schedules, steps, packets, np.repeat(sizes, families["count"]))
     check_peers(sizes, families, schedules, steps)
     return schedules, steps, packets
 

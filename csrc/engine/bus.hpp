@@ -25,7 +25,8 @@ class SharedBus {
   enum Side : int32_t { kNpu, kMemory, kInnerNpu, kInnerMemory, kSides };
   enum Event : int32_t { kSent, kReceived, kReduced, kEvents };
 
-  explicit SharedBus(const LogGP& loggp) : loggp_(loggp) {}
+  explicit SharedBus(const Machine& m)
+      : loggp_{m.L_ns, m.o_ns, m.g_ns, m.G_ns_per_byte, m.reduction_ns} {}
 
   // Move data of one packet of a stream from NPU to memory, or back.  `host` is the engine:
   // now_ns(), bus_later(delay_ns, side, event) and packet_crossed(stream, packet).
@@ -259,7 +260,11 @@ class SharedBus {
     }
   }
 
-  LogGP loggp_;
+  struct {
+    int64_t L_ns, o_ns, g_ns;
+    double G_ns_per_byte;
+    int64_t reduction_ns;
+  } loggp_;
   Half halves_[kSides];
   Pool<Request> requests_;
 };

@@ -96,14 +96,14 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
     const int32_t queue = counter++;
     bool second = false;
     switch (phase.pick) {
-      case Pick::kNext:
+      case QueuePick::kNext:
         second = per_level > 1 && queue >= half;
         if (counter >= per_level) counter = 0;
         break;
-      case Pick::kFirst:
+      case QueuePick::kFirst:
         if (counter >= half) counter = 0;
         break;
-      case Pick::kLast:
+      case QueuePick::kLast:
         second = true;
         if (counter >= per_level) counter = half;
         break;
@@ -111,10 +111,10 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
     if (phase.variant == Variant::kAlternate) {
       int32_t& turn = alternate_[static_cast<size_t>(phase.slot) * ranks_.size() + rank];
       second = turn++ % 2 != 0;
-    } else if (phase.variant == Variant::kAgreed && phase.pick == Pick::kNext && per_level > 1) {
+    } else if (phase.variant == Variant::kAgreed && phase.pick == QueuePick::kNext && per_level > 1) {
       second = agree(stream, i, phase.layout, second);
     }
-    const Family& family = program_.families[phase.family[second ? 1 : 0]];
+    const Family& family = program_.families[second ? phase.family1 : phase.family0];
     const int32_t offset = family.count > 1 ? position(phase.layout, stream.job_rank) : 0;
     stream.phases.push_back({index, phase.level * per_level + queue, family.first + offset});
   }
@@ -186,7 +186,7 @@ void Engine::enter(Stream& stream, const PhaseChoice& choice) {
   stream.end = schedule.end;
   stream.bus = phase.bus;
   stream.bus_ps = phase.bus == Bus::kFast ? machine.fast_delay_ps : machine.endpoint_delay_ps;
-  stream.shared_bus = phase.bus == Bus::kEndpoint && machine.bus_model == BusModel::kLogGP;
+  stream.shared_bus = phase.bus == Bus::kEndpoint && machine.bus_model == BusModel::kLoggp;
   stream.size = group.size;
   stream.stride = group.stride;
   stream.position = position(phase.layout, stream.job_rank);

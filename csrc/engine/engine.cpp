@@ -39,9 +39,9 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
   for (size_t i = 2; i < next_queue_.size(); i += 3) next_queue_[i] = program_.queues_per_level / 2;
   bool shared_buses = false;
   for (size_t i = 0; i < program_.machines.size(); ++i)
-    shared_buses |= program_.machines[static_cast<int64_t>(i)].bus_model == BusModel::kLogGP;
+    shared_buses |= program_.machines[static_cast<int64_t>(i)].bus_model == BusModel::kLoggp;
   for (size_t rank = 0; shared_buses && rank < ranks; ++rank)
-    buses_.emplace_back(machine_of(static_cast<int32_t>(rank)).loggp);
+    buses_.emplace_back(machine_of(static_cast<int32_t>(rank)));
   int32_t servers = 0;
   for (size_t rank = 0; rank < program_.memory_server.size(); ++rank)
     servers = std::max(servers, program_.memory_server[static_cast<int64_t>(rank)] + 1);

@@ -201,12 +201,6 @@ struct Arrival {
   }
 };
 
-// Something that is complete: a node, or (node < 0) a whole task.
-struct Done {
-  int64_t time_ps;
-  int32_t task, node;
-};
-
 enum class Stop : int32_t { kReached = 1, kDone = 2, kIdle = 3, kPaused = 4 };
 enum class Watch : int32_t { kNothing, kTasks, kNodes };
 

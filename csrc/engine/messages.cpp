@@ -236,13 +236,13 @@ std::vector<Wait> Engine::waits() const {
     const Channel& channel = channels_[static_cast<size_t>(message.channel)];
     if (message.in_flight)
       result.push_back({channel.src, channel.dst, channel.bytes, message.node, message.collective,
-                        kInFlight, 0});
+                        WaitFor::kInFlight});
     else if (message.arrived)
       result.push_back({channel.src, channel.dst, channel.bytes, message.node, message.collective,
-                        kUnreceived, 0});
+                        WaitFor::kUnreceived});
     else
       result.push_back({channel.dst, channel.src, channel.bytes, message.node, message.collective,
-                        kReceive, 0});
+                        WaitFor::kReceive});
   }
   return result;
 }

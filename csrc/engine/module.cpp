@@ -21,10 +21,7 @@ using engine::Table;
 template <class T>
 Table<T> table(const py::dict& arrays, const char* name) {
   const py::array array = py::cast<py::array>(arrays[name]);
-  // A row of a table is one record.
-  py::ssize_t record = array.itemsize();
-  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) record *= array.shape(axis);
-  if (record != static_cast<py::ssize_t>(sizeof(T)))
+  if (array.itemsize() != static_cast<py::ssize_t>(sizeof(T)))
     throw std::invalid_argument(std::string(name) + ": records have another size here");
   if ((array.flags() & py::array::c_style) == 0)
     throw std::invalid_argument(std::string(name) + ": not contiguous");
@@ -44,32 +41,11 @@ py::bytes bytes_of(const std::vector<T>& records) {
 }
 
 Program program_of(const py::dict& arrays) {
+  using namespace engine;
   Program p;
-  p.tasks = table<engine::Task>(arrays, "tasks");
-  p.jobs = table<engine::Job>(arrays, "jobs");
-  p.placement = table<int32_t>(arrays, "placement");
-  p.machines = table<engine::Machine>(arrays, "machines");
-  p.machine_of_rank = table<int32_t>(arrays, "machine_of_rank");
-  p.memory_server = table<int32_t>(arrays, "memory_server");
-  p.slowdowns = table<engine::Slowdown>(arrays, "slowdowns");
-  p.templates = table<engine::Template>(arrays, "templates");
-  p.nodes = table<engine::Node>(arrays, "nodes");
-  p.children = table<int32_t>(arrays, "children");
-  p.messages = table<engine::MessageSpec>(arrays, "messages");
-  p.collectives = table<engine::Collective>(arrays, "collectives");
-  p.plans = table<engine::Plan>(arrays, "plans");
-  p.phases = table<engine::Phase>(arrays, "phases");
-  p.groups = table<engine::Group>(arrays, "groups");
-  p.members = table<int32_t>(arrays, "members");
-  p.families = table<engine::Family>(arrays, "families");
-  p.schedules = table<engine::Schedule>(arrays, "schedules");
-  p.steps = table<engine::Step>(arrays, "steps");
-  p.packets = table<engine::Packet>(arrays, "packets");
-  p.graphs = table<engine::Graph>(arrays, "graphs");
-  p.graph_nodes = table<engine::GraphNode>(arrays, "graph_nodes");
-  p.graph_children = table<int32_t>(arrays, "graph_children");
-  p.graph_roots = table<int32_t>(arrays, "graph_roots");
-  p.graph_of_position = table<int32_t>(arrays, "graph_of_position");
+#define ENGINE_TAKE(name, Row) p.name = table<Row>(arrays, #name);
+  ENGINE_TABLES(ENGINE_TAKE, ENGINE_TAKE)
+#undef ENGINE_TAKE
   p.levels = arrays["levels"].cast<int32_t>();
   p.queues_per_level = arrays["queues_per_level"].cast<int32_t>();
   p.alternate_slots = arrays["alternate_slots"].cast<int32_t>();
@@ -184,22 +160,11 @@ PYBIND11_MODULE(_engine, module) {
            py::arg("period_s"))
       .def("progress", &Session::progress)
       .def("outcome", &Session::outcome, py::arg("last"));
-  py::dict sizes;
-  sizes["tasks"] = sizeof(engine::Task);
-  sizes["jobs"] = sizeof(engine::Job);
-  sizes["machines"] = sizeof(engine::Machine);
-  sizes["slowdowns"] = sizeof(engine::Slowdown);
-  sizes["templates"] = sizeof(engine::Template);
-  sizes["nodes"] = sizeof(engine::Node);
-  sizes["messages"] = sizeof(engine::MessageSpec);
-  sizes["collectives"] = sizeof(engine::Collective);
-  sizes["plans"] = sizeof(engine::Plan);
-  sizes["phases"] = sizeof(engine::Phase);
-  sizes["groups"] = sizeof(engine::Group);
-  sizes["schedules"] = sizeof(engine::Schedule);
-  sizes["steps"] = sizeof(engine::Step);
-  sizes["packets"] = sizeof(engine::Packet);
-  sizes["graphs"] = sizeof(engine::Graph);
-  sizes["graph_nodes"] = sizeof(engine::GraphNode);
-  module.attr("RECORD_BYTES") = sizes;
+  // Record -> field -> (offset, bytes).
+  py::dict layout;
+  engine::each_field([&layout](const char* record, const char* field, size_t offset, size_t bytes) {
+    if (!layout.contains(record)) layout[record] = py::dict();
+    layout[record][field] = py::make_tuple(offset, bytes);
+  });
+  module.attr("LAYOUT") = layout;
 }

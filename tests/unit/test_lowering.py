@@ -105,7 +105,7 @@ def phases(program: Program) -> list[tuple[int, int, int]]:
     """(dimension, queue class, messages per rank) of each phase of the only plan."""
     (start, count), = program.plans.tolist()  # fmt: skip
     rows = program.phases[start : start + count]
-    first = program.families[rows["family0"], 0]
+    first = program.families["first"][rows["family0"]]
     return list(
         zip(
             rows["level"].tolist(),

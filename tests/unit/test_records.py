@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The records of a Program are the same in Python and in C++: the header is made of the dtypes."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_bridge import program
+from astra_bridge.engine import native
+
+ROOT = Path(__file__).parents[2]
+RECORDS = {
+    name: value
+    for name, value in vars(program).items()
+    if isinstance(value, np.dtype) and value.names
+}
+
+needs_native = pytest.mark.skipif(
+    native.unavailable() is not None, reason="the native engine is not built"
+)
+
+
+@needs_native
+@pytest.mark.parametrize("name", RECORDS)
+def test_each_field_has_the_same_place_in_both_languages(name: str) -> None:
+    compiled = importlib.import_module("astra_bridge._native._engine").LAYOUT
+    assert compiled[name] == native.layout(RECORDS[name])
+
+
+@needs_native
+def test_an_engine_of_other_records_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same size, too: two fields that have changed places."""
+    fields = program.MESSAGE.descr
+    swapped = np.dtype([fields[0], fields[2], fields[1]])
+    assert swapped.itemsize == program.MESSAGE.itemsize
+    monkeypatch.setattr(program, "MESSAGE", swapped)
+    native._module.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="other records of MESSAGE"):
+            native._module()
+    finally:
+        native._module.cache_clear()
+
+
+def test_every_record_and_enum_is_in_the_header() -> None:
+    header = runpy.run_path(str(ROOT / "csrc" / "engine" / "make_records.py"))["header"]()
+    assert "change that file" in header
+    for name, record in RECORDS.items():
+        assert f'f("{name}", "{record.names[-1]}"' in header
+    kinds = [one for one in vars(program).values() if isinstance(one, type)]
+    for kind in kinds:
+        if issubclass(kind, IntEnum) and kind is not IntEnum:
+            assert f"enum class {kind.__name__}" in header
+
+
+def test_an_enum_stands_for_fields_that_exist() -> None:
+    for record, field in program.ENUMS:
+        assert field in RECORDS[record].names
