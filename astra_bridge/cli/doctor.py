@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module, metadata
 from typing import Any
 
@@ -73,7 +74,7 @@ def doctor() -> None:
     for title, rows in (
         ("Engines", _engines()),
         *(
-            (title, (_registered(registry, name) for name in registry.names()))
+            (title, map(partial(_registered, registry), registry.names()))
             for title, registry in REGISTRIES.items()
         ),
         ("Optional packages", map(_extra, _EXTRAS)),

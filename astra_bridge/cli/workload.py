@@ -17,6 +17,7 @@ from astra_bridge.workload.generators import GENERATORS, Generator, Option
 
 __all__ = ["app"]
 
+_NAMED = inspect.Parameter.KEYWORD_ONLY
 _OUTPUT = typer.Argument(..., help="Prefix of the traces: PREFIX.0.et, PREFIX.1.et, ...")
 
 
@@ -36,7 +37,7 @@ def _run(generator: Generator, prefix: Path, options: dict[str, Any]) -> None:
 def _command(generator: Generator) -> Any:
     """The generator's parameters as options."""
     kinds: dict[str, Any] = {"output": Path}
-    parameters = [inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=_OUTPUT)]
+    parameters = [inspect.Parameter("output", _NAMED, default=_OUTPUT)]
     hints = get_type_hints(generator.generate, include_extras=True)
     for name, parameter in inspect.signature(generator.generate).parameters.items():
         kind, option = (*get_args(hints.get(name)), None, None)[:2]
@@ -52,7 +53,7 @@ def _command(generator: Generator) -> Any:
             help=option.help,
         )
         kinds[name] = kind
-        parameters.append(parameter.replace(default=default, annotation=kind))
+        parameters.append(inspect.Parameter(name, _NAMED, default=default, annotation=kind))
 
     def run(output: Path, **options: Any) -> None:
         _run(generator, output, options)

@@ -303,7 +303,7 @@ class Experiment:
     @cached_property
     def _lowered(self) -> Lowered:
         semantics, quirks = split_semantics(self.semantics)
-        prepared = self.prepared
+        prepared, chosen = self.prepared, self.choices  # before traces are read, which takes long
         return lower(
             self.traces,
             self.system_config,
@@ -312,12 +312,12 @@ class Experiment:
             self.groups,
             semantics=semantics,
             quirks=quirks,
-            dim_bandwidth=prepared.dim_bandwidth if self.choices.order.bandwidth else None,
+            dim_bandwidth=prepared.dim_bandwidth if chosen.order.bandwidth else None,
             queues_per_dim=self.num_queues_per_dim,
             injection_scale=self.injection_scale,
             rendezvous=self.rendezvous_protocol,
             receives_at_once=prepared.receives_at_once and semantics == "astra-sim",
-            chosen=self.choices,
+            chosen=chosen,
         )
 
     def _ready(self, engine: EngineName) -> BackendSpec:
