@@ -598,7 +598,7 @@ def simulate(
 @cache
 def _tell_of_a_bare_tree(engine: EngineName) -> None:
     """One line, once, where all is slow because this folder hides the built package."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     bare = (package.parent / "setup.py").exists() and not any(package.glob("_native/_engine.*"))
     if bare and engine != "python" and sys.stderr is not None:
         sys.stderr.write(

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +115,31 @@ def test_what_is_built_in_can_be_had(title: str) -> None:
         found = known.find(name, key=title)
         assert found.summary
         assert found.unavailable() is None or found.unavailable()
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/extending.md").read_text()
+
+
+def test_the_page_has_each_registry() -> None:
+    titles = [part.partition("\n")[0] for part in PAGE.split("\n## ")[1:]]
+    for known in REGISTRIES.values():
+        assert f"`{known.group}`" in PAGE
+        assert f".{known.spec.__name__}`" in PAGE
+    assert len(titles) == len(REGISTRIES)
+
+
+def test_the_examples_of_the_page() -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    found = []
+    for example in examples:
+        made: dict[str, Any] = {}
+        exec(example, made)
+        (spec,) = [value for value in made.values() if isinstance(value, Spec)]
+        (known,) = [one for one in REGISTRIES.values() if type(spec) is one.spec]
+        own = replace(known, loaded={})
+        own.add(spec)
+        assert own.find(spec.name, key="name") is spec
+        found.append(known.kind)
+    assert found == ["compute model", "memory model", "queue policy", "order of dimensions",
+                     "trace format", "generator"]  # fmt: skip
