@@ -29,6 +29,13 @@ UNGUARDED = {"guarded": False}
 """Metadata of a field of a specification whose faults are told apart elsewhere."""
 
 
+def own_version() -> str:
+    """That of this package, which most specifications are part of."""
+    import astra_bridge
+
+    return astra_bridge.__version__
+
+
 @dataclass(frozen=True)
 class Spec:
     """What can be chosen by name.
@@ -43,12 +50,15 @@ class Spec:
         None where it can be used here, else why not and what to do about it.
     note : function of nothing, giving str
         What else ``astra-bridge doctor`` says of it where it can be used.
+    version : function of nothing, giving str
+        Of what decides the numbers; of a plug-in, its package's unless it says otherwise.
     """
 
     name: str
     summary: str
     unavailable: Callable[[], str | None] = field(default=lambda: None, kw_only=True)
     note: Callable[[], str] = field(default=lambda: "", kw_only=True)
+    version: Callable[[], str] = field(default=own_version, kw_only=True)
 
 
 S = TypeVar("S", bound=Spec)
@@ -193,6 +203,9 @@ class Registry(Generic[S]):
             for part in fields(found)
             if callable(getattr(found, part.name)) and part.metadata.get("guarded", True)
         }
+        if found.version is own_version and entry.dist is not None:
+            version = f"{entry.dist.name} {entry.dist.version}"
+            guarded["version"] = lambda: version
         return replace(found, **guarded)
 
 

@@ -64,13 +64,6 @@ class Prepared:
     dim_bandwidth: tuple[float, ...] | None = None
 
 
-def own_version() -> str:
-    """That of this package, which most backends are part of."""
-    import astra_bridge
-
-    return astra_bridge.__version__
-
-
 @dataclass(frozen=True)
 class BackendSpec(Spec):
     """One network simulator.
@@ -88,8 +81,6 @@ class BackendSpec(Spec):
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
-    version
-        Of the simulator, as far as it decides the numbers.
     """
 
     prepare: Callable[[NetworkRequest], Prepared]
@@ -97,4 +88,3 @@ class BackendSpec(Spec):
     open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
     isolate: bool = True
     make_ready: Callable[[], object] = lambda: None
-    version: Callable[[], str] = own_version

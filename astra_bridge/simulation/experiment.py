@@ -207,6 +207,7 @@ class Experiment:
                 for node, prefix in self.system_config.per_node_custom.items()
             },
             self.memory_config,
+            [one.version() for one in self.choices.used()],
             self.groups,
             self.num_queues_per_dim,
             self.injection_scale,

@@ -12,6 +12,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.memory import MEMORY_MODELS, MemoryModel
+from astra_bridge.registry import Spec
 from astra_bridge.semantics import Semantics
 from astra_bridge.system.orders import DIMENSION_ORDERS, DimensionOrder
 from astra_bridge.system.policies import QUEUE_POLICIES, QueuePolicy
@@ -46,6 +47,13 @@ class Choices:
     policy: QueuePolicy
     order: DimensionOrder
     warnings: tuple[str, ...] = ()
+
+    def used(self) -> list[Spec]:
+        """All of them, in a fixed order."""
+        algorithms = [
+            one.algorithm for _, chosen in sorted(self.implementations.items()) for one in chosen
+        ]
+        return [*algorithms, self.compute, self.memory, self.policy, self.order]
 
 
 def choices(

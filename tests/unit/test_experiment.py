@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import astra_bridge as ab
+from astra_bridge.compute import COMPUTE_MODELS
 from astra_bridge.engine import Stop
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import read_network
@@ -145,3 +147,11 @@ def test_it_opens_a_session() -> None:
             assert set(copy.outcome().finish_ps // 1000) == {FINISH_NS}
         assert session.now_ps == 13_000_000
         assert set(session.outcome().finish_ps.tolist()) == {-1}
+
+
+def test_another_version_of_a_model_is_another_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = example().token
+    found = COMPUTE_MODELS.find("trace", key="name")
+    other = dataclasses.replace(found, version=lambda: "other")
+    monkeypatch.setitem(COMPUTE_MODELS.loaded, "trace", other)
+    assert example().token != before

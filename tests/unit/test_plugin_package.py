@@ -238,3 +238,20 @@ def test_what_is_wrong_in_its_files_is_said(
     assert "work.lines: line 1: 'jump' is not allowed; allowed: comp, load, all-reduce" in said
     (tmp_path / "system.json").write_text('{"compute-model": "linaer"}')
     assert "did you mean 'linear'?" in command(*arguments, code=2)
+
+
+def test_its_version_is_that_of_the_package(installed: Path) -> None:
+    code = (
+        "from astra_bridge.registries import REGISTRIES\n"
+        "for one in REGISTRIES.values():\n"
+        "    for name in set(one.names()) - set(one.built_in): print(one.get(name).version())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    versions = done.stdout.split("\n")[:-1]
+    library = [version for version in versions if " " not in version]
+    assert len(library) == 1  # the library's is a hash of it
+    assert set(versions) - set(library) == {"astra-bridge-example-plugin 1.0"}
