@@ -13,9 +13,10 @@ import time
 
 import numpy as np
 
-from astra_bridge.inputs.garnet import read_garnet
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
 from astra_bridge.network.garnet import BACKENDS
+from astra_bridge.network.garnet.options import options_of
+from astra_bridge.network.garnet.reader import read_garnet
 from astra_bridge.network.garnet.traffic import make_traffic, run_transfers
 
 GEM5_SECONDS = {4: 1.3, 8: 9.2, 16: 94.0}
@@ -46,7 +47,7 @@ def idle(size: int, cycles: int) -> None:
     network = read_garnet({"topology": f"Mesh_XY {size}x{size}"})
     nodes = len(network.nodes)
     begin = time.perf_counter()
-    config = NetworkConfig(nodes, nodes, options=network.options())
+    config = NetworkConfig(nodes, nodes, options=options_of(network))
     with BACKENDS[0].open(config) as net:
         created = time.perf_counter()
         rows = np.zeros(2, TRANSFER)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from astra_bridge.inputs.garnet import GarnetNetwork
+from astra_bridge.network.garnet.model import GarnetNetwork
 
 
 @dataclass

@@ -91,7 +91,7 @@ def traffic_command(
     from dataclasses import asdict
 
     from astra_bridge.errors import InputError
-    from astra_bridge.inputs.garnet import read_garnet
+    from astra_bridge.network.garnet.reader import read_garnet
     from astra_bridge.network.garnet.traffic import run_traffic, sweep
 
     # A sweep goes into saturation on purpose, and says so itself.
@@ -148,8 +148,8 @@ def heat_map_command(
 
     from astra_bridge.errors import InputError
     from astra_bridge.inputs.common import read_text
-    from astra_bridge.inputs.garnet import read_garnet
     from astra_bridge.network.garnet.plots import plot_heat_map
+    from astra_bridge.network.garnet.reader import read_garnet
 
     network = read_garnet(network_file)
     table = folder / "links.csv"

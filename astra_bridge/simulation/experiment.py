@@ -652,7 +652,7 @@ def _network(value: Any, name: str) -> Any:
     """A network, its content, or its path; which of them it may be is up to the backend."""
     if isinstance(value, (Mapping, NetworkDims, NetworkLinks)):
         return value
-    if is_dataclass(value) and type(value).__module__.startswith("astra_bridge.inputs."):
+    if is_dataclass(value) and type(value).__module__.startswith("astra_bridge."):
         return value
     return path(value, name)
 

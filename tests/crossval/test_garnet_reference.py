@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from astra_bridge.errors import SimulationError
-from astra_bridge.inputs.garnet import GarnetLink, GarnetNetwork, GarnetNode, GarnetVnet
 from astra_bridge.network.garnet import BACKENDS
+from astra_bridge.network.garnet.model import GarnetLink, GarnetNetwork, GarnetNode, GarnetVnet
 from astra_bridge.network.garnet.replay import MESSAGE, MessageList, read_messages, replay
 from tests.garnet_reference import Reference
 

@@ -313,8 +313,8 @@ def test_garnet_plots_leave_matplotlib_alone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     import matplotlib as mpl
 
-    from astra_bridge.inputs.garnet import read_garnet
     from astra_bridge.network.garnet.plots import plot_heat_map
+    from astra_bridge.network.garnet.reader import read_garnet
 
     before = dict(mpl.rcParams)
     network = read_garnet({"topology": "mesh 2x2"})

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from astra_bridge.errors import InputError, SimulationError
-from astra_bridge.inputs.garnet import GarnetLink, GarnetNetwork, GarnetNode, read_garnet
 from astra_bridge.inputs.network import NetworkDims
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
-from astra_bridge.network.garnet import BACKENDS, prepare
+from astra_bridge.network.garnet.backend import BACKENDS, prepare
+from astra_bridge.network.garnet.model import GarnetLink, GarnetNetwork, GarnetNode
+from astra_bridge.network.garnet.options import options_of
+from astra_bridge.network.garnet.reader import read_garnet
 from astra_bridge.network.garnet.replay import MESSAGE, MessageList, replay
 from astra_bridge.network.garnet.traffic import PATTERNS, destinations, make_traffic, run_traffic
 from astra_bridge.network.spec import NetworkRequest
@@ -141,7 +143,7 @@ def test_offered_load_is_the_rate() -> None:
 @pytest.mark.parametrize("clock_hz", [10**9, 2 * 10**9, 3 * 10**9, 1_234_567_891])
 def test_cycles_become_picoseconds(clock_hz: int) -> None:
     network = read_garnet({"topology": "Mesh_XY 1x2", "clock_hz": clock_hz})
-    config = NetworkConfig(2, 2, options=network.options())
+    config = NetworkConfig(2, 2, options=options_of(network))
     times, _ = finish(config, transfers((0, 16, 0, 1)))
     # One hop: cycle 7, at its first picosecond.
     assert times[0] == math.ceil(7 * 10**12 / clock_hz)
@@ -169,7 +171,7 @@ def test_narrow_and_slow_links(link: dict[str, int], per_flit: int, latency: int
 
 def test_long_transfers_are_packets_and_arrive_at_link_speed() -> None:
     network = read_garnet({"topology": "Mesh_XY 1x2", "packet_bytes": 64})
-    config = NetworkConfig(2, 2, options=network.options())
+    config = NetworkConfig(2, 2, options=options_of(network))
     times, stats = finish(config, transfers((0, 1_000_001, 0, 1)))
     flits = math.ceil(1_000_001 / 16)
     assert stats["packets"] == math.ceil(1_000_001 / 64)
@@ -181,7 +183,7 @@ def test_long_transfers_are_packets_and_arrive_at_link_speed() -> None:
 
 def test_packet_size_per_dimension() -> None:
     network = read_garnet({"topology": "Mesh_XY 2x2", "packet_bytes": [64, 32]})
-    config = NetworkConfig(4, 4, options=network.options())
+    config = NetworkConfig(4, 4, options=options_of(network))
     # Along x, along y, and along x first.
     _, stats = finish(config, transfers((0, 640, 0, 1), (0, 640, 0, 2), (0, 640, 0, 3)))
     flows = stats["tables"]["flows"]
@@ -191,7 +193,7 @@ def test_packet_size_per_dimension() -> None:
 
 def test_transfers_of_one_source_share_its_interface() -> None:
     network = read_garnet({"topology": "FullyConnected 3", "packet_bytes": 64})
-    config = NetworkConfig(3, 3, options=network.options())
+    config = NetworkConfig(3, 3, options=options_of(network))
     alone, _ = finish(config, transfers((0, 64_000, 0, 1)))
     both, _ = finish(config, transfers((0, 64_000, 0, 1), (0, 64_000, 0, 2)))
     assert both[1] == pytest.approx(2 * alone[0], rel=0.02)
@@ -296,7 +298,7 @@ def test_statistics_add_up() -> None:
     network = replace(
         read_garnet({"topology": "Mesh_XY 3x3", "packet_bytes": 32}), series_cycles=100
     )
-    config = NetworkConfig(9, 9, options={**network.options(), "record_packets": "true"})
+    config = NetworkConfig(9, 9, options={**options_of(network), "record_packets": "true"})
     rows = [(1000 * i, 100, i % 9, (i * 4 + 1) % 9) for i in range(90) if i % 9 != (i * 4 + 1) % 9]
     times, stats = finish(config, transfers(*rows))
     tables = stats["tables"]
@@ -336,7 +338,7 @@ def test_average_latencies_are_those_of_gem5() -> None:
 def test_idle_time_costs_nothing() -> None:
     # 32 x 32 routers, 10**12 cycles without traffic: each cycle looked at would take hours.
     network = read_garnet({"topology": "Mesh_XY 32x32"})
-    config = NetworkConfig(1024, 1024, options=network.options())
+    config = NetworkConfig(1024, 1024, options=options_of(network))
     rows = transfers((0, 80, 0, 1023), (10**15, 80, 1023, 0))
     times, _ = finish(config, rows)
     assert times[1] - 10**15 == times[0]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from astra_bridge.cli import main
 from astra_bridge.errors import AstraBridgeError, InputError
-from astra_bridge.inputs.garnet import is_garnet, read_garnet
-from astra_bridge.network.garnet import BACKENDS, prepare
+from astra_bridge.network.garnet.backend import BACKENDS, prepare
+from astra_bridge.network.garnet.reader import is_garnet, read_garnet
 from astra_bridge.network.garnet.replay import read_messages, replay
 from astra_bridge.network.spec import NetworkRequest
 

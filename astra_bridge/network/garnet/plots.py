@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from astra_bridge.files import NewFiles
-from astra_bridge.inputs.garnet import GarnetNetwork
+from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.traffic import LoadPoint
 from astra_bridge.plotting import new_figure, save_figure
 from astra_bridge.signals import deferred

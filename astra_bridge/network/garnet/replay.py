@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, load_json, show
-from astra_bridge.inputs.garnet import GarnetNetwork, read_garnet
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
-from astra_bridge.network.garnet import open_garnet
+from astra_bridge.network.garnet.backend import open_garnet
+from astra_bridge.network.garnet.model import GarnetNetwork
+from astra_bridge.network.garnet.options import options_of
+from astra_bridge.network.garnet.reader import read_garnet
 
 __all__ = ["COLUMNS", "MessageList", "Replay", "cycle_of", "ps_of", "read_messages", "replay"]
 
@@ -266,7 +268,7 @@ def replay(case: MessageList) -> Replay:
     config = NetworkConfig(
         2 * nodes,
         2 * nodes,
-        options={**network.options(), "record_packets": "true", "record_transfers": "false"},
+        options={**options_of(network), "record_packets": "true", "record_transfers": "false"},
     )
     count = len(messages)
     inject = messages["cycle"].copy()

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import nearest
-from astra_bridge.inputs.garnet import GarnetNetwork
 from astra_bridge.network.api import TRANSFER, NetworkConfig
-from astra_bridge.network.garnet import open_garnet
+from astra_bridge.network.garnet.backend import open_garnet
+from astra_bridge.network.garnet.model import GarnetNetwork
+from astra_bridge.network.garnet.options import options_of
 
 __all__ = [
     "PATTERNS",
@@ -195,7 +196,7 @@ def run_transfers(
     stats : dict
     """
     nodes = len(network.nodes)
-    options = {**network.options(), "record_transfers": "true" if record else "false"}
+    options = {**options_of(network), "record_transfers": "true" if record else "false"}
     config = NetworkConfig(2 * nodes, 2 * nodes, options=options)
     time_ps = np.full(len(rows), -1, np.int64)
     lookahead_ps = 1024 * 10**12 // network.clock_hz  # nothing reacts, so any would do
