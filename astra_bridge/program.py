@@ -23,13 +23,17 @@ All times are int64 ps, all sizes int64 bytes.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from astra_bridge.errors import InputError
 
 __all__ = [
     "COLLECTIVE",
@@ -437,6 +441,46 @@ class Program:
         """Number of nodes of each task, shape (tasks,)."""
         counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
         return counts
+
+    def save(self, file: str | Path | IO[bytes]) -> None:
+        """Write it as ``.npz``: an array per table.
+
+        Examples
+        --------
+        >>> import io
+        >>> one = Program(
+        ...     tasks=tasks([0]),
+        ...     jobs=one_job(1),
+        ...     machine_of_rank=np.zeros(1, np.int32),
+        ...     memory_server=np.full(1, -1, np.int32),
+        ...     templates=np.zeros(1, TEMPLATE),
+        ... )
+        >>> file = io.BytesIO()
+        >>> one.save(file)
+        >>> Program.load(io.BytesIO(file.getvalue())).ranks
+        1
+        """
+        np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, file: str | Path | IO[bytes]) -> Program:
+        """Read what `save` wrote, and validate it.
+
+        Raises
+        ------
+        InputError
+            The file is no such file, or the Program breaks a rule.
+        """
+        name = file if isinstance(file, (str, Path)) else None
+        try:
+            with np.load(file, allow_pickle=False) as tables:
+                read = {one: tables[one] for one in tables.files}
+            scalars = {one: value.item() for one, value in read.items() if value.ndim == 0}
+            program = cls(**read | scalars)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"holds no Program: {error}", file=name) from error
+        program.validate()
+        return program
 
     def validate(self) -> None:
         """Check every reference, range and sum of every table: engines rely on it.

@@ -7,6 +7,7 @@ A function raises ``NotTested`` where the rule does not apply to the subject.
 from __future__ import annotations
 
 import contextlib
+import functools
 import locale
 import logging
 import math
@@ -93,9 +94,13 @@ def versions(s: Subject) -> str:
         need(tail == b"\xa5" * guard, f"{what} wrote past struct_size={size}")
 
     full = parsed.sizeof("astra_net_backend")
-    older = parsed.offsetof("astra_net_backend", "exchange")
+    sizes = {
+        1002: full,
+        1001: parsed.offsetof("astra_net_backend", "save"),
+        1000: parsed.offsetof("astra_net_backend", "exchange"),
+    }
     agreed = []
-    for version, size in ((999_999, full), (1001, full), (1000, older)):
+    for version, size in ((999_999, full), *sizes.items()):
         memory, table = padded("astra_net_backend", size)
         _, err = padded("astra_net_error", parsed.sizeof("astra_net_error"))
         status = init(version, table, err)
@@ -111,7 +116,7 @@ def versions(s: Subject) -> str:
             need(table.struct_size <= size, f"init({version}) claims {table.struct_size} bytes")
         else:
             need(status == Status.UNSUPPORTED, f"init({version}) returned {status}")
-    need(agreed, "neither 1.1 nor 1.0 is spoken")
+    need(agreed, "none of 1.2, 1.1 and 1.0 is spoken")
 
     # A host that knows only the head of the structs.
     head = 8
@@ -651,6 +656,65 @@ def exchange(s: Subject) -> str:
     return ""
 
 
+def saving(s: Subject) -> str:
+    """R16: a simulation that is saved and loaded goes on as the original."""
+    if Capability.SAVE not in s.info.capabilities:
+        raise NotTested("SAVE is not declared")
+    for seed in (16, 160, 1600):
+        items = workload(s, seed)
+        reference = simulate(s, items)
+        ids = items["id"].tolist()
+        calls = int(np.random.default_rng(seed).integers(0, len(items) // 2))
+        with s.open() as network, s.open() as other:
+            if Capability.LINK_FAULTS in s.info.capabilities:
+                network.set_link(0, int(reference["time_ps"][-1]) + 1, 0.5)
+            rest = submit_all(network, items)
+            first = drain_some(network, calls)
+            data = network.save()
+            need(network.save() == data, "saving twice gives different bytes")
+            other.restore(data)
+            waiting = set(ids) - set(first["id"].tolist())
+            theirs = drain(other, waiting, rest.copy())
+            ours = drain(network, waiting, rest)
+            _same(ours, theirs, "a saved simulation")
+            _same(reference, np.concatenate([first, ours]), "saving")
+    if Capability.ORDERED in s.info.capabilities:
+        _saved_exchange(s)
+    for damaged, what in (
+        (data[: len(data) // 2], "bytes that are cut off"),
+        (b"", "no bytes"),
+        (data + b"\0", "bytes with more behind them"),
+        *((_flipped(data, at), f"bytes that are changed at {at}") for at in _places(len(data))),
+    ):
+        with s.open() as network:
+            refused(functools.partial(network.restore, damaged), what)
+            submit_all(network, items)
+            _same(reference, drain(network, ids), "a refused load")
+    return ""
+
+
+def _saved_exchange(s: Subject) -> None:
+    one, two = transfers([(4, 0, 4096, 0, 1)]), transfers([(8, 0, 4096, 0, 1)])
+    with s.open() as network, s.open() as other:
+        network.exchange(np.concatenate([one, two]), 0, 0, 0, 12)
+        other.restore(network.save())
+        last = (0, TIME_NEVER, TIME_NEVER, 12)
+        ours, theirs = (
+            network.exchange(one[:0], *last),
+            other.exchange(one[:0], *last),
+        )
+        _same(ours.completions, theirs.completions, "a saved simulation after exchange()")
+        need(ours[1:] == theirs[1:], f"exchange() gives {ours[1:]}, after load() {theirs[1:]}")
+
+
+def _places(size: int) -> list[int]:
+    return sorted({0, size // 3, size // 2, size - 1})
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
 def capabilities(s: Subject) -> str:
     """CAP: what is declared works, and what is not declared is refused."""
     declared = s.info.capabilities
@@ -663,8 +727,11 @@ def capabilities(s: Subject) -> str:
             (Capability.SNAPSHOT, "snapshot"),
             (Capability.LINK_FAULTS, "set_link"),
             (Capability.ORDERED, "exchange"),
+            (Capability.SAVE, "save"),
+            (Capability.SAVE, "load"),
         ):
-            if capability is Capability.ORDERED and s.library.version < 1001:
+            since = {Capability.ORDERED: 1001, Capability.SAVE: 1002}.get(capability, 1000)
+            if s.library.version < since:
                 continue
             need(
                 capability not in declared or entry not in s.library.missing,
@@ -747,6 +814,7 @@ RULES: dict[str, Callable[..., str]] = {
     "R13": stuck,
     "R14": numbers,
     "R15": exchange,
+    "R16": saving,
     "CAP": capabilities,
 }
 """In the order in which they run; ``manners`` also takes the environment from before loading."""

@@ -119,6 +119,13 @@ class NativeEngine:
         raw["waits"] = np.frombuffer(raw["waits"], WAIT)
         return Outcome(**raw)
 
+    def save(self) -> bytes:
+        data: bytes = self._session.save()
+        return data
+
+    def load(self, data: bytes) -> None:
+        self._session.load(data)
+
     def copy(self, network: NativeNetwork) -> NativeEngine:
         other = object.__new__(NativeEngine)
         other._network = network

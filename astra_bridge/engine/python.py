@@ -17,9 +17,7 @@ engine learns of it.
 from __future__ import annotations
 
 import heapq
-import io
 import math
-import pickle
 from collections import deque
 from itertools import islice
 from typing import Any
@@ -57,6 +55,7 @@ from astra_bridge.network.api import (
 )
 from astra_bridge.network.boundary import Boundary
 from astra_bridge.program import DONE, Bus, BusModel, Op, PacketFlag, Program
+from astra_bridge.sealed import seal, unseal
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["PythonEngine"]
@@ -253,11 +252,17 @@ class PythonEngine:
         """All that changes, as bytes."""
         # One object graph: a message in flight is also in its channel.
         state = [{name: getattr(part, name) for name in part.STATE} for part in self._parts()]
-        return pickle.dumps((int(self._watch), state), protocol=4)
+        return seal((int(self._watch), state), self.name)
 
     def load(self, data: bytes) -> None:
-        """Go on from what `save` gave, of an engine with the same Program."""
-        watch, state = _Plain(io.BytesIO(data)).load()
+        """Go on from what `save` gave, of an engine with the same Program.
+
+        Raises
+        ------
+        ValueError
+            The bytes are damaged, or those of another engine.
+        """
+        watch, state = unseal(data, self.name, _CLASSES)
         self._watch = Watch(watch)
         for part, values in zip(self._parts(), state, strict=True):
             for name in part.STATE:
@@ -636,17 +641,5 @@ class PythonEngine:
 
 
 _REDUCED = int(PacketFlag.REDUCED)  # asked for every packet, and far faster than the enum
-_CLASSES = {
-    (one.__module__, one.__name__): one
-    for one in (Task, Rank, Message, Way, Stream, GraphRun, Queue, Half, Request, deque)
-}
-
-
-class _Plain(pickle.Unpickler):
-    """Reads nothing but the plain objects that a state consists of."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _CLASSES[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a state") from None
+_CLASSES = (Task, Rank, Message, Way, Stream, GraphRun, Queue, Half, Request)
+"""What a state consists of."""

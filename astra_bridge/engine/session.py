@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from astra_bridge.engine import native
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.files import NewFiles
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
 from astra_bridge.program_join import joined, moved, placed
+from astra_bridge.sealed import seal, unseal
 
 __all__ = ["ENGINES", "EngineName", "Session"]
 
 EngineName = Literal["auto", "native", "python"]
 ENGINES: tuple[EngineName, ...] = ("auto", "native", "python")
+
+
+_KIND = "session 1"
+"""What a checkpoint says that it is."""
 
 
 class _Engine(Protocol):
@@ -38,6 +46,10 @@ class _Engine(Protocol):
     def outcome(self, *, last: bool = False) -> Outcome: ...
 
     def copy(self, network: Any) -> _Engine: ...
+
+    def save(self) -> bytes: ...
+
+    def load(self, data: bytes) -> None: ...
 
 
 def _engine(program: Program, network: Network, engine: EngineName, record_nodes: bool) -> _Engine:
@@ -98,6 +110,7 @@ class Session:
         self._program, self._network, self._report = program, network, progress
         self._fragments: list[Program] = []
         self._engine = _engine(program, network, engine, record_nodes)
+        self._record_nodes = record_nodes
         self._from_ps = 0
 
     @property
@@ -216,6 +229,73 @@ class Session:
         other._fragments = []
         other._network, other._engine = network, self._engine.copy(network)
         return other
+
+    def save(self, file: str | Path) -> None:
+        """Write everything to a file, which `Session.load` goes on from; whole or not at all.
+
+        Raises
+        ------
+        Unsupported
+            The backend cannot save its simulation.
+        InputError
+            The file cannot be written.
+        """
+        program = BytesIO()
+        self.program.save(program)
+        state = {
+            "program": program.getvalue(),
+            "engine": self.engine,
+            "record_nodes": self._record_nodes,
+            "from_ps": self._from_ps,
+            "state": self._engine.save(),
+            "network": self._network.save(),
+        }
+        with NewFiles() as files, files.open(Path(file)) as out:
+            out.write(seal(state, _KIND))
+
+    @classmethod
+    def load(
+        cls, file: str | Path, network: Network, *, progress: ProgressCallback | None = None
+    ) -> Session:
+        """Go on from a file.
+
+        Parameters
+        ----------
+        file
+            What `save` wrote.
+        network : Network
+            A fresh simulation of the same configuration; the session closes it.
+        progress
+            As in `Session`.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, is damaged, or is of another version.
+        ContractError
+            The network refuses its part: another configuration, or another version of it.
+        """
+        path = Path(file)
+        try:
+            state = unseal(path.read_bytes(), _KIND)
+            program = Program.load(BytesIO(state["program"]))
+            network.restore(state["network"])  # first: an engine keeps where its network is
+            session = cls(
+                program,
+                network,
+                engine=state["engine"],
+                record_nodes=state["record_nodes"],
+                progress=progress,
+            )
+            session._engine.load(state["state"])
+        except OSError as error:
+            raise InputError(f"cannot read: {error.strerror or error}", file=path) from error
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"is no checkpoint: {error}", file=path) from error
+        session._from_ps = state["from_ps"]
+        return session
 
     def close(self) -> None:
         """End the simulation of the network."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The network contract in Python: records, capabilities, and the ``Network`` Protocol.
 
-The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R15.
+The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R16.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Capability(IntFlag):
     LINK_FAULTS = 32
     CONGESTION = 64
     ORDERED = 128
+    SAVE = 256
 
 
 CAPABILITY_SENTENCES = {
@@ -107,6 +108,7 @@ CAPABILITY_SENTENCES = {
     Capability.LINK_FAULTS: "links can fail, recover and slow down",
     Capability.CONGESTION: "transfers slow one another",
     Capability.ORDERED: "keeps the exact order of events inside one instant (exchange)",
+    Capability.SAVE: "can be written to a file, and go on from it (save, load)",
 }
 
 
@@ -197,6 +199,10 @@ class Network(Protocol):
         ...
 
     def snapshot(self) -> Network: ...
+
+    def save(self) -> bytes: ...
+
+    def restore(self, data: bytes) -> None: ...
 
     def interrupt(self) -> None: ...
 

@@ -67,14 +67,21 @@ __all__ = [
     "watch_calls",
 ]
 
-VERSIONS = (1001, 1000)
+VERSIONS = (1002, 1001, 1000)
 """Versions of the contract that this host speaks, newest first."""
 
 REQUIRED = ("info", "create", "destroy", "submit", "advance", "poll")
 OPTIONAL = ("interrupt", "set_link", "stats", "snapshot")
 OPTIONAL_1_1 = (*OPTIONAL, "exchange")
+OPTIONAL_1_2 = (*OPTIONAL_1_1, "save", "load")
+_OPTIONAL_OF = {1000: OPTIONAL, 1001: OPTIONAL_1_1, 1002: OPTIONAL_1_2}
+_FIRST_BEYOND = {1000: "exchange", 1001: "save"}
+"""Version -> the first entry of the table that it does not know."""
 
 _POLL_CAPACITY = 1024
+_MOST_SAVED = 1 << 36
+_Saved = tuple[int, int, int, set[int], bytes]
+"""Now, in flight, the two of `Boundary.STATE`, the library's own bytes."""
 _PROBE_S = 60.0
 
 
@@ -177,7 +184,7 @@ def _stubs() -> dict[str, Any]:
         kind = dict(pointer)[name].type
         return parsed.callback(kind, stub)
 
-    made = {name: unsupported(name) for name in OPTIONAL_1_1 if name != "interrupt"}
+    made = {name: unsupported(name) for name in OPTIONAL_1_2 if name != "interrupt"}
     made["interrupt"] = parsed.callback("void(astra_net_sim *)", lambda _sim: None)
     return made
 
@@ -190,7 +197,7 @@ class Library:
     ----------
     path : Path
     version : int
-        The negotiated version of the contract (1001 is 1.1).
+        The negotiated version of the contract (1002 is 1.2).
     table : cdata of astra_net_backend*
         Complete: optional entries that the library lacks are stubs.
     init : cdata of astra_net_backend_init_fn*
@@ -293,10 +300,11 @@ def _load(path: Path) -> Library:
     refusals = []
     for version in VERSIONS:
         # The size of the table as this version has it: an older library knows no more.
+        beyond = _FIRST_BEYOND.get(version)
         size = (
-            parsed.sizeof("astra_net_backend")
-            if version >= 1001
-            else parsed.offsetof("astra_net_backend", "exchange")
+            parsed.offsetof("astra_net_backend", beyond)
+            if beyond
+            else parsed.sizeof("astra_net_backend")
         )
         table = parsed.new("astra_net_backend *")
         table.struct_size = size
@@ -323,22 +331,29 @@ def _load(path: Path) -> Library:
 
     def lacks(name: str) -> bool:
         # No field past the peer's struct_size is read (R1).
-        beyond = parsed.offsetof("astra_net_backend", name) + parsed.sizeof("void *") > known
-        return beyond or not getattr(table, name)
+        ends = parsed.offsetof("astra_net_backend", name) + parsed.sizeof("void *")
+        return ends > known or not getattr(table, name)
 
     for name in REQUIRED:
         if lacks(name):
             raise failed(f"lacks the required entry {name!r} (it is NULL)")
-    optional = OPTIONAL_1_1 if version >= 1001 else OPTIONAL
-    missing = frozenset(OPTIONAL_1_1) - frozenset(name for name in optional if not lacks(name))
+    missing = frozenset(OPTIONAL_1_2) - frozenset(
+        name for name in _OPTIONAL_OF[version] if not lacks(name)
+    )
     for name in missing:
         setattr(table, name, _stubs()[name])
     info = _info(path, table)
-    if Capability.ORDERED in info.capabilities and "exchange" in missing:
-        if version >= 1001:
-            raise failed("declares ORDERED, but has no exchange (it is NULL)")
-        # The library knows more than the version that was agreed on, which has no exchange.
-        info = replace(info, capabilities=info.capabilities & ~Capability.ORDERED)
+    for capability, since, entries in (
+        (Capability.ORDERED, 1001, ("exchange",)),
+        (Capability.SAVE, 1002, ("save", "load")),
+    ):
+        absent = [name for name in entries if name in missing]
+        if capability not in info.capabilities or not absent:
+            continue
+        if version >= since:
+            raise failed(f"declares {capability.name}, but has no {absent[0]} (it is NULL)")
+        # The library knows more than the version that was agreed on, which has no such entry.
+        info = replace(info, capabilities=info.capabilities & ~capability)
     return Library(path, version, table, init, missing, info, _keep=library)
 
 
@@ -382,13 +397,51 @@ def _info(path: Path, table: Any) -> NetworkInfo:
     return info
 
 
+def _made(
+    library: Library, config: NetworkConfig, call: str, *saved: bytes
+) -> tuple[Any, tuple[Any, ...]]:
+    """A simulation, new or from saved bytes, and what must live as long as it."""
+    parsed = ffi()
+
+    def log(_context: Any, level: int, message: Any) -> None:
+        import logging  # 2 ms that a run in which nobody logs need not pay
+
+        logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
+        logger.log(level, "%s", one_line(parsed.string(message).decode("utf-8", "replace")))
+
+    callback = parsed.callback("void(void *, int32_t, const char *)", log)
+    host = parsed.new("astra_net_host *")
+    host.struct_size = parsed.sizeof("astra_net_host")
+    host.log = callback
+
+    links = np.ascontiguousarray(config.links, LINK)
+    texts = [
+        (parsed.new("char[]", key.encode()), parsed.new("char[]", str(value).encode()))
+        for key, value in config.options.items()
+    ]
+    c_config = parsed.new("astra_net_config *")
+    c_config.struct_size = parsed.sizeof("astra_net_config")
+    c_config.endpoints, c_config.nodes = config.endpoints, config.nodes
+    c_links = parsed.from_buffer("astra_net_link[]", links)
+    c_options = parsed.new("astra_net_option[]", texts)
+    c_config.links, c_config.link_count = c_links, len(links)
+    c_config.options, c_config.option_count = c_options, len(texts)
+    out = parsed.new("astra_net_sim **")
+    _on_call(call)
+    data = [part for one in saved for part in (parsed.from_buffer("uint8_t[]", one), len(one))]
+    library.call(call, c_config, host, *data, out)
+    if not out[0]:
+        raise _broke(library, call, "returned OK, but no simulation")
+    return out[0], (callback, host)
+
+
 class NativeNetwork:
     """One simulation in a native backend; a ``Network``.
 
     Made by :meth:`open`.  Not thread-safe except :meth:`interrupt` (R10).
     """
 
-    def __init__(self, library: Library, sim: Any, config: NetworkConfig, keep: Any) -> None:
+    def __init__(self, library: Library, sim: Any, keep: Any, config: NetworkConfig) -> None:
         self.library = library
         self.config = config
         self._sim = sim
@@ -428,41 +481,8 @@ class NativeNetwork:
         BackendError
             The library cannot be used.
         """
-        return cls._create(Library.load(library, trusted=trusted), config)
-
-    @classmethod
-    def _create(cls, library: Library, config: NetworkConfig) -> NativeNetwork:
-        parsed = ffi()
-
-        def log(_context: Any, level: int, message: Any) -> None:
-            import logging  # 2 ms that a run in which nobody logs need not pay
-
-            logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
-            logger.log(level, "%s", one_line(parsed.string(message).decode("utf-8", "replace")))
-
-        callback = parsed.callback("void(void *, int32_t, const char *)", log)
-        host = parsed.new("astra_net_host *")
-        host.struct_size = parsed.sizeof("astra_net_host")
-        host.log = callback
-
-        links = np.ascontiguousarray(config.links, LINK)
-        texts = [
-            (parsed.new("char[]", key.encode()), parsed.new("char[]", str(value).encode()))
-            for key, value in config.options.items()
-        ]
-        c_config = parsed.new("astra_net_config *")
-        c_config.struct_size = parsed.sizeof("astra_net_config")
-        c_config.endpoints, c_config.nodes = config.endpoints, config.nodes
-        c_links = parsed.from_buffer("astra_net_link[]", links)
-        c_options = parsed.new("astra_net_option[]", texts)
-        c_config.links, c_config.link_count = c_links, len(links)
-        c_config.options, c_config.option_count = c_options, len(texts)
-        out = parsed.new("astra_net_sim **")
-        _on_call("create")
-        library.call("create", c_config, host, out)
-        if not out[0]:
-            raise _broke(library, "create", "returned OK, but no simulation")
-        return cls(library, out[0], config, (callback, host))
+        loaded = Library.load(library, trusted=trusted)
+        return cls(loaded, *_made(loaded, config, "create"), config)
 
     @property
     def info(self) -> NetworkInfo:
@@ -651,9 +671,51 @@ class NativeNetwork:
         self.library.call("snapshot", sim, out, err=self._err)
         if not out[0]:
             raise _broke(self.library, "snapshot", "returned OK, but no simulation")
-        copy = NativeNetwork(self.library, out[0], self.config, self._keep)
+        copy = NativeNetwork(self.library, out[0], self._keep, self.config)
         copy._now_ps, copy._in_flight = self._now_ps, self._in_flight
         return copy
+
+    def save(self) -> bytes:
+        """The state as bytes, for the same library and configuration."""
+        sim = self._open("save")
+        parsed = ffi()
+        self.library.call("save", sim, parsed.NULL, 0, self._out_count, err=self._err)
+        size = int(self._out_count[0])
+        if size > _MOST_SAVED:
+            raise _broke(self.library, "save", f"asked for {size} bytes; at most {_MOST_SAVED}")
+        buffer = parsed.new("uint8_t[]", max(size, 1))
+        self.library.call("save", sim, buffer, size, self._out_count, err=self._err)
+        if int(self._out_count[0]) != size:
+            raise _broke(self.library, "save", "asked for more room the second time")
+        boundary = [getattr(self._boundary, name) for name in Boundary.STATE]
+        return msgspec.msgpack.encode(
+            (self._now_ps, self._in_flight, *boundary, bytes(parsed.buffer(buffer, size)))
+        )
+
+    def restore(self, data: bytes) -> None:
+        """Go on from what :meth:`save` gave, of a simulation of the same configuration.
+
+        Raises
+        ------
+        ContractError
+            The bytes are damaged, or belong to another configuration; nothing has changed.
+        """
+        self._open("load")
+        try:
+            now_ps, in_flight, last_ps, sent, inner = msgspec.msgpack.decode(data, type=_Saved)
+        except msgspec.MsgspecError as error:
+            raise ContractError(
+                f"{self.info.name}: load: the saved bytes are damaged: {error}",
+                backend=self.info.name,
+                call="load",
+                status=int(Status.INVALID),
+            ) from None
+        made, keep = _made(self.library, self.config, "load", inner)
+        self.close()
+        self._sim, self._keep = made, keep
+        self._now_ps, self._in_flight = now_ps, in_flight
+        self._boundary = Boundary(self.info)
+        self._boundary._last_ps, self._boundary.sent = last_ps, sent
 
     def interrupt(self) -> None:
         """Make a running ``advance`` return early; may be called from any thread."""

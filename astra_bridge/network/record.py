@@ -121,6 +121,13 @@ class RecordingNetwork:
         """A copy, whose calls are not recorded."""
         return self._network.snapshot()
 
+    def save(self) -> bytes:
+        """Passed on; not recorded, because it changes nothing."""
+        return self._network.save()
+
+    def restore(self, data: bytes) -> None:
+        self._call("restore", data)
+
     def interrupt(self) -> None:
         """Passed on; not recorded, because it may come from another thread at any time."""
         self._network.interrupt()

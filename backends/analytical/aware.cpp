@@ -24,7 +24,7 @@ class Aware final : public Core<Aware> {
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
                         ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
-                        ASTRA_NET_CAP_ORDERED;
+                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -91,6 +91,19 @@ class Aware final : public Core<Aware> {
     }
   }
 
+  template <class A>
+  void visit(A& archive) {
+    archive(links_, messages_, free_, changes_, transfers_, bytes_);
+    if (!A::kReads) return;
+    for (size_t i = 0; i < links_.size(); ++i) {
+      const auto index = static_cast<int32_t>(i);
+      if (dense_.empty())
+        sparse_.insert(links_[i].number, index);
+      else
+        dense_.at(static_cast<size_t>(links_[i].number)) = index;
+    }
+  }
+
   int64_t link_count(int64_t) const final {
     return dimensions_ ? dimensions_->link_count() : graph_->link_count();
   }
@@ -147,6 +160,10 @@ class Aware final : public Core<Aware> {
     // is behind that, and how far its tail is.
     int64_t arrived_ps;
     double carry_ns, tail_ns;
+    template <class A>
+    void visit(A& archive) {
+      archive(id, bytes, src, dst, at, rate, after, arrived_ps, carry_ns, tail_ns);
+    }
   };
   // The first hop of the last transfer from an endpoint: collectives send to the same peer again
   // and again, and finding the way takes longer than all the rest.
@@ -161,6 +178,10 @@ class Aware final : public Core<Aware> {
     double scale = 1;               // of the bandwidth; 0 is down
     int32_t first = -1, last = -1;  // queue of messages
     bool busy = false;
+    template <class A>
+    void visit(A& archive) {
+      archive(number, bytes, busy_ns, scale, first, last, busy);
+    }
   };
   struct Times {
     int64_t free_ns, arrival_ns;
@@ -174,6 +195,10 @@ class Aware final : public Core<Aware> {
   struct Change {
     int64_t link;
     double scale;
+    template <class A>
+    void visit(A& archive) {
+      archive(link, scale);
+    }
   };
   static constexpr int64_t kDenseLinks = int64_t{1} << 16;
 

@@ -4,7 +4,8 @@
 // drives it.  A model (Derived) has
 //   void begin(const astra_net_transfer&, int64_t now_ps);  // start it at the present
 //   void handle(EventKind, int64_t subject, int64_t now_ps);  // any event but kDeliver
-// and both call schedule().  Times are in ps on the grid of whole ns, as in ASTRA-sim.
+//   void visit(A& archive);  // all that changes
+// and the first two call schedule().  Times are in ps on the grid of whole ns, as in ASTRA-sim.
 #ifndef ASTRA_ANALYTICAL_CORE_HPP
 #define ASTRA_ANALYTICAL_CORE_HPP
 
@@ -139,6 +140,8 @@ class Core : public astra_net::Model {
   std::unique_ptr<astra_net::Model> copy() const final {
     return std::make_unique<Derived>(static_cast<const Derived&>(*this));
   }
+  void save(astra::Writer& archive) final { visit_all(archive); }
+  void load(astra::Reader& archive) final { visit_all(archive); }
 
  protected:
   // An event `delay_ns` from now, at the next place.
@@ -152,6 +155,11 @@ class Core : public astra_net::Model {
 
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
+  template <class A>
+  void visit_all(A& archive) {
+    archive(queue_, now_ps_, place_);
+    self().visit(archive);
+  }
 
   // A host that does not know of changes of links may come back after them.
   void catch_up(int64_t now_ps) {

@@ -53,6 +53,17 @@ class EventQueue {
     ++pending_;
   }
 
+  // Buckets and the rest follow from the events; a half-run instant has lost those it has run.
+  template <class A>
+  void visit(A& archive) {
+    std::vector<Saved> all;
+    if (!A::kReads) saved(all);
+    archive(all);
+    if (!A::kReads) return;
+    *this = EventQueue();
+    for (const Saved& one : all) restore(one);
+  }
+
   // Unchanged as long as nothing is pushed or dropped.
   size_t pending() const { return pending_; }
   bool empty() const { return times_.empty(); }
@@ -102,6 +113,40 @@ class EventQueue {
     size_t taken = 0;
     bool ascending = true;
   };
+  struct Saved {
+    int64_t time_ps;
+    Event event;
+  };
+
+  void saved(std::vector<Saved>& all) {
+    for (Bucket& bucket : buckets_) {
+      if (bucket.time_ps == kFree) continue;
+      if (!bucket.ascending) sort(bucket);
+      for (size_t i = bucket.taken; i < bucket.events.size(); ++i)
+        all.push_back({bucket.time_ps, bucket.events[i]});
+    }
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Saved& a, const Saved& b) { return a.time_ps < b.time_ps; });
+  }
+
+  void restore(const Saved& one) {
+    const auto [place, subject, kind] = one.event;
+    switch (kind) {
+      case EventKind::kDeliver:
+        push<EventKind::kDeliver>(one.time_ps, place, subject);
+        break;
+      case EventKind::kForward:
+        push<EventKind::kForward>(one.time_ps, place, subject);
+        break;
+      case EventKind::kRelease:
+        push<EventKind::kRelease>(one.time_ps, place, subject);
+        break;
+      case EventKind::kChange:
+        push<EventKind::kChange>(one.time_ps, place, subject);
+        break;
+    }
+  }
+
   static constexpr size_t kSmall = 1024;
   static constexpr int64_t kFree = -1;  // no event has this time
 

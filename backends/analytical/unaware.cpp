@@ -20,7 +20,8 @@ class Unaware final : public Core<Unaware> {
     info.name = "analytical-unaware";
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
-                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT | ASTRA_NET_CAP_ORDERED;
+                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
+                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -46,6 +47,11 @@ class Unaware final : public Core<Unaware> {
   }
 
   void handle(EventKind, int64_t, int64_t) {}
+
+  template <class A>
+  void visit(A& archive) {
+    archive(transfers_, bytes_);
+  }
 
   std::string stats() final {
     return "{\"transfers\": " + std::to_string(transfers_) +

@@ -401,7 +401,8 @@ void Engine::visit(A& archive) {
   archive(messages_, index_mask_, free_message_, channels_, free_channels_, channel_table_,
           channel_count_, rendezvous_);
   archive(streams_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_, agreed_,
-          buses_, servers_, server_busy_);
+          servers_, server_busy_);
+  for (SharedBus& bus : buses_) archive(bus);
   if (A::kReads) bind_all();
 }
 

@@ -6,7 +6,9 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <string>
 
+#include "astra_archive.hpp"
 #include "engine.hpp"
 
 namespace py = pybind11;
@@ -112,6 +114,22 @@ class Session {
     return py::make_tuple(static_cast<int32_t>(stop), failure, lie);
   }
 
+  // All that changes, and into a session of the same Program.
+  py::bytes save() {
+    astra::Writer archive;
+    engine_->visit(archive);
+    return archive.sealed(kState);
+  }
+  void load(const std::string& data) {
+    try {
+      astra::Reader archive(data.data(), data.size(), kState);
+      engine_->visit(archive);
+      archive.finish();
+    } catch (const astra::ArchiveError& error) {
+      throw std::invalid_argument(error.what());
+    }
+  }
+
   py::tuple progress() const {
     const engine::Progress p = engine_->progress();
     return py::make_tuple(p.now_ps, p.events, p.nodes_done, p.nodes_total);
@@ -138,6 +156,7 @@ class Session {
  private:
   Session(py::list arrays, std::unique_ptr<Engine> engine)
       : arrays_(std::move(arrays)), engine_(std::move(engine)) {}
+  static constexpr uint64_t kState = 0x31656E69676E65u;  // "engine1"
   static astra_net_sim* simulation(uintptr_t sim) { return reinterpret_cast<astra_net_sim*>(sim); }
 
   py::list arrays_;
@@ -158,6 +177,8 @@ PYBIND11_MODULE(_engine, module) {
       .def("poll", &Session::poll)
       .def("advance", &Session::advance, py::arg("until_ps"), py::arg("progress"),
            py::arg("period_s"))
+      .def("save", &Session::save)
+      .def("load", &Session::load, py::arg("data"))
       .def("progress", &Session::progress)
       .def("outcome", &Session::outcome, py::arg("last"));
   // Record -> field -> (offset, bytes).

@@ -5,7 +5,7 @@
  * A backend is one shared library that exports one symbol, `astra_net_backend_init`.
  * It sees *transfers* (id, start, source, destination, bytes, class) and tells when each
  * arrives; send/receive matching, tags, collectives, compute and memory stay with the host.
- * docs/contract.md explains the rules R1 to R15; `astra-bridge conformance LIB` tests them.
+ * docs/contract.md explains the rules R1 to R16; `astra-bridge conformance LIB` tests them.
  *
  * C99 and C++11; parsed by cffi as it stands, so no #if inside [cdef.begin] .. [cdef.end]. */
 #ifndef ASTRA_NET_H
@@ -29,6 +29,7 @@ extern "C" {
 /* [cdef.begin] */
 #define ASTRA_NET_VERSION_1_0 1000 /* major*1000 + minor; a minor version only appends */
 #define ASTRA_NET_VERSION_1_1 1001
+#define ASTRA_NET_VERSION_1_2 1002
 
 /* [status.begin]  Each code fixes what the caller may do next. */
 typedef int32_t astra_net_status;
@@ -85,6 +86,7 @@ typedef struct astra_net_completion {
 #define ASTRA_NET_CAP_LINK_FAULTS 32   /* set_link() works                                 */
 #define ASTRA_NET_CAP_CONGESTION 64    /* transfers slow one another                       */
 #define ASTRA_NET_CAP_ORDERED 128      /* 1.1: exchange() works                            */
+#define ASTRA_NET_CAP_SAVE 256         /* 1.2: save() and load() work                      */
 /* [capabilities.end] */
 typedef struct astra_net_info { /* constant while the library is loaded                    */
   uint32_t struct_size, abi_version;
@@ -157,6 +159,12 @@ typedef struct astra_net_backend { /* allocated, zeroed and sized by the host   
   astra_net_status (*snapshot)(astra_net_sim *sim, astra_net_sim **out, astra_net_error *err);
   /* 1.1 optional, appended */
   astra_net_status (*exchange)(astra_net_sim *sim, astra_net_exchange *x, astra_net_error *err);
+  /* 1.2 optional, appended: a sim as bytes, for the same library and configuration */
+  astra_net_status (*save)(astra_net_sim *sim, uint8_t *out, size_t capacity, size_t *needed,
+                           astra_net_error *err); /* out NULL asks for the size            */
+  astra_net_status (*load)(const astra_net_config *config, const astra_net_host *host,
+                           const uint8_t *data, size_t size, astra_net_sim **out,
+                           astra_net_error *err);
 } astra_net_backend;
 
 /* The only exported symbol is `astra_net_backend_init`, of this type.

@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "astra_archive.hpp"
 #include "astra_net.h"
 
 namespace astra_net {
@@ -219,6 +220,13 @@ class Model {
   virtual std::unique_ptr<Model> copy() const {
     throw Error(ASTRA_NET_UNSUPPORTED, "cannot be copied");
   }
+  // All that changes, as bytes; read into a fresh model of the same configuration.
+  virtual void save(astra::Writer& /*archive*/) {
+    throw Error(ASTRA_NET_UNSUPPORTED, "cannot be saved");
+  }
+  virtual void load(astra::Reader& /*archive*/) {
+    throw Error(ASTRA_NET_UNSUPPORTED, "cannot be loaded");
+  }
   // How many links set_link() may name, if not those of the configuration.
   virtual int64_t link_count(int64_t configured) const { return configured; }
   // Capability ORDERED.  The starts and the times have been checked; fill every out field.  The
@@ -244,6 +252,10 @@ class Model {
 
  private:
   friend struct ::astra_net_sim;
+  template <class A>
+  void visit_base(A& archive) {
+    archive(records_, last_ps_);
+  }
   void record(int64_t id, int64_t time_ps, uint32_t kind, int32_t outcome) {
     if (time_ps < last_ps_)
       throw Error(ASTRA_NET_INTERNAL, "completion of transfer " + std::to_string(id) + " at " +
@@ -264,9 +276,10 @@ struct astra_net_sim {
   using Error = astra_net::Error;
   static constexpr int64_t kNever = astra_net::kNever;
 
+  // `owner` names backend, version and configuration: what saved bytes belong to.
   astra_net_sim(std::unique_ptr<astra_net::Model> model, const astra_net_info& info,
-                int32_t endpoints, int32_t links)
-      : model_(std::move(model)), info_(info), endpoints_(endpoints), links_(links) {
+                int32_t endpoints, int32_t links, uint64_t owner)
+      : model_(std::move(model)), info_(info), endpoints_(endpoints), links_(links), owner_(owner) {
     model_->interrupt_ = &interrupt_;
   }
 
@@ -425,7 +438,7 @@ struct astra_net_sim {
 
   std::unique_ptr<astra_net_sim> snapshot() {
     enter(mode_);
-    auto other = std::make_unique<astra_net_sim>(model_->copy(), info_, endpoints_, links_);
+    auto other = std::make_unique<astra_net_sim>(model_->copy(), info_, endpoints_, links_, owner_);
     other->mode_ = mode_;
     other->starts_ = starts_;
     other->ids_ = ids_;
@@ -436,11 +449,42 @@ struct astra_net_sim {
     return other;
   }
 
+  // Writes nothing when the bytes do not fit: `needed` says how much room they take.
+  void save(uint8_t* out, size_t capacity, size_t* needed) {
+    enter(mode_);
+    need(needed, "needed");
+    astra::Writer archive;
+    visit(archive);
+    model_->visit_base(archive);
+    model_->save(archive);
+    const std::string bytes = archive.sealed(owner_);
+    *needed = bytes.size();
+    if (out != nullptr && capacity >= bytes.size()) std::memcpy(out, bytes.data(), bytes.size());
+  }
+
+  // Into a fresh simulation of the same configuration.
+  void load(const uint8_t* data, size_t size) {
+    if (data == nullptr) invalid("data is NULL");
+    try {
+      astra::Reader archive(data, size, owner_);
+      visit(archive);
+      model_->visit_base(archive);
+      model_->load(archive);
+      archive.finish();
+    } catch (const astra::ArchiveError& error) {
+      invalid(error.what());
+    }
+  }
+
   void interrupt() noexcept { interrupt_.store(true); }
   void mark_broken() noexcept { broken_ = true; }
 
  private:
   enum class Mode { kFresh, kSubmit, kExchange };
+  template <class A>
+  void visit(A& archive) {
+    archive(mode_, starts_, ids_, ready_, polled_, now_ps_, in_flight_);
+  }
   struct Later {
     bool operator()(const astra_net_transfer& a, const astra_net_transfer& b) const {
       return a.start_ps != b.start_ps ? a.start_ps > b.start_ps : a.id > b.id;
@@ -528,6 +572,7 @@ struct astra_net_sim {
   std::unique_ptr<astra_net::Model> model_;
   astra_net_info info_;
   int32_t endpoints_, links_;
+  uint64_t owner_;
   Mode mode_ = Mode::kFresh;
   bool broken_ = false;
   std::atomic<bool> interrupt_{false};
@@ -585,13 +630,29 @@ inline Config read_config(const astra_net_config* given) {
   return config;
 }
 
+// What saved bytes belong to.
+inline uint64_t owner_of(const astra_net_config& config, const astra_net_info& info) {
+  astra::Checksum sum;
+  sum.add(info.name);
+  sum.add(info.version);
+  const int32_t sizes[] = {config.endpoints, config.nodes};
+  sum.add(sizes, sizeof sizes);
+  for (size_t i = 0; i < config.link_count; ++i)
+    sum.add(&config.links[i], sizeof config.links[i]);
+  for (size_t i = 0; i < config.option_count; ++i) {
+    sum.add(config.options[i].key);
+    sum.add(config.options[i].value);
+  }
+  return sum.value();
+}
+
 // The function table of one Model class.
 template <class M>
 struct Table {
   static astra_net_info constant() {
     astra_net_info info = M::info();
     info.struct_size = sizeof info;
-    info.abi_version = ASTRA_NET_VERSION_1_1;
+    info.abi_version = ASTRA_NET_VERSION_1_2;
     return info;
   }
   static std::atomic<int>& alive() {
@@ -617,18 +678,23 @@ struct Table {
     return guarded(err, "create", [&] {
       if (out == nullptr) throw Error(ASTRA_NET_INVALID, "out is NULL");
       *out = nullptr;
-      if (!has(ASTRA_NET_CAP_MULTI_INSTANCE) && alive().load() > 0)
-        throw Error(ASTRA_NET_BAD_STATE,
-                    "this simulator allows one simulation per process, and one exists");
-      Config checked = read_config(config);
-      auto model = std::make_unique<M>(checked, Log(host));
-      checked.options.finish();
-      const int64_t links = model->link_count(static_cast<int64_t>(checked.links.size()));
-      *out = new astra_net_sim(std::move(model), constant(), checked.endpoints,
-                               static_cast<int32_t>(std::min<int64_t>(links, INT32_MAX)));
+      *out = made(config, host).release();
       ++alive();
       return ASTRA_NET_OK;
     });
+  }
+  static std::unique_ptr<astra_net_sim> made(const astra_net_config* config,
+                                             const astra_net_host* host) {
+    if (!has(ASTRA_NET_CAP_MULTI_INSTANCE) && alive().load() > 0)
+      throw Error(ASTRA_NET_BAD_STATE,
+                  "this simulator allows one simulation per process, and one exists");
+    Config checked = read_config(config);
+    auto model = std::make_unique<M>(checked, Log(host));
+    checked.options.finish();
+    const int64_t links = model->link_count(static_cast<int64_t>(checked.links.size()));
+    return std::make_unique<astra_net_sim>(
+        std::move(model), constant(), checked.endpoints,
+        static_cast<int32_t>(std::min<int64_t>(links, INT32_MAX)), owner_of(*config, constant()));
   }
 
   static void destroy(astra_net_sim* sim) {
@@ -704,13 +770,35 @@ struct Table {
     });
   }
 
+  static astra_net_status save(astra_net_sim* sim, uint8_t* out, size_t capacity, size_t* needed,
+                               astra_net_error* err) {
+    return call(sim, err, "save", [&] {
+      sim->save(out, capacity, needed);
+      return ASTRA_NET_OK;
+    });
+  }
+  static astra_net_status load(const astra_net_config* config, const astra_net_host* host,
+                               const uint8_t* data, size_t size, astra_net_sim** out,
+                               astra_net_error* err) {
+    return guarded(err, "load", [&] {
+      if (out == nullptr) throw Error(ASTRA_NET_INVALID, "out is NULL");
+      *out = nullptr;
+      std::unique_ptr<astra_net_sim> sim = made(config, host);
+      sim->load(data, size);
+      *out = sim.release();
+      ++alive();
+      return ASTRA_NET_OK;
+    });
+  }
+
   static astra_net_status init(uint32_t version, astra_net_backend* out, astra_net_error* err) {
     return guarded(err, "astra_net_backend_init", [&] {
-      if (version != ASTRA_NET_VERSION_1_0 && version != ASTRA_NET_VERSION_1_1)
+      if (version < ASTRA_NET_VERSION_1_0 || version > ASTRA_NET_VERSION_1_2)
         throw Error(ASTRA_NET_UNSUPPORTED,
-                    "version " + std::to_string(version) + " is not 1000 or 1001");
-      const size_t size = version == ASTRA_NET_VERSION_1_0 ? offsetof(astra_net_backend, exchange)
-                                                           : sizeof(astra_net_backend);
+                    "version " + std::to_string(version) + " is not 1000 to 1002");
+      const size_t size = version == ASTRA_NET_VERSION_1_0   ? offsetof(astra_net_backend, exchange)
+                          : version == ASTRA_NET_VERSION_1_1 ? offsetof(astra_net_backend, save)
+                                                             : sizeof(astra_net_backend);
       if (out == nullptr || out->struct_size < size)
         throw Error(ASTRA_NET_INVALID, "out is NULL or its struct_size is too small");
       out->struct_size = static_cast<uint32_t>(size);
@@ -727,6 +815,10 @@ struct Table {
       out->snapshot = has(ASTRA_NET_CAP_SNAPSHOT) ? snapshot : nullptr;
       if (version >= ASTRA_NET_VERSION_1_1)
         out->exchange = has(ASTRA_NET_CAP_ORDERED) ? exchange : nullptr;
+      if (version >= ASTRA_NET_VERSION_1_2 && has(ASTRA_NET_CAP_SAVE)) {
+        out->save = save;
+        out->load = load;
+      }
       return ASTRA_NET_OK;
     });
   }

@@ -225,13 +225,13 @@ def load_with(mock_library: Path, fault: str) -> list[object]:
 
 
 def test_an_old_library_is_spoken_to_in_1_0(mock_library: Path) -> None:
-    assert load_with(mock_library, "none,version,1000") == [1000, ["exchange"]]
+    assert load_with(mock_library, "none,version,1000") == [1000, ["exchange", "load", "save"]]
 
 
 def test_a_library_of_another_age_is_refused(mock_library: Path) -> None:
     kind, message = load_with(mock_library, "none,version,999")
     assert kind == "BackendError"
-    assert "speaks none of the versions 1.1, 1.0 of the contract: init: version 1001" in str(
+    assert "speaks none of the versions 1.2, 1.1, 1.0 of the contract: init: version 1002" in str(
         message
     )
 
@@ -244,7 +244,7 @@ def test_a_missing_required_entry_is_named(mock_library: Path, entry: str) -> No
 
 
 def test_a_missing_optional_entry_becomes_a_stub(mock_library: Path) -> None:
-    assert load_with(mock_library, "missing,stats") == [1001, ["stats"]]
+    assert load_with(mock_library, "missing,stats") == [1001, ["load", "save", "stats"]]
 
 
 def test_bad_info_is_a_load_error(mock_library: Path) -> None:

@@ -47,7 +47,9 @@ def spoilt(fault: str, **more: str) -> dict[str, str]:
 @pytest.mark.parametrize("contention", ["true", "false"])
 def test_the_honest_mock_passes_every_rule(mock_library: Path, contention: str) -> None:
     verdicts = run(library_backend(mock_library), options={"contention": contention})
-    assert {v.rule: v.outcome for v in verdicts} == dict.fromkeys(rule_titles(), "pass"), verdicts
+    outcomes = {v.rule: v.outcome for v in verdicts}
+    assert outcomes.pop("R16") == "skip"  # SAVE is not declared
+    assert outcomes == dict.fromkeys([r for r in rule_titles() if r != "R16"], "pass"), verdicts
 
 
 @pytest.mark.parametrize("fault", IN_PROCESS)

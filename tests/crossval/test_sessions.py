@@ -8,13 +8,14 @@ import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from astra_bridge.engine import Outcome, Session, native
-from astra_bridge.errors import SimulationError
+from astra_bridge.errors import ContractError, InputError, SimulationError, Unsupported
 from astra_bridge.network.registry import backend
 from astra_bridge.program import SLOWDOWN, Program
 from astra_bridge.program_join import joined, placed
@@ -143,3 +144,59 @@ def test_a_snapshot_goes_on_as_the_original(seed: int, case: Callable[[int], Cas
         assert answer(second) == whole
         assert answer(session) == whole
         assert answer(third) == whole
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_saved_session_goes_on_as_the_original(
+    seed: int, case: Callable[[int], Case], tmp_path: Path
+) -> None:
+    one = case(seed)
+    program = replace(joined(one.program, one.more), slowdowns=one.slowdowns)
+    file = tmp_path / "checkpoint"
+    with ExitStack() as stack:
+        whole = answer(one.open(stack, program))
+        session = one.open(stack, program)
+        try:
+            steps(one.rng, session)
+            session.save(file)
+        except SimulationError:
+            return
+        except Unsupported:
+            assert one.backend.endswith("mock.so")
+            return
+        network = backend(one.backend).open(one.config)
+        loaded = stack.enter_context(Session.load(file, network))
+        assert loaded.now_ps == session.now_ps
+        assert answer(loaded) == whole
+        assert answer(session) == whole
+
+
+def test_a_checkpoint_is_refused_where_it_does_not_fit(
+    case: Callable[[int], Case], tmp_path: Path
+) -> None:
+    one = case(3)
+    file = tmp_path / "checkpoint"
+    with ExitStack() as stack:
+        session = one.open(stack, one.program)
+        try:
+            session.save(file)
+        except Unsupported:
+            return
+        data = file.read_bytes()
+        for bad, said in (
+            (data[:-1], "damaged"),
+            (data[:100], "damaged"),
+            (b"", "cut off"),
+            (b"x" * 1000, "no saved bytes"),
+            (data[:200] + b"?" + data[201:], "damaged"),
+        ):
+            file.write_bytes(bad)
+            with pytest.raises(InputError, match=said):
+                Session.load(file, backend(one.backend).open(one.config))
+        with pytest.raises(InputError, match="cannot read"):
+            Session.load(tmp_path / "none", backend(one.backend).open(one.config))
+        file.write_bytes(data)
+        other = replace(one.config, options=dict(one.config.options) | {"semantics": "corrected"})
+        if other != one.config:
+            with pytest.raises(ContractError, match="another configuration"):
+                Session.load(file, backend(one.backend).open(other))

@@ -23,6 +23,7 @@ LEVELS = {
     "units": 0,
     "files": 0,
     "plotting": 0,
+    "sealed": 0,
     "semantics": 0,
     "registry": 0,
     "inputs": 1,

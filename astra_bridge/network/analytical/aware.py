@@ -77,9 +77,13 @@ class AwareNetwork(AnalyticalNetwork):
         | Capability.SNAPSHOT
         | Capability.LINK_FAULTS
         | Capability.CONGESTION
-        | Capability.ORDERED,
+        | Capability.ORDERED
+        | Capability.SAVE,
         resolution_ps=1000,
     )
+
+    CLASSES = (*AnalyticalNetwork.CLASSES, _Link, _Message)
+    DERIVED = AnalyticalNetwork.DERIVED | {"_ways"}
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -123,17 +127,17 @@ class AwareNetwork(AnalyticalNetwork):
         # The arrival comes before the release: the order that ASTRA-sim schedules them in.
         if not message.ahead:
             arrival_ns = whole_ns(link.latency_ns + held_ns, ARRIVAL)
-            self._schedule(now_ps, arrival_ns, None, message.id)
+            self._schedule(now_ps, arrival_ns, "", message.id)
         elif self._cut_through:
             head_ns = whole_ns(link.latency_ns + carry_ns, LATENCY)
             message.arrived_ps = now_ps + head_ns * PS_PER_NS
             message.carry_ns = link.latency_ns + carry_ns - head_ns
             message.tail_ns = link.latency_ns + held_ns - head_ns
-            self._schedule(now_ps, head_ns, self._forward, message)
+            self._schedule(now_ps, head_ns, "_forward", message)
         else:
             arrival_ns = whole_ns(link.latency_ns + held_ns, ARRIVAL)
-            self._schedule(now_ps, arrival_ns, self._forward, message)
-        self._schedule(now_ps, free_ns, self._release, link)
+            self._schedule(now_ps, arrival_ns, "_forward", message)
+        self._schedule(now_ps, free_ns, "_release", link)
         link.busy = True
         link.bytes += message.size
         link.busy_ps += free_ns * PS_PER_NS

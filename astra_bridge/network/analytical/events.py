@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 __all__ = ["Event", "TimeBuckets"]
@@ -19,14 +18,14 @@ class Event(NamedTuple):
     place
         Order inside one instant: the value of the shared counter when the event was scheduled.
     handle
-        Called as ``handle(subject, time_ps)``; None for the delivery of a transfer, which
-        schedules nothing and changes nothing that another event could see.
+        Name of the method that is called as ``handle(subject, time_ps)``; "" for the delivery of a
+        transfer, which schedules nothing and changes nothing that another event could see.
     subject
         What ``handle`` takes, or the id of the delivered transfer.
     """
 
     place: int
-    handle: Callable[[Any, int], None] | None
+    handle: str
     subject: Any
 
 

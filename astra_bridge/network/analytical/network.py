@@ -6,10 +6,10 @@ from __future__ import annotations
 import heapq
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from astra_bridge.network.api import (
     Status,
     Stop,
 )
+from astra_bridge.sealed import seal, unseal
 from astra_bridge.units import PS_PER_NS
 
 __all__ = [
@@ -88,6 +89,7 @@ class AnalyticalNetwork:
     info: NetworkInfo
 
     def __init__(self, config: NetworkConfig) -> None:
+        self._config = config
         self._routes = routes_of(config)
         self._events = TimeBuckets()
         self._place = 0
@@ -119,7 +121,7 @@ class AnalyticalNetwork:
         self,
         now_ps: int,
         delay_ns: int,
-        handle: Callable[[Any, int], None] | None,
+        handle: str,
         subject: Any,
     ) -> None:
         """Schedule an event ``delay_ns`` from now, at the next place."""
@@ -152,12 +154,12 @@ class AnalyticalNetwork:
                 place, handle, subject = bucket[0]
                 if time_ps == until_ps and place >= until_place:
                     return now_ps
-                if handle is None:
+                if not handle:
                     bucket.popleft()
                     records.append((subject, time_ps, DELIVERED, 0, 0))
                 elif whole_instants or not records:
                     bucket.popleft()
-                    handle(subject, time_ps)
+                    getattr(self, handle)(subject, time_ps)
                     bucket = events.first()
                 else:
                     return now_ps
@@ -230,7 +232,7 @@ class AnalyticalNetwork:
         """A host that does not know of changes of links may come back after them."""
         while (time_ps := self._events.first_time()) is not None and time_ps < now_ps:
             while bucket := self._events.first():
-                if bucket[0].handle != self._change:
+                if bucket[0].handle != "_change":
                     past = f"is past the next event, at {time_ps}"
                     self._refuse("exchange", f"now_ps={now_ps} {past}")
                 self._change(bucket.popleft().subject, time_ps)
@@ -330,7 +332,7 @@ class AnalyticalNetwork:
             self._scale_link(link, bandwidth_scale)
         place = _FIRST_PLACE + self._changes
         self._changes += 1
-        self._events.push(at_ps, Event(place, self._change, (link, bandwidth_scale)))
+        self._events.push(at_ps, Event(place, "_change", (link, bandwidth_scale)))
 
     def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
         """Event: a link gets another bandwidth."""
@@ -344,6 +346,30 @@ class AnalyticalNetwork:
     def snapshot(self) -> AnalyticalNetwork:
         self._enter("snapshot", ordered=self._ordered)
         return deepcopy(self)
+
+    CLASSES: ClassVar[tuple[type, ...]] = (Event, TimeBuckets)
+    """What a state consists of."""
+    DERIVED: ClassVar[frozenset[str]] = frozenset({"_config", "_routes"})
+    """What follows from the configuration."""
+
+    def _owner(self) -> str:
+        config = self._config
+        options = sorted(config.options.items())
+        links = config.links.tolist()
+        return repr((self.info.name, self.info.version, config.endpoints, config.nodes, links,
+                     options))  # fmt: skip
+
+    def save(self) -> bytes:
+        self._enter("save", ordered=self._ordered)
+        state = {name: value for name, value in self.__dict__.items() if name not in self.DERIVED}
+        return seal(state, self._owner())
+
+    def restore(self, data: bytes) -> None:
+        try:
+            state = unseal(data, self._owner(), self.CLASSES)
+        except ValueError as error:
+            self._refuse("load", str(error))
+        self.__dict__ = type(self)(self._config).__dict__ | state
 
     def interrupt(self) -> None:
         self._interrupted = True

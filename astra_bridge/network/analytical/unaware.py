@@ -29,9 +29,12 @@ class UnawareNetwork(AnalyticalNetwork):
         | Capability.PARALLEL
         | Capability.INTERRUPT
         | Capability.SNAPSHOT
-        | Capability.ORDERED,
+        | Capability.ORDERED
+        | Capability.SAVE,
         resolution_ps=1000,
     )
+
+    DERIVED = AnalyticalNetwork.DERIVED | {"_costs"}
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -45,4 +48,4 @@ class UnawareNetwork(AnalyticalNetwork):
             cost = self._costs[src, dst] = self._routes.cost(src, dst)
         latency_ns, bytes_per_ns = cost
         delay_ns = whole_ns(latency_ns + serialisation_ns(size, bytes_per_ns), ARRIVAL)
-        self._schedule(now_ps, delay_ns, None, transfer_id)
+        self._schedule(now_ps, delay_ns, "", transfer_id)
