@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,14 +29,18 @@ __all__ = [
     "list_of",
     "mapping_of",
     "number",
+    "number_text",
     "optional",
     "path",
     "positive",
     "source_file",
     "text",
+    "whole_text",
 ]
 
 Check = Callable[[Any, str], Any]
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 
 def refusal(value: object, name: str, allowed: str) -> InputError:
@@ -87,6 +92,38 @@ def number(low: float, high: float) -> Check:
 
     least = "above 0" if low == _LEAST else f"from {low:g}"
     allowed = f"numbers {least} up to {high:g}"
+    return check
+
+
+def whole_text(low: int, high: int) -> Check:
+    """Whole numbers low .. high that stand in text, as words of a file do.
+
+    Examples
+    --------
+    >>> whole_text(0, 9)("7", "count")
+    7
+    """
+    allowed = integer(low, high)
+
+    def check(value: Any, name: str) -> int:
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            with suppress(InputError):
+                return int(allowed(int(value), name))
+        raise refusal(value, name, f"whole numbers from {low} to {high}")
+
+    return check
+
+
+def number_text(low: float, high: float) -> Check:
+    """As :func:`number`, for numbers that stand in text."""
+    allowed = number(low, high)
+
+    def check(value: Any, name: str) -> float:
+        try:
+            return float(allowed(float(value), name))
+        except ValueError:  # of float(), or the error of the check
+            raise refusal(value, name, f"numbers from {low:g} up to {high:g}") from None
+
     return check
 
 

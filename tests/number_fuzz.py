@@ -15,8 +15,8 @@ from astra_bridge.errors import AstraBridgeError, InputError
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.network import read_network
-from astra_bridge.inputs.ns3 import read_logical_topology, read_physical_topology
 from astra_bridge.inputs.system import read_system
+from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
 from astra_bridge.units import parse_rate_Bps, parse_size_bytes, parse_time_ps
 from tests import small
 

@@ -15,7 +15,7 @@ import numpy as np
 from astra_bridge.engine import native
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import InputError, SimulationError
-from astra_bridge.network.analytical import prepare
+from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import SLOWDOWN, Program

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from astra_bridge.arguments import number_text, whole_text
 from astra_bridge.errors import InputError
 from astra_bridge.semantics import SEMANTICS
 from astra_bridge.text import show
@@ -148,18 +148,9 @@ def _value(flag: Flag, text: str) -> Any:
             raise InputError(f"{show(text)} is not allowed; allowed: true, false", key=key)
         return text.lower() in _TRUE
     if flag.kind is int:
-        # ASTRA-sim's only integer flag is a count.
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
-            raise InputError(f"{show(text)} is not allowed; allowed: whole numbers from 1", key=key)
-        return int(text)
+        return whole_text(1, 999_999_999)(text, key)  # ASTRA-sim's only integer flag is a count
     if flag.kind is float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not 0 <= number <= 1e12:
-            raise InputError(f"{show(text)} is not allowed; allowed: numbers from 0 on", key=key)
-        return number
+        return number_text(0, 1e12)(text, key)
     if flag.allowed and text not in flag.allowed:
         from astra_bridge.inputs.common import nearest
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astra_bridge.arguments import source_file
+from astra_bridge.arguments import integer, source_file
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json, show
+from astra_bridge.inputs.reading import in_file
 
 __all__ = ["read_comm_groups"]
 
@@ -86,12 +87,7 @@ def _members(members: object, ranks: int | None, file: Path | None, key: str) ->
     seen = set()
     for index, rank in enumerate(members):
         limit = 2**31 if ranks is None else ranks
-        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < limit:
-            raise InputError(
-                f"{show(rank)} is not a rank; allowed: whole numbers from 0 to {limit - 1}",
-                file=file,
-                key=f"{key}[{index}]",
-            )
+        in_file(integer(0, limit - 1), rank, file=file, key=f"{key}[{index}]")
         if rank in seen:
             raise InputError(f"rank {rank} is given twice", file=file, key=f"{key}[{index}]")
         seen.add(rank)

@@ -31,6 +31,7 @@ from astra_bridge.arguments import (
 )
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import MAX_TIME_NS, check_keys, load_yaml, nearest, show
+from astra_bridge.inputs.reading import in_file
 from astra_bridge.units import PS_PER_NS, parse_rate_Bps, parse_time_ps
 
 __all__ = [
@@ -337,13 +338,7 @@ def _topology(value: object, file: Path | None, key: str) -> str:
 
 
 def _integer(value: object, file: Path | None, key: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(
-            f"{show(value)} is not allowed; allowed: whole numbers from {low} to {high}",
-            file=file,
-            key=key,
-        )
-    return value
+    return int(in_file(integer(low, high), value, file=file, key=key))
 
 
 def _number(value: object) -> float | None:

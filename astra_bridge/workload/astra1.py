@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astra_bridge import arguments
+from astra_bridge.arguments import whole_text
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import read_text
 from astra_bridge.inputs.network import MAX_RANKS
+from astra_bridge.inputs.reading import in_file
 from astra_bridge.trace.columns import CommType
 from astra_bridge.trace.formats import TraceFormat
 from astra_bridge.trace.reader import read_bytes
@@ -138,9 +140,7 @@ class _Importer:
 
 
 def _number(text: str, file: Path, key: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InputError(f"{text!r} is not a whole number >= 0", file=file, key=key)
-    return int(text)
+    return int(in_file(whole_text(0, 10**18 - 1), text, file=file, key=key))
 
 
 def _read_layer(line: str, number: int, file: Path) -> _Layer:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from astra_bridge.engine import Outcome, native
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
-from astra_bridge.network.analytical import AwareNetwork, prepare
+from astra_bridge.network.analytical.aware import AwareNetwork
+from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.api import Exchange, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import backend

@@ -21,10 +21,11 @@ from astra_bridge.inputs.custom import read_per_node_custom
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.network import read_network
-from astra_bridge.inputs.ns3 import read_logical_topology, read_ns3_config, read_physical_topology
 from astra_bridge.inputs.system import read_system
 from astra_bridge.network.garnet.reader import read_garnet
 from astra_bridge.network.garnet.replay import read_messages
+from astra_bridge.network.ns3.config import read_ns3_config
+from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
 from astra_bridge.trace import reader
 from astra_bridge.trace.columns import NodeType
 from astra_bridge.trace.reader import native_available, parse_trace, read_trace

@@ -22,7 +22,9 @@ RUN = [
 MODULE = """
 import os
 from dataclasses import replace
-from astra_bridge.network.analytical import BACKENDS, UnawareNetwork, prepare
+from astra_bridge.network.analytical import BACKENDS
+from astra_bridge.network.analytical.backend import prepare
+from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.spec import BackendSpec
 
 class Plugged(UnawareNetwork):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from astra_bridge.errors import AstraBridgeError
-from astra_bridge.network.analytical import AwareNetwork, UnawareNetwork
+from astra_bridge.network.analytical.aware import AwareNetwork
+from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import LINK, TIME_NEVER, TRANSFER, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.trace import CommType

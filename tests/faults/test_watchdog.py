@@ -14,7 +14,8 @@ import pytest
 
 from astra_bridge import simulate
 from astra_bridge.errors import BackendError, InputError, Interrupted
-from astra_bridge.network.analytical import BACKENDS, UnawareNetwork
+from astra_bridge.network.analytical import BACKENDS
+from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import Advance, Capability, NetworkConfig, NetworkInfo
 from astra_bridge.results import Result
 from astra_bridge.workload import collective

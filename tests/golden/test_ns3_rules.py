@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from astra_bridge.inputs.ns3 import CC_MODES
 from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.config import CC_MODES
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation import simulate
 from tests import ns3_networks as net

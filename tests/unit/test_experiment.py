@@ -17,7 +17,7 @@ from astra_bridge.engine import Stop
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import read_network
 from astra_bridge.inputs.system import read_system
-from astra_bridge.network.analytical import UnawareNetwork
+from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.trace import read_workload
 from astra_bridge.workload import collective
 

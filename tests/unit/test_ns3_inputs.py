@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims
-from astra_bridge.inputs.ns3 import (
-    Ns3Config,
-    is_ns3_config,
-    read_logical_topology,
-    read_ns3_config,
-    read_physical_topology,
-)
-from astra_bridge.network.ns3 import prepare
+from astra_bridge.network.ns3.backend import prepare
+from astra_bridge.network.ns3.config import Ns3Config, is_ns3_config, read_ns3_config
+from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
 from astra_bridge.network.spec import NetworkRequest
 
 TOPOLOGY = "3 1 2\n2\n2 0 100Gbps 0.001ms 0\n2 1 100Gbps 500ns 0.25\n"
@@ -81,16 +76,19 @@ def test_every_key_is_known(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("CC_MOD 1", "CC_MOD: unknown key; did you mean 'CC_MODE'"),
-        ("CC_MODE one", "CC_MODE: expected a whole number, found 'one'"),
+        ("CC_MODE one", "CC_MODE: 'one' is not allowed; allowed: whole numbers from 0"),
         ("CC_MODE", "CC_MODE: the file ends before its value"),
         ("CC_MODE HAS_WIN 1", "CC_MODE: has no value: the next word is the key HAS_WIN"),
-        ("HAS_WIN 2", "HAS_WIN: 2 is not in 0 .. 1"),
-        ("EWMA_GAIN nan", "EWMA_GAIN: nan is not in 0 .. 1"),
+        ("HAS_WIN 2", "HAS_WIN: '2' is not allowed; allowed: whole numbers from 0 to 1"),
+        ("EWMA_GAIN nan", "EWMA_GAIN: 'nan' is not allowed; allowed: numbers from 0 up to 1"),
         ("RATE_AI 50", "RATE_AI: unknown rate unit"),
         ("RATE_AI fast", "RATE_AI: rate 'fast' is not a number"),
         ("KMIN_MAP 2 100000000000 400", "KMIN_MAP: the file ends before its value"),
-        ("PMAX_MAP 1 100000000000 1.5", "PMAX_MAP: 1.5 is not in 0 .. 1"),
-        ("BUFFER_SIZE 0", "BUFFER_SIZE: 0 is not in 1 .. 4095"),
+        (
+            "PMAX_MAP 1 100000000000 1.5",
+            "PMAX_MAP: '1.5' is not allowed; allowed: numbers",
+        ),
+        ("BUFFER_SIZE 0", "BUFFER_SIZE: '0' is not allowed; allowed: whole numbers from 1 to 4095"),
         ("LINK_DOWN 5 1", "LINK_DOWN: the file ends before its value"),
     ],
 )
@@ -109,14 +107,17 @@ def test_config_mistakes(text: str, message: str, tmp_path: Path) -> None:
         ("", "the file is empty"),
         ("3 1\n", "line 1: expected 'nodes switches links', found 2 words"),
         ("144 8 16 16 192 H100\n", "SimAI"),
-        ("3 x 2\n", "line 1: expected a whole number, found 'x'"),
-        ("3 1 2\n5\n", "line 2: 5 is not in 0 .. 2"),
+        ("3 x 2\n", "line 1: 'x' is not allowed; allowed: whole numbers"),
+        ("3 1 2\n5\n", "line 2: '5' is not allowed; allowed: whole numbers from 0 to 2"),
         ("3 2 0\n2 2\n", "line 2: switch 2 is listed twice"),
         ("3 1 2\n2\n2 0 100Gbps 1us 0\n", "line 1 announces 2 links"),
         ("3 1 1\n2\n2 2 100Gbps 1us 0\n", "line 3: node 2 is linked to itself"),
         ("3 1 1\n2\n2 0 100 1us 0\n", "line 3: unknown rate unit"),
         ("3 1 1\n2\n2 0 100Gbps 1 0\n", "line 3: unknown time unit"),
-        ("3 1 1\n2\n2 0 100Gbps 1us 2\n", "line 3: 2 is not in 0 .. 1"),
+        (
+            "3 1 1\n2\n2 0 100Gbps 1us 2\n",
+            "line 3: '2' is not allowed; allowed: numbers",
+        ),
         ("3 1 1\n2\n2 0 100Gbps 1us 0\n", "endpoint 1 has no link"),
         ("5 2 3\n2 3\n2 0 1Gbps 1us 0\n3 1 1Gbps 1us 0\n3 4 1Gbps 1us 0\n", "cannot be reached"),
         ("1 1 0\n0\n", "there is no endpoint"),

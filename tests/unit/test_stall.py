@@ -18,7 +18,7 @@ from astra_bridge import simulate
 from astra_bridge.cli import main
 from astra_bridge.engine import native
 from astra_bridge.errors import ContractError, StalledError
-from astra_bridge.network.analytical import UnawareNetwork
+from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import Advance, Capability, NetworkConfig, NetworkInfo, Stop
 from astra_bridge.network.registry import backend
 from astra_bridge.trace import CommType

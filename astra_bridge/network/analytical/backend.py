@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The four backends: two models, each in Python and as a native twin."""
+
+from __future__ import annotations
+
+import math
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.network.analytical.aware import AwareNetwork
+from astra_bridge.network.analytical.unaware import UnawareNetwork
+from astra_bridge.network.api import LINK, Network, NetworkConfig
+from astra_bridge.network.native import NativeNetwork, library_path
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.topology import topology_of
+
+__all__ = ["BACKENDS", "prepare"]
+
+_OPTIONS = {"semantics": ("astra-sim", "corrected")}
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Turn a network input into what ``create`` takes.
+
+    Dimensions travel as options, so that nobody has to list the n (n - 1) links of a
+    FullyConnected one; ``repr`` keeps every bit of a double.
+
+    Raises
+    ------
+    InputError
+        The network input, or an option, is not understood.
+    """
+    options = dict(request.options)
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise InputError(
+                f"unknown option {key!r}; the analytical networks have: {', '.join(_OPTIONS)}",
+                key="--network-option",
+            )
+        if value not in _OPTIONS[key]:
+            raise InputError(
+                f"{value!r} is not allowed; allowed: {', '.join(_OPTIONS[key])}", key=key
+            )
+    options.setdefault("semantics", request.semantics)
+    network = read_network(request.network)  # type: ignore[arg-type]
+    if isinstance(network, NetworkDims):
+        endpoints = math.prod(network.npus_count)
+        hubs = sum(
+            endpoints // size
+            for kind, size in zip(network.topology, network.npus_count, strict=True)
+            if kind == "Switch" and size > 1
+        )
+        options["topology"] = ",".join(network.topology)
+        options["npus_count"] = ",".join(map(str, network.npus_count))
+        options["bandwidth"] = ",".join(repr(float(one)) for one in network.bandwidth_GiBps)
+        options["latency"] = ",".join(repr(float(one)) for one in network.latency_ns)
+        config = NetworkConfig(endpoints, endpoints + hubs, options=options)
+        return Prepared(config, network.npus_count, dim_bandwidth=network.bandwidth_GiBps)
+    topology = topology_of(network)
+    config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
+    return Prepared(config, topology.dims)
+
+
+def _open_aware(config: NetworkConfig) -> Network:
+    library = library_path("analytical_aware")
+    return NativeNetwork.open(library, config) if library.exists() else AwareNetwork(config)
+
+
+def _open_unaware(config: NetworkConfig) -> Network:
+    library = library_path("analytical_unaware")
+    return NativeNetwork.open(library, config) if library.exists() else UnawareNetwork(config)
+
+
+BACKENDS = (
+    BackendSpec(
+        "analytical-aware-python",
+        "Messages queue for links, first come, first served; pure Python.",
+        prepare,
+        AwareNetwork,
+        isolate=False,
+    ),
+    BackendSpec(
+        "analytical-unaware-python",
+        "Every transfer has the network for itself; pure Python.",
+        prepare,
+        UnawareNetwork,
+        isolate=False,
+    ),
+    BackendSpec(
+        "analytical-aware",
+        "Messages queue for links, first come, first served.",
+        prepare,
+        _open_aware,
+        isolate=False,
+    ),
+    BackendSpec(
+        "analytical-unaware",
+        "Every transfer has the network for itself.",
+        prepare,
+        _open_unaware,
+        isolate=False,
+    ),
+)

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: MIT
+"""The backend: ASTRA-sim's files, or ours, become what the compiled library takes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import NetworkDims, NetworkLinks, dim_bandwidth, read_network
+from astra_bridge.network.api import LINK, Network, NetworkConfig
+from astra_bridge.network.native import NativeNetwork
+from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.config import (
+    CC_MODES,
+    Ns3Config,
+    is_ns3_config,
+    read_ns3_config,
+    topology_path,
+)
+from astra_bridge.network.ns3.topologies import (
+    PhysicalTopology,
+    read_logical_topology,
+    read_physical_topology,
+)
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.topology import topology_of
+from astra_bridge.units import PS_PER_S, PS_PER_US
+
+__all__ = ["BACKENDS", "COMPATIBILITY", "prepare"]
+
+COMPATIBILITY = {
+    # Times are whole nanoseconds.
+    "tick_ps": "1000",
+    # PPP 2, IPv4 20, UDP 8, sequence and priority 6; an acknowledgement is 48 bytes, a pause 31.
+    "header_bytes": "36",
+    "ack_bytes": "48",
+    "pause_bytes": "31",
+    # A transfer ends when its sender has seen the last acknowledgement.
+    "completion": "ack",
+    # Neighbours, random numbers and wake-ups in the order of the fork.
+    "order": "astra-sim",
+    # HPCC's telemetry in the units of its header field.
+    "telemetry_exact": "false",
+    # Three delays' worth of bytes, whatever the packet size.
+    "headroom_factor": "3",
+    "headroom_extra_bytes": "0",
+}
+"""What ``compatibility=astra-sim`` sets: how the public RDMA fork of ns-3 differs from RoCEv2."""
+
+_TELEMETRY_BYTES = {"hpcc": 42, "timely": 8, "hpcc-pint": 2}
+_NOT_WRITTEN = (
+    "FCT_OUTPUT_FILE",
+    "PFC_OUTPUT_FILE",
+    "QLEN_MON_FILE",
+    "TRACE_OUTPUT_FILE",
+)
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Read ASTRA-sim's ns-3 files, or the analytical networks' YAML.
+
+    Raises
+    ------
+    InputError
+        A file, key or value is not understood, or the logical topology does not fit.
+    """
+    network: Any = request.network
+    given = dict(request.options)
+    warnings: tuple[str, ...] = ()
+    config: Ns3Config | None = None
+    parsed: NetworkDims | NetworkLinks | None = None
+    dims: tuple[int, ...] | None = None
+    compatibility = _compatibility(given, is_config=_names_config(network))
+    if _names_config(network):
+        config, warnings = read_ns3_config(network)
+        physical = read_physical_topology(request.physical_topology or topology_path(config))
+        options, more = _options_of(config, compatibility, given.get("congestion_control"))
+        warnings += more
+        endpoints, nodes, links, ids = _graph_of(physical, config.error_rate_per_link)
+        if ids is not None:
+            options["node_ids"] = ",".join(map(str, ids))
+        options |= _faults(config, physical, links, nodes, ids)
+        if compatibility:
+            options["streams_taken"] = str(_streams_taken(physical))
+            # Each cable with a loss of its own draws from a stream of its own.
+            options["own_loss"] = ",".join(
+                f"{2 * index}:{2 * index + 1}"
+                for index, link in enumerate(physical.links)
+                if link.loss > 0
+            )
+        if config.enable_qcn:
+            options["ecn_map"] = _ecn_map(config, physical)
+    else:
+        options = dict(COMPATIBILITY) if compatibility else {}
+        parsed = read_network(network)
+        dims = parsed.npus_count if isinstance(parsed, NetworkDims) else parsed.dims
+        if request.physical_topology is not None:
+            physical = read_physical_topology(request.physical_topology)
+            endpoints, nodes, links, ids = _graph_of(physical, 0.0)
+            if ids is not None:
+                options["node_ids"] = ",".join(map(str, ids))
+            if math.prod(dims) > endpoints:
+                raise InputError(
+                    f"the network file has {math.prod(dims)} ranks, but the physical topology "
+                    f"{endpoints} endpoints",
+                    file=request.physical_topology,
+                )
+        else:
+            endpoints, nodes, links = _graph_of_network(parsed)
+    if request.logical_topology is not None:
+        dims = read_logical_topology(request.logical_topology, endpoints)
+    options |= given
+    dims = (endpoints,) if dims is None else dims
+    if math.prod(dims) < endpoints:
+        warnings += (f"{math.prod(dims)} ranks use the first of {endpoints} endpoints",)
+    return Prepared(
+        NetworkConfig(endpoints, nodes, links, options),
+        dims,
+        warnings,
+        receives_at_once=compatibility,
+        dim_bandwidth=None if parsed is None else dim_bandwidth(parsed, dims),
+    )
+
+
+def _names_config(network: object) -> bool:
+    return isinstance(network, (str, Path)) and is_ns3_config(network)
+
+
+def _compatibility(given: dict[str, str], *, is_config: bool) -> bool:
+    """Takes the option out: it stands for others."""
+    value = given.pop("compatibility", "astra-sim" if is_config else "none")
+    if value not in ("astra-sim", "none"):
+        raise InputError(
+            f"compatibility={value}: must be astra-sim or none", key="--network-option"
+        )
+    return value == "astra-sim"
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _options_of(
+    config: Ns3Config, compatibility: bool, control: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a config.txt says, for its CC_MODE or the congestion control that stands in for it."""
+    file = config.source
+    warnings = []
+    if control is None and config.cc_mode not in CC_MODES:
+        known = ", ".join(f"{mode} {name}" for mode, name in CC_MODES.items())
+        warnings.append(f"{file}: CC_MODE {config.cc_mode}: no congestion control; known: {known}")
+    who = f"congestion_control={control}" if control else f"CC_MODE {config.cc_mode}"
+    control = control or CC_MODES.get(config.cc_mode, "none")
+    options = dict(COMPATIBILITY) if compatibility else {}
+    extra = _TELEMETRY_BYTES.get(control, 0)
+    if compatibility:
+        options["header_bytes"] = str(36 + extra)
+        options["ack_bytes"] = str(22 + max(26, 12 + extra))
+        options["telemetry_multiple"] = str(config.int_multi)
+    elif extra:
+        options["header_bytes"] = str(82 + extra)
+        options["ack_bytes"] = str(86 + extra)
+    options |= {
+        "congestion_control": control,
+        "mtu_bytes": str(config.packet_payload_size),
+        "chunk_bytes": str(config.l2_chunk_size),
+        "ack_interval_bytes": str(config.l2_ack_interval),
+        "back_to_zero": _flag(config.l2_back_to_zero),
+        "window": "none" if not config.has_win else "global" if config.global_t == 1 else "pair",
+        "variable_window": _flag(config.var_win),
+        "rate_bound": _flag(config.rate_bound),
+        "ack_high_priority": _flag(config.ack_high_prio),
+        "ecn": _flag(config.enable_qcn),
+        "buffer_bytes": str(config.buffer_size << 20),
+        "cc.MinRate": str(config.min_rate),
+    }
+    if control in ("dcqcn", "dcqcn-sigcomm15"):
+        _require(config, who, "RP_TIMER", "RATE_AI", "RATE_HAI")
+        options |= {
+            "cc.Gain": repr(config.ewma_gain),
+            "cc.AlphaInterval": _interval(config, "ALPHA_RESUME_INTERVAL", compatibility),
+            "cc.IncreaseInterval": _interval(config, "RP_TIMER", compatibility),
+            "cc.FastRecoveryTimes": str(config.fast_recovery_times),
+            "cc.AdditiveRate": str(config.rate_ai),
+            "cc.HyperRate": str(config.rate_hai),
+        }
+        if control == "dcqcn":
+            options |= {
+                "cc.DecreaseInterval": _interval(config, "RATE_DECREASE_INTERVAL", compatibility),
+                "cc.ClampTarget": _flag(config.clamp_target_rate),
+            }
+    elif control == "hpcc":
+        _require(config, who, "RATE_AI")
+        options |= {
+            "cc.TargetUtilization": repr(config.u_target),
+            "cc.MaxStage": str(config.mi_thresh),
+            "cc.AdditiveRate": str(config.rate_ai),
+            "cc.FastReact": _flag(config.fast_react),
+            "cc.PerHopRates": _flag(config.multi_rate),
+            "cc.SampleFeedback": _flag(config.sample_feedback),
+        }
+    elif control == "hpcc-pint":
+        _require(config, who, "RATE_AI")
+        options |= {
+            "cc.TargetUtilization": repr(config.u_target),
+            "cc.MaxStage": str(config.mi_thresh),
+            "cc.AdditiveRate": str(config.rate_ai),
+            "cc.LogBase": repr(config.pint_log_base),
+            "cc.Probability": repr(config.pint_prob),
+        }
+    elif control == "timely":
+        _require(config, who, "RATE_AI", "RATE_HAI")
+        options |= {
+            "cc.AdditiveRate": str(config.rate_ai),
+            "cc.HyperRate": str(config.rate_hai),
+            "cc.Unstamped": _flag(compatibility),
+        }
+    elif control == "dctcp":
+        options |= {
+            "cc.Gain": repr(config.ewma_gain),
+            "cc.AdditiveRate": str(config.dctcp_rate_ai),
+        }
+    if control in ("dcqcn", "dcqcn-sigcomm15", "dctcp") and "EWMA_GAIN" not in config.given:
+        warnings.append(
+            f"{file}: EWMA_GAIN is missing: 0, as in ASTRA-sim's fork (1/16 in integers)"
+        )
+    if config.l2_ack_interval == 0:
+        warnings.append(f"{file}: L2_ACK_INTERVAL 0: every packet is acknowledged")
+    if config.nic_total_pause_time > 0:
+        warnings.append(f"{file}: NIC_TOTAL_PAUSE_TIME: ignored: pauses by a slow host bus")
+    unwritten = [key for key in _NOT_WRITTEN if key in config.given]
+    if unwritten:
+        warnings.append(
+            f"{file}: {', '.join(unwritten)}: not written; --output has flows, pfc and queues"
+        )
+    return options, tuple(warnings)
+
+
+def _interval(config: Ns3Config, key: str, compatibility: bool) -> str:
+    """Microseconds; the fork cuts them to whole ones."""
+    value: float = getattr(config, key.lower())
+    if not compatibility:
+        return repr(value)
+    if value < 1:
+        raise InputError(
+            f"{value:g} is cut to whole microseconds, 0, with compatibility=astra-sim",
+            file=config.source,
+            key=key,
+        )
+    return str(int(value))
+
+
+def _require(config: Ns3Config, who: str, *keys: str) -> None:
+    for key in keys:
+        if key not in config.given:
+            raise InputError(f"missing; {who} needs it", file=config.source, key=key)
+
+
+def _ecn_map(config: Ns3Config, physical: PhysicalTopology) -> str:
+    maps = {"KMIN_MAP": config.kmin_map, "KMAX_MAP": config.kmax_map, "PMAX_MAP": config.pmax_map}
+    switches = set(physical.switches)
+    rates = {link.bps for link in physical.links if link.a in switches or link.b in switches}
+    for key, entries in maps.items():
+        for rate in sorted(rates):
+            if rate not in entries:
+                known = ", ".join(map(str, entries)) or "none"
+                raise InputError(
+                    f"no entry for the link rate {rate} of {physical.source}; has: {known}",
+                    file=config.source,
+                    key=key,
+                )
+    return ",".join(
+        f"{rate}:{config.kmin_map[rate] * 1000:.0f}:{config.kmax_map[rate] * 1000:.0f}"
+        f":{config.pmax_map[rate]!r}"
+        for rate in sorted(rates)
+    )
+
+
+def _streams_taken(physical: PhysicalTopology) -> int:
+    """Random streams that the fork has used up before the first ECN decision draws one.
+
+    Every node's internet stack takes nine, the common error model two, each lossy link two.
+    """
+    return 9 * physical.nodes + 2 + 2 * sum(link.loss > 0 for link in physical.links)
+
+
+def _faults(
+    config: Ns3Config,
+    physical: PhysicalTopology,
+    links: NDArray[Any],
+    nodes: int,
+    ids: list[int] | None,
+) -> dict[str, str]:
+    """``LINK_DOWN t a b``: t us after 2 s of simulated time, as in the fork; 0 is never."""
+    time_us, a, b = config.link_down
+    if time_us == 0:
+        return {}
+    number = {node: index for index, node in enumerate(ids or range(nodes))}
+    ends = {number.get(a, -1), number.get(b, -1)}
+    found = [
+        index for index, link in enumerate(links) if {int(link["src"]), int(link["dst"])} == ends
+    ]
+    if not found:
+        raise InputError(
+            f"{physical.source} has no link between {a} and {b}",
+            file=config.source,
+            key="LINK_DOWN",
+        )
+    at_ps = 2 * PS_PER_S + time_us * PS_PER_US
+    return {"faults": ",".join(f"{at_ps}:{index}:0" for index in found)}
+
+
+def _graph_of(
+    physical: PhysicalTopology, error_rate: float
+) -> tuple[int, int, NDArray[Any], list[int] | None]:
+    """Endpoints, nodes, directed links; and the file's ids where endpoints do not come first."""
+    ids = [*physical.endpoints, *sorted(physical.switches)]
+    number = {node: index for index, node in enumerate(ids)}
+    links = np.zeros(2 * len(physical.links), LINK)
+    for index, link in enumerate(physical.links):
+        a, b = number[link.a], number[link.b]
+        rest = (link.bps / 8, link.delay_ps, link.loss or error_rate)
+        links[2 * index] = (a, b, *rest)
+        links[2 * index + 1] = (b, a, *rest)
+    renumbered = ids != list(range(physical.nodes))
+    return len(physical.endpoints), physical.nodes, links, ids if renumbered else None
+
+
+def _graph_of_network(network: NetworkDims | NetworkLinks) -> tuple[int, int, NDArray[Any]]:
+    """Endpoints do not forward packets: where they must, each gets a switch of its own.
+
+    Its links move to that switch, and a link without delay, as fast as all of them together,
+    joins the two.
+    """
+    topology = topology_of(network)
+    links = topology.records(LINK)
+    endpoints, nodes = topology.endpoints, topology.nodes
+    if isinstance(network, NetworkDims):
+        forwards = len(network.topology) > 1 or network.topology[0] == "Ring"
+    else:
+        forwards = not _connected_by_switches(endpoints, nodes, links)
+    if not forwards:
+        return endpoints, nodes, links
+    total = np.bincount(links["src"], weights=links["bytes_per_second"], minlength=nodes).clip(
+        min=1.0
+    )
+    for end in ("src", "dst"):
+        at_endpoint = links[end] < endpoints
+        links[end][at_endpoint] += nodes
+    attached = np.zeros(2 * endpoints, LINK)
+    host = np.arange(endpoints)
+    attached["src"][0::2] = attached["dst"][1::2] = host
+    attached["dst"][0::2] = attached["src"][1::2] = host + nodes
+    attached["bytes_per_second"] = np.repeat(total[:endpoints], 2)
+    return endpoints, nodes + endpoints, np.concatenate([links, attached])
+
+
+def _connected_by_switches(endpoints: int, nodes: int, links: NDArray[Any]) -> bool:
+    """Whether every endpoint reaches every other without passing through a third."""
+    out: list[list[int]] = [[] for _ in range(nodes)]
+    for src, dst in zip(links["src"].tolist(), links["dst"].tolist(), strict=True):
+        out[src].append(dst)
+    for start in range(endpoints):
+        reached, queue = {start}, [start]
+        while queue:
+            for node in out[queue.pop()]:
+                if node not in reached:
+                    reached.add(node)
+                    if node >= endpoints:
+                        queue.append(node)
+        if sum(node < endpoints for node in reached) < endpoints:
+            return False
+    return True
+
+
+def _open(config: NetworkConfig) -> Network:
+    return NativeNetwork.open(build.library(), config, trusted=True)
+
+
+BACKENDS: tuple[BackendSpec, ...] = (
+    BackendSpec(
+        name="ns3",
+        summary="ns-3, packet by packet: RDMA, PFC, ECN, DCQCN (the HPCC simulator's and "
+        "SIGCOMM'15's), HPCC, TIMELY, DCTCP, Swift",
+        prepare=prepare,
+        open=_open,
+        unavailable=build.unavailable,
+        note=build.note,
+        make_ready=build.library,
+        version=build.version,
+    ),
+)

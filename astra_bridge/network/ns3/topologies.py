@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The physical topology of ASTRA-sim's ns-3 program, and the logical one (JSON)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astra_bridge import arguments
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.common import load_json, read_text
+from astra_bridge.network.ns3.words import number_word, rate_word, whole_word
+from astra_bridge.text import show
+from astra_bridge.units import parse_time_ps
+
+__all__ = [
+    "PhysicalLink",
+    "PhysicalTopology",
+    "read_logical_topology",
+    "read_physical_topology",
+]
+
+MAX_NODES = 65535
+
+
+@dataclass(frozen=True)
+class PhysicalLink:
+    """A cable (both directions): rate [bit/s], delay [ps], loss probability."""
+
+    a: int
+    b: int
+    bps: int
+    delay_ps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class PhysicalTopology:
+    """A physical topology file; ids as in the file, the ids that are no switches are endpoints."""
+
+    nodes: int
+    switches: tuple[int, ...]
+    links: tuple[PhysicalLink, ...]
+    source: Path | None = field(default=None, compare=False)
+
+    @property
+    def endpoints(self) -> tuple[int, ...]:
+        """Ids of the endpoints, ascending: rank r is the r-th."""
+        switches = set(self.switches)
+        return tuple(node for node in range(self.nodes) if node not in switches)
+
+
+def read_physical_topology(path: str | Path) -> PhysicalTopology:
+    """Read a topology file: ``nodes switches links``, switch ids, then one line per cable.
+
+    Raises
+    ------
+    InputError
+        A count is wrong, an id out of range, or a rate or delay is malformed.
+    """
+    file = arguments.path(path, "path")
+    lines = [line.split() for line in read_text(file).splitlines()]
+    rows = [(number, words) for number, words in enumerate(lines, 1) if words]
+    if not rows:
+        raise InputError("the file is empty", file=file)
+    number, head = rows[0]
+    if len(head) != 3:
+        raise InputError(
+            f"expected 'nodes switches links', found {len(head)} words"
+            + (
+                " (SimAI's header; its servers and GPU type are not read)" if len(head) == 6 else ""
+            ),
+            file=file,
+            key=f"line {number}",
+        )
+    at = f"line {number}"
+    nodes = whole_word(head[0], at, file, 1, MAX_NODES)
+    switch_count = whole_word(head[1], at, file, 0, nodes)
+    link_count = whole_word(head[2], at, file, 0, 10**7)
+    # The ids may stand on several lines or none, as for the fork, which reads words.
+    words = [(number, word) for number, row in rows[1:] for word in row]
+    if len(words) < switch_count:
+        raise InputError(f"{switch_count} switch ids expected", file=file, key=at)
+    switches: list[int] = []
+    for number, word in words[:switch_count]:
+        node = whole_word(word, f"line {number}", file, 0, nodes - 1)
+        if node in switches:
+            raise InputError(f"switch {node} is listed twice", file=file, key=f"line {number}")
+        switches.append(node)
+    words = words[switch_count:]
+    if len(words) != 5 * link_count:
+        last = words[-1][0] if words else number
+        raise InputError(
+            f"line 1 announces {link_count} links of 5 words (src dst rate delay error_rate), but "
+            f"{len(words)} words follow the switches",
+            file=file,
+            key=f"line {last}",
+        )
+    links = []
+    for index in range(link_count):
+        number = words[5 * index][0]
+        row = [word for _, word in words[5 * index : 5 * index + 5]]
+        at = f"line {number}"
+        a, b = (whole_word(word, at, file, 0, nodes - 1) for word in row[:2])
+        if a == b:
+            raise InputError(f"node {a} is linked to itself", file=file, key=at)
+        try:
+            delay_ps = parse_time_ps(row[3])
+        except (ValueError, OverflowError) as error:
+            raise InputError(str(error), file=file, key=at) from None
+        if not 0 <= delay_ps <= 10**15:
+            raise InputError(f"delay {row[3]} is not in 0 .. 1000 s", file=file, key=at)
+        links.append(
+            PhysicalLink(
+                a, b, rate_word(row[2], at, file), delay_ps, number_word(row[4], at, file, 0, 1)
+            )
+        )
+    topology = PhysicalTopology(nodes, tuple(switches), tuple(links), file)
+    if not topology.endpoints:
+        raise InputError("every node is a switch; there is no endpoint", file=file)
+    _check_connected(topology, file)
+    return topology
+
+
+def _check_connected(topology: PhysicalTopology, file: Path) -> None:
+    linked = {link.a for link in topology.links} | {link.b for link in topology.links}
+    endpoints = topology.endpoints
+    for node in endpoints:
+        if node not in linked and len(endpoints) > 1:
+            raise InputError(f"endpoint {node} has no link", file=file)
+    neighbours: dict[int, list[int]] = {}
+    for link in topology.links:
+        neighbours.setdefault(link.a, []).append(link.b)
+        neighbours.setdefault(link.b, []).append(link.a)
+    reached, queue = {endpoints[0]}, [endpoints[0]]
+    while queue:
+        for node in neighbours.get(queue.pop(), []):
+            if node not in reached:
+                reached.add(node)
+                queue.append(node)
+    for node in endpoints:
+        if node not in reached:
+            raise InputError(
+                f"endpoint {node} cannot be reached from endpoint {endpoints[0]}", file=file
+            )
+
+
+def read_logical_topology(path: str | Path, endpoints: int) -> tuple[int, ...]:
+    """Read ``{"logical-dims": ["8", "2"]}``; dimension 0 varies fastest in rank ids.
+
+    Parameters
+    ----------
+    endpoints
+        Of the physical topology.
+
+    Raises
+    ------
+    InputError
+        The key is missing, an entry is no positive whole number, or the product exceeds
+        ``endpoints``.
+    """
+    raw = load_json(path)
+    key = "logical-dims"
+    if not isinstance(raw, Mapping) or key not in raw:
+        raise InputError(f'expected {{"{key}": ["8", "2"]}}', file=path, key=key)
+    values = raw[key]
+    if not isinstance(values, list) or not values:
+        raise InputError(f"expected a list of sizes, found {show(values)}", file=path, key=key)
+    dims = []
+    for index, value in enumerate(values):
+        try:
+            size = int(value) if isinstance(value, (str, int)) else 0
+        except ValueError:
+            size = 0
+        if isinstance(value, bool) or not 1 <= size <= MAX_NODES:
+            raise InputError(
+                f"expected a whole number of at least 1, found {show(value)}",
+                file=path,
+                key=f"{key}[{index}]",
+            )
+        dims.append(size)
+    ranks = math.prod(dims)
+    if ranks > endpoints:
+        raise InputError(
+            f"{' x '.join(map(str, dims))} = {ranks} ranks, but the physical topology has "
+            f"{endpoints} endpoints",
+            file=path,
+            key=key,
+        )
+    return tuple(dims)
