@@ -4,7 +4,7 @@
 The system layer lowers inputs and traces to a Program; an engine walks it and knows nothing of
 files, traces or collective algorithms.  What is symmetric stays visibly symmetric: ranks that run
 the same trace share one *template*, and a collective's *schedule* names its peers relative to the
-own position, so that one copy serves every rank.
+own position (a distance, or an exclusive or), so that one copy serves every rank.
 
 Five things make up a Program:
 
@@ -62,6 +62,7 @@ __all__ = [
     "GraphOp",
     "Op",
     "PacketFlag",
+    "Peers",
     "Policy",
     "Program",
     "QueuePick",
@@ -135,6 +136,13 @@ class PacketFlag(IntFlag):
     TO_MEMORY = 1  # crosses the bus from NPU to memory, else from memory to NPU
     REDUCED = 2  # pays the reduction
     SEND_BACK = 4  # crosses the shared bus a second time
+
+
+class Peers(IntEnum):
+    """How a step names positions in its group."""
+
+    RELATIVE = 0  # (own + value) modulo the size of the group
+    XOR = 1  # own ^ value
 
 
 class GraphOp(IntEnum):
@@ -219,8 +227,13 @@ PHASE = _struct(
     ("variant", "u1"),
     ("bus", "u1"),
 )
-FAMILY = _struct(("first", "<i4"), ("count", "<i4"))
-"""Schedules: one per position of a group, or one for all."""
+FAMILY = _struct(
+    ("position_start", "<i8"),  # into schedule_of_position
+    ("positions", "<i4"),  # members of the group, or 0: the first schedule is for all
+    ("first", "<i4"),  # schedule
+    ("count", "<i4"),
+)
+"""The schedules of a group: member i plays ``first + schedule_of_position[position_start + i]``."""
 
 GROUP = _struct(
     ("size", "<i4"),
@@ -241,9 +254,10 @@ SCHEDULE = _struct(
 STEP = _struct(
     ("send_bytes", "<i8"),  # 0: no send
     ("recv_bytes", "<i8"),  # 0: no receive is posted
-    ("send_to", "<i4"),  # position relative to the own one, modulo group size
+    ("send_to", "<i4"),  # a position, as peers says
     ("recv_from", "<i4"),
     ("need", "<i4"),
+    ("peers", "u1"),
 )
 PACKET = _struct(("bytes", "<i8"), ("reduce_ps", "<i8"), ("flags", "<i4"))
 
@@ -286,6 +300,7 @@ ENUMS = {
     ("PHASE", "pick"): QueuePick,
     ("PHASE", "variant"): Variant,
     ("PHASE", "bus"): Bus,
+    ("STEP", "peers"): Peers,
     ("GRAPH_NODE", "op"): GraphOp,
     ("WAIT", "what"): WaitFor,
 }
@@ -376,6 +391,8 @@ class Program:
     collectives, plans, phases, groups, members
         ``members`` holds ranks, int32.
     families, schedules, steps, packets
+    schedule_of_position : ndarray of int32
+        Counted from the first schedule of the family.
     graphs, graph_nodes, graph_children, graph_roots, graph_of_position
         ``collectives.graph`` points into ``graph_of_position``: one graph per group position.
         Peers of graph nodes are ranks.
@@ -407,6 +424,7 @@ class Program:
     groups: NDArray[Any] = field(default_factory=_no_rows(GROUP))
     members: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
     families: NDArray[Any] = field(default_factory=_no_rows(FAMILY))
+    schedule_of_position: NDArray[np.int32] = field(default_factory=_no_rows(_INT32))
     schedules: NDArray[Any] = field(default_factory=_no_rows(SCHEDULE))
     steps: NDArray[Any] = field(default_factory=_no_rows(STEP))
     packets: NDArray[Any] = field(default_factory=_no_rows(PACKET))

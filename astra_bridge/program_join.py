@@ -134,7 +134,10 @@ def moved(fragment: Program, base: Program) -> Program:
             "family1": count["families"],
             "slot": base.alternate_slots,
         },
-        "families": {"first": count["schedules"]},
+        "families": {
+            "first": count["schedules"],
+            "position_start": count["schedule_of_position"],
+        },
         "groups": {"member_start": count["members"]},
         "schedules": {"step_start": count["steps"], "packet_start": count["packets"]},
         "graphs": {"node_start": count["graph_nodes"], "root_start": count["graph_roots"]},

@@ -23,6 +23,7 @@ from astra_bridge.program import (
     BusModel,
     GraphOp,
     Op,
+    Peers,
     Policy,
     QueuePick,
     Unit,
@@ -70,6 +71,7 @@ def check_program(program: Program) -> None:
     _check_groups(program)
     _check_collectives(program)
     check_schedules(program.schedules, program.steps, program.packets, _sizes(program))
+    _check_xor(program)
     _check_graphs(program)
     _Users(program, template_of_node).check()
 
@@ -481,18 +483,20 @@ def _check_families(program: Program) -> None:
         row = int(np.argmax(count))
         rule = f"all families together name {count.sum()} schedules, but there are {total}"
         _refuse("families", row, "count", int(count[row]), rule)
+    positions = families["positions"].astype(np.int64)
+    _check_positions(program, positions, count)
     phases = program.phases
     size = program.groups["size"][phases["layout"]]
     receives = _cumulated(program.steps["recv_bytes"] > 0)
     for name in ("family0", "family1"):
         family = phases[name]
         _require(
-            (count[family] == 1) | (count[family] == size),
+            (positions[family] == 0) | (positions[family] == size),
             "phases",
             name,
             family,
             lambda row, family=family: (  # type: ignore[misc]
-                f"it has {count[family[row]]} schedules for {size[row]} members"
+                f"it is for {positions[family[row]]} positions, the group has {size[row]} members"
             ),
         )
         # Without a bus to cross, packets of the own data could end a stream while it starts.
@@ -505,17 +509,76 @@ def _check_families(program: Program) -> None:
                 _refuse("phases", row, "bus", Bus.NONE, "a phase without receives needs a bus")
 
 
+def _check_positions(program: Program, positions: Ints, count: Ints) -> None:
+    families, table = program.families, program.schedule_of_position
+    what = "schedule_of_position"
+    _span(families, "families", "position_start", "positions", len(table), f"entries of {what}")
+    if positions.sum() > len(table):
+        row = int(np.argmax(positions))
+        rule = f"all families together name {positions.sum()} entries of {what}, not {len(table)}"
+        _refuse("families", row, "positions", int(positions[row]), rule)
+    _require(
+        (positions > 0) | (count == 1),
+        "families",
+        "count",
+        count,
+        "a family that is for all positions has one schedule",
+    )
+    at = _expand(families["position_start"], positions)
+    most = np.repeat(count, positions)
+    ok = (table[at] >= 0) & (table[at] < most)
+    if not ok.all():
+        which = int(np.argmin(ok))
+        rule = f"allowed: 0 to {most[which] - 1}, the schedules of its family"
+        _refuse(what, int(at[which]), "", int(table[at[which]]), rule)
+
+
+def _family_sizes(program: Program) -> tuple[Ints, Ints]:
+    """Each family with each size of a group that runs it."""
+    phases = program.phases
+    size = program.groups["size"].astype(np.int64)[phases["layout"]]
+    some = _MOST_INT32 + 1  # more than any group has
+    keys = [phases[name].astype(np.int64) * some + size for name in ("family0", "family1")]
+    family, members = np.divmod(_distinct(np.concatenate(keys)), some)
+    return family, members
+
+
 def _sizes(program: Program) -> Ints:
     """For each schedule the smallest group that runs it; very large where none does."""
     result = np.full(len(program.schedules), _MOST_INT32, np.int64)
-    phases, families = program.phases, program.families
-    size = program.groups["size"].astype(np.int64)[phases["layout"]]
-    some = _MOST_INT32 + 1  # more than any group has
-    for name in ("family0", "family1"):
-        family, members = np.divmod(_distinct(phases[name].astype(np.int64) * some + size), some)
-        first, count = families["first"][family], families["count"][family]
-        np.minimum.at(result, _expand(first, count), np.repeat(members, count))
+    family, members = _family_sizes(program)
+    first, count = program.families["first"][family], program.families["count"][family]
+    np.minimum.at(result, _expand(first, count), np.repeat(members, count))
     return result
+
+
+def _check_xor(program: Program) -> None:
+    """An exclusive or stays within the group, at every position that plays it."""
+    schedules, steps = program.schedules, program.steps
+    if not (steps["peers"] == Peers.XOR).any():
+        return
+    family, size = _family_sizes(program)
+    rows = program.families[family]
+    positions = rows["positions"].astype(np.int64)
+    of_position = program.schedule_of_position[_expand(rows["position_start"], positions)]
+    own = np.concatenate([np.full((positions == 0).sum(), -1), _expand(0 * positions, positions)])
+    first = rows["first"].astype(np.int64)
+    schedule = np.concatenate([first[positions == 0], np.repeat(first, positions) + of_position])
+    size = np.concatenate([size[positions == 0], np.repeat(size, positions)])
+    count = schedules["step_count"][schedule]
+    at = _expand(schedules["step_start"][schedule], count)
+    own, size = np.repeat(own, count), np.repeat(size, count)
+    mine = steps[at]
+    for peer, data in (("send_to", "send_bytes"), ("recv_from", "recv_bytes")):
+        value = mine[peer].astype(np.int64)
+        # For all positions: the group must consist of whole blocks, of the next power of two.
+        block = np.left_shift(1, np.frexp(value)[1].astype(np.int64))
+        inside = np.where(own < 0, size % block == 0, (own ^ value) < size)
+        ok = inside | (mine["peers"] != Peers.XOR) | (mine[data] == 0)
+        if not ok.all():
+            which = int(np.argmin(ok))
+            rule = f"an exclusive or with it leads out of a group of {size[which]} members"
+            _refuse("steps", int(at[which]), peer, int(value[which]), rule)
 
 
 def _cumulated(values: Any) -> Ints:
@@ -549,6 +612,7 @@ def check_schedules(schedules: Any, steps: Any, packets: Any, sizes: Ints) -> No
         _refuse(what, row, "step_count", int(count[row]), rule)
     for name in ("send_bytes", "recv_bytes"):
         _within(steps, "steps", name, 0, _MOST)
+    _within(steps, "steps", "peers", 0, len(Peers) - 1)
     received = _cumulated(steps["recv_bytes"] > 0)
     receives = received[start + count] - received[start]
     window, end = schedules["window"].astype(np.int64), schedules["end"].astype(np.int64)
@@ -599,12 +663,14 @@ def _check_steps(schedules: Any, steps: Any, sizes: Ints, received: Ints, end: I
             _refuse("steps", int(at[which]), field, int(mine[field][which]), rule(which))
 
     for peer, data in (("send_to", "send_bytes"), ("recv_from", "recv_bytes")):
-        distance = np.abs(mine[peer].astype(np.int64))
+        value = mine[peer].astype(np.int64)
+        distance = np.where(mine["peers"] == Peers.XOR, value, np.abs(value))
         require(
             (mine[data] == 0) | ((distance >= 1) & (distance < size)),
             peer,
             lambda which: (
-                f"allowed: another position, at most {size[which] - 1} away, in either direction"
+                f"allowed: another position, at most {size[which] - 1} away"
+                + (", in either direction" if mine["peers"][which] == Peers.RELATIVE else "")
             ),
         )
     need = mine["need"].astype(np.int64)
@@ -835,13 +901,19 @@ class _Users:
     def _check_transfers(self) -> None:
         """Refuse what an engine could not finish, or number, before it starts."""
         program = self.program
-        schedules = program.schedules
-        first = program.families["first"].astype(np.int64)
-        count = program.families["count"].astype(np.int64)
+        schedules, families = program.schedules, program.families
+        positions = families["positions"].astype(np.int64)
         sent = _cumulated(program.steps["send_bytes"] > 0)
         start = schedules["step_start"]
-        sends = _cumulated(sent[start + schedules["step_count"]] - sent[start])
-        mean = (sends[first + count] - sends[first]) / np.maximum(count, 1)
+        sends = sent[start + schedules["step_count"]] - sent[start]
+        at = _expand(families["position_start"], positions)
+        own = np.repeat(families["first"], positions) + program.schedule_of_position[at]
+        total, ends = _cumulated(sends[own]), np.cumsum(positions)
+        mean = np.where(
+            positions == 0,
+            sends[families["first"]],
+            (total[ends] - total[ends - positions]) / np.maximum(positions, 1),
+        )
         phases = program.phases
         per_phase = np.maximum(mean[phases["family0"]], mean[phases["family1"]])
         total = np.concatenate([[0.0], np.cumsum(per_phase)])

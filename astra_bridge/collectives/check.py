@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from astra_bridge.collectives.schedule import Built, Request, Schedule
 from astra_bridge.errors import InputError
-from astra_bridge.program import PACKET, SCHEDULE, STEP
+from astra_bridge.program import FAMILY, PACKET, SCHEDULE, STEP, Peers
 from astra_bridge.text import show
 from astra_bridge.units import checked_int64
 
-__all__ = ["Tables", "check_peers", "joined", "tables"]
+__all__ = ["Joined", "Tables", "check_peers", "joined", "tables"]
 
 _COLUMNS: dict[Any, tuple[str, ...]] = {
-    STEP: ("need", "send_to", "send_bytes", "recv_from", "recv_bytes"),
+    STEP: ("need", "send_to", "send_bytes", "recv_from", "recv_bytes", "peers"),
     PACKET: ("bytes", "flags"),
     SCHEDULE: ("window", "burst", "gate_step", "gate_received", "end"),
 }
@@ -36,11 +36,14 @@ class Tables(NamedTuple):
     Attributes
     ----------
     schedules : ndarray, shape (schedules, 5)
-    steps : ndarray, shape (steps, 5)
+        Each once.
+    steps : ndarray, shape (steps, 6)
     packets : ndarray, shape (packets, 2)
         The columns of SCHEDULE, STEP and PACKET that an algorithm chooses.
     step_count, packet_count : list of int
         Of each schedule.
+    of_position : ndarray of int64
+        Which schedule each position plays; empty where the only one is for all.
     """
 
     schedules: Numbers
@@ -48,6 +51,17 @@ class Tables(NamedTuple):
     packets: Numbers
     step_count: list[int]
     packet_count: list[int]
+    of_position: Numbers
+
+
+class Joined(NamedTuple):
+    """Many families as arrays of a Program, one family after the other."""
+
+    families: Any
+    schedule_of_position: NDArray[np.int32]
+    schedules: Any
+    steps: Any
+    packets: Any
 
 
 def tables(request: Request, built: Any) -> Tables:
@@ -66,9 +80,15 @@ def tables(request: Request, built: Any) -> Tables:
         raise InputError(
             f"has {len(schedules)}; allowed: 1 for all, or {request.size}", key="schedules"
         )
+    first_at: dict[int, int] = {}
     for index, one in enumerate(schedules):
-        if not isinstance(one, Schedule):
+        if id(one) not in first_at and not isinstance(one, Schedule):
             raise InputError(f"is {show(one)}; allowed: a Schedule", key=f"schedules[{index}]")
+        first_at.setdefault(id(one), index)
+    number = {one: number for number, one in enumerate(first_at)}
+    several = schedules if len(schedules) > 1 else ()
+    of_position = np.array([number[id(one)] for one in several], np.int64)
+    schedules = tuple(schedules[index] for index in first_at.values())
     counts = [[getattr(one, name) for name in _COLUMNS[SCHEDULE]] for one in schedules]
     return Tables(
         _numbers(counts, SCHEDULE, "schedules"),
@@ -76,6 +96,7 @@ def tables(request: Request, built: Any) -> Tables:
         _numbers([packet for one in schedules for packet in one.packets], PACKET, "packets"),
         [len(one.steps) for one in schedules],
         [len(one.packets) for one in schedules],
+        of_position,
     )
 
 
@@ -104,8 +125,8 @@ def _check_limits(values: Any, dtype: Any, what: str) -> None:
             )
 
 
-def joined(families: Sequence[Tables]) -> tuple[Any, Any, Any]:
-    """Many families as arrays of SCHEDULE, STEP and PACKET, one family after the other.
+def joined(families: Sequence[Tables]) -> Joined:
+    """Many families as arrays of a Program, one family after the other.
 
     Raises
     ------
@@ -138,37 +159,63 @@ def joined(families: Sequence[Tables]) -> tuple[Any, Any, Any]:
             f"is {schedules['end'][row]}, but there are {held[row]} packets",
             key=f"schedules[{row}].end",
         )
-    return schedules, steps, packets
+    rows = np.zeros(len(families), FAMILY)
+    rows["count"] = [len(family.schedules) for family in families]
+    rows["first"] = np.cumsum(rows["count"]) - rows["count"]
+    rows["positions"] = [len(family.of_position) for family in families]
+    rows["position_start"] = np.cumsum(rows["positions"]) - rows["positions"]
+    of_position = np.concatenate([np.zeros(0, int), *(family.of_position for family in families)])
+    return Joined(rows, of_position.astype(np.int32), schedules, steps, packets)
 
 
-def check_peers(sizes: NDArray[np.int64], families: Any, schedules: Any, steps: Any) -> None:
+def check_peers(sizes: NDArray[np.int64], families: Joined) -> None:
     """Every message that one member sends, another one receives: same two members, same size.
 
     Parameters
     ----------
     sizes : ndarray of int64, shape (families,)
         Members of the group that runs each.
-    families, schedules, steps : ndarray of FAMILY, SCHEDULE, STEP
+    families : Joined
 
     Raises
     ------
     InputError
         Names both members and the size.
     """
-    first, held = families["first"], families["count"]
-    family = np.repeat(np.arange(len(families)), held)
-    position = np.arange(len(schedules)) - first[family]
-    count = schedules["step_count"]
-    family, own = np.repeat(family, count), np.repeat(position, count)
-    n = sizes[family]
-    to = (own + steps["send_to"]) % n
-    source = (own + steps["recv_from"]) % n
-    sent = np.stack([family, own, to, steps["send_bytes"]], axis=1)[steps["send_bytes"] > 0]
-    received = steps["recv_bytes"] > 0
-    # With one schedule for all, member 0 stands for every member: who receives, where it sends.
-    shared = held[family] == 1
-    source, own = np.where(shared, 0, source), np.where(shared, (n - source) % n, own)
-    wanted = np.stack([family, source, own, steps["recv_bytes"]], axis=1)[received]
+    rows, steps = families.families, families.steps
+    start, count = families.schedules["step_start"], families.schedules["step_count"]
+    xor = np.concatenate([[0], np.cumsum(steps["peers"] == Peers.XOR)])
+    xor = xor[start + count] - xor[start]
+    first, positions = rows["first"], rows["positions"]
+    # With one schedule for all, of one kind of peers, member 0 stands for every member: who
+    # receives, where it sends.  An exclusive or stays within a power of two.
+    for_all = positions == 0
+    shared = for_all & (
+        (xor[first] == 0) | ((xor[first] == count[first]) & (sizes & (sizes - 1) == 0))
+    )
+    members = np.where(for_all, np.where(shared, 1, sizes), positions)
+    family = np.repeat(np.arange(len(rows)), members)
+    own = np.arange(len(family)) - np.repeat(np.cumsum(members) - members, members)
+    schedule = first[family].astype(np.int64)
+    listed = ~for_all[family]
+    schedule[listed] += families.schedule_of_position
+    count = count[schedule]
+    at = np.repeat(start[schedule] - np.cumsum(count) + count, count) + np.arange(count.sum())
+    family, own = np.repeat(family, count), np.repeat(own, count)
+    mine, n = steps[at], sizes[family]
+    xor = mine["peers"] == Peers.XOR
+    to = np.where(xor, own ^ mine["send_to"], (own + mine["send_to"]) % n)
+    source = np.where(xor, own ^ mine["recv_from"], (own + mine["recv_from"]) % n)
+    sends, receives = mine["send_bytes"] > 0, mine["recv_bytes"] > 0
+    outside = (sends & (to >= n)) | (receives & (source >= n))
+    if outside.any():
+        row = int(np.argmax(outside))
+        peer = to if to[row] >= n[row] else source
+        raise InputError(f"member {own[row]} has the peer {peer[row]}; allowed: 0 to {n[row] - 1}")
+    sent = np.stack([family, own, to, mine["send_bytes"]], axis=1)[sends]
+    stands, receiver = shared[family], np.where(xor, source, (n - source) % n)
+    source, own = np.where(stands, 0, source), np.where(stands, receiver, own)
+    wanted = np.stack([family, source, own, mine["recv_bytes"]], axis=1)[receives]
     if sent.shape == wanted.shape and (sent == wanted).all():
         return
     sent, wanted = _ordered(sent), _ordered(wanted)

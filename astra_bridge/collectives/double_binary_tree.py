@@ -44,21 +44,20 @@ def tree(size: int, root_first: bool) -> tuple[list[int], list[list[int]]]:
     return parent, children
 
 
-def _part(position: int, parent: int, children: list[int], data: int) -> Schedule:
-    up = parent - position
+def _part(up: int | None, down: tuple[int, ...], data: int) -> Schedule:
+    """The part of a position with a parent (None for the root) and children so far away."""
     paid = PacketFlag.REDUCED | PacketFlag.SEND_BACK
-    if not children:
+    if up is not None and not down:
         return Schedule(
             steps=[Step(1, up, data, up, data)],
             packets=[Packet(data, PacketFlag.TO_MEMORY), Packet(data, PacketFlag(0))],
             window=1,
             end=2,
         )
-    down = [child - position for child in children]
     steps = [Step(0, recv_from=child, recv_bytes=data) for child in down]
     packets = [Packet(data, PacketFlag.REDUCED) for _ in down[:-1]] + [Packet(data, paid)]
     end = len(down)
-    if parent >= 0:
+    if up is not None:
         steps.append(Step(end, up, data, up, data))
         packets.append(Packet(data, paid))
         end += 1
@@ -67,10 +66,17 @@ def _part(position: int, parent: int, children: list[int], data: int) -> Schedul
 
 
 def build(request: Request) -> Built:
-    """One schedule per position; always an all-reduce, whatever the phase asks for."""
+    """One schedule for each shape of a part; always an all-reduce, whatever the phase asks for."""
     parent, children = tree(request.size, root_first=bool(request.variant))
     data = at_least_one(request.bytes)
-    schedules = [_part(p, parent[p], children[p], data) for p in range(request.size)]
+    parts: dict[tuple[int | None, tuple[int, ...]], Schedule] = {}
+    schedules = []
+    for position, above in enumerate(parent):
+        up = above - position if above >= 0 else None
+        shape = up, tuple(child - position for child in children[position])
+        if shape not in parts:
+            parts[shape] = _part(*shape, data)
+        schedules.append(parts[shape])
     return Built(request.bytes, tuple(schedules))
 
 

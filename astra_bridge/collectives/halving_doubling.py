@@ -25,7 +25,7 @@ from astra_bridge.collectives.schedule import (
     final_bytes,
     packet_flags,
 )
-from astra_bridge.program import PacketFlag
+from astra_bridge.program import PacketFlag, Peers
 
 KINDS = frozenset({Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.REDUCE_SCATTER})
 
@@ -74,14 +74,17 @@ def _pairs_up(kind: Kind, n: int) -> bool:
     )
 
 
-def _core(request: Request, position: int, n: int, data_bytes: int) -> Schedule:
-    """The exchange among the first n positions."""
+def _core(request: Request, n: int, data_bytes: int, position: int | None = None) -> Schedule:
+    """The exchange among the first n positions: one for all, or (no power of two) of one."""
     pairs = _exchanges(request.kind, n, data_bytes)
     steps = []
     for k, (offset, size) in enumerate(pairs[:-1]):
-        to_partner = _partner(position, offset, n) - position
         size = at_least_one(size)
-        steps.append(Step(k + 1, to_partner, size, to_partner, size))
+        if position is None:
+            steps.append(Step(k + 1, offset, size, offset, size, Peers.XOR))
+        else:
+            to_partner = _partner(position, offset, n) - position
+            steps.append(Step(k + 1, to_partner, size, to_partner, size))
     log2_n = int(math.log2(n))
     if request.exact and request.kind != Kind.ALL_GATHER:
         flags = exact_flags(1, log2_n, len(pairs), forwarded=log2_n - 1)
@@ -95,41 +98,45 @@ def _core(request: Request, position: int, n: int, data_bytes: int) -> Schedule:
     )
 
 
-def _with_extras(request: Request, position: int, core_size: int) -> Schedule:
-    """A position's part in a group that is not a power of two."""
+def _with_extras(request: Request, core_size: int) -> list[Schedule]:
+    """The parts in a group that is not a power of two: one for each position."""
     n, kind, data = request.size, request.kind, at_least_one(request.bytes)
     extras = n - core_size
     result = at_least_one(final_bytes(kind, n, data))
-    if position >= core_size:
-        partner = -core_size
-        steps = [
-            Step(1, partner, data, partner, result),
-        ]
-        packets = [Packet(data, PacketFlag.TO_MEMORY), Packet(result, PacketFlag(0))]
-        return Schedule(steps=steps, packets=packets, window=1, end=2)
     # In the all-gather a core member may speak for two shards; all exchanges carry the larger.
-    core_data = 2 * data if kind == Kind.ALL_GATHER else data
-    core = _core(request, position, core_size, core_data)
-    if position >= extras:
-        return core
+    core = _core(request, core_size, 2 * data if kind == Kind.ALL_GATHER else data)
     reduced = PacketFlag(0) if kind == Kind.ALL_GATHER else PacketFlag.REDUCED
-    steps = [Step(0, 0, 0, core_size, data)]
-    steps += core.steps
-    steps.append(Step(core.end, core_size, result))
-    packets = [Packet(data, reduced), *core.packets[1:]]
-    return Schedule(steps=steps, packets=packets, window=0, end=core.end, burst=2)
+    doubled = Schedule(
+        steps=[
+            Step(0, 0, 0, core_size, data),
+            *core.steps,
+            Step(core.end, core_size, result),
+        ],
+        packets=[Packet(data, reduced), *core.packets[1:]],
+        window=0,
+        end=core.end,
+        burst=2,
+    )
+    extra = Schedule(
+        steps=[Step(1, -core_size, data, -core_size, result)],
+        packets=[Packet(data, PacketFlag.TO_MEMORY), Packet(result, PacketFlag(0))],
+        window=1,
+        end=2,
+    )
+    return [doubled] * extras + [core] * (core_size - extras) + [extra] * extras
 
 
 def build(request: Request) -> Built:
-    """One schedule per position."""
+    """One schedule for all positions, or three parts where they are no power of two."""
     n = request.size
     power = 2 ** (n.bit_length() - 1)
-    final = final_bytes(request.kind, n, request.bytes)
-    if n == power or (not request.exact and _pairs_up(request.kind, n)):
-        schedules = [_core(request, position, n, request.bytes) for position in range(n)]
+    if n == power:
+        schedules = [_core(request, n, request.bytes)]
+    elif not request.exact and _pairs_up(request.kind, n):
+        schedules = [_core(request, n, request.bytes, position) for position in range(n)]
     else:
-        schedules = [_with_extras(request, position, power) for position in range(n)]
-    return Built(final, tuple(schedules))
+        schedules = _with_extras(request, power)
+    return Built(final_bytes(request.kind, n, request.bytes), tuple(schedules))
 
 
 ALGORITHM = Algorithm(

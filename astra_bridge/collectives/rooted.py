@@ -46,9 +46,9 @@ def _message_bytes(kind: Kind, members: int, request: Request) -> int:
     return at_least_one(request.bytes)
 
 
-def _tree_part(request: Request, position: int) -> Schedule:
+def _tree_part(request: Request, virtual: int) -> Schedule:
+    """The part of a position of the tree that is rooted at 0."""
     n, kind = request.size, request.kind
-    virtual = (position - request.root) % n
     children = [(child - virtual, members) for child, members in _children(virtual, n)]
     parent = (virtual & (virtual - 1)) - virtual
     own = _message_bytes(kind, _subtree(virtual, n), request)
@@ -86,10 +86,20 @@ def _barrier(size: int) -> Schedule:
 
 
 def build(request: Request) -> Built:
-    """One schedule per position, or one for all members of a barrier."""
+    """One schedule for each size of a subtree, or one for all members of a barrier."""
     if request.kind == Kind.BARRIER:
         return Built(request.bytes, (_barrier(request.size),))
-    return Built(request.bytes, tuple(_tree_part(request, p) for p in range(request.size)))
+    n, parts = request.size, {}
+    virtual_parts = []
+    for virtual in range(n):
+        # Whole subtrees are alike where they are of one size; at most log2 n are cut off.
+        lowest = virtual & -virtual
+        alike = lowest if virtual + lowest <= n else -virtual
+        if alike not in parts:
+            parts[alike] = _tree_part(request, virtual)
+        virtual_parts.append(parts[alike])
+    root = request.root % n
+    return Built(request.bytes, (*virtual_parts[n - root :], *virtual_parts[: n - root]))
 
 
 ALGORITHM = Algorithm(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from astra_bridge.program import PacketFlag, Variant
+from astra_bridge.program import PacketFlag, Peers, Variant
 from astra_bridge.registry import Spec
 
 NO_GATE = 2**31 - 1
@@ -41,13 +41,14 @@ class Kind(IntEnum):
 
 
 class Step(NamedTuple):
-    """Send to and/or post a receive from positions relative to the own one."""
+    """Send to and/or post a receive from positions that ``peers`` derives from the own one."""
 
     need: int
     send_to: int = 0
     send_bytes: int = 0
     recv_from: int = 0
     recv_bytes: int = 0
+    peers: Peers = Peers.RELATIVE
 
 
 class Packet(NamedTuple):
@@ -112,7 +113,8 @@ class Built:
     final_bytes : int
         Data left per member.
     schedules : tuple of Schedule
-        One for all positions, or one per position.
+        One for all positions, or one per position; what plays the same part should be the same
+        object, which is kept once.
     same_way : bool
         Whether members that went different ways round would wait for one another for ever.
     """

@@ -10,10 +10,20 @@ from typing import Protocol
 from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.actions import ARRIVED, BUS_CROSSED, GRAPH_DONE, Action
 from astra_bridge.engine.messages import Messages
-from astra_bridge.program import Bus, GraphOp, PacketFlag, Policy, Program, QueuePick, Variant
+from astra_bridge.program import (
+    Bus,
+    GraphOp,
+    PacketFlag,
+    Peers,
+    Policy,
+    Program,
+    QueuePick,
+    Variant,
+)
 
 __all__ = ["GraphRun", "Queue", "Stream", "Streams"]
 
+_XOR = int(Peers.XOR)
 _REDUCED = int(PacketFlag.REDUCED)  # asked for every packet, and far faster than the enum
 
 
@@ -261,9 +271,11 @@ class Streams:
                 self._alternate[rank, slot] = turn + 1
             elif variant == Variant.AGREED and pick == QueuePick.NEXT and per_level > 1:
                 second = self._agree(stream, number, layout, second)
-            schedule, positions = program.families[family1 if second else family0].tolist()
-            if positions > 1:
-                schedule += self._position(layout, stream.job_rank)
+            family = family1 if second else family0
+            own, positions, schedule, _ = program.families[family].tolist()
+            if positions:
+                own += self._position(layout, stream.job_rank)
+                schedule += int(program.schedule_of_position[own])
             stream.phases.append((level * per_level + queue, index, schedule))
 
     def _agree(self, stream: Stream, phase: int, layout: int, second: bool) -> bool:
@@ -352,8 +364,11 @@ class Streams:
 
     # The machine that runs a schedule
 
-    def _rank(self, stream: Stream, relative: int) -> int:
-        position = (stream.position + relative) % stream.size
+    def _rank(self, stream: Stream, peers: int, value: int) -> int:
+        if peers == _XOR:
+            position = stream.position ^ value
+        else:
+            position = (stream.position + value) % stream.size
         if stream.stride:
             return self._placed(stream.task, stream.base + position * stream.stride)
         start = self._groups[stream.layout][2]
@@ -388,17 +403,17 @@ class Streams:
         while most and stream.step < len(steps):
             if stream.step >= schedule.gate_step and stream.received < schedule.gate_received:
                 return
-            send_bytes, recv_bytes, send_to, recv_from, need = steps[stream.step]
+            send_bytes, recv_bytes, send_to, recv_from, need, peers = steps[stream.step]
             if stream.processed < need:
                 return
             most -= 1
             stream.step += 1
             what = (-1, stream.collective)
             if send_bytes:
-                peer = self._rank(stream, send_to)
+                peer = self._rank(stream, peers, send_to)
                 messages.send(rank, peer, send_bytes, stream.tag, None, what)
             if recv_bytes:
-                peer, then = self._rank(stream, recv_from), (ARRIVED, 0, stream.self)
+                peer, then = self._rank(stream, peers, recv_from), (ARRIVED, 0, stream.self)
                 messages.receive(
                     rank, peer, recv_bytes, stream.tag, then, what, at_once=stream.at_once
                 )

@@ -6,7 +6,8 @@ This is where ASTRA-sim's rules for chunks, dimensions and queues live (docs/sem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
@@ -22,12 +23,11 @@ from astra_bridge.collectives import (
     Request,
     default,
 )
-from astra_bridge.collectives.check import Tables, check_peers, joined, tables
+from astra_bridge.collectives.check import Joined, Tables, check_peers, joined, tables
 from astra_bridge.errors import InputError, PluginError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import (
     COLLECTIVE,
-    FAMILY,
     GROUP,
     PHASE,
     PLAN,
@@ -94,9 +94,7 @@ class PlanBuilder:
     collectives: list[tuple[Any, ...]] = field(default_factory=list)
     plans: list[tuple[int, int]] = field(default_factory=list)
     phases: list[tuple[int, ...]] = field(default_factory=list)
-    families: list[tuple[int, int]] = field(default_factory=list)
     _built: list[tuple[str, Request, Tables]] = field(default_factory=list)
-    _schedule_total: int = 0
     _group_index: dict[Any, int] = field(default_factory=dict)
     _family_index: dict[Any, tuple[int, Built]] = field(default_factory=dict)
     _plan_index: dict[Any, int] = field(default_factory=dict)
@@ -270,42 +268,32 @@ class PlanBuilder:
             key = (found.name, request)
             if key not in self._family_index:
                 built = self._append_family(found.name, request, found.build(request))
-                self._family_index[key] = (len(self.families) - 1, built)
+                self._family_index[key] = (len(self._built) - 1, built)
             index, built = self._family_index[key]
             families.append(index)
         return (families[0], families[1]), built
 
     def _append_family(self, name: str, request: Request, built: Any) -> Built:
         """Take the tables of what an algorithm has built; return the rest of it."""
-        try:
+        with _blaming(name, request):
             found = tables(request, built)
-        except InputError as error:
-            raise _blamed(name, request, error) from None
-        self.families.append((self._schedule_total, len(found.schedules)))
-        self._schedule_total += len(found.schedules)
         self._built.append((name, request, found))
         rest: Built = replace(built, schedules=())
         return rest
 
-    def _schedules(self, families: Any) -> tuple[Any, Any, Any]:
+    def _schedules(self) -> Joined:
         """All that algorithms have built, if it can work: checked together, which is faster."""
         try:
-            schedules, steps, packets = _checked(
-                [found for _, _, found in self._built],
-                np.array([request.size for _, request, _ in self._built], np.int64),
-                families,
-            )
+            families = _checked(self._built)
         except InputError:
-            for name, request, found in self._built:  # whose is it?
-                one = np.array([(0, len(found.schedules))], FAMILY)
-                try:
-                    _checked([found], np.array([request.size]), one)
-                except InputError as error:
-                    raise _blamed(name, request, error) from None
+            for built in self._built:  # whose is it?
+                with _blaming(*built[:2]):
+                    _checked([built])
             raise
+        packets = families.packets
         reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
         packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
-        return schedules, steps, packets
+        return families
 
     def _reduce_ps(self, size_bytes: Any) -> Any:
         """One write and two reads of local memory; free where its bandwidth is not given."""
@@ -484,30 +472,33 @@ class PlanBuilder:
         def table(rows: Sequence[Any], dtype: Any) -> Any:
             return np.array([tuple(row) for row in rows], dtype)
 
-        families = table(self.families, FAMILY)
-        schedules, steps, packets = self._schedules(families)
         return {
             "groups": table(self.groups, GROUP),
             "members": np.array(self.members, np.int32),
             "collectives": table(self._prioritised(), COLLECTIVE),
             "plans": table(self.plans, PLAN),
             "phases": table(self.phases, PHASE),
-            "families": families,
-            "schedules": schedules,
-            "steps": steps,
-            "packets": packets,
+            **self._schedules()._asdict(),
             "alternate_slots": len(self._slot_index),
         }
 
 
-def _checked(built: Sequence[Tables], sizes: Any, families: Any) -> tuple[Any, Any, Any]:
-    schedules, steps, packets = joined(built)
-    check_schedules(schedules, steps, packets, np.repeat(sizes, families["count"]))
-    check_peers(sizes, families, schedules, steps)
-    return schedules, steps, packets
+def _checked(built: Sequence[tuple[str, Request, Tables]]) -> Joined:
+    made = joined([found for _, _, found in built])
+    sizes = np.array([request.size for _, request, _ in built], np.int64)
+    check_schedules(
+        made.schedules, made.steps, made.packets, np.repeat(sizes, made.families["count"])
+    )
+    check_peers(sizes, made)
+    return made
 
 
-def _blamed(name: str, request: Request, error: InputError) -> InputError:
-    key = (error.key or "").removeprefix("program: ")
-    what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
-    return InputError(error.reason, key=f"{what}: {key}" if key else what)
+@contextlib.contextmanager
+def _blaming(name: str, request: Request) -> Iterator[None]:
+    """Errors name the algorithm and what it was asked for."""
+    try:
+        yield
+    except InputError as error:
+        key = (error.key or "").removeprefix("program: ")
+        what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
+        raise InputError(error.reason, key=f"{what}: {key}" if key else what) from None

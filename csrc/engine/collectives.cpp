@@ -115,7 +115,11 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
       second = agree(stream, i, phase.layout, second);
     }
     const Family& family = program_.families[second ? phase.family1 : phase.family0];
-    const int32_t offset = family.count > 1 ? position(phase.layout, stream.job_rank) : 0;
+    const int32_t offset =
+        family.positions == 0
+            ? 0
+            : program_.schedule_of_position[family.position_start +
+                                            position(phase.layout, stream.job_rank)];
     stream.phases.push_back({index, phase.level * per_level + queue, family.first + offset});
   }
 }
@@ -291,8 +295,9 @@ void Engine::packet_processed(Stream& stream) {
   if (stream.processed == stream.end && stream.step == stream.step_count) next_phase(stream);
 }
 
-int32_t Engine::peer_of(const Stream& stream, int32_t relative) const {
-  int32_t position = stream.position + relative;
+int32_t Engine::peer_of(const Stream& stream, Peers peers, int32_t value) const {
+  int32_t position =
+      peers == Peers::kXor ? stream.position ^ value : stream.position + value;
   if (position >= stream.size) position -= stream.size;
   if (position < 0) position += stream.size;
   const int32_t peer =
@@ -308,7 +313,7 @@ void Engine::run_steps(Stream& stream, int32_t most) {
     --most;
     ++stream.step;
     if (step.send_bytes > 0) {
-      const int32_t peer = peer_of(stream, step.send_to);
+      const int32_t peer = peer_of(stream, step.peers, step.send_to);
       if (program_.rendezvous_bytes > 0) {
         send(stream.rank, peer, step.send_bytes, stream.tag, {}, stream.collective, -1);
       } else {
@@ -324,7 +329,7 @@ void Engine::run_steps(Stream& stream, int32_t most) {
       }
     }
     if (step.recv_bytes > 0) {
-      const int32_t peer = peer_of(stream, step.recv_from);
+      const int32_t peer = peer_of(stream, step.peers, step.recv_from);
       const Action then{Then::kArrived, 0, stream.self};
       if (program_.rendezvous_bytes > 0) {
         receive(stream.rank, peer, step.recv_bytes, stream.tag, then, stream.collective, -1);

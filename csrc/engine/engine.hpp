@@ -298,7 +298,7 @@ class Engine {
   void packet_processed(Stream& stream);
   void run_steps(Stream& stream, int32_t most);
   void arrived(Stream& stream);
-  int32_t peer_of(const Stream& stream, int32_t relative) const;
+  int32_t peer_of(const Stream& stream, Peers peers, int32_t value) const;
   void bus_event(int32_t rank, int32_t what);
   void start_graph(int32_t graph);
   void issue_graph_node(int32_t graph, int32_t node);

@@ -12,7 +12,7 @@ import pytest
 from astra_bridge.collectives import ALGORITHMS, Algorithm, Built, Kind, Request
 from astra_bridge.collectives.schedule import Packet, Schedule, Step
 from astra_bridge.errors import InputError
-from astra_bridge.program import PacketFlag
+from astra_bridge.program import PacketFlag, Peers
 from tests.small import MIB, network, run, same_on_all, system
 
 N = 8
@@ -108,6 +108,41 @@ def test_one_schedule_per_member_is_held_against_the_others(
     monkeypatch.setitem(ALGORITHMS.loaded, "ring", replace(RING, build=build))
     with pytest.raises(InputError, match="10 bytes from member 0 to member 3 are sent but not"):
         run(same_on_all(N, lambda trace: trace.coll(0, MIB)), system("ring"), network("Ring", N))
+
+
+def exchanging(*values: int, partner: int | None = None) -> Any:
+    """An algorithm that exchanges with own ^ value, value by value."""
+
+    def build(request: Request) -> Built:
+        packets = [Packet(1, PacketFlag.TO_MEMORY)] * (len(values) + 1)
+        steps = [Step(k + 1, v, 10, partner or v, 10, Peers.XOR) for k, v in enumerate(values)]
+        return Built(request.bytes, (Schedule(steps, packets, 1, len(values) + 1),))
+
+    return replace(RING, build=build)
+
+
+def test_an_exclusive_or_may_be_any_that_stays_in_the_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ALGORITHMS.loaded, "ring", exchanging(*range(1, 8)))
+    run(same_on_all(8, lambda trace: trace.coll(0, MIB)), system("ring"), network("Ring", 8))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "size", "message"),
+    [
+        (exchanging(2), 6, "member 4 has the peer 6; allowed: 0 to 5"),
+        (exchanging(-1), 8, "allowed: another position, at most 7 away"),
+        (exchanging(1, partner=3), 8, "10 bytes from member 0 to member 1 are sent but not"),
+    ],
+)
+def test_an_exclusive_or_that_leads_nowhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch, algorithm: Any, size: int, message: str
+) -> None:
+    monkeypatch.setitem(ALGORITHMS.loaded, "ring", algorithm)
+    workload = same_on_all(size, lambda trace: trace.coll(0, MIB))
+    with pytest.raises(InputError, match=message):
+        run(workload, system("ring"), network("Ring", size))
 
 
 @pytest.mark.parametrize("splits", [10**6, 10**8, 2**31 - 1])

@@ -11,7 +11,9 @@ import pytest
 
 from astra_bridge.collectives import ALGORITHMS, Kind, Request, algorithm
 from astra_bridge.collectives.double_binary_tree import tree
+from astra_bridge.collectives.schedule import Step
 from astra_bridge.errors import InputError
+from astra_bridge.program import Peers
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.small import network, per_rank, run, same_on_all, system
@@ -236,6 +238,13 @@ def test_reduce_scatter_block_is_reduce_scatter() -> None:
 # Schedules as data
 
 
+def peer(step: Step, position: int, value: int, n: int) -> int:
+    if step.peers == Peers.XOR:
+        assert position ^ value < n
+        return position ^ value
+    return (position + value) % n
+
+
 @pytest.mark.parametrize("name", ALGORITHMS.built_in)
 def test_schedules_fit_together(name: str) -> None:
     """What each position sends to another is what that one receives from it, in order."""
@@ -256,13 +265,25 @@ def test_schedules_fit_together(name: str) -> None:
                 for step in schedule.steps:
                     assert step.need <= schedule.end
                     if step.send_bytes:
-                        to = (position + step.send_to) % n
+                        to = peer(step, position, step.send_to, n)
                         assert to != position
                         sends.setdefault((position, to), []).append(step.send_bytes)
                     if step.recv_bytes:
-                        source = (position + step.recv_from) % n
+                        source = peer(step, position, step.recv_from, n)
                         receives.setdefault((source, position), []).append(step.recv_bytes)
             assert sends == receives, (kind, n, variant)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS.built_in)
+def test_a_thousand_members_need_a_few_schedules(name: str) -> None:
+    """At most a few for each level of a tree, however many members there are."""
+    found = ALGORITHMS.find(name, key="name")
+    for kind, n in itertools.product(sorted(found.kinds), (1000, 1024)):
+        built = found.build(Request(kind, n, 2**20, root=7))
+        distinct = len({id(one) for one in built.schedules})
+        assert distinct <= 6 * math.log2(n), (kind, n)
+        if name == "halvingDoubling":
+            assert distinct == (1 if n == 1024 else 3)
 
 
 # Several dimensions
