@@ -9,15 +9,27 @@ clear message.  Several such simulations can run side by side.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from astra_bridge.engine import EngineName, Outcome, Progress, ProgressCallback
-from astra_bridge.engine import run as run_engine
-from astra_bridge.errors import BackendError, SimulationError
+from astra_bridge.engine import (
+    EngineName,
+    Outcome,
+    Progress,
+    ProgressCallback,
+    Session,
+    Stop,
+)
+from astra_bridge.errors import (
+    BackendError,
+    ContractError,
+    InputError,
+    SimulationError,
+)
 from astra_bridge.network import native, statistics
 from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
@@ -32,9 +44,120 @@ from astra_bridge.supervision import (
     describe,
 )
 
-__all__ = ["Run", "run_here", "run_isolated", "serve"]
+__all__ = [
+    "CHECKPOINT_INTERVAL_S",
+    "Checkpoint",
+    "Run",
+    "RunRequest",
+    "change_links",
+    "run_here",
+    "run_isolated",
+    "serve",
+]
 
 _ADVICE = "; --no-progress-timeout sets how long"
+
+
+CHECKPOINT_INTERVAL_S = 60.0
+
+
+class Checkpoint(NamedTuple):
+    """Where a run writes its state, and where it goes on from.
+
+    Attributes
+    ----------
+    label : str
+        What runs: a checkpoint of something else is refused.
+    file : Path or None
+        Written every ``interval_s`` of real time.
+    resume : Path or None
+        Read at the start, in place of the Program.
+    interval_s : float
+    """
+
+    label: str
+    file: Path | None = None
+    resume: Path | None = None
+    interval_s: float = CHECKPOINT_INTERVAL_S
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is to run on a network.
+
+    Attributes
+    ----------
+    config : NetworkConfig
+    program : Program
+    engine : str
+        "auto", "native" or "python".
+    record_nodes : bool
+        Whether to keep start and end of every node.
+    link_faults : tuple of (link, time [ps], factor on the bandwidth)
+    checkpoint : Checkpoint, optional
+    """
+
+    config: NetworkConfig
+    program: Program
+    engine: EngineName = "auto"
+    record_nodes: bool = True
+    link_faults: tuple[tuple[int, int, float], ...] = ()
+    checkpoint: Checkpoint | None = None
+
+
+def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -> None:
+    """Tell a fresh network what will happen to its links.
+
+    Raises
+    ------
+    InputError
+        It cannot change links.
+    ContractError
+        It has no such link.
+    """
+    if faults and Capability.LINK_FAULTS not in network.info.capabilities:
+        raise InputError(
+            f"backend {network.info.name} cannot change links: LINK_FAULTS is not declared",
+            key="faults",
+        )
+    link = -1
+    try:
+        for link, at_ps, scale in faults:
+            network.set_link(link, at_ps, scale)
+    except ContractError as error:
+        raise InputError(str(error), key=f"faults: link {link}") from None
+
+
+def _run_session(
+    request: RunRequest, network: Network, progress: ProgressCallback | None
+) -> tuple[Outcome, str]:
+    """Run a session from start to end, with checkpoints where they are asked for."""
+    keep = request.checkpoint
+    due_s = time.monotonic() + (keep.interval_s if keep else 0)
+
+    def report(now: Progress) -> bool:
+        if progress is not None:
+            progress(now)
+        return keep is not None and keep.file is not None and time.monotonic() >= due_s
+
+    if keep is not None and keep.resume is not None:
+        session = Session.load(keep.resume, network, progress=report, label=keep.label)
+    else:
+        change_links(network, request.link_faults)
+        session = Session(
+            request.program,
+            network,
+            engine=request.engine,
+            record_nodes=request.record_nodes,
+            progress=report,
+        )
+    while session.advance() is Stop.PAUSED:
+        if keep is not None and keep.file is not None:
+            session.save(keep.file, label=keep.label)
+            due_s = time.monotonic() + keep.interval_s
+    if progress is not None:
+        progress(session.progress)
+    return session.outcome(last=True), session.engine
 
 
 class Run(NamedTuple):
@@ -59,10 +182,7 @@ class Run(NamedTuple):
 
 def run_here(
     backend: BackendSpec,
-    config: NetworkConfig,
-    program: Program,
-    engine: EngineName,
-    record_nodes: bool,
+    request: RunRequest,
     progress: ProgressCallback | None,
     no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
 ) -> Run:
@@ -95,10 +215,8 @@ def run_here(
         if progress is not None:
             progress(now)
 
-    with backend.open(config) as network:
-        outcome, name = run_engine(
-            program, network, engine=engine, record_nodes=record_nodes, progress=report
-        )
+    with backend.open(request.config) as network:
+        outcome, name = _run_session(request, network, report)
         return Run(outcome, name, *statistics.checked(network.info.name, network.stats()))
 
 
@@ -119,10 +237,7 @@ _MOST_WAITS = 1 << 24
 
 def run_isolated(
     backend: str,
-    config: NetworkConfig,
-    program: Program,
-    engine: EngineName,
-    record_nodes: bool,
+    request: RunRequest,
     progress: ProgressCallback | None,
     no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
 ) -> Run:
@@ -133,9 +248,11 @@ def run_isolated(
     BackendError
         The child died, fell silent or answered nonsense; says in which call, and its last words.
     """
+    config, program = request.config, request.program
     config = replace(config, options={str(key): str(v) for key, v in config.options.items()})
+    request = replace(request, config=config)
     offsets = np.concatenate([[0], np.cumsum(program.task_nodes, dtype=np.int64)])
-    nodes = int(offsets[-1]) if record_nodes else 0
+    nodes = int(offsets[-1]) if request.record_nodes else 0
     most_body = 8 * (program.ranks + len(program.tasks) + 2 * nodes) + _MOST_WAITS * WAIT.itemsize
 
     def report(reached: tuple[int, ...]) -> None:
@@ -144,7 +261,7 @@ def run_isolated(
 
     message = ask(
         "astra_bridge.isolation:serve",
-        (backend, config, program, engine, record_nodes),
+        (backend, request),
         backend=backend,
         timeout_s=no_progress_timeout_s,
         advice=_ADVICE,
@@ -169,7 +286,7 @@ def run_isolated(
 
 def serve(parent: Parent) -> None:
     """The child: run what was asked, and send what came of it."""
-    backend, config, program, engine, record_nodes = parent.request
+    backend, request = parent.request
     native.watch_calls(parent.call)
     parent.call("load")
 
@@ -181,13 +298,11 @@ def serve(parent: Parent) -> None:
     failed: SimulationError | None = None
     stats = b"{}"
     name = ""
-    with find_backend(backend).open(config) as network:
+    with find_backend(backend).open(request.config) as network:
         parent.on_interrupt = network.interrupt
         parent.call(_calls(network))
         try:
-            outcome, name = run_engine(
-                program, network, engine=engine, record_nodes=record_nodes, progress=report
-            )
+            outcome, name = _run_session(request, network, report)
             parent.call("stats")
             stats = _json(network.stats())
         except SimulationError as error:

@@ -102,7 +102,7 @@ def simulate_here(folder: Path) -> dict[str, float]:
     configs: list[Any] = []
 
     def timed(*arguments: Any) -> Any:
-        configs.append(arguments[1])
+        configs.append(arguments[1].config)
         begin = time.process_time()
         answer = run_here(BACKENDS[0], *arguments[1:])
         seconds.append(time.process_time() - begin)

@@ -230,8 +230,10 @@ class Session:
         other._network, other._engine = network, self._engine.copy(network)
         return other
 
-    def save(self, file: str | Path) -> None:
+    def save(self, file: str | Path, *, label: str = "") -> None:
         """Write everything to a file, which `Session.load` goes on from; whole or not at all.
+
+        ``label`` says what runs: whoever loads it may insist on it.
 
         Raises
         ------
@@ -244,6 +246,7 @@ class Session:
         self.program.save(program)
         state = {
             "program": program.getvalue(),
+            "label": label,
             "engine": self.engine,
             "record_nodes": self._record_nodes,
             "from_ps": self._from_ps,
@@ -255,7 +258,12 @@ class Session:
 
     @classmethod
     def load(
-        cls, file: str | Path, network: Network, *, progress: ProgressCallback | None = None
+        cls,
+        file: str | Path,
+        network: Network,
+        *,
+        progress: ProgressCallback | None = None,
+        label: str | None = None,
     ) -> Session:
         """Go on from a file.
 
@@ -267,17 +275,21 @@ class Session:
             A fresh simulation of the same configuration; the session closes it.
         progress
             As in `Session`.
+        label
+            What the file must be of; None is anything.
 
         Raises
         ------
         InputError
-            The file cannot be read, is damaged, or is of another version.
+            The file cannot be read, is damaged, or is of something else or another version.
         ContractError
             The network refuses its part: another configuration, or another version of it.
         """
         path = Path(file)
         try:
             state = unseal(path.read_bytes(), _KIND)
+            if label is not None and state["label"] != label:
+                raise InputError("is a checkpoint of another experiment", file=path)
             program = Program.load(BytesIO(state["program"]))
             network.restore(state["network"])  # first: an engine keeps where its network is
             session = cls(

@@ -7,10 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
 
 __all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
+
+
+Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Prepared:
     dim_bandwidth
         Bandwidth of a link per logical dimension, in any unit: only how they compare matters, to
         themis.  None where that is not known.
+    ends
+        What `link_ends` gives, where the links do not stand in ``config``.
     """
 
     config: NetworkConfig
@@ -62,6 +70,18 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     receives_at_once: bool = False
     dim_bandwidth: tuple[float, ...] | None = None
+    ends: Callable[[], Ends] | None = None
+
+    def link_ends(self) -> Ends:
+        """The nodes that each link joins, in the numbering of ``set_link``.
+
+        Returns
+        -------
+        src, dst : ndarray of int32, shape (links,)
+        """
+        if self.ends is not None:
+            return self.ends()
+        return self.config.links["src"], self.config.links["dst"]
 
 
 @dataclass(frozen=True)

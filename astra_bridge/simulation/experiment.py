@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
@@ -23,6 +23,7 @@ from astra_bridge.arguments import (
     function,
     instance,
     integer,
+    list_of,
     mapping_of,
     number,
     optional,
@@ -32,23 +33,32 @@ from astra_bridge.arguments import (
 from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback, Session
 from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
 from astra_bridge.inputs.common import load_json, load_yaml
-from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks
 from astra_bridge.inputs.system import SystemConfig, read_system
-from astra_bridge.isolation import Run, run_here, run_isolated
+from astra_bridge.isolation import (
+    CHECKPOINT_INTERVAL_S,
+    Checkpoint,
+    Run,
+    RunRequest,
+    change_links,
+    run_here,
+    run_isolated,
+)
 from astra_bridge.network.registry import backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
 from astra_bridge.results import Result, Table
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.simulation.content import content_hash
+from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
+from astra_bridge.simulation.work import JobWork, all_traces, together
 from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
-from astra_bridge.system import Choices, Lowered, choices, lower
+from astra_bridge.system import Lowered
 from astra_bridge.text import nearest, one_line, show
-from astra_bridge.trace import Workload, read_workload
+from astra_bridge.trace import Workload
 
 if TYPE_CHECKING:
     from astra_bridge.workload import GeneratedWorkload
@@ -71,7 +81,8 @@ class Experiment:
     Parameters
     ----------
     workload
-        Prefix of the traces (``{prefix}.{rank}.et``), or an already read or generated workload.
+        Prefix of the traces (``{prefix}.{rank}.et``), or an already read or generated workload;
+        None with ``jobs``.
     system, network, remote_memory, comm_groups
         Paths, parsed contents, or already read configurations.  No remote memory is the same as
         ``NO_MEMORY_EXPANSION``.
@@ -92,11 +103,15 @@ class Experiment:
         Further files of packet-level backends.
     network_options
         The backend's own options.
+    jobs : sequence of Job
+        Several workloads on one network, in place of ``workload``.
+    faults : sequence of LinkFault and Slowdown
+        What changes while the simulation runs.
 
     Raises
     ------
     InputError
-        An argument is of a wrong kind.
+        An argument is of a wrong kind, or there is not one of ``workload`` and ``jobs``.
 
     Examples
     --------
@@ -114,7 +129,7 @@ class Experiment:
     True
     """
 
-    workload: str | Path | Workload | GeneratedWorkload
+    workload: str | Path | Workload | GeneratedWorkload | None
     system: str | Path | Mapping[str, Any] | SystemConfig
     network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks
     remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None
@@ -130,10 +145,17 @@ class Experiment:
     logical_topology: Path | None = None
     physical_topology: Path | None = None
     network_options: Mapping[str, str] = field(default_factory=dict)
+    jobs: Sequence[Job] = ()
+    faults: Sequence[Fault] = ()
 
     def __post_init__(self) -> None:
         for name, check in _FIELDS.items():
             object.__setattr__(self, name, check(getattr(self, name), name))
+        if (self.workload is None) == (not self.jobs):
+            raise InputError("one of workload and jobs is needed", key="workload")
+        names = [job.name for job in self.jobs]
+        if len(set(names)) < len(names):
+            raise InputError(f"two have the same name: {', '.join(map(show, names))}", key="jobs")
 
     # What it says
 
@@ -172,23 +194,14 @@ class Experiment:
         return read_remote_memory(_NO_MEMORY if self.remote_memory is None else self.remote_memory)
 
     @cached_property
-    def choices(self) -> Choices:
-        """The models that the system and the memory name."""
-        semantics, _ = split_semantics(self.semantics)
-        return choices(self.system_config, self.memory_config, semantics)
+    def work(self) -> tuple[JobWork, ...]:
+        """What each job is to do; without ``jobs`` there is one, on all ranks."""
+        return tuple(JobWork(self, job) for job in self.jobs or (Job(self.workload),))
 
     @cached_property
     def traces(self) -> Workload:
-        """The traces of all ranks."""
-        given: Any = self.workload
-        if isinstance(given, (str, Path)):
-            return read_workload(given, self.rank_count, trace_format=self.trace_format)
-        return given if isinstance(given, Workload) else given.workload()
-
-    @cached_property
-    def groups(self) -> dict[int, tuple[int, ...]]:
-        """The communicator groups."""
-        return read_comm_groups(self.comm_groups, self.rank_count)
+        """The traces of all ranks, one job after the other."""
+        return all_traces(self.work)
 
     @cached_property
     def token(self) -> str:
@@ -199,19 +212,12 @@ class Experiment:
             self.semantics,
             self.prepared.config,
             self.prepared.dims,
-            self.traces,
-            replace(self.system_config, custom={}, per_node_custom={}),
-            {key: _algorithm_files(prefix) for key, prefix in self.system_config.custom.items()},
-            {
-                str(node): _algorithm_files(prefix)
-                for node, prefix in self.system_config.per_node_custom.items()
-            },
             self.memory_config,
-            [one.version() for one in self.choices.used()],
-            self.groups,
             self.num_queues_per_dim,
             self.injection_scale,
             self.rendezvous_protocol,
+            [work.content() for work in self.work],
+            self.faults,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -303,23 +309,32 @@ class Experiment:
 
     @cached_property
     def _lowered(self) -> Lowered:
-        semantics, quirks = split_semantics(self.semantics)
-        prepared, chosen = self.prepared, self.choices  # before traces are read, which takes long
-        return lower(
-            self.traces,
-            self.system_config,
-            self.memory_config,
-            prepared.dims,
-            self.groups,
-            semantics=semantics,
-            quirks=quirks,
-            dim_bandwidth=prepared.dim_bandwidth if chosen.order.bandwidth else None,
-            queues_per_dim=self.num_queues_per_dim,
-            injection_scale=self.injection_scale,
-            rendezvous=self.rendezvous_protocol,
-            receives_at_once=prepared.receives_at_once and semantics == "astra-sim",
-            chosen=chosen,
+        slowdowns = tuple(one for one in self.faults if isinstance(one, Slowdown))
+        return together(self.work, slowdowns)
+
+    def link_faults(self) -> tuple[tuple[int, int, float], ...]:
+        """Faults of links as ``set_link`` takes them: number of the link, time [ps], factor.
+
+        Raises
+        ------
+        InputError
+            No link joins the nodes that a fault names.
+        """
+        return tuple(
+            (link, one.at_ps, one.bandwidth_scale)
+            for one in self.faults
+            if isinstance(one, LinkFault)
+            for link in self._links_of(one.link)
         )
+
+    def _links_of(self, link: int | tuple[int, int]) -> list[int]:
+        if isinstance(link, int):
+            return [link]
+        src, dst = self.prepared.link_ends()
+        found: list[int] = np.flatnonzero((src == link[0]) & (dst == link[1])).tolist()
+        if not found:
+            raise InputError(f"no link goes from node {link[0]} to node {link[1]}", key="faults")
+        return found
 
     def _ready(self, engine: EngineName) -> BackendSpec:
         """The backend, or why it cannot run here; bad input of the network comes first."""
@@ -369,10 +384,13 @@ class Experiment:
         _RUN["engine"](engine, "engine")
         spec = self._ready(engine)
         program = self.lower().program if program is None else program
+        faults = self.link_faults()
         spec.make_ready()
+        network = spec.open(self.prepared.config)
+        change_links(network, faults)
         return Session(
             program,
-            spec.open(self.prepared.config),
+            network,
             engine=engine,
             record_nodes=record_nodes,
             progress=progress,
@@ -387,6 +405,7 @@ class Experiment:
         progress: ProgressCallback | None = None,
         in_process: bool = False,
         no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+        checkpoint: Checkpoint | None = None,
     ) -> Run:
         """Run any Program on this network, in a child process where the backend needs it.
 
@@ -399,11 +418,18 @@ class Experiment:
         """
         spec = self._ready(engine)
         spec.make_ready()
-        how = (self.prepared.config, program, engine, record_nodes, progress, no_progress_timeout_s)
+        request = RunRequest(
+            self.prepared.config,
+            program,
+            engine=engine,
+            record_nodes=record_nodes,
+            link_faults=self.link_faults(),
+            checkpoint=checkpoint,
+        )
         # A child process can only be told a name.
         if spec.isolate and not in_process and isinstance(self.backend, str):
-            return run_isolated(self.backend, *how)
-        return run_here(spec, *how)
+            return run_isolated(self.backend, request, progress, no_progress_timeout_s)
+        return run_here(spec, request, progress, no_progress_timeout_s)
 
     def run(
         self,
@@ -413,6 +439,9 @@ class Experiment:
         progress: ProgressCallback | None = None,
         in_process: bool = False,
         no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
+        checkpoint: str | Path | None = None,
+        resume: str | Path | None = None,
+        checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     ) -> Result:
         """Simulate from start to end.
 
@@ -431,11 +460,17 @@ class Experiment:
             How long a backend may go without progress before it is ended [s]; 0 is without limit.
             Progress is that simulated time, events or completed nodes change, or that another call
             begins.  In this process, a backend can only be interrupted.
+        checkpoint
+            Write the state into this file every ``checkpoint_interval_s`` of real time.
+        resume
+            Go on from such a file of this experiment.
 
         Raises
         ------
         InputError
             Bad input; says file and key, or argument, value and what is allowed.
+        Unsupported
+            The backend cannot save its simulation.
         StalledError
             The simulation cannot go on; says which ranks and nodes wait for what.
         NetworkError
@@ -458,6 +493,7 @@ class Experiment:
                 progress=progress,
                 in_process=in_process,
                 no_progress_timeout_s=checked["no_progress_timeout_s"],
+                checkpoint=self._checkpoint(checked),
             )
         except SimulationError as error:
             if error.outcome is not None:
@@ -468,6 +504,13 @@ class Experiment:
         if (outcome.finish_ps < 0).any():
             raise StalledError(describe_stall(lowered, outcome))
         return self._result(run, time.perf_counter() - began)
+
+    def _checkpoint(self, checked: Mapping[str, Any]) -> Checkpoint | None:
+        if checked["checkpoint"] is None and checked["resume"] is None:
+            return None
+        return Checkpoint(
+            self.token, checked["checkpoint"], checked["resume"], checked["checkpoint_interval_s"]
+        )
 
     def _result(self, run: Run, wall_s: float) -> Result:
         lowered, outcome = self.lower(), run.outcome
@@ -492,7 +535,7 @@ class Experiment:
             warnings=_unique(
                 *self.system_config.warnings,
                 *self.memory_config.warnings,
-                *self.choices.warnings,
+                *(warning for work in self.work for warning in work.choices.warnings),
                 *self.prepared.warnings,
                 *self._unknown_bandwidth(),
                 *lowered.warnings,
@@ -500,6 +543,7 @@ class Experiment:
                 *_relieved(outcome),
                 *_unreceived(outcome),
             ),
+            jobs=tuple(work.rows() for work in self.work),
             experiment=self,
             versions=self.versions(),
         )
@@ -525,7 +569,7 @@ class Experiment:
             "system": self.system_config,
             "network": (self.prepared.config, self.prepared.dims),
             "remote_memory": self.memory_config,
-            "comm_groups": self.groups,
+            "comm_groups": [work.groups for work in self.work],
         }
         inputs = {
             name: {"name": _name(getattr(self, name)), "content": content_hash(content)}
@@ -544,7 +588,7 @@ class Experiment:
         }
 
     def _unknown_bandwidth(self) -> list[str]:
-        prepared, order = self.prepared, self.choices.order
+        prepared, order = self.prepared, self.work[0].choices.order
         if not order.bandwidth or len(prepared.dims) == 1 or prepared.dim_bandwidth is not None:
             return []
         return [
@@ -629,13 +673,6 @@ def _content(given: Any, dotted: str) -> Any:
     )
 
 
-def _algorithm_files(prefix: str) -> list[Path]:
-    """The files of a custom collective, in the order of their positions."""
-    folder, name = Path(prefix).parent, Path(prefix).name
-    found = [file for file in folder.glob("*.et") if file.name.startswith(f"{name}.")]
-    return sorted(found, key=lambda file: (len(file.name), file.name))
-
-
 def _workload(value: Any, name: str) -> Any:
     """A workload, or its path."""
     if isinstance(value, (str, PathLike)):
@@ -645,7 +682,7 @@ def _workload(value: Any, name: str) -> Any:
 
     if isinstance(value, Generated):
         return value
-    return instance(Workload)(value, name)
+    return optional(instance(Workload))(value, name)
 
 
 def _network(value: Any, name: str) -> Any:
@@ -669,6 +706,14 @@ def _given(value: Any, name: str) -> Any:  # noqa: ARG001
     return value
 
 
+def _jobs(value: Any, name: str) -> tuple[Job, ...]:
+    return tuple(list_of(instance(Job))(list(value), name))
+
+
+def _faults(value: Any, name: str) -> tuple[Fault, ...]:
+    return tuple(list_of(instance(LinkFault, Slowdown))(list(value), name))
+
+
 def _options(value: Any, name: str) -> Any:
     return optional(mapping_of(text, text))(value, name) or {}
 
@@ -690,6 +735,8 @@ _FIELDS: dict[str, Check] = {
     "logical_topology": optional(path),
     "physical_topology": optional(path),
     "network_options": _options,
+    "jobs": _jobs,
+    "faults": _faults,
 }
 """What an experiment takes; the readers check the rest."""
 
@@ -699,6 +746,9 @@ _RUN: dict[str, Check] = {
     "progress": optional(function),
     "in_process": flag,
     "no_progress_timeout_s": number(0, 1e9),
+    "checkpoint": optional(path),
+    "resume": optional(path),
+    "checkpoint_interval_s": number(0, 1e9),
 }
 
 

@@ -19,7 +19,7 @@ from astra_bridge.engine import Outcome, native
 from astra_bridge.errors import BackendError, ContractError, SimulationError
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
-from astra_bridge.isolation import run_here, run_isolated
+from astra_bridge.isolation import RunRequest, run_here, run_isolated
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.registry import backend
 from astra_bridge.program import Program
@@ -51,7 +51,7 @@ def isolated(
     library: Path, program: Program, options: Mapping[str, str], engine: Any = "python"
 ) -> Outcome:
     used = NetworkConfig(RANKS, RANKS, options=options)
-    run = run_isolated(str(library), used, program, engine, True, None)
+    run = run_isolated(str(library), RunRequest(used, program, engine), None)
     assert run.engine == engine
     return run.outcome
 
@@ -60,8 +60,8 @@ def isolated(
 def test_the_answer_is_that_of_a_run_here(
     engine: Any, mock_library: Path, program: Program
 ) -> None:
-    here = run_here(backend(str(mock_library)), config(), program, engine, True, None)
-    there = run_isolated(str(mock_library), config(), program, engine, True, None)
+    here = run_here(backend(str(mock_library)), RunRequest(config(), program, engine), None)
+    there = run_isolated(str(mock_library), RunRequest(config(), program, engine), None)
     assert there.engine == here.engine == engine
     for name in [field.name for field in fields(Outcome) if "NDArray" in str(field.type)]:
         mine, theirs = getattr(here.outcome, name), getattr(there.outcome, name)
@@ -121,7 +121,7 @@ def test_an_error_here_ends_the_child(mock_library: Path, program: Program) -> N
 
     before = children()
     with pytest.raises(KeyboardInterrupt):
-        run_isolated(str(mock_library), config(), program, "python", True, stop)
+        run_isolated(str(mock_library), RunRequest(config(), program, "python"), stop)
     assert children() == before
 
 
@@ -134,7 +134,9 @@ def test_several_run_side_by_side(mock_library: Path, program: Program) -> None:
     latencies_ps = [0, 1000, 1000, 50_000]
     expected = [
         run_here(
-            backend(str(mock_library)), config(latency_ps=str(ps)), program, "python", True, None
+            backend(str(mock_library)),
+            RunRequest(config(latency_ps=str(ps)), program, "python"),
+            None,
         ).outcome.finish_ps.tolist()
         for ps in latencies_ps
     ]

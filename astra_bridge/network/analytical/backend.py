@@ -11,7 +11,7 @@ from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
 from astra_bridge.topology import topology_of
 
 __all__ = ["BACKENDS", "prepare"]
@@ -55,7 +55,14 @@ def prepare(request: NetworkRequest) -> Prepared:
         options["bandwidth"] = ",".join(repr(float(one)) for one in network.bandwidth_GiBps)
         options["latency"] = ",".join(repr(float(one)) for one in network.latency_ns)
         config = NetworkConfig(endpoints, endpoints + hubs, options=options)
-        return Prepared(config, network.npus_count, dim_bandwidth=network.bandwidth_GiBps)
+        dims = network
+
+        def ends() -> Ends:
+            topology = topology_of(dims)
+            return topology.src, topology.dst
+
+        bandwidth = network.bandwidth_GiBps
+        return Prepared(config, network.npus_count, dim_bandwidth=bandwidth, ends=ends)
     topology = topology_of(network)
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     return Prepared(config, topology.dims)
