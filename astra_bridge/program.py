@@ -23,7 +23,6 @@ All times are int64 ps, all sizes int64 bytes.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
@@ -489,13 +488,15 @@ class Program:
         InputError
             The file is no such file, or the Program breaks a rule.
         """
+        from zipfile import BadZipFile  # few Programs are read from files
+
         name = file if isinstance(file, (str, Path)) else None
         try:
             with np.load(file, allow_pickle=False) as tables:
                 read = {one: tables[one] for one in tables.files}
             scalars = {one: value.item() for one, value in read.items() if value.ndim == 0}
             program = cls(**read | scalars)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"holds no Program: {error}", file=name) from error
         program.validate()
         return program

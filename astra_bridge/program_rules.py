@@ -138,8 +138,11 @@ def _distinct(values: Ints) -> Ints:
 
 
 def _distinct_pairs(first: Ints, second: Ints) -> list[tuple[int, int]]:
-    pairs = np.unique(np.stack([first, second], axis=1), axis=0)
-    return [(int(a), int(b)) for a, b in pairs]
+    order = np.lexsort((second, first))
+    first, second = first[order], second[order]
+    new = np.ones(len(first), bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return list(zip(first[new].tolist(), second[new].tolist(), strict=True))
 
 
 def _among(values: Ints, known: Ints) -> NDArray[np.bool_]:

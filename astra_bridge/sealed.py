@@ -7,7 +7,6 @@ bytes' own runs; damage, and the state of something else, are found before anyth
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from collections import deque
@@ -67,6 +66,8 @@ def unseal(data: bytes, owner: str, classes: Iterable[type] = ()) -> Any:
 
 
 def _digest(data: bytes) -> bytes:
+    import hashlib  # few states are saved
+
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 

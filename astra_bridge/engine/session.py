@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 from astra_bridge.engine import native
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.errors import BackendUnavailable, InputError
-from astra_bridge.files import NewFiles
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
@@ -242,6 +241,8 @@ class Session:
         InputError
             The file cannot be written.
         """
+        from astra_bridge.files import NewFiles  # few sessions are saved
+
         program = BytesIO()
         self.program.save(program)
         state = {

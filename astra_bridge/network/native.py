@@ -8,7 +8,6 @@ in one place, :func:`check`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -804,11 +803,16 @@ def library_backend(path: Path) -> BackendSpec:
     def open_(config: NetworkConfig) -> NativeNetwork:
         return NativeNetwork.open(path, config)
 
+    def version() -> str:
+        import hashlib  # few experiments are compared
+
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
     return BackendSpec(
         name=str(path),
         summary=f"the library {path}",
         prepare=prepare,
         open=open_,
         isolate=True,
-        version=lambda: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
+        version=version,
     )

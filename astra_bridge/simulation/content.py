@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -33,6 +32,8 @@ def content_hash(*values: Any) -> str:
     >>> content_hash((1, 2)) == content_hash((1, "2"))
     False
     """
+    import hashlib  # few experiments are compared
+
     state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for value in values:
         _feed(state, value)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,12 @@ def read_workload(prefix: str | Path, ranks: int, *, trace_format: str | None = 
 
 
 def _guess(path: Path) -> str:
-    return next((name for name in TRACE_FORMATS.names() if _can_open(name, path)), "chakra")
+    # Looking for plug-ins is slow, and most traces need none.
+    return _first(TRACE_FORMATS.built_in, path) or _first(TRACE_FORMATS.names(), path) or "chakra"
+
+
+def _first(names: Iterable[str], path: Path) -> str | None:
+    return next((name for name in names if _can_open(name, path)), None)
 
 
 def _can_open(name: str, path: Path) -> bool:

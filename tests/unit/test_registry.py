@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -143,3 +145,21 @@ def test_the_examples_of_the_page() -> None:
         found.append(known.kind)
     assert found == ["compute model", "memory model", "queue policy", "order of dimensions",
                      "trace format", "generator"]  # fmt: skip
+
+
+def test_a_run_without_plug_ins_does_not_look_for_them() -> None:
+    """It takes 20 ms; so do hashes, temporary files and masked arrays, which few runs need."""
+    inputs = ROOT / "examples" / "analytical"
+    code = f"""
+import sys
+import numpy  # older ones need some of it themselves
+before = set(sys.modules)
+from astra_bridge import simulate
+simulate("{inputs}/all_reduce/trace", "{inputs}/system.json", "{inputs}/ring.yml")
+slow = ["importlib.metadata", "difflib", "hashlib", "tempfile", "numpy.ma", "zipfile"]
+print([name for name in slow if name in sys.modules and name not in before])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
