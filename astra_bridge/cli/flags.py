@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from astra_bridge.arguments import number_text, whole_text
@@ -34,6 +35,8 @@ class Flag:
         The values that a str may have, if not all.
     repeated
         Whether it may be given several times; its value is then a list.
+    field
+        The argument of `Experiment` that it gives.
     """
 
     name: str
@@ -43,7 +46,8 @@ class Flag:
     required: bool = False
     allowed: tuple[str, ...] = ()
     repeated: bool = False
-    group: str = field(default="ASTRA-sim's flags", compare=False)
+    field: str = ""
+    group: str = dataclass_field(default="ASTRA-sim's flags", compare=False)
 
 
 _OURS = "Flags of astra-bridge"
@@ -52,35 +56,53 @@ FLAGS = {
     flag.name: flag
     for flag in (
         Flag("workload-configuration", "Prefix of the traces PREFIX.0.et, PREFIX.1.et, ...",
-             required=True),
-        Flag("system-configuration", "System JSON.", required=True),
+             required=True, field="workload"),
+        Flag("system-configuration", "System JSON.", required=True, field="system"),
         Flag("network-configuration",
-             "Network file of the backend (YAML; ns-3 takes its config.txt).", required=True),
-        Flag("remote-memory-configuration", "Remote-memory JSON.", required=True),
+             "Network file of the backend (YAML; ns-3 takes its config.txt).", required=True,
+             field="network"),
+        Flag("remote-memory-configuration", "Remote-memory JSON.", required=True,
+             field="remote_memory"),
         Flag("comm-group-configuration",
-             'Communicator-group JSON; "empty" is none.', default="empty"),
+             'Communicator-group JSON; "empty" is none.', default="empty", field="comm_groups"),
         Flag("logging-configuration", "Accepted without effect (spdlog settings of ASTRA-sim).",
              default="empty"),
         Flag("logging-folder", "Write log.log and err.log into this folder."),
-        Flag("num-queues-per-dim", "Queues per network dimension.", int, 1),
+        Flag("num-queues-per-dim", "Queues per network dimension.", int, 1,
+             field="num_queues_per_dim"),
         Flag("comm-scale", 'Accepted without effect, as in ASTRA-sim.',
-             float, 1.0),
+             float, 1.0, field="comm_scale"),
         Flag("compute-scale", 'Accepted without effect, as in ASTRA-sim.',
-             float, 1.0),
-        Flag("injection-scale", "Factor on endpoint-delay.", float, 1.0),
-        Flag("rendezvous-protocol", "Receivers ask senders before data flows.", bool, False),
-        Flag("logical-topology-configuration", 'JSON {"logical-dims": ["8", "2"]} (ns-3).'),
+             float, 1.0, field="compute_scale"),
+        Flag("injection-scale", "Factor on endpoint-delay.", float, 1.0, field="injection_scale"),
+        Flag("rendezvous-protocol", "Receivers ask senders before data flows.", bool, False,
+             field="rendezvous_protocol"),
+        Flag("logical-topology-configuration", 'JSON {"logical-dims": ["8", "2"]} (ns-3).',
+             field="logical_topology"),
         Flag("backend", "Network simulator: a name that `astra-bridge doctor` lists, or the path "
-             "of a shared library.", default="analytical-aware", group=_OURS),
+             "of a shared library.", default="analytical-aware", group=_OURS, field="backend"),
         Flag("engine", "auto takes native where it was built.", default="auto",
              allowed=("auto", "native", "python"), group=_OURS),
         Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks.",
-             default="astra-sim", allowed=SEMANTICS, group=_OURS),
+             default="astra-sim", allowed=SEMANTICS, group=_OURS, field="semantics"),
         Flag("trace-format", "Format of the traces, of those that `astra-bridge doctor` lists; "
-             "else it is found out.", group=_OURS),
-        Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS),
+             "else it is found out.", group=_OURS, field="trace_format"),
+        Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS,
+             field="physical_topology"),
         Flag("network-option", "KEY=VALUE for the backend; may be repeated.", repeated=True,
              group=_OURS),
+        Flag("faults", "YAML of links and ranks that change meanwhile: a list of {link, at, "
+             "bandwidth} and {rank, at, slowdown}.", group=_OURS, field="faults"),
+        Flag("jobs", "YAML of several workloads on one network, in place of "
+             "--workload-configuration: a list of {workload, ranks, start, name, ...}.",
+             group=_OURS, field="jobs"),
+        Flag("set", "PATH=VALUE: change one value of an input, such as "
+             "network.bandwidth[0]=100; may be repeated.", repeated=True, group=_OURS),
+        Flag("checkpoint", "Write the state into this file now and then, if the backend can.",
+             group=_OURS),
+        Flag("checkpoint-interval", "Seconds of real time between two checkpoints.", float, 60.0,
+             group=_OURS),
+        Flag("resume", "Go on from this checkpoint of the same experiment.", group=_OURS),
         Flag("no-progress-timeout", "Seconds that a backend may go without progress before it is "
              "ended; 0 is without limit.", float, 300.0, group=_OURS),
         Flag("in-process", "Run a backend that is not known to be safe in this process; if it "
@@ -101,7 +123,8 @@ def parse_flags(arguments: list[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Flag name -> value, with defaults, for every flag.
+        Flag name -> value, with defaults, for every flag; and under "" the set of those that were
+        given, under "experiment" the file that was named without a flag, or None.
 
     Raises
     ------
@@ -112,9 +135,14 @@ def parse_flags(arguments: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: [] if flag.repeated else flag.default for name, flag in FLAGS.items()
     }
+    values["experiment"] = None
+    given = values[""] = set[str]()
     rest = iter(arguments)
     for argument in rest:
         name, equals, text = argument.removeprefix("--").partition("=")
+        if values["experiment"] is None and _is_file(argument):
+            values["experiment"] = argument
+            continue
         if not argument.startswith("--") or not name:
             raise InputError(f"unexpected argument {show(argument)}; flags look like --key=value")
         flag = FLAGS.get(name)
@@ -127,16 +155,26 @@ def parse_flags(arguments: list[str]) -> dict[str, Any]:
         if not equals:
             text = "true" if flag.kind is bool else next(rest, "")
         value = _value(flag, text)
+        given.add(name)
         if flag.repeated:
             values[name].append(value)
         else:
             values[name] = value
+    without = {"workload-configuration"} if values["jobs"] else set()
     missing = [
-        f"--{flag.name}" for flag in FLAGS.values() if flag.required and not values[flag.name]
+        f"--{flag.name}"
+        for flag in FLAGS.values()
+        if flag.required and not values[flag.name] and flag.name not in without
     ]
+    if values["experiment"] is not None:
+        missing = []
     if missing:
         raise InputError(f"missing: {', '.join(missing)}; `astra-bridge run --help` explains them")
     return values
+
+
+def _is_file(argument: str) -> bool:
+    return argument.endswith((".yaml", ".yml")) and not argument.startswith("-")
 
 
 def _value(flag: Flag, text: str) -> Any:
@@ -180,7 +218,12 @@ def help_text() -> str:
     """What ``astra-bridge run --help`` prints."""
     import textwrap
 
-    lines = ["Usage: astra-bridge run --KEY=VALUE ...", "", "Run a simulation."]
+    lines = [
+        "Usage: astra-bridge run [EXPERIMENT.yaml] --KEY=VALUE ...",
+        "",
+        "Run a simulation.",
+        "Flags that are given count more than the file.",
+    ]
     group = ""
     for flag in FLAGS.values():
         if flag.group != group:

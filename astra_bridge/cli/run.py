@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astra_bridge.cli.flags import help_text, key_value, parse_flags
+from astra_bridge.cli.flags import FLAGS, help_text, key_value, parse_flags
 from astra_bridge.cli.terminal import say
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
     from astra_bridge.results import Result
+    from astra_bridge.simulation import Experiment
 
 __all__ = ["run"]
 
@@ -24,46 +25,23 @@ def run(arguments: list[str]) -> int:
         print(help_text())
         return 0
     values = parse_flags(arguments)
-    options = dict(key_value(text, "--network-option") for text in values["network-option"])
-
-    from astra_bridge.inputs.memory import read_remote_memory
-    from astra_bridge.inputs.system import read_system
-
-    system = read_system(values["system-configuration"])
-    memory = read_remote_memory(values["remote-memory-configuration"])
-    said = [*system.warnings, *memory.warnings]
+    experiment = _experiment(values)
+    said = [*experiment.system_config.warnings, *experiment.memory_config.warnings]
     if values["logging-configuration"] != "empty":
         said.append("--logging-configuration: ignored: astra-bridge does not use spdlog")
     _warn(said)
 
     from astra_bridge.cli.progress import ProgressReport
-    from astra_bridge.simulation import simulate
-
-    def path(flag: str) -> Path | None:
-        return None if values[flag] is None else Path(values[flag])
 
     with ProgressReport() as progress:
-        result = simulate(
-            workload=values["workload-configuration"],
-            system=system,
-            network=values["network-configuration"],
-            remote_memory=memory,
-            comm_groups=values["comm-group-configuration"],
-            trace_format=values["trace-format"],
-            backend=values["backend"],
+        result = experiment.run(
             engine=values["engine"],
-            semantics=values["semantics"],
-            num_queues_per_dim=values["num-queues-per-dim"],
-            injection_scale=values["injection-scale"],
-            comm_scale=values["comm-scale"],
-            compute_scale=values["compute-scale"],
-            rendezvous_protocol=values["rendezvous-protocol"],
-            logical_topology=path("logical-topology-configuration"),
-            physical_topology=path("physical-topology"),
-            network_options=options,
             progress=progress,
             in_process=values["in-process"],
             no_progress_timeout_s=values["no-progress-timeout"],
+            checkpoint=values["checkpoint"],
+            resume=values["resume"],
+            checkpoint_interval_s=values["checkpoint-interval"],
         )
     _warn(warning for warning in result.warnings if warning not in said)
     now = datetime.now()
@@ -71,6 +49,50 @@ def run(arguments: list[str]) -> int:
     peaks = _write(result, values, now)
     _print(result, values, now, peaks)
     return 0
+
+
+def _experiment(values: dict[str, Any]) -> Experiment:
+    """The experiment that a file and flags describe; flags that are given count more."""
+    from astra_bridge.simulation import Experiment
+
+    options = dict(key_value(text, "--network-option") for text in values["network-option"])
+    file, given = values["experiment"], values[""]
+    arguments = {
+        flag.field: values[flag.name]
+        for flag in FLAGS.values()
+        if flag.field and (file is None or flag.name in given)
+    }
+    for name in ("faults", "jobs"):
+        if arguments.get(name):
+            arguments[name] = _entries(name, arguments[name])
+        else:
+            arguments.pop(name, None)
+    if options or file is None:
+        arguments["network_options"] = options
+    if file is not None:
+        base = Experiment.from_file(file)
+        changes = (
+            arguments
+            if not options
+            else arguments | {"network_options": {**base.network_options, **options}}
+        )
+        experiment = base.replace(**changes) if changes else base
+    else:
+        experiment = Experiment(**arguments)
+    if values["set"]:
+        import yaml
+
+        paths = dict(key_value(text, "--set") for text in values["set"])
+        experiment = experiment.replace({path: yaml.safe_load(v) for path, v in paths.items()})
+    return experiment
+
+
+def _entries(name: str, file: str) -> Any:
+    from astra_bridge.inputs.common import load_yaml
+    from astra_bridge.simulation.jobs import read_faults, read_jobs
+
+    read = read_faults if name == "faults" else read_jobs
+    return read(load_yaml(file), file=Path(file), key=name)
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -51,6 +51,7 @@ from astra_bridge.program import Program
 from astra_bridge.results import Result, Table
 from astra_bridge.semantics import SEMANTICS, split_semantics
 from astra_bridge.simulation.content import content_hash
+from astra_bridge.simulation.file import experiment_arguments
 from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
 from astra_bridge.simulation.work import JobWork, all_traces, together
@@ -156,6 +157,17 @@ class Experiment:
         names = [job.name for job in self.jobs]
         if len(set(names)) < len(names):
             raise InputError(f"two have the same name: {', '.join(map(show, names))}", key="jobs")
+
+    @classmethod
+    def from_file(cls, file: str | Path) -> Experiment:
+        """Read an ``experiment.yaml``; docs/cli.md has its keys, which are these arguments.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, or a key or value is not understood.
+        """
+        return cls(**experiment_arguments(file))
 
     # What it says
 
@@ -584,7 +596,7 @@ class Experiment:
             "token": self.token,
             "backend": self.spec.name,
             "inputs": inputs,
-            "arguments": {key: str(v) if isinstance(v, Path) else v for key, v in rest.items()},
+            "arguments": {name: _plain(value) for name, value in rest.items()},
         }
 
     def _unknown_bandwidth(self) -> list[str]:
@@ -650,6 +662,19 @@ def _tell_of_a_bare_tree(engine: EngineName) -> None:
             f"note: {package.parent} is a source tree without its native parts, so everything runs "
             f"in Python, slower; build them: {sys.executable} -m pip install -e {package.parent}\n"
         )
+
+
+def _plain(value: Any) -> Any:
+    """An argument, for a file."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (Job, LinkFault, Slowdown)):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return _name(value)
 
 
 def _name(given: Any) -> str | None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_astra_sims_flags() -> None:
     assert values["comm-scale"] == 1.0
     assert values["network-option"] == ["A=1", "B=x=y"]
     assert values["output"] is None
-    assert set(values) == set(FLAGS)
+    assert set(values) == {*FLAGS, "", "experiment"}
 
 
 @pytest.mark.parametrize(
@@ -95,21 +96,21 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     write_inputs(tmp_path, monkeypatch)
     seen: list[dict[str, Any]] = []
 
-    def simulate(**arguments: Any) -> Any:
-        seen.append(arguments)
+    def run(self: astra_bridge.Experiment, **arguments: Any) -> Any:
+        seen.append({one.name: getattr(self, one.name) for one in fields(self)} | arguments)
         result = make(
             tmp_path,
             [[(0, 100), (50, 200)]] * 2,
             [PAIR, PAIR],
-            {"track-local-mem": int(arguments["system"].track_local_mem)},
+            {"track-local-mem": int(self.system_config.track_local_mem)},
             warnings=("queues are long",),
         )
         failure = {"stalled": StalledError, "broken": BackendError, "bug": ZeroDivisionError}
-        if arguments["backend"] in failure:
-            raise failure[arguments["backend"]](arguments["backend"])
+        if self.backend in failure:
+            raise failure[self.backend](self.backend)
         return result
 
-    monkeypatch.setattr("astra_bridge.simulation.simulate", simulate)
+    monkeypatch.setattr(astra_bridge.Experiment, "run", run)
     return seen
 
 
@@ -139,7 +140,7 @@ def test_run(
     assert call["network_options"] == {"K": "V"}
     assert (call["engine"], call["backend"]) == ("python", "analytical-aware")
     assert call["comm_groups"] == "empty"
-    assert call["workload"] == "trace"
+    assert call["workload"] == Path("trace")
 
 
 @pytest.mark.parametrize(
