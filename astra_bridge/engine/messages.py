@@ -79,7 +79,8 @@ class Messages:
     def __init__(self, host: _Host, control_bytes: int) -> None:
         self._host, self._control_bytes = host, control_bytes
         self._channels: dict[tuple[int, int, int, int], Way] = {}
-        # What waits for its control message: (sends, rank, peer, size, tag, then, what, at_once).
+        # What waits for its control message: sends, rank, peer, size, tag, then, what, level,
+        # at_once.
         self._held: dict[int, tuple[Any, ...]] = {}
         self._holds = 0
         self.starts: deque[tuple[int, ...]] = deque()
@@ -100,13 +101,14 @@ class Messages:
         tag: int,
         on_sent: Action | None,
         what: tuple[int, int],
+        level: int = 0,
     ) -> None:
         """Send; ``on_sent`` happens when the message has arrived."""
         if self._control_bytes:
-            go = self._hold((True, rank, peer, size, tag, on_sent, what, False))
+            go = self._hold((True, rank, peer, size, tag, on_sent, what, level, False))
             self._receive(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
         else:
-            self._send(rank, peer, size, tag, on_sent, what)
+            self._send(rank, peer, size, tag, on_sent, what, level)
 
     def receive(
         self,
@@ -116,6 +118,7 @@ class Messages:
         tag: int,
         on_received: Action,
         what: tuple[int, int],
+        level: int = 0,
         *,
         at_once: bool = False,
     ) -> None:
@@ -124,8 +127,8 @@ class Messages:
         If it is complete already, that is after all that is due now, or inside with ``at_once``.
         """
         if self._control_bytes:
-            go = self._hold((False, rank, peer, size, tag, on_received, what, at_once))
-            self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
+            go = self._hold((False, rank, peer, size, tag, on_received, what, level, at_once))
+            self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what, level)
         else:
             self._receive(rank, peer, size, tag, on_received, what, at_once=at_once)
 
@@ -136,9 +139,9 @@ class Messages:
 
     def meet(self, _: int, index: int) -> None:
         """The control message is complete: now the message itself."""
-        sends, rank, peer, size, tag, then, what, at_once = self._held.pop(index)
+        sends, rank, peer, size, tag, then, what, level, at_once = self._held.pop(index)
         if sends:
-            self._send(rank, peer, size, tag, then, what)
+            self._send(rank, peer, size, tag, then, what, level)
         else:
             self._receive(rank, peer, size, tag, then, what, at_once=at_once)
 
@@ -150,6 +153,7 @@ class Messages:
         tag: int,
         on_sent: Action | None,
         what: tuple[int, int],
+        level: int,
     ) -> None:
         key = (tag, rank, peer, size)
         channel = self._channels.setdefault(key, Way())
@@ -162,7 +166,7 @@ class Messages:
             message.what = what
         channel.sent += 1
         transfer = self._host.draw(PLACES_PER_TRANSFER)
-        self.starts.append((transfer, self._host.now_ps, size, rank, peer, 0, 0, 0))
+        self.starts.append((transfer, self._host.now_ps, size, rank, peer, level, 0, 0))
         self.in_flight[transfer] = message
         self.transfers += 1
 

@@ -84,6 +84,7 @@ class NativeEngine:
             capabilities=int(info.capabilities),
             resolution_ps=info.resolution_ps,
             max_in_flight=info.max_in_flight,
+            levels=info.levels,
             record_nodes=record_nodes,
         )
 

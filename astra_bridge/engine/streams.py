@@ -10,6 +10,7 @@ from typing import Protocol
 from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.actions import ARRIVED, BUS_CROSSED, GRAPH_DONE, Action
 from astra_bridge.engine.messages import Messages
+from astra_bridge.network.api import Network
 from astra_bridge.program import (
     Bus,
     GraphOp,
@@ -31,6 +32,7 @@ class _Host(Protocol):
     """What streams need of the engine."""
 
     program: Program
+    network: Network
     messages: Messages
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None: ...
@@ -52,6 +54,7 @@ class Stream:
         "inserted",
         "job_rank",
         "layout",
+        "level",
         "phases",
         "position",
         "priority",
@@ -78,6 +81,7 @@ class Stream:
         self.tag = self.priority = self.run = 0
         self.bus, self.at_once = 0, False
         self.schedule = self.layout = -1
+        self.level = 0
         self.size = self.stride = self.position = self.base = 0
         self.step = self.processed = self.received = self.inserted = 0
 
@@ -156,6 +160,7 @@ class Streams:
         self._made = 0
         self._agreed: dict[tuple[int, int, int], list[int]] = {}  # see _agree
         self.relieved = 0
+        self._levels = host.network.info.levels
         self.read()
 
     def read(self) -> None:
@@ -324,6 +329,7 @@ class Streams:
             return
         phase = self._phases[index]
         stream.schedule, stream.layout, stream.bus = schedule, phase[1], phase[7]
+        stream.level = min(phase[0], self._levels - 1)
         # Without a bus to cross, the packet of a receive could end the stream whose step posts it.
         stream.at_once = self._host.program.receives_at_once and stream.bus != Bus.NONE
         stream.size, stream.stride, _, _ = self._groups[stream.layout]
@@ -411,11 +417,18 @@ class Streams:
             what = (-1, stream.collective)
             if send_bytes:
                 peer = self._rank(stream, peers, send_to)
-                messages.send(rank, peer, send_bytes, stream.tag, None, what)
+                messages.send(rank, peer, send_bytes, stream.tag, None, what, stream.level)
             if recv_bytes:
                 peer, then = self._rank(stream, peers, recv_from), (ARRIVED, 0, stream.self)
                 messages.receive(
-                    rank, peer, recv_bytes, stream.tag, then, what, at_once=stream.at_once
+                    rank,
+                    peer,
+                    recv_bytes,
+                    stream.tag,
+                    then,
+                    what,
+                    stream.level,
+                    at_once=stream.at_once,
                 )
 
     def arrived(self, _: int, index: int) -> None:

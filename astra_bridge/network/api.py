@@ -97,6 +97,7 @@ class Capability(IntFlag):
     CONGESTION = 64
     ORDERED = 128
     SAVE = 256
+    LEVELS = 512
 
 
 CAPABILITY_SENTENCES = {
@@ -109,6 +110,7 @@ CAPABILITY_SENTENCES = {
     Capability.CONGESTION: "transfers slow one another",
     Capability.ORDERED: "keeps the exact order of events inside one instant (exchange)",
     Capability.SAVE: "can be written to a file, and go on from it (save, load)",
+    Capability.LEVELS: "takes the dimension of a message as its traffic class",
 }
 
 
@@ -122,6 +124,11 @@ class NetworkInfo:
     resolution_ps: int = 1
     max_in_flight: int = 2**63 - 1
     traffic_classes: int = 1
+
+    @property
+    def levels(self) -> int:
+        """How many dimensions of messages it tells apart: one, unless it declares LEVELS."""
+        return self.traffic_classes if Capability.LEVELS in self.capabilities else 1
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ void Engine::enter(Stream& stream, const PhaseChoice& choice) {
   stream.gate_step = schedule.gate_step;
   stream.gate_received = schedule.gate_received;
   stream.end = schedule.end;
+  stream.level = static_cast<uint16_t>(std::min(phase.level, most_level_));
   stream.bus = phase.bus;
   stream.bus_ps = phase.bus == Bus::kFast ? machine.fast_delay_ps : machine.endpoint_delay_ps;
   stream.shared_bus = phase.bus == Bus::kEndpoint && machine.bus_model == BusModel::kLoggp;
@@ -315,7 +316,8 @@ void Engine::run_steps(Stream& stream, int32_t most) {
     if (step.send_bytes > 0) {
       const int32_t peer = peer_of(stream, step.peers, step.send_to);
       if (program_.rendezvous_bytes > 0) {
-        send(stream.rank, peer, step.send_bytes, stream.tag, {}, stream.collective, -1);
+        send(stream.rank, peer, step.send_bytes, stream.tag, {}, stream.collective, -1,
+             stream.level);
       } else {
         if (peer != stream.send_peer || step.send_bytes != stream.send_bytes ||
             stream.send_channel < 0) {
@@ -325,14 +327,15 @@ void Engine::run_steps(Stream& stream, int32_t most) {
           stream.send_channel = open_channel(stream.tag, stream.rank, peer, step.send_bytes);
           ++channels_[static_cast<size_t>(stream.send_channel)].users;
         }
-        send_on(stream.send_channel, {}, stream.collective, -1);
+        send_on(stream.send_channel, {}, stream.collective, -1, stream.level);
       }
     }
     if (step.recv_bytes > 0) {
       const int32_t peer = peer_of(stream, step.peers, step.recv_from);
       const Action then{Then::kArrived, 0, stream.self};
       if (program_.rendezvous_bytes > 0) {
-        receive(stream.rank, peer, step.recv_bytes, stream.tag, then, stream.collective, -1);
+        receive(stream.rank, peer, step.recv_bytes, stream.tag, then, stream.collective, -1,
+                stream.level);
       } else {
         if (peer != stream.recv_peer || step.recv_bytes != stream.recv_bytes ||
             stream.recv_channel < 0) {

@@ -28,6 +28,7 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
       record_nodes_(record_nodes),
       interrupt_((info.capabilities & ASTRA_NET_CAP_INTERRUPT) != 0 ? network.interrupt : nullptr),
       most_in_flight_(info.max_in_flight),
+      most_level_(static_cast<int32_t>(std::min(info.traffic_classes, 65'536u)) - 1),
       queue_(program_.ranks()) {
   const size_t ranks = static_cast<size_t>(program_.ranks());
   finish_ps.assign(ranks, 0);
@@ -66,6 +67,7 @@ Engine::Engine(const Engine& other, astra_net_sim* sim)
       record_nodes_(other.record_nodes_),
       interrupt_(other.interrupt_),
       most_in_flight_(other.most_in_flight_),
+      most_level_(other.most_level_),
       now_ps_(other.now_ps_),
       place_(other.place_),
       events_(other.events_),

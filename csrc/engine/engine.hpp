@@ -70,9 +70,10 @@ struct Rendezvous {
   Action then;
   int32_t rank = 0, peer = 0, collective = -1, node = -1;
   bool sends = false;
+  uint16_t level = 0;
   template <class A>
   void visit(A& archive) {
-    archive(bytes, tag, then, rank, peer, collective, node, sends);
+    archive(bytes, tag, then, rank, peer, collective, node, sends, level);
   }
 };
 
@@ -109,6 +110,7 @@ struct alignas(64) Stream {
   int32_t self = -1;  // index in its pool
   Bus bus = Bus::kEndpoint;
   bool shared_bus = false;
+  uint16_t level = 0;  // traffic class of its messages
   int32_t window = 0;
   int32_t queue = -1, priority = 0;
   uint32_t next_phase = 0;
@@ -119,7 +121,7 @@ struct alignas(64) Stream {
   void visit(A& archive) {
     archive(step, step_count, processed, received, inserted, end, burst, gate_step, gate_received,
             rank, job_rank, position, size, stride, base, collective, send_channel, send_peer, recv_channel,
-            recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus, window, queue,
+            recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus, level, window, queue,
             priority, next_phase, run, graph, phases);
   }
 };
@@ -274,12 +276,12 @@ class Engine {
   void leave_channel(int32_t& channel);
   int32_t new_message(int32_t channel);
   void release(int32_t index);
-  void send_on(int32_t channel, Action then, int32_t collective, int32_t node);
+  void send_on(int32_t channel, Action then, int32_t collective, int32_t node, uint16_t level);
   void receive_on(int32_t channel, Action then, int32_t collective, int32_t node);
   void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
-            int32_t collective, int32_t node);
+            int32_t collective, int32_t node, uint16_t level = 0);
   void receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
-               int32_t collective, int32_t node);
+               int32_t collective, int32_t node, uint16_t level = 0);
   void meet(int32_t index);
 
   // Collectives
@@ -343,6 +345,7 @@ class Engine {
   const bool record_nodes_;
   void (*const interrupt_)(astra_net_sim*);
   const int64_t most_in_flight_;
+  const int32_t most_level_;  // traffic class that the network takes
   Ticker* ticker_ = nullptr;
   const Report* report_ = nullptr;
   astra_net_error error_{};

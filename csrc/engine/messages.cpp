@@ -118,7 +118,8 @@ void Engine::release(int32_t index) {
   free_message_ = index;
 }
 
-void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int32_t node) {
+void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int32_t node,
+                     uint16_t level) {
   Channel& channel = channels_[static_cast<size_t>(channel_index)];
   int32_t index;
   if (channel.first >= 0 && !channel.waiting_are_sends) {
@@ -155,6 +156,7 @@ void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int
   transfer.bytes = channel.bytes;
   transfer.src = channel.src;
   transfer.dst = channel.dst;
+  transfer.traffic_class = level;
   ++transfers_;
   ++in_flight_;
 }
@@ -194,27 +196,27 @@ void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, 
 }
 
 void Engine::send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
-                  int32_t collective, int32_t node) {
+                  int32_t collective, int32_t node, uint16_t level) {
   if (program_.rendezvous_bytes == 0) {
-    send_on(open_channel(tag, rank, peer, bytes), then, collective, node);
+    send_on(open_channel(tag, rank, peer, bytes), then, collective, node, level);
     return;
   }
   const int32_t go = rendezvous_.take();
-  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, true};
+  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, true, level};
   receive_on(open_channel(tag | kControl, peer, rank, program_.rendezvous_bytes),
              {Then::kRendezvous, 0, go}, collective, node);
 }
 
 void Engine::receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
-                     int32_t collective, int32_t node) {
+                     int32_t collective, int32_t node, uint16_t level) {
   if (program_.rendezvous_bytes == 0) {
     receive_on(open_channel(tag, peer, rank, bytes), then, collective, node);
     return;
   }
   const int32_t go = rendezvous_.take();
-  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, false};
+  rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, false, level};
   send_on(open_channel(tag | kControl, rank, peer, program_.rendezvous_bytes),
-          {Then::kRendezvous, 0, go}, collective, node);
+          {Then::kRendezvous, 0, go}, collective, node, level);
 }
 
 // The control message is complete: now the message itself.
@@ -223,7 +225,7 @@ void Engine::meet(int32_t index) {
   rendezvous_.give_back(index);
   if (held.sends)
     send_on(open_channel(held.tag, held.rank, held.peer, held.bytes), held.then, held.collective,
-            held.node);
+            held.node, held.level);
   else
     receive_on(open_channel(held.tag, held.peer, held.rank, held.bytes), held.then,
                held.collective, held.node);

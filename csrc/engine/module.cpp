@@ -60,12 +60,13 @@ Program program_of(const py::dict& arrays) {
 class Session {
  public:
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
-          int64_t resolution_ps, int64_t max_in_flight, bool record_nodes)
+          int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes)
       : arrays_() {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
     info.max_in_flight = max_in_flight;
+    info.traffic_classes = levels;
     arrays_.append(arrays);
     engine_ = std::make_unique<Engine>(program_of(arrays),
                                        *reinterpret_cast<const astra_net_backend*>(table),
@@ -168,9 +169,11 @@ class Session {
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   py::class_<Session>(module, "Session")
-      .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, bool>(),
+      .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t,
+                    uint32_t, bool>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
-           py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("record_nodes"))
+           py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
+           py::arg("record_nodes"))
       .def("copy", &Session::copy, py::arg("sim"))
       .def("append", &Session::append, py::arg("arrays"))
       .def("watch", &Session::watch, py::arg("what"))

@@ -87,6 +87,7 @@ typedef struct astra_net_completion {
 #define ASTRA_NET_CAP_CONGESTION 64    /* transfers slow one another                       */
 #define ASTRA_NET_CAP_ORDERED 128      /* 1.1: exchange() works                            */
 #define ASTRA_NET_CAP_SAVE 256         /* 1.2: save() and load() work                      */
+#define ASTRA_NET_CAP_LEVELS 512       /* 1.2: traffic_class is the dimension of a message */
 /* [capabilities.end] */
 typedef struct astra_net_info { /* constant while the library is loaded                    */
   uint32_t struct_size, abi_version;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A network that does not keep the order inside an instant, takes only a few transfers at a time,
-// and says when they have left: what the analytical networks are not.
+// says when they have left, and is slower in the second dimension: what the analytical networks are
+// not.
 #include <deque>
 #include <functional>
 #include <map>
@@ -18,10 +19,10 @@ class Narrow final : public astra_net::Model {
     astra_net_info info{};
     info.name = "narrow";
     info.version = "1.0";
-    info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_SENT;
+    info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_SENT | ASTRA_NET_CAP_LEVELS;
     info.resolution_ps = 16;
     info.max_in_flight = 5;
-    info.traffic_classes = 1;
+    info.traffic_classes = 2;
     return info;
   }
 
@@ -34,7 +35,8 @@ class Narrow final : public astra_net::Model {
     const int64_t end_ps = begin_ps + (transfer.bytes * 8 + 15) / 16 * 16;
     free_ps_[transfer.src] = end_ps;
     events_.push({end_ps, {transfer.id, false}});
-    events_.push({end_ps + latency_ps_ / 16 * 16, {transfer.id, true}});
+    const int64_t wire_ps = latency_ps_ / 16 * 16 + 3200 * int64_t{transfer.traffic_class};
+    events_.push({end_ps + wire_ps, {transfer.id, true}});
   }
 
   astra_net::Reached run(int64_t until_ps) override {

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ from numpy.typing import NDArray
 from astra_bridge.engine import Outcome, native
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
+from astra_bridge.inputs.memory import RemoteMemoryConfig
+from astra_bridge.inputs.system import read_system
 from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.backend import prepare
-from astra_bridge.network.api import Exchange, NetworkConfig
+from astra_bridge.network.api import Capability, Exchange, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
+from astra_bridge.system import lower
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.random_programs import experiment
@@ -114,9 +117,43 @@ class Spy(AwareNetwork):
 
     def exchange(self, starts: NDArray[Any], *arguments: int) -> Exchange:
         self.started += starts.tolist()
+        starts["traffic_class"] = 0
         step = super().exchange(starts, *arguments)
         self.arrived += step.completions[["id", "time_ps"]].tolist()
         return step
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(1, {0}), (2, {0, 1}), (8, {0, 1, 2})])
+def test_the_class_of_a_message_is_its_dimension(classes: int, expected: set[int]) -> None:
+    """Of a collective, at most what the network can tell apart; without LEVELS it is 0."""
+
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        first = trace.coll(CommType.ALL_REDUCE, 8192)
+        if rank == 0:
+            trace.send(7, 500, tag=1, deps=[first])
+        if rank == 7:
+            trace.recv(0, 500, tag=1, deps=[first])
+
+    program = lower(
+        per_rank(8, fill),
+        read_system(system(["ring"] * 3)),
+        RemoteMemoryConfig(),
+        (2, 2, 2),
+        {},
+    ).program
+    config = prepare(
+        NetworkRequest(network=network("Ring Ring Ring", [2] * 3, [50] * 3, [500] * 3))
+    ).config
+    for declared in (Capability.LEVELS, Capability(0)):
+        with Spy(config) as spy:
+            info = spy.info
+            both = (info.capabilities & ~Capability.LEVELS) | declared
+            spy.info = replace(info, traffic_classes=classes, capabilities=both)  # type: ignore[misc]
+            run_engine(program, spy)
+        assert {row[5] for row in spy.started} == (expected if declared else {0})
+        for _, _, size, src, dst, level, *_ in spy.started:
+            dimension = 0 if size == 500 else (src ^ dst).bit_length() - 1
+            assert level == (min(dimension, classes - 1) if declared else 0)
 
 
 @settings(max_examples=50 * FACTOR, deadline=None, suppress_health_check=CHECKS)
