@@ -45,6 +45,12 @@ std::vector<std::vector<std::string>> rows_of(const std::string& value) {
   return rows;
 }
 
+std::string text(double value) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.6g", value);
+  return digits;
+}
+
 [[noreturn]] void refuse(const std::string& key, size_t row, const std::string& why) {
   throw Error(ASTRA_NET_INVALID, "option '" + key + "', entry " + std::to_string(row) + ": " + why);
 }
@@ -283,7 +289,7 @@ class Garnet final : public astra_net::Model {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_CONGESTION;
+                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION;
     info.resolution_ps = 1;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = kTrafficClasses;
@@ -354,6 +360,7 @@ class Garnet final : public astra_net::Model {
     for (;;) {
       const int64_t cycle = network_->next_cycle();
       if (cycle == garnet::kNever) {
+        // Stuck for want of a link is no deadlock; the caller says so, with where_stuck().
         if (network_->in_flight() > 0) deadlock(true);
         return {until_ps, true};
       }
@@ -367,6 +374,44 @@ class Garnet final : public astra_net::Model {
       if (network_->take_suspicion()) deadlock(false);
       if (interrupted()) return {ps_of(cycle), false};
     }
+  }
+
+  int64_t link_count(int64_t) const override {
+    return static_cast<int64_t>(network_->config().channels.size());
+  }
+
+  void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) override {
+    const double given =
+        network_->config().channels[static_cast<size_t>(link)].wire.cycles_per_flit;
+    garnet::LinkChange change;
+    change.cycle = first_cycle_from(at_ps);
+    change.order = at_ps;
+    change.channel = link;
+    if (at_ps == kNever || change.cycle > kMostCycle)
+      throw Error(ASTRA_NET_INVALID, "at_ps=" + std::to_string(at_ps) +
+                                         " is beyond the range of time");
+    if (bandwidth_scale > 0) {
+      change.cycles_per_flit = given / bandwidth_scale;
+      if (!(change.cycles_per_flit >= 1 && change.cycles_per_flit <= static_cast<double>(kMost)))
+        throw Error(ASTRA_NET_INVALID,
+                    "bandwidth_scale=" + text(bandwidth_scale) + " of link " +
+                        std::to_string(link) + "; allowed: 0, or from " +
+                        text(given / static_cast<double>(kMost)) + " to " + text(given) +
+                        ", a flit per cycle");
+    }
+    network_->change_link(change);
+  }
+
+  std::string where_stuck() const override {
+    const std::vector<int32_t> links = network_->links_waited_for();
+    if (links.empty()) return "";
+    std::string named;
+    for (size_t i = 0; i < links.size() && i < 4; ++i) {
+      const auto [src, dst] = link_ends_[static_cast<size_t>(links[i])];
+      named += (named.empty() ? "" : ", ") + std::to_string(links[i]) + " (" +
+               std::to_string(src) + " -> " + std::to_string(dst) + ")";
+    }
+    return "(waiting for link " + named + (links.size() > 4 ? ", ..." : "") + ", which is down)";
   }
 
   // Hosts ask for the size first, then for the text.
@@ -426,7 +471,7 @@ class Garnet final : public astra_net::Model {
   // `all`: nothing can move.  Otherwise only VCs that stood still for a whole threshold count.
   void deadlock(bool all) {
     const std::string circle = network_->find_deadlock(all);
-    if (circle.empty() && !all) return;
+    if (circle.empty() && (!all || !network_->links_waited_for().empty())) return;
     const std::string cycle = std::to_string(network_->now());
     log_(40, "deadlock in cycle " + cycle + ": " + (circle.empty() ? "no circle found" : circle));
     throw Error(ASTRA_NET_MODEL, "deadlock in cycle " + cycle + ", " +

@@ -11,10 +11,13 @@
 namespace garnet {
 namespace {
 
+__extension__ typedef __int128 Wide;
+
 constexpr uint32_t kNone = UINT32_MAX;
 constexpr uint16_t kNoRoute = UINT16_MAX;
 constexpr uint32_t kInterface = 1u << 31;  // a component that is a network interface
 constexpr int kFraction = 16;              // bits after the point of a link's busy time
+constexpr int64_t kDown = INT64_MAX;       // the busy time of a link that is down
 constexpr int64_t kMaxWheel = 8192;        // cycles; events further away wait in a map
 constexpr size_t kMaxSlots = size_t{1} << 26;
 constexpr size_t kAhead = 4;               // events whose memory is fetched before their turn
@@ -79,10 +82,12 @@ class Core final : public Network {
   int32_t first_dimension(int32_t src, int32_t dst) const override;
   int64_t zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const override;
   void enqueue(const Message& message) override;
+  void change_link(const LinkChange& change) override;
   int64_t next_cycle() const override;
   void run(int64_t cycle) override;
   int64_t in_flight() const override { return in_flight_; }
   std::string find_deadlock(bool all) const override;
+  std::vector<int32_t> links_waited_for() const override;
   std::vector<LinkLoad> link_loads() const override;
   std::vector<NodeLoad> node_loads() const override;
   std::vector<uint64_t> router_flits() const override;
@@ -109,7 +114,7 @@ class Core final : public Network {
     uint32_t next_in = 0;   // stage II starts at this input port
     uint32_t flit_delay = 0;
     uint64_t flits = 0;
-    int64_t busy = 0;       // cycles per flit << kFraction; 0 where one cycle
+    int64_t busy = 0;       // cycles per flit << kFraction; 0 where always one; or kDown
     int64_t free_at = 0;    // cycle, plus free_part >> kFraction
     uint32_t free_part = 0;
     int16_t ring = -1;      // dimension of the ring that it is part of, or -1
@@ -166,6 +171,12 @@ class Core final : public Network {
       return id > other.id;
     }
   };
+  struct Changed {  // a link whose rate has been changed
+    double cycles_per_flit = 0;  // now; 0: down
+    std::vector<uint32_t> held;  // slots of the flits that wait until it is up
+    uint64_t crossed = 0;        // flits that began to cross it before the last change,
+    double extra_cycles = 0;     // and what they took beyond the rate of the configuration
+  };
   struct Best {
     uint32_t distance = kNone, port = 0, vc = 0;
   };
@@ -174,12 +185,24 @@ class Core final : public Network {
     uint32_t left = 0;
   };
 
+  static int64_t busy_of(double cycles_per_flit) {
+    return static_cast<int64_t>(std::ceil(std::ldexp(cycles_per_flit, kFraction)));
+  }
+  const Wire& wire_of(const Output& out) const {
+    const Input& input = inputs_[out.link];
+    if (input.channel >= 0) return config_.channels[static_cast<size_t>(input.channel)].wire;
+    return config_.nodes[(out.src & kInterface ? out.src : input.dst) & ~kInterface].wire;
+  }
   void add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel);
   uint32_t next_output(uint32_t router, const Packet& packet) const;
   void route(uint32_t slot, uint32_t router);
   void wake(uint32_t component);
   void post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at, uint32_t event);
   void send(Output& out, uint32_t slot);
+  static int64_t cross(Output& out);
+  void make_changes();
+  void make_change(const LinkChange& change);
+  std::vector<std::pair<int64_t, uint32_t>> recall(uint32_t link, int64_t from);
   void credit(uint32_t slot, uint32_t delay, bool tail);
   void take_credit(uint32_t event);
   void take_flit(uint32_t slot);
@@ -241,6 +264,10 @@ class Core final : public Network {
   std::vector<std::vector<uint32_t>> flits_, credits_;  // [cycle % wheel_size_]
   std::vector<uint64_t> wheel_used_;                    // bit per bucket
   std::map<int64_t, std::pair<std::vector<uint32_t>, std::vector<uint32_t>>> far_;
+
+  std::vector<LinkChange> changes_;      // to come, in the order in which they are made
+  int64_t next_change_ = kNever;         // the cycle that begins with the first of them
+  std::map<uint32_t, Changed> changed_;  // by output
 
   std::vector<uint32_t> awake_routers_, awake_interfaces_, scratch_;
   std::vector<uint8_t> router_awake_, interface_awake_;
@@ -391,8 +418,7 @@ void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t cha
   out.flit_delay = static_cast<uint32_t>(1 + wire.latency);
   if (!(dst & kInterface))
     out.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
-  if (wire.cycles_per_flit > 1.0)
-    out.busy = static_cast<int64_t>(std::ceil(std::ldexp(wire.cycles_per_flit, kFraction)));
+  if (wire.cycles_per_flit > 1.0) out.busy = busy_of(wire.cycles_per_flit);
   if (channel >= 0) {
     out.channel = true;
     const Channel& given = config_.channels[static_cast<size_t>(channel)];
@@ -429,7 +455,8 @@ int64_t Core<W>::zero_load_cycles(int32_t src, int32_t dst, int64_t bytes) const
   packet.router = static_cast<uint32_t>(config_.nodes[packet.node].router);
   double busiest = 1.0, cycles = 1.0;
   const auto cross = [&](const Output& out) {
-    const double per_flit = out.busy ? std::ldexp(static_cast<double>(out.busy), -kFraction) : 1;
+    const double per_flit =  // of the network as it was made, whatever has become of its links
+        std::ldexp(static_cast<double>(busy_of(wire_of(out).cycles_per_flit)), -kFraction);
     busiest = std::max(busiest, per_flit);
     cycles += out.flit_delay + per_flit - 1;
     return inputs_[out.link].dst;
@@ -505,17 +532,27 @@ inline void Core<W>::send(Output& out, uint32_t slot) {
   ++out.flits;
   int64_t at = now_ + out.flit_delay;
   if (out.busy) {
+    if (out.busy == kDown) {
+      changed_[static_cast<uint32_t>(&out - outputs_.data())].held.push_back(slot);
+      return;
+    }
     // A slower link takes the flits one after another; how many may wait is bounded by credits.
     if (out.free_at < now_ + 1) {
       out.free_at = now_ + 1;
       out.free_part = 0;
     }
-    const int64_t part = out.free_part + out.busy;
-    out.free_at += part >> kFraction;
-    out.free_part = static_cast<uint32_t>(part & ((1 << kFraction) - 1));
-    at = out.free_at - (out.free_part == 0) + out.flit_delay - 1;
+    at = cross(out);
   }
   post(flits_, false, at, slot);
+}
+
+// The next flit crosses a link with a busy time, from free_at on; gives the cycle of its arrival.
+template <int W>
+inline int64_t Core<W>::cross(Output& out) {
+  const int64_t part = out.free_part + out.busy;
+  out.free_at += part >> kFraction;
+  out.free_part = static_cast<uint32_t>(part & ((1 << kFraction) - 1));
+  return out.free_at - (out.free_part == 0) + out.flit_delay - 1;
 }
 
 template <int W>
@@ -604,6 +641,99 @@ void Core<W>::enqueue(const Message& message) {
   messages_[index].bytes_left = message.bytes;
   starts_.push({message.cycle, message.order, message.id, index});
   ++in_flight_;
+}
+
+template <int W>
+void Core<W>::change_link(const LinkChange& change) {
+  const auto later = [](const LinkChange& a, const LinkChange& b) {
+    return a.cycle != b.cycle ? a.cycle < b.cycle : a.order < b.order;
+  };
+  changes_.insert(std::upper_bound(changes_.begin(), changes_.end(), change, later), change);
+  next_change_ = changes_.front().cycle + 1;
+}
+
+template <int W>
+void Core<W>::make_changes() {
+  const auto due = std::find_if(changes_.begin(), changes_.end(),
+                                [&](const LinkChange& change) { return change.cycle >= now_; });
+  for (auto change = changes_.begin(); change != due; ++change) make_change(*change);
+  changes_.erase(changes_.begin(), due);
+  next_change_ = changes_.empty() ? kNever : changes_.front().cycle + 1;
+}
+
+// The link has the new rate from the present cycle on.  A flit that is crossing it goes on at the
+// rate with which it began; those behind it cross it after that, each at the new rate.
+template <int W>
+void Core<W>::make_change(const LinkChange& change) {
+  const uint32_t index = channel_output_[static_cast<size_t>(change.channel)];
+  Output& out = outputs_[index];
+  const double given = wire_of(out).cycles_per_flit;
+  Changed& changed = changed_.try_emplace(index, Changed{given, {}, 0, 0}).first->second;
+
+  // From now until the link is free for the first flit that waits; in the unit of out.busy.
+  Wide free = static_cast<Wide>(out.free_at - now_) * (1 << kFraction) + out.free_part;
+  free = std::max<Wide>(free, 0);
+  std::vector<uint32_t> waiting;
+  waiting.swap(changed.held);
+  if (out.busy != kDown) {
+    // A flit that begins now arrives flit_delay - 1 later, if it crosses in one cycle.
+    const auto flits = recall(out.link, now_ + out.flit_delay - 1);
+    // One that began before the last change has kept an older rate, and does so again.
+    const uint64_t at_this_rate = out.flits - changed.crossed;
+    const size_t older = flits.size() > at_this_rate ? 1 : 0;
+    size_t begun = flits.size();
+    for (; begun > older && free >= out.busy; --begun) free -= out.busy;
+    for (size_t i = 0; i < flits.size(); ++i) {
+      if (i < begun)
+        post(flits_, false, flits[i].first, flits[i].second);
+      else
+        waiting.push_back(flits[i].second);
+    }
+  }
+  const uint64_t crossed = out.flits - waiting.size();
+  changed.extra_cycles +=
+      static_cast<double>(crossed - changed.crossed) * (changed.cycles_per_flit - given);
+  changed.crossed = crossed;
+  changed.cycles_per_flit = change.cycles_per_flit;
+
+  out.free_at = now_ + static_cast<int64_t>(free >> kFraction);
+  out.free_part = static_cast<uint32_t>(free & ((1 << kFraction) - 1));
+  if (change.cycles_per_flit > 0) {
+    out.busy = busy_of(change.cycles_per_flit);
+    for (uint32_t slot : waiting) post(flits_, false, cross(out), slot);
+  } else {
+    out.busy = kDown;
+    changed.held = std::move(waiting);
+  }
+}
+
+// Takes back the flits that would come to the end of a link in the cycle `from` or later: pairs of
+// cycle and slot, in the order in which they were sent.
+template <int W>
+std::vector<std::pair<int64_t, uint32_t>> Core<W>::recall(uint32_t link, int64_t from) {
+  std::vector<std::pair<int64_t, uint32_t>> found;
+  const auto take = [&](std::vector<uint32_t>& flits, int64_t at) {
+    if (at < from) return;
+    const auto ours = [&](uint32_t slot) {
+      if (slot >> shift_ != link) return false;
+      found.emplace_back(at, slot);
+      return true;
+    };
+    flits.erase(std::remove_if(flits.begin(), flits.end(), ours), flits.end());
+  };
+  for (int64_t at = now_; at < now_ + wheel_size_; ++at) {
+    const auto bucket = static_cast<size_t>(at & (wheel_size_ - 1));
+    take(flits_[bucket], at);
+    if (flits_[bucket].empty() && credits_[bucket].empty())
+      wheel_used_[bucket >> 6] &= ~(uint64_t{1} << (bucket & 63));
+  }
+  for (auto entry = far_.begin(); entry != far_.end();) {
+    auto& [flits, credits] = entry->second;
+    take(flits, entry->first);
+    entry = flits.empty() && credits.empty() ? far_.erase(entry) : std::next(entry);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 template <int W>
@@ -794,6 +924,7 @@ template <int W>
 int64_t Core<W>::next_cycle() const {
   if (!awake_routers_.empty() || !awake_interfaces_.empty()) return now_ + 1;
   int64_t next = starts_.empty() ? kNever : std::max(starts_.top().cycle, now_) + 1;
+  next = std::min(next, next_change_);
   if (!far_.empty()) next = std::min(next, far_.begin()->first);
   const auto words = static_cast<int64_t>(wheel_used_.size());
   const int64_t first = (now_ + 1) & (wheel_size_ - 1);
@@ -821,6 +952,7 @@ void Core<W>::run(int64_t cycle) {
     next_check_ = cycle + config_.deadlock_threshold;
   }
   now_ = cycle;
+  if (cycle >= next_change_) make_changes();
   while (!starts_.empty() && starts_.top().cycle < cycle) {
     const uint32_t index = starts_.top().state;
     starts_.pop();
@@ -891,6 +1023,8 @@ void Core<W>::for_each_event(Function&& function) const {
     for (uint32_t slot : events.first) function(slot);
     for (uint32_t event : events.second) function(event >> 1);
   }
+  for (const auto& [out, changed] : changed_)
+    for (uint32_t slot : changed.held) function(slot);
 }
 
 template <int W>
@@ -982,11 +1116,28 @@ double Core<W>::occupancy(uint32_t link) const {
 }
 
 template <int W>
+std::vector<int32_t> Core<W>::links_waited_for() const {
+  std::vector<int32_t> links;
+  for (const auto& [out, changed] : changed_)
+    if (!changed.held.empty()) links.push_back(inputs_[outputs_[out].link].channel);
+  std::sort(links.begin(), links.end());
+  return links;
+}
+
+template <int W>
 std::vector<LinkLoad> Core<W>::link_loads() const {
   std::vector<LinkLoad> loads;
   for (uint32_t index : channel_output_) {
     const Output& out = outputs_[index];
-    loads.push_back({out.flits, occupancy(out.link)});
+    LinkLoad load{out.flits, 0, occupancy(out.link)};
+    const auto found = changed_.find(index);
+    if (found != changed_.end()) {
+      const Changed& changed = found->second;
+      load.flits -= changed.held.size();
+      load.extra_cycles = changed.extra_cycles + static_cast<double>(load.flits - changed.crossed) *
+                          (changed.cycles_per_flit - wire_of(out).cycles_per_flit);
+    }
+    loads.push_back(load);
   }
   return loads;
 }

@@ -54,8 +54,17 @@ struct PacketRecord {
   int32_t flits, hops, src_vc, dst_vc;
 };
 
+struct LinkChange {
+  int64_t cycle = 0;  // flits that begin to cross the link after this cycle do it at the new rate
+  int64_t order = 0;  // changes of one cycle are made by order, equal ones as they came
+  int32_t channel = 0;         // index into config.channels
+  double cycles_per_flit = 0;  // >= 1; 0: the link is down
+};
+
 struct LinkLoad {  // one directed link between routers, as in config.channels
   uint64_t flits = 0;
+  // Cycles that they took beyond what they take at the rate of the configuration.
+  double extra_cycles = 0;
   double occupancy_flit_cycles = 0;  // integral of the flits waiting in the input buffers behind it
 };
 
@@ -97,6 +106,8 @@ class Network {
 
   // The cycle must not have been run yet.
   virtual void enqueue(const Message& message) = 0;
+  // The cycle after change.cycle must not have been run yet.
+  virtual void change_link(const LinkChange& change) = 0;
   // The next cycle in which anything can happen; kNever when nothing is left to happen.
   virtual int64_t next_cycle() const = 0;
   // Runs one cycle, not before next_cycle(); appends to deliveries().
@@ -110,6 +121,9 @@ class Network {
   virtual std::string find_deadlock(bool all) const = 0;
   // Whether some VC has stood still for a whole deadlock_threshold; said once per threshold.
   bool take_suspicion() { return std::exchange(suspicious_, false); }
+
+  // The links (indices into config.channels) that are down while flits wait for them.
+  virtual std::vector<int32_t> links_waited_for() const = 0;
 
   virtual std::vector<LinkLoad> link_loads() const = 0;
   virtual std::vector<NodeLoad> node_loads() const = 0;

@@ -44,10 +44,11 @@ class Table {
   std::string& json_;
 };
 
-double utilization_of(const Network& network, uint64_t flits, size_t channel) {
+double utilization_of(const Network& network, const LinkLoad& link, size_t channel) {
   const int64_t cycles = network.now() + 1;
   if (cycles == 0) return 0.0;
-  return static_cast<double>(flits) * network.config().channels[channel].wire.cycles_per_flit /
+  const double per_flit = network.config().channels[channel].wire.cycles_per_flit;
+  return (static_cast<double>(link.flits) * per_flit + link.extra_cycles) /
          static_cast<double>(cycles);
 }
 
@@ -57,7 +58,7 @@ std::string saturation_warning(const Network& network) {
   const std::vector<LinkLoad> links = network.link_loads();
   size_t saturated = 0;
   for (size_t i = 0; i < links.size(); ++i)
-    saturated += utilization_of(network, links[i].flits, i) > 0.95;
+    saturated += utilization_of(network, links[i], i) > 0.95;
   if (saturated == 0) return "";
   return "saturated: " + std::to_string(saturated) + " of " + std::to_string(links.size()) +
          " links were busy for more than 95 % of the time";
@@ -73,7 +74,7 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   const std::vector<uint64_t> routers = network.router_flits();
   const Series series = network.series();
   const auto utilization = [&](const LinkLoad& link, size_t i) {
-    return utilization_of(network, link.flits, i);
+    return utilization_of(network, link, i);
   };
 
   uint64_t injected = 0, ejected = 0;
@@ -150,7 +151,8 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
       .column("busy_ps", links,
               [&](const LinkLoad& l, size_t i) {
                 return std::llround(static_cast<double>(l.flits) * period_ps *
-                                    config.channels[i].wire.cycles_per_flit);
+                                        config.channels[i].wire.cycles_per_flit +
+                                    l.extra_cycles * period_ps);
               })
       .column("flits", links, [](const LinkLoad& l, size_t) { return l.flits; })
       .column("utilization", links, utilization)
