@@ -127,6 +127,12 @@ class Registry(Generic[S]):
             raise InputError(f"there is a {self.kind} {show(spec.name)} already", key=self.kind)
         self.loaded[spec.name] = spec
 
+    def is_added(self, name: str) -> bool:
+        """Whether only this process knows the name: another one cannot be told it."""
+        if name not in self.loaded or name in self.built_in:
+            return False
+        return all(entry.name != name for entry in _entry_points(self.group))
+
     def get(self, name: str) -> S | None:
         """The specification of this name, or None.
 

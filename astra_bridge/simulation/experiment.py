@@ -45,7 +45,7 @@ from astra_bridge.isolation import (
     run_here,
     run_isolated,
 )
-from astra_bridge.network.registry import backend_spec, is_network_class
+from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
 from astra_bridge.results import Result, Table
@@ -438,8 +438,9 @@ class Experiment:
             link_faults=self.link_faults(),
             checkpoint=checkpoint,
         )
-        # A child process can only be told a name.
-        if spec.isolate and not in_process and isinstance(self.backend, str):
+        # A child process can only be told a name, and one that it knows.
+        named = isinstance(self.backend, str) and not BACKENDS.is_added(self.backend)
+        if spec.isolate and not in_process and named:
             return run_isolated(self.backend, request, progress, no_progress_timeout_s)
         return run_here(spec, request, progress, no_progress_timeout_s)
 

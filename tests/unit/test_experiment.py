@@ -18,6 +18,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import read_network
 from astra_bridge.inputs.system import read_system
 from astra_bridge.network.analytical.unaware import UnawareNetwork
+from astra_bridge.network.registry import BACKENDS
 from astra_bridge.trace import read_workload
 from astra_bridge.workload import collective
 
@@ -155,3 +156,20 @@ def test_another_version_of_a_model_is_another_experiment(monkeypatch: pytest.Mo
     other = dataclasses.replace(found, version=lambda: "other")
     monkeypatch.setitem(COMPUTE_MODELS.loaded, "trace", other)
     assert example().token != before
+
+
+def test_a_backend_that_a_program_adds() -> None:
+    """It runs here, though it says `isolate`: no other process knows its name."""
+    spec = dataclasses.replace(
+        BACKENDS.find("analytical-unaware-python", key="name"), name="of-this-test", isolate=True
+    )
+    BACKENDS.add(spec)
+    try:
+        assert BACKENDS.is_added("of-this-test")
+        assert not BACKENDS.is_added("analytical-unaware-python")
+        result = example(backend="of-this-test").run()
+    finally:
+        del BACKENDS.loaded["of-this-test"]
+    assert result.backend == "of-this-test"
+    expected = example(backend="analytical-unaware").run()
+    assert result.finish_ns.tolist() == expected.finish_ns.tolist()
