@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_bridge.errors import ContractError, SimulationError
+import astra_bridge as ab
+from astra_bridge.errors import ContractError, InputError, SimulationError, StalledError
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, Capability, Network, NetworkConfig
 from astra_bridge.network.garnet import BACKENDS
 from astra_bridge.network.garnet.options import options_of
 from astra_bridge.network.garnet.reader import read_garnet
+from astra_bridge.simulation.jobs import LinkFault
+from astra_bridge.workload import TraceBuilder
+from tests.small import per_rank, system
 
 pytestmark = pytest.mark.skipif(
     BACKENDS[0].unavailable() is not None, reason=str(BACKENDS[0].unavailable())
@@ -315,3 +319,41 @@ def test_a_circle_is_a_deadlock_whatever_link_is_down() -> None:
         network.submit(transfers(*rows, (0, 1, 0, 4)))
         with pytest.raises(SimulationError, match=r"deadlock in cycle [0-9]+, 5 transfers"):
             network.advance(TIME_NEVER)
+
+
+# -- faults of an experiment ----------------------------------------------------------------------
+
+
+def to_the_neighbour(trace: TraceBuilder, rank: int) -> None:
+    if rank == 0:
+        trace.send(1, 100 * 80, 7)
+    elif rank == 1:
+        trace.recv(0, 100 * 80, 7)
+
+
+def test_faults_of_an_experiment_name_routers() -> None:
+    one = ab.Experiment(
+        backend="garnet",
+        network={
+            "topology": "Mesh_XY 1x2",
+            "flit_bytes": 80,
+            "packet_bytes": 8000,
+            "buffers_per_data_vc": 64,
+        },
+        system=system(endpoint_delay=0),
+        workload=per_rank(2, to_the_neighbour),
+    )
+    links = one.run().links
+    src, dst = one.prepared.link_ends()
+    assert src[links["link"]].tolist() == links["src"].tolist()
+    assert dst[links["link"]].tolist() == links["dst"].tolist()
+    # A hundred flits; see the formulas above.
+    assert one.run().finish_ns.max() == HEAD + 100 - 1 + 3
+    half = one.replace(faults=[LinkFault((0, 1), 0, 0.5)])
+    assert half.run().finish_ns.max() == HEAD + 200 - 1 + 3
+    with pytest.raises(InputError, match=r"link 0.*bandwidth_scale=2 .* to 1, a flit"):
+        one.replace(faults=[LinkFault((0, 1), 0, 2.0)]).run()
+    with pytest.raises(InputError, match="no link goes from node 1 to node 2"):
+        one.replace(faults=[LinkFault((1, 2), 0, 1.0)]).run()
+    with pytest.raises(StalledError, match=r"waiting for link 0 \(0 -> 1\), which is down"):
+        one.replace(faults=[LinkFault((0, 1), 0, 0.0)]).run()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from astra_bridge.errors import ContractError, InputError
 from astra_bridge.inputs.common import load_yaml
 from astra_bridge.inputs.network import NetworkDims, dim_bandwidth, read_network
@@ -15,7 +17,7 @@ from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import OPTIONS, options_of
 from astra_bridge.network.garnet.reader import is_garnet, read_garnet
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 from astra_bridge.topology import links_per_endpoint, topology_of
 
@@ -62,7 +64,13 @@ def _prepare_garnet(network: GarnetNetwork, given: Mapping[str, str]) -> Prepare
             options[key] = value
     nodes = len(network.nodes)
     config = NetworkConfig(nodes, nodes, options=options)
-    return Prepared(config, network.dims or (nodes,), network.warnings)
+
+    def ends() -> Ends:
+        rows = [(link.src, link.dst) for link in network.links]
+        src, dst = np.array(rows, np.int32).reshape(-1, 2).T
+        return src, dst
+
+    return Prepared(config, network.dims or (nodes,), network.warnings, ends=ends)
 
 
 def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
