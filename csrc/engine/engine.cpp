@@ -396,7 +396,11 @@ void Engine::run_slots(int64_t limit) {
   queue_.run_first(
       [this](Action action) {
         ++events_;
-        run(action);
+        // Nearly all are this one.
+        if (action.then == Then::kBusCrossed)
+          packet_processed(streams_[action.b]);
+        else
+          run(action);
       },
       [this, limit] {
         if (stop_) return int64_t{-1};
@@ -487,7 +491,11 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   const bool both = message.received;
   if (both) release(index);
   if (sent.then != Then::kNothing) run(sent);
-  if (both) run(received);
+  if (!both) return;
+  if (received.then == Then::kArrived)
+    arrived(streams_[received.b]);
+  else
+    run(received);
 }
 
 int64_t Engine::later_ps(int64_t delay_ps) const {
