@@ -91,50 +91,44 @@ def build_links(
     links: list[GarnetLink] = []
     stride, hub = 1, nodes
     for index, dimension in enumerate(dimensions):
-        size = dimension.size
-        up, down = _PORTS[index] if index < 2 else (f"Up{index}", f"Down{index}")
-
-        def join(
-            a: int,
-            b: int,
-            ports: tuple[str, str] = ("", ""),
-            ring: bool = False,
-            dateline: bool = False,
-            index: int = index,
-            dimension: RouterDimension = dimension,
-        ) -> None:
-            links.append(
-                GarnetLink(
-                    a,
-                    b,
-                    dimension.latency,
-                    index + 1,
-                    dimension.cycles_per_flit,
-                    *ports,
-                    index,
-                    ring,
-                    dateline,
-                )
-            )
-
-        for node in range(nodes if size > 1 else 0):
-            own = node // stride % size
-            after = node + ((own + 1) % size - own) * stride
-            last = own == size - 1
+        latency, per_flit = dimension.latency, dimension.cycles_per_flit
+        if dimension.size > 1:
+            links += [
+                GarnetLink(a, b, latency, index + 1, per_flit, *ports, index, ring, dateline)
+                for node in range(nodes)
+                for a, b, ports, ring, dateline in _joins(node, index, dimension, stride, hub)
+            ]
             if dimension.kind == "crossbar":
-                middle = hub + node % stride + node // (stride * size) * stride
-                join(node, middle)
-                join(middle, node)
-            elif dimension.kind == "fully_connected":
-                for peer in range(own + 1, size):
-                    join(node, node + (peer - own) * stride)
-                    join(node + (peer - own) * stride, node)
-            elif not last or (dimension.kind == "ring" and size > 2):
-                # Up to three in a ring, no packet passes through two links of it.
-                ring = dimension.kind == "ring" and size > 3
-                join(node, after, (up, down), ring, ring and last)
-                join(after, node, (down, up), ring, ring and last)
-        if dimension.kind == "crossbar" and size > 1:
-            hub += nodes // size
-        stride *= size
-    return hub if any(d.kind == "crossbar" for d in dimensions) else nodes, links
+                hub += nodes // dimension.size
+        stride *= dimension.size
+    return hub, links
+
+
+_Join = tuple[int, int, tuple[str, str], bool, bool]
+"""Source, destination, ports, part of a ring, closes it."""
+
+_NO_PORTS = ("", "")
+
+
+def _joins(node: int, index: int, dimension: RouterDimension, stride: int, hub: int) -> list[_Join]:
+    """What a node adds along one dimension: links to nodes after it, both ways."""
+    size = dimension.size
+    own = node // stride % size
+    if dimension.kind == "crossbar":
+        others = [hub + node % stride + node // (stride * size) * stride]
+    elif dimension.kind == "fully_connected":
+        others = [node + ahead * stride for ahead in range(1, size - own)]
+    elif own < size - 1 or (dimension.kind == "ring" and size > 2):
+        up, down = _PORTS[index] if index < 2 else (f"Up{index}", f"Down{index}")
+        after = node + ((own + 1) % size - own) * stride
+        # Up to three in a ring, no packet passes through two links of it.
+        ring = dimension.kind == "ring" and size > 3
+        closing = ring and own == size - 1
+        return [
+            (node, after, (up, down), ring, closing),
+            (after, node, (down, up), ring, closing),
+        ]
+    else:
+        others = []
+    pairs = [pair for other in others for pair in ((node, other), (other, node))]
+    return [(a, b, _NO_PORTS, False, False) for a, b in pairs]
