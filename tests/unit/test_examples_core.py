@@ -13,14 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["arrays", "sweep"])
+@pytest.mark.parametrize("name", ["arrays", "sweep", "serving", "simpy_host"])
 def test_output_is_the_one_that_the_page_shows(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name.startswith("simpy"):
+        pytest.importorskip("simpy")
     runpy.run_path(str(ROOT / f"examples/python/{name}.py"), run_name="__main__")
     shown = (ROOT / "examples/python/README.md").read_text()
     printed = capsys.readouterr().out
-    assert len(printed.splitlines()) >= 5
+    assert len(printed.splitlines()) >= 3
     assert printed in shown
 
 
