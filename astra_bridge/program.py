@@ -2,9 +2,10 @@
 """The Program: what an engine runs, as arrays.
 
 The system layer lowers inputs and traces to a Program; an engine walks it and knows nothing of
-files, traces or collective algorithms.  What is symmetric stays visibly symmetric: ranks that run
-the same trace share one *template*, and a collective's *schedule* names its peers relative to the
-own position (a distance, or an exclusive or), so that one copy serves every rank.
+files, traces or collective algorithms.  What is symmetric stays visibly symmetric: ranks that do
+the same, each to its own peers and in its own groups, share one *template*, and a collective's
+*schedule* names its peers relative to the own position (a distance, or an exclusive or), so that
+one copy serves every rank.
 
 Five things make up a Program:
 
@@ -191,7 +192,12 @@ MACHINE = _struct(
 SLOWDOWN = _struct(("at_ps", "<i8"), ("factor", "<f8"), ("rank", "<i4"))
 """From a time on, DELAY nodes that a rank begins take so many times as long."""
 
-TEMPLATE = _struct(("node_start", "<i8"), ("node_count", "<i8"), ("compute_ps", "<i8"))
+TEMPLATE = _struct(
+    ("node_start", "<i8"),
+    ("node_count", "<i8"),
+    ("compute_ps", "<i8"),
+    ("relative_peers", "u1"),  # 1: peers of its messages are distances from the own rank
+)
 """``compute_ps``: sum of the durations that do not count as exposed communication."""
 
 NODE = _struct(
@@ -203,7 +209,11 @@ NODE = _struct(
     ("op", "u1"),
     ("unit", "u1"),
 )
-MESSAGE = _struct(("bytes", "<i8"), ("peer", "<i4"), ("tag", "<i4"))
+MESSAGE = _struct(
+    ("bytes", "<i8"),
+    ("peer", "<i4"),  # rank of the job, or the distance to it
+    ("tag", "<i4"),
+)
 
 COLLECTIVE = _struct(
     ("chunks", "<i8"),

@@ -361,24 +361,39 @@ def _check_templates(program: Program) -> Ints:
         )
     messages = program.messages
     _within(messages, "messages", "bytes", 1, _MOST)
-    _within(messages, "messages", "peer", 0, program.ranks - 1, "ranks")
+    _within(program.templates, "templates", "relative_peers", 0, 1)
     _within(messages, "messages", "tag", 0, _MOST_INT32)
-    named = np.flatnonzero(sends & (owner >= 0))
-    peers = messages["peer"][arg[named]]
-    tasks, some = program.tasks, max(1, len(program.templates))
-    runs = _distinct(tasks["job_rank"].astype(np.int64) * some + tasks["template_index"])
-    own = _among(peers.astype(np.int64) * some + owner[named], runs)
-    least = _least_ranks(program)[owner[named]]
-    if (peers >= least).any():
-        at = int(np.argmax(peers >= least))
-        row = int(arg[named[at]])
-        rule = f"a job whose ranks run this node has {least[at]} ranks"
-        _refuse("messages", row, "peer", int(messages["peer"][row]), rule)
-    if own.any():
-        row = int(arg[named[int(np.argmax(own))]])
-        rule = "a rank that runs this node itself: no rank can send to itself"
-        _refuse("messages", row, "peer", int(messages["peer"][row]), rule)
+    _check_message_peers(program, owner, np.flatnonzero(sends & (owner >= 0)))
     return owner
+
+
+def _check_message_peers(program: Program, owner: Ints, named: Ints) -> None:
+    """The peers of messages of the nodes ``named`` are other ranks of the job."""
+    messages, tasks, templates = program.messages, program.tasks, program.templates
+    rows, template = program.nodes["arg"][named], owner[named]
+    peers = messages["peer"][rows].astype(np.int64)
+    relative = templates["relative_peers"][template] == 1
+    low, high = np.zeros(len(templates), np.int64), _least_ranks(program) - 1
+    rank, used = tasks["job_rank"].astype(np.int64), tasks["template_index"]
+    moving = templates["relative_peers"][used] == 1
+    high[templates["relative_peers"] == 1] = _MOST_INT32
+    low[templates["relative_peers"] == 1] = -_MOST_INT32
+    np.maximum.at(low, used[moving], -rank[moving])
+    np.minimum.at(high, used[moving], (program.jobs["ranks"][tasks["job"]] - 1 - rank)[moving])
+    some = max(1, len(templates))
+    runs = _distinct(rank[~moving] * some + used[~moving])
+    own = np.where(relative, peers == 0, _among(peers * some + template, runs))
+    low, high = low[template], high[template]
+    for wrong, rule in (
+        ((peers < low) | (peers > high), "allowed: {0} to {1}, the ranks of the job"),
+        (own, "a rank that runs this node itself: no rank can send to itself"),
+    ):
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            said = rule.format(low[at], high[at])
+            if relative[at] and not own[at]:
+                said += ", as distances from those that run this node"
+            _refuse("messages", int(rows[at]), "peer", int(peers[at]), said)
 
 
 def _least_ranks(program: Program) -> Ints:

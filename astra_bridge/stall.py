@@ -64,8 +64,8 @@ def _template(lowered: Lowered, task: int) -> int:
 
 
 def _name(lowered: Lowered, task: int, node: int) -> str:
-    template = _template(lowered, task)
-    trace, position = lowered.traces[template], int(lowered.order[template][node])
+    index = int(lowered.trace_of_task[task])
+    trace, position = lowered.traces[index], int(lowered.order[index][node])
     name = trace.name(position)
     return f"node {trace.node_id[position]}{f' ({name})' if name else ''}"
 
@@ -82,8 +82,10 @@ def _reason(lowered: Lowered, task: int, node: int, waits: list[Any]) -> str:
     if row["op"] in (Op.SEND, Op.RECV):
         message = program.messages[row["arg"]]
         verb, preposition = ("SEND", "to") if row["op"] == Op.SEND else ("RECV", "from")
+        relative = program.templates["relative_peers"][_template(lowered, task)]
+        peer = message["peer"] + (program.tasks["job_rank"][task] if relative else 0)
         text = (
-            f"{verb} of {message['bytes']} bytes {preposition} rank {message['peer']}, tag "
+            f"{verb} of {message['bytes']} bytes {preposition} rank {peer}, tag "
             f"{_tag(lowered, task, node, int(message['tag']))}"
         )
         own = [wait for wait in waits if wait[3] == node]
@@ -92,8 +94,8 @@ def _reason(lowered: Lowered, task: int, node: int, waits: list[Any]) -> str:
 
 
 def _tag(lowered: Lowered, task: int, node: int, fallback: int) -> int:
-    template = _template(lowered, task)
-    tag = int(lowered.traces[template].comm_tag[lowered.order[template][node]])
+    index = int(lowered.trace_of_task[task])
+    tag = int(lowered.traces[index].comm_tag[lowered.order[index][node]])
     return fallback if tag == MISSING else tag
 
 
@@ -109,21 +111,24 @@ def _sentence(wait: Any) -> str:
 def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
     """Name the usual causes where they can be told apart."""
     program = lowered.program
-    running: dict[int, set[int]] = {}  # group -> the collectives that its members are in
+    # (job, group, its first member) -> the collectives that its members are in
+    running: dict[tuple[int, int, int], set[int]] = {}
     for rank in stuck:
         for task, node in _running(lowered, outcome, rank):
             first = int(program.templates["node_start"][_template(lowered, task)])
             row = program.nodes[first + node]
             if row["op"] == Op.COLLECTIVE:
                 group = int(program.collectives[row["arg"]]["group"])
-                running.setdefault(group, set()).add(int(row["arg"]))
+                members = _members(program, group, int(program.tasks["job_rank"][task]))
+                where = (int(program.tasks["job"][task]), group, members[0])
+                running.setdefault(where, set()).add(int(row["arg"]))
     if any(len(found) > 1 for found in running.values()):
         return (
             "ranks of one group run different collectives at the same time: they must issue their "
             "collectives in the same order, with the same sizes"
         )
-    for (collective,) in running.values():
-        absent = _absent(lowered, outcome, collective)
+    for (job, group, first), (collective,) in running.items():
+        absent = _absent(lowered, outcome, collective, job, _members(program, group, first))
         if absent:
             row = program.collectives[collective]
             several = len(absent) > 1
@@ -142,33 +147,32 @@ def _hint(lowered: Lowered, outcome: Outcome, stuck: list[int]) -> str:
     return ""
 
 
-def _absent(lowered: Lowered, outcome: Outcome, collective: int) -> list[int]:
+def _members(program: Program, group: int, job_rank: int) -> list[int]:
+    """The ranks of the job that are in a group with one of them."""
+    size, stride, start, _ = program.groups[group].tolist()
+    if stride == 0:
+        members: list[int] = program.members[start : start + size].tolist()
+        return members
+    first = job_rank - job_rank // stride % size * stride
+    return list(range(first, first + size * stride, stride))
+
+
+def _absent(
+    lowered: Lowered, outcome: Outcome, collective: int, job: int, members: list[int]
+) -> list[int]:
     """Members of the group that have issued a collective less often than others."""
     program = lowered.program
-    size, stride, start, _ = program.groups[program.collectives[collective]["group"]].tolist()
-    members = range(size) if stride else program.members[start : start + size].tolist()
     issued = dict.fromkeys(members, 0)
-    # A collective is of one job.
-    users = [
-        task
-        for task, template in enumerate(program.tasks["template_index"].tolist())
-        if _runs(program, template, collective)
-    ]
-    job = program.tasks["job"][users[0]]
     for task in (program.tasks["job"] == job).nonzero()[0].tolist():
         rank = int(program.tasks["job_rank"][task])
         if rank not in issued:
             continue
-        first, count, _ = program.templates[_template(lowered, task)].tolist()
+        first, count = program.templates[["node_start", "node_count"]][
+            _template(lowered, task)
+        ].tolist()
         nodes = program.nodes[first : first + count]
         begun = outcome.node_start_ps[slice(*outcome.task_node_start[task : task + 2])] >= 0
         this = (nodes["op"] == Op.COLLECTIVE) & (nodes["arg"] == collective)
         issued[rank] += int((this & begun).sum())
     most = max(issued.values())
     return sorted(rank for rank, times in issued.items() if times < most)
-
-
-def _runs(program: Program, template: int, collective: int) -> bool:
-    first, count, _ = program.templates[template].tolist()
-    nodes = program.nodes[first : first + count]
-    return bool(((nodes["op"] == Op.COLLECTIVE) & (nodes["arg"] == collective)).any())

@@ -66,10 +66,13 @@ _MOST_PS = 9.2e18
 class Task:
     """A trace on a rank."""
 
-    __slots__ = ("first", "first_record", "left", "rank", "waiting")
+    __slots__ = ("first", "first_record", "left", "origin", "rank", "waiting")
 
-    def __init__(self, rank: int, first: int, first_record: int, waiting: list[int]) -> None:
+    def __init__(
+        self, rank: int, origin: int, first: int, first_record: int, waiting: list[int]
+    ) -> None:
         self.rank, self.first, self.first_record = rank, first, first_record
+        self.origin = origin  # rank of the job that peers of messages are counted from
         self.waiting, self.left = waiting, len(waiting)
 
 
@@ -169,11 +172,12 @@ class PythonEngine:
         ranks = program.rank_of_task.tolist()
         new: list[tuple[int, bool, int]] = []
         for index in range(len(self._tasks), len(program.tasks)):
-            start_ps, _, _, template = program.tasks[index].tolist()
-            first, count, _ = program.templates[template].tolist()
+            start_ps, _, job_rank, template = program.tasks[index].tolist()
+            first, count, _, relative = program.templates[template].tolist()
             rank = ranks[index]
             record = self._task_node_start[-1]
-            self._tasks.append(Task(rank, first, record, parents[first : first + count]))
+            origin = job_rank if relative else 0
+            self._tasks.append(Task(rank, origin, first, record, parents[first : first + count]))
             self._task_node_start.append(record + count)
             self._task_finish_ps.append(-1)
             self._ranks[rank].left += count
@@ -569,7 +573,7 @@ class PythonEngine:
             self._access_memory(index, node, duration_ps)
         else:
             size, peer, tag = self.program.messages[arg].tolist()
-            peer, tag = self.streams.peer(index, peer, tag)
+            peer, tag = self.streams.peer(index, task.origin + peer, tag)
             act = self.messages.send if op == Op.SEND else self.messages.receive
             act(rank, peer, size, tag, done, (node, -1))
         return False

@@ -786,11 +786,11 @@ def _in_file_order(
     if not len(outcome.node_start_ps) or all(sorted_already):
         return outcome.node_start_ps, outcome.node_end_ps
     start, end = outcome.node_start_ps.copy(), outcome.node_end_ps.copy()
-    for rank, template in enumerate(lowered.program.tasks["template_index"].tolist()):
-        if not sorted_already[template]:
-            first, last = outcome.task_node_start[rank : rank + 2]
-            start[first + lowered.order[template]] = outcome.node_start_ps[first:last]
-            end[first + lowered.order[template]] = outcome.node_end_ps[first:last]
+    for task, trace in enumerate(lowered.trace_of_task.tolist()):
+        if not sorted_already[trace]:
+            first, last = outcome.task_node_start[task : task + 2]
+            start[first + lowered.order[trace]] = outcome.node_start_ps[first:last]
+            end[first + lowered.order[trace]] = outcome.node_end_ps[first:last]
     return start, end
 
 

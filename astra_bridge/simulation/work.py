@@ -181,6 +181,7 @@ def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Low
         except InputError as error:
             raise InputError(error.reason, key=f"{work.job.name}: {error.key}") from None
     program = joined(*parts)
+    firsts = np.cumsum([0, *(len(work.lowered.traces) for work in works)]).tolist()
     nobody = program.machine_of_rank < 0
     program = replace(
         program, machine_of_rank=np.where(nobody, 0, program.machine_of_rank).astype(np.int32)
@@ -191,6 +192,9 @@ def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Low
         program,
         tuple(order for work in works for order in work.lowered.order),
         tuple(trace for work in works for trace in work.lowered.traces),
+        np.concatenate(
+            [work.lowered.trace_of_task + at for work, at in zip(works, firsts, strict=False)]
+        ),
         tuple(warning for work in works for warning in work.lowered.warnings),
     )
 

@@ -7,8 +7,9 @@ schedules, who belongs to which group.  Bad input is found here, with file, node
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,18 @@ class Lowered:
     ----------
     program : Program
     order : tuple of ndarray of int64
-        Per template: node i of the template is node ``order[i]`` of the trace file.
+        Per trace: node i of its template is node ``order[i]`` of the trace file.
     traces : tuple of TraceColumns
-        Per template.
+        Several may have become one template.
+    trace_of_task : ndarray of int64, shape (tasks,)
+        Index into ``traces``.
     warnings : tuple of str
     """
 
     program: Program
     order: tuple[NDArray[np.int64], ...]
     traces: tuple[TraceColumns, ...]
+    trace_of_task: NDArray[np.int64]
     warnings: tuple[str, ...]
 
 
@@ -195,6 +199,8 @@ class _Lowering:
         ends = np.cumsum(counts)
         self.rank_bounds = list(zip((ends - counts).tolist(), ends.tolist(), strict=True))
         self.replay = system.enabled("replay-only", semantics)
+        self.templates: list[tuple[int, int, int, bool]] = []
+        self.template_index: dict[bytes, int] = {}
         self.nodes: list[Any] = []
         self.children: list[Any] = []
         self.messages: list[Any] = []
@@ -220,11 +226,11 @@ class _Lowering:
             raise InputError(
                 f"the workload has {self.workload.ranks} ranks, the network {ranks}", key="workload"
             )
-        templates, orders = [], []
-        for trace in self.workload.columns:
-            order, compute_ps = self._template(trace)
-            templates.append((self.node_total - len(order), len(order), compute_ps))
+        orders, template_of_trace = [], np.zeros(len(self.workload.columns), np.int32)
+        for index, trace in enumerate(self.workload.columns):
+            order, template_of_trace[index] = self._template(trace)
             orders.append(order)
+        trace_of_rank = self.workload.rank_to_columns
         endpoint_delay_ns = system.endpoint_delay_ns
         if system.present is None or "endpoint-delay" in system.present:
             endpoint_delay_ns = checked_int64(
@@ -237,7 +243,7 @@ class _Lowering:
             )
         capacity = [1, 1, _UNLIMITED if self.corrected else 1, _UNLIMITED]
         program = Program(
-            tasks=tasks(self.workload.rank_to_columns),
+            tasks=tasks(template_of_trace[trace_of_rank]),
             jobs=one_job(ranks),
             machines=machine(
                 streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
@@ -257,7 +263,7 @@ class _Lowering:
             ),
             machine_of_rank=np.zeros(ranks, np.int32),
             memory_server=self._memory_servers(),
-            templates=np.array(templates, TEMPLATE),
+            templates=np.array(self.templates, TEMPLATE),
             nodes=np.concatenate([np.zeros(0, NODE), *self.nodes]),
             children=np.concatenate([np.zeros(0, np.int32), *self.children]),
             messages=np.concatenate([np.zeros(0, MESSAGE), *self.messages]),
@@ -275,7 +281,13 @@ class _Lowering:
         if self.replayed_broadcasts:
             what = QUIRKS["broadcast-is-replayed"]
             self.warnings.append(f"{self.replayed_broadcasts} broadcast(s) were replayed: {what}")
-        return Lowered(program, tuple(orders), self.workload.columns, tuple(self.warnings))
+        return Lowered(
+            program,
+            tuple(orders),
+            self.workload.columns,
+            trace_of_rank.astype(np.int64),
+            tuple(self.warnings),
+        )
 
     def _memory_servers(self) -> NDArray[np.int32]:
         model = self.choices.memory
@@ -290,7 +302,7 @@ class _Lowering:
     # One trace
 
     def _template(self, trace: TraceColumns) -> tuple[NDArray[np.int64], int]:
-        """Append the nodes of a trace in ascending id; return that order and the compute time."""
+        """Lower the nodes of a trace in ascending id; return that order and the template."""
         order = np.argsort(trace.node_id, kind="stable")
         count = len(order)
         nodes = np.zeros(count, NODE)
@@ -300,6 +312,7 @@ class _Lowering:
         nodes["unit"][cpu] = Unit.CPU
         duration_ps = _replay_ps(trace, order)
         compute_ps = 0
+        messages, relative = np.zeros(0, MESSAGE), True
         if self.replay:
             nodes["op"] = Op.DELAY
             nodes["duration_ps"] = duration_ps
@@ -307,12 +320,35 @@ class _Lowering:
         else:
             compute_ps = self._compute(trace, order, nodes, types, cpu, duration_ps)
             self._remote_memory(trace, order, nodes, types)
-            self._messages(trace, order, nodes, types)
+            messages, relative = self._messages(trace, order, nodes, types)
             self._collectives(trace, order, nodes, types, duration_ps)
-        self._dependencies(trace, order, nodes)
+        children = _children(trace, order, nodes, 0)
+        return order, self._shared(nodes, children, messages, compute_ps, relative)
+
+    def _shared(
+        self, nodes: Any, children: Any, messages: Any, compute_ps: int, relative: bool
+    ) -> int:
+        """The template of these nodes, whose children and messages are counted from 0.
+
+        Ranks that do the same have one, whatever their files say: peers are distances, and groups
+        are those of the own rank.
+        """
+        key = hashlib.sha256(f"{len(nodes)} {len(children)} {compute_ps} {relative}".encode())
+        for part in (nodes, children, messages):
+            key.update(part.tobytes())
+        found = self.template_index.setdefault(key.digest(), len(self.templates))
+        if found < len(self.templates):
+            return found
+        nodes["child_start"] += self.child_total
+        nodes["arg"][(nodes["op"] == Op.SEND) | (nodes["op"] == Op.RECV)] += self.message_total
+        self.templates.append((self.node_total, len(nodes), compute_ps, relative))
         self.nodes.append(nodes)
-        self.node_total += count
-        return order, compute_ps
+        self.children.append(children)
+        self.messages.append(messages)
+        self.node_total += len(nodes)
+        self.child_total += len(children)
+        self.message_total += len(messages)
+        return found
 
     def _ranks_of(self, trace: TraceColumns) -> NDArray[np.int64]:
         """The ranks that run a trace."""
@@ -424,8 +460,10 @@ class _Lowering:
         order: NDArray[np.int64],
         nodes: Any,
         types: NDArray[np.int32],
-    ) -> None:
+    ) -> tuple[Any, bool]:
+        """Messages of a trace, and whether their peers are distances from its only rank."""
         ranks_of_trace: NDArray[np.int64] | None = None
+        parts = [np.zeros(0, MESSAGE)]
         for node_type, op, peer, own in (
             (NodeType.COMM_SEND, Op.SEND, "comm_dst", "comm_src"),
             (NodeType.COMM_RECV, Op.RECV, "comm_src", "comm_dst"),
@@ -450,7 +488,9 @@ class _Lowering:
                     "a rank sends and receives in its own name",
                 ),
                 (
-                    np.isin(messages["peer"], ranks_of_trace),
+                    messages["peer"] == ranks_of_trace[0]
+                    if len(ranks_of_trace) == 1
+                    else np.isin(messages["peer"], ranks_of_trace),
                     peer,
                     "a rank cannot send to itself",
                 ),
@@ -464,9 +504,13 @@ class _Lowering:
                         key=self._at(trace, position, what),
                     )
             nodes["op"][which] = op
-            nodes["arg"][which] = self.message_total + np.arange(len(messages))
-            self.messages.append(messages)
-            self.message_total += len(messages)
+            nodes["arg"][which] = sum(map(len, parts)) + np.arange(len(messages))
+            parts.append(messages)
+        relative = ranks_of_trace is None or len(ranks_of_trace) == 1
+        messages = np.concatenate(parts)
+        if relative and ranks_of_trace is not None:
+            messages["peer"] -= ranks_of_trace[0]
+        return messages, relative
 
     def _collectives(
         self,
@@ -540,11 +584,13 @@ class _Lowering:
         rule = self.choices.policy.priority
         if rule is not None:
             queued = rule(Queued(Kind(kind), size, tuple(ranks), int(queued)))
-        key = (kind, size, group, involved, queued, root_position, prefix)
+        # The peers of a custom collective are ranks, so no other group shares it.
+        members = tuple(ranks) if prefix is not None else ()
+        key = (kind, size, group, involved, queued, root_position, prefix, members)
         if key in self.collective_index:
             return self.collective_index[key]
         if prefix is not None and len(ranks) > 1:
-            graph = self._graphs(prefix, group, ranks)
+            graph = self._graphs(prefix, ranks)
             index = self.plans.graph_collective(
                 Kind(kind), size, group, graph, priority=0 if rule is None else queued
             )
@@ -561,10 +607,10 @@ class _Lowering:
         self.collective_index[key] = index
         return index
 
-    def _group(self, trace: TraceColumns, position: int, pg_name: int) -> tuple[int, list[int]]:
+    def _group(self, trace: TraceColumns, position: int, pg_name: int) -> tuple[int, Sequence[int]]:
         """Group index and its ranks in order of position."""
         name = trace.strings[pg_name] if pg_name >= 0 else ""
-        world = list(range(self.ranks))
+        world = range(self.ranks)
         declared = next((g for g in reversed(trace.process_groups) if g.name == name), None)
         # "0" is all ranks, unless the trace itself says that it is not.
         if name == "" or (name == "0" and _is_all(declared, self.ranks)):
@@ -580,7 +626,7 @@ class _Lowering:
             ) from None
         ranks: list[int] = []
         if declared is not None:
-            ranks = list(declared.ranks) or world
+            ranks = list(declared.ranks) or list(world)
             if min(ranks) < 0 or max(ranks) >= self.ranks or len(set(ranks)) != len(ranks):
                 raise InputError(
                     f"process group {name} has ranks {_shorten(ranks)}; allowed: 0 to "
@@ -598,7 +644,8 @@ class _Lowering:
                 key=at,
             )
         users = self._ranks_of(trace)
-        outside = users[~np.isin(users, ranks)]
+        alone = len(users) == 1 and int(users[0]) in ranks
+        outside = users[:0] if alone else users[~np.isin(users, ranks)]
         if len(outside):
             raise InputError(
                 f"rank {outside[0]} runs this trace, but is not a member of communicator group "
@@ -608,9 +655,9 @@ class _Lowering:
             )
         return self.plans.group(group_id, ranks), ranks
 
-    def _graphs(self, prefix: str, group: int, ranks: list[int]) -> int:
+    def _graphs(self, prefix: str, ranks: Sequence[int]) -> int:
         """One graph per position of the group; returns the first in graph_of_position."""
-        key = (prefix, group)
+        key = (prefix, tuple(ranks))
         if key in self.graph_index:
             return self.graph_index[key]
         ordered = sorted(ranks)
@@ -635,7 +682,7 @@ class _Lowering:
         self.graph_of_position += graphs
         return self.graph_index[key]
 
-    def _graph(self, file: Path, trace: TraceColumns, peers: list[int]) -> int:
+    def _graph(self, file: Path, trace: TraceColumns, peers: Sequence[int]) -> int:
         order = np.argsort(trace.node_id, kind="stable")
         nodes = np.zeros(len(order), GRAPH_NODE)
         types = trace.type[order]
@@ -675,13 +722,8 @@ class _Lowering:
         self.graph_child_total += len(children)
         return len(self.graphs) - 1
 
-    def _dependencies(self, trace: TraceColumns, order: NDArray[np.int64], nodes: Any) -> None:
-        children = _children(trace, order, nodes, self.child_total)
-        self.children.append(children)
-        self.child_total += len(children)
 
-
-def _names_itself(trace: TraceColumns, rank: int, peers: list[int]) -> bool:
+def _names_itself(trace: TraceColumns, rank: int, peers: Sequence[int]) -> bool:
     """Whether a node of a custom collective sends to or receives from its own rank."""
     for node_type, column in (
         (NodeType.COMM_SEND, trace.comm_dst),
@@ -740,7 +782,7 @@ def _sum_ps(trace: TraceColumns, duration_ps: NDArray[np.int64]) -> int:
     return int(duration_ps.sum())
 
 
-def _shorten(ranks: list[int]) -> str:
+def _shorten(ranks: Sequence[int]) -> str:
     return ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
 
 

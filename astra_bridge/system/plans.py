@@ -61,6 +61,7 @@ class Dimension:
     layout: int  # group index
     level: int  # whose queues it uses
     bandwidth: float = 1.0  # relative, for greedy scheduling
+    subgroup: bool = False  # of a communicator group, not of the world
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,25 @@ class PhaseSpec:
     kind: Kind
     dimension: Dimension
     pick: QueuePick
+
+
+def orbit(ranks: Sequence[int], total: int) -> tuple[int, int, int] | None:
+    """Stride, size and number of the orbit that these ranks are, if they are one.
+
+    The orbits of (stride, size) are the ranks that agree in all but ``rank // stride % size``.
+
+    Examples
+    --------
+    >>> orbit([4, 5, 6, 7], 16), orbit([1, 5, 9, 13], 16), orbit([1, 2], 16)
+    ((1, 4, 4), (4, 4, 1), None)
+    """
+    size = len(ranks)
+    stride = ranks[1] - ranks[0] if size > 1 else 1
+    if stride < 1 or size * stride > total or ranks[0] // stride % size:
+        return None
+    if list(ranks) != list(range(ranks[0], ranks[0] + size * stride, stride)):
+        return None
+    return stride, size, ranks[0]
 
 
 @dataclass
@@ -99,6 +119,7 @@ class PlanBuilder:
     _family_index: dict[Any, tuple[int, Built]] = field(default_factory=dict)
     _plan_index: dict[Any, int] = field(default_factory=dict)
     _tag_index: dict[Any, int] = field(default_factory=dict)
+    _editions: dict[tuple[int, int, int], dict[int, int]] = field(default_factory=dict)
     _slot_index: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,10 +143,25 @@ class PlanBuilder:
         """Index of a communicator group: its id and its ranks, in order of position."""
         key = (group_id, tuple(ranks))
         if key not in self._group_index:
-            self._group_index[key] = len(self.groups)
-            tag = self._tag((group_id, tuple(sorted(ranks))))
-            self.groups.append((len(ranks), 0, len(self.members), tag))
-            self.members += ranks
+            ascending = tuple(sorted(ranks))
+            found = orbit(ascending, self.ranks)
+            row_key: Any = key
+            tag_key: tuple[Any, ...] = (group_id, ascending)
+            if found is not None:
+                # Groups that partition the ranks are one row, "the group of the own rank"; a second
+                # group of the same ranks counts its streams apart.
+                editions = self._editions.setdefault(found, {})
+                tag_key = (*found[:2], editions.setdefault(group_id, len(editions)))
+                row_key = ("orbit", *tag_key) if key[1] == ascending else key
+            if row_key not in self._group_index:
+                self._group_index[row_key] = len(self.groups)
+                tag = self._tag(("group", *tag_key))
+                if row_key is key:
+                    self.groups.append((len(ranks), 0, len(self.members), tag))
+                    self.members += ranks
+                else:
+                    self.groups.append((len(ranks), tag_key[0], 0, tag))
+            self._group_index[key] = self._group_index[row_key]
         return self._group_index[key]
 
     # Logical topologies
@@ -176,7 +212,7 @@ class PlanBuilder:
         chosen = self._chosen(kind, where)
         # ASTRA-sim falls back to a ring wherever several algorithms are configured.
         found, window, _ = chosen[0] if len(chosen) == 1 or self.corrected else default(kind)
-        return Dimension(found, window, self.groups[group][0], group, level=0)
+        return Dimension(found, window, self.groups[group][0], group, level=0, subgroup=True)
 
     # Phases
 
@@ -224,8 +260,7 @@ class PlanBuilder:
                     key=f"comm_size of {kind.name}",
                 )
             families, built = self._families(found, spec, data, root)
-            subgroup = self.groups[dimension.layout][1] == 0
-            fast = subgroup and found.fast_bus_in_subgroups and not self.corrected
+            fast = dimension.subgroup and found.fast_bus_in_subgroups and not self.corrected
             slot, variant = -1, Variant.AGREED if built.same_way else found.variant
             if variant == Variant.ALTERNATE:
                 # The tree alternates per rank, collective type and dimension.
@@ -261,7 +296,7 @@ class PlanBuilder:
                 bytes=data,
                 variant=variant if found.directed else 0,
                 window=dimension.window,
-                subgroup=self.groups[dimension.layout][1] == 0,
+                subgroup=dimension.subgroup,
                 root=root,
                 exact=self.corrected,
             )
@@ -361,7 +396,8 @@ class PlanBuilder:
                 specs = self._phase_specs(kind, dimensions, ())
         else:
             found, window, _ = default(kind)
-            specs = [PhaseSpec(kind, Dimension(found, window, members, group, 0), QueuePick.NEXT)]
+            whole = Dimension(found, window, members, group, 0, subgroup=group != WORLD)
+            specs = [PhaseSpec(kind, whole, QueuePick.NEXT)]
         chunks = self._chunks(kind, size_bytes)
         if not specs or not chunks:
             return -1

@@ -129,6 +129,7 @@ void Engine::grow() {
     const Template& nodes = program_.templates[task.template_index];
     TaskState& state = tasks_[i];
     state.rank = placed(static_cast<int32_t>(i), task.job_rank);
+    state.origin = nodes.relative_peers != 0 ? task.job_rank : 0;
     state.node_start = nodes.node_start;
     state.left = nodes.node_count;
     state.waiting.resize(static_cast<size_t>(nodes.node_count));

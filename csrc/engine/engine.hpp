@@ -170,11 +170,12 @@ struct TaskState {
   int64_t node_start = 0;    // in the Program
   int64_t first_record = 0;  // in node_start_ps and node_end_ps
   int64_t left = 0;
-  int32_t rank = 0;  // of the network
+  int32_t rank = 0;    // of the network
+  int32_t origin = 0;  // rank of the job that peers of messages are counted from
   std::vector<int32_t> waiting;
   template <class A>
   void visit(A& archive) {
-    archive(node_start, first_record, left, rank, waiting);
+    archive(node_start, first_record, left, rank, origin, waiting);
   }
 };
 
