@@ -108,16 +108,16 @@ def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[
     if not (tracked or values["json"] or output or folder):
         return []
     from astra_bridge.files import NewFiles
-    from astra_bridge.results.files import save, save_local_memory, save_log, write_json
+    from astra_bridge.results.files import save_local_memory, save_log, write_json
 
     with NewFiles() as files:
         peaks = list(save_local_memory(files, result, output or Path())) if tracked else []
         if values["json"] is not None:
             write_json(files, Path(values["json"]), result.to_dict())
         if output is not None:
-            save(files, result, output)
+            result.write(files, output)
         if folder is not None:
-            save_log(files, result, Path(folder), now, result.warnings)
+            save_log(files, result, result.statistics, Path(folder), now, result.warnings)
     return peaks
 
 
@@ -128,7 +128,7 @@ def _print(
     from astra_bridge.cli.summary import summary
     from astra_bridge.results.lines import frame, rank_lines
 
-    print("\n".join(rank_lines(result, now)))
+    print("\n".join(rank_lines(result, result.statistics, now)))
     for rank, peak in peaks:
         print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
     print(f"\n{summary(result)}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,8 +22,9 @@ from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
-    from astra_bridge.results.result import Result
+    from astra_bridge.results.statistics import RankStatistics
     from astra_bridge.results.table import Table
+    from astra_bridge.results.times import RankTimes
 
 __all__ = ["save", "save_local_memory", "save_log", "write_json"]
 
@@ -43,10 +44,16 @@ def write_json(files: NewFiles, path: Path, content: Any) -> None:
         out.write(msgspec.json.encode(content, enc_hook=_plain) + b"\n")
 
 
-def save(files: NewFiles, result: Result, folder: Path) -> list[Path]:
+def save(
+    files: NewFiles,
+    result: RankTimes,
+    content: Mapping[str, Any],
+    tables: Iterable[tuple[str, Table]],
+    folder: Path,
+) -> list[Path]:
     """Write everything about a result into a folder.
 
-    ``result.json``; ``ranks``, ``nodes`` and each table of the backend as CSV, and as Parquet where
+    ``result.json`` (``content``); each table as CSV, and as Parquet where
     pyarrow is installed; ``timeline.json`` (Perfetto); ``ranks.svg`` where matplotlib is installed.
 
     Returns
@@ -55,17 +62,15 @@ def save(files: NewFiles, result: Result, folder: Path) -> list[Path]:
         What was written.
     """
     written = [folder / "result.json"]
-    write_json(files, written[0], result.to_dict())
-    tables = {"ranks": result.ranks}
+    write_json(files, written[0], content)
     if result.has_nodes:
         written.append(folder / "timeline.json")
         write_json(files, written[1], timeline(result))
-        tables["nodes"] = result.nodes
-        tables["collectives"] = result.collectives
-    for name, table in result.tables.items():
-        tables[_file_name(name, tables)] = table
-    for name, table in tables.items():
-        written += _save_table(files, folder / name, table)
+    names: set[str] = set()
+    for name, table in tables:
+        file = _file_name(name, names)
+        names.add(file)
+        written += _save_table(files, folder / file, table)
     written += _save_plot(files, result, folder / "ranks.svg")
     return written
 
@@ -116,7 +121,7 @@ class _Text(io.TextIOWrapper):
 
 
 @deferred()  # matplotlib's C++ code does not bear an exception out of nowhere
-def _save_plot(files: NewFiles, result: Result, path: Path) -> list[Path]:
+def _save_plot(files: NewFiles, result: RankTimes, path: Path) -> list[Path]:
     """Draw finish time and exposed communication per rank, where matplotlib is installed."""
     try:
         figure = new_figure(7, 3.5)
@@ -137,7 +142,12 @@ def _save_plot(files: NewFiles, result: Result, path: Path) -> list[Path]:
 
 
 def save_log(
-    files: NewFiles, result: Result, folder: Path, now: datetime, warnings: Iterable[str] = ()
+    files: NewFiles,
+    result: RankTimes,
+    statistics: RankStatistics,
+    folder: Path,
+    now: datetime,
+    warnings: Iterable[str] = (),
 ) -> list[Path]:
     """Write ``log.log`` and ``err.log`` as ASTRA-sim does; ``trace-enabled`` adds every node."""
     log, errors = folder / "log.log", folder / "err.log"
@@ -146,13 +156,15 @@ def save_log(
             lines.write(frame("system", "warning", one_line(warning), now) + "\n")
         if result.system.enabled("trace-enabled", result.semantics):
             lines.writelines(line + "\n" for line in trace_lines(result, now))
-        lines.writelines(line + "\n" for line in rank_lines(result, now))
+        lines.writelines(line + "\n" for line in rank_lines(result, statistics, now))
     with files.open(errors):
         pass
     return [log, errors]
 
 
-def save_local_memory(files: NewFiles, result: Result, folder: Path) -> Iterator[tuple[int, str]]:
+def save_local_memory(
+    files: NewFiles, result: RankTimes, folder: Path
+) -> Iterator[tuple[int, str]]:
     """Write ``{local-mem-trace-filename}.{rank}.json`` per rank; yield rank and peak memory."""
     for rank in range(result.rank_count):
         memory = local_memory(result, rank)

@@ -17,7 +17,7 @@ from astra_bridge.results.statistics import CATEGORIES, RankStatistics, Roofline
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
-    from astra_bridge.results.result import Result
+    from astra_bridge.results.times import RankTimes
 
 __all__ = ["frame", "rank_lines", "trace_lines"]
 
@@ -30,9 +30,8 @@ def frame(logger: str, level: str, message: str, now: datetime) -> str:
     return f"[{stamp}] [{logger}] [{level}] {message}"
 
 
-def rank_lines(result: Result, now: datetime) -> Iterator[str]:
+def rank_lines(result: RankTimes, statistics: RankStatistics, now: datetime) -> Iterator[str]:
     """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended."""
-    statistics = result.statistics
     finish = result.finish_ns.tolist()
     exposed = result.printed_exposed_comm()
     head = frame("workload", "info", "", now)
@@ -71,7 +70,7 @@ def _roofline(roofline: Roofline, rank: int) -> Iterator[str]:
     yield f", Average operation intensity: {roofline.operation_intensity[rank]:.3f}"
 
 
-def trace_lines(result: Result, now: datetime) -> Iterator[str]:
+def trace_lines(result: RankTimes, now: datetime) -> Iterator[str]:
     """The debug lines of ``trace-enabled``: issue and callback of every node, by time."""
 
     def of_rank(rank: int) -> Iterator[tuple[int, int, int, str]]:

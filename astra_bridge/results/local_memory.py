@@ -17,7 +17,7 @@ import numpy as np
 from astra_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from astra_bridge.results.result import Result
+    from astra_bridge.results.times import RankTimes
     from astra_bridge.trace import TraceColumns
 
 __all__ = ["LocalMemory", "local_memory"]
@@ -180,7 +180,7 @@ def _short(name: str) -> str:
     return name if len(encoded) <= 20 else f"{encoded[:17].decode(errors='ignore')}..."
 
 
-def local_memory(result: Result, rank: int) -> LocalMemory:
+def local_memory(result: RankTimes, rank: int) -> LocalMemory:
     """Follow the tensors of one rank.
 
     Raises

@@ -12,86 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from astra_bridge.arguments import integer, path
+from astra_bridge.arguments import path
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
+from astra_bridge.results.times import JobRows, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
-from astra_bridge.units import PS_PER_NS
 
 if TYPE_CHECKING:
-    from astra_bridge.results.statistics import RankStatistics
-    from astra_bridge.trace import TraceColumns, Workload
+    from astra_bridge.files import NewFiles
 
-__all__ = ["JobRows", "NodeTimes", "Result"]
-
-
-@dataclass(frozen=True, eq=False)
-class NodeTimes:
-    """When the nodes of one rank ran; ``n`` nodes, in the order of the trace file.
-
-    Attributes
-    ----------
-    columns : TraceColumns
-        The rank's trace (``node_id``, ``type``, ``name(i)``, ...).
-    start_ps, end_ps : ndarray of int64, shape (n,)
-        -1 for a node that did not run.
-    """
-
-    columns: TraceColumns
-    start_ps: npt.NDArray[np.int64]
-    end_ps: npt.NDArray[np.int64]
+__all__ = ["Result"]
 
 
 @dataclass(frozen=True, eq=False)
-class JobRows:
-    """A job, and where it was.
+class Result(RankTimes):
+    """The answer of one simulation; besides what `RankTimes` has:
 
     Attributes
     ----------
-    name : str
-    start_ps : int
-    ranks : ndarray of int64, shape (ranks of the job,)
-        The rank of the network that each of its ranks was on.
-    workload : Workload
-    system : SystemConfig
-    """
-
-    name: str
-    start_ps: int
-    ranks: npt.NDArray[np.int64]
-    workload: Workload
-    system: SystemConfig
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The answer of one simulation.
-
-    A row is a rank; with several jobs, a rank of a job, one job after the other.
-
-    Attributes
-    ----------
-    backend, engine, semantics : str
-        What ran, as on the command line ("analytical-aware", "native", "astra-sim").
-    finish_ps : ndarray of int64, shape (rows,)
-        When each rank ended.
-    exposed_comm_ps : ndarray of int64, shape (rows,)
-        ``finish_ps`` less the start of its job and the time of the rank's GPU compute nodes.
-    wall_s : float
-        Real time that the simulation took [s].
-    events : int
-        Events that were simulated.
-    workload : Workload
-        The traces; ranks with identical files share one.
-    system : SystemConfig
-        The system configuration; with several jobs, of the first one.
-    node_offset : ndarray of int64, shape (rows + 1,)
-        The nodes of row r are entries ``node_offset[r]:node_offset[r + 1]`` of the next two.
-    node_start_ps, node_end_ps : ndarray of int64, shape (all nodes,)
-        When each node ran, in the order of the rank's trace file; -1 where it did not.  Empty
-        where the simulation did not record nodes (:attr:`has_nodes`).
     tables : mapping of str to Table
         What the network backend reports: "links" (link, src, dst, bytes, busy_ps), "flows", ...
     network : mapping of str to object
@@ -106,63 +46,12 @@ class Result:
         Of this package, Python, NumPy and the backend, and the machine.
     """
 
-    backend: str
-    engine: str
-    semantics: str
-    finish_ps: npt.NDArray[np.int64]
-    exposed_comm_ps: npt.NDArray[np.int64]
-    wall_s: float
-    events: int
-    workload: Workload
-    system: SystemConfig
-    node_offset: npt.NDArray[np.int64]
-    node_start_ps: npt.NDArray[np.int64]
-    node_end_ps: npt.NDArray[np.int64]
     tables: Mapping[str, Table] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     jobs: tuple[JobRows, ...] = ()
     experiment: Any = None
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def rank_count(self) -> int:
-        """Number of rows: of ranks, or of ranks of all jobs."""
-        return len(self.finish_ps)
-
-    @property
-    def finish_ns(self) -> npt.NDArray[np.int64]:
-        """When each rank ended [ns], shape (rows,); ASTRA-sim prints it as "cycles"."""
-        return self.finish_ps // PS_PER_NS
-
-    @property
-    def exposed_comm_ns(self) -> npt.NDArray[np.int64]:
-        """``exposed_comm_ps`` in whole ns, shape (rows,)."""
-        return self.exposed_comm_ps // PS_PER_NS
-
-    @property
-    def has_nodes(self) -> bool:
-        """Whether start and end of every node were recorded."""
-        return len(self.node_start_ps) == int(self.node_offset[-1])
-
-    def nodes_of(self, rank: int) -> NodeTimes:
-        """When the nodes of one rank (one row) ran.
-
-        Raises
-        ------
-        InputError
-            There is no such rank, or the nodes were not recorded.
-        """
-        rank = integer(0, self.rank_count - 1)(rank, "rank")
-        self._need_nodes()
-        part = slice(int(self.node_offset[rank]), int(self.node_offset[rank + 1]))
-        return NodeTimes(
-            self.workload.of_rank(rank), self.node_start_ps[part], self.node_end_ps[part]
-        )
-
-    def _need_nodes(self) -> None:
-        if not self.has_nodes:
-            raise InputError("start and end of nodes were not recorded", key="record_nodes")
 
     @cached_property
     def ranks(self) -> Table:
@@ -314,18 +203,7 @@ class Result:
     @cached_property
     def statistics(self) -> RankStatistics:
         """Per-rank statistics, as ASTRA-sim prints them."""
-        from astra_bridge.results.statistics import rank_statistics
-
         return rank_statistics(self)
-
-    def printed_exposed_comm(self) -> list[int]:
-        """Exposed communication as printed, in ns.
-
-        ASTRA-sim prints an unsigned number, so where compute nodes overlap (``replay-only``) and
-        take longer than the run, it wraps around 2**64; so it does here under its semantics.
-        """
-        values: list[int] = self.exposed_comm_ns.tolist()
-        return [value % 2**64 for value in values] if self.semantics == "astra-sim" else values
 
     def provenance(self) -> dict[str, Any]:
         """What ran, for a file: the experiment's token, its inputs by content, and versions."""
@@ -388,7 +266,15 @@ class Result:
             A file cannot be written; what stood there before is untouched.
         """
         from astra_bridge.files import NewFiles
-        from astra_bridge.results.files import save
 
         with NewFiles() as files:
-            return save(files, self, path(folder, "folder"))
+            return self.write(files, path(folder, "folder"))
+
+    def write(self, files: NewFiles, folder: Path) -> list[Path]:
+        """As `save`, among other files that appear together."""
+        from astra_bridge.results.files import save
+
+        tables = {"ranks": self.ranks}
+        if self.has_nodes:
+            tables |= {"nodes": self.nodes, "collectives": self.collectives}
+        return save(files, self, self.to_dict(), [*tables.items(), *self.tables.items()], folder)

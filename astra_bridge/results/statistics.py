@@ -14,7 +14,7 @@ from astra_bridge.trace import MISSING, NodeType
 
 if TYPE_CHECKING:
     from astra_bridge.inputs.system import SystemConfig
-    from astra_bridge.results.result import Result
+    from astra_bridge.results.times import RankTimes
 
 __all__ = ["CATEGORIES", "RankStatistics", "Roofline", "categories", "rank_statistics"]
 
@@ -124,7 +124,7 @@ _MOST_NODES_AT_ONCE = 200_000
 """Ranks are taken in parts of about so many nodes: time stays the same, memory stays small."""
 
 
-def rank_statistics(result: Result) -> RankStatistics:
+def rank_statistics(result: RankTimes) -> RankStatistics:
     """Compute the statistics of all ranks; only the wall time where nodes were not recorded."""
     ranks, width = result.rank_count, len(CATEGORIES)
     if not result.has_nodes:
@@ -155,7 +155,7 @@ def rank_statistics(result: Result) -> RankStatistics:
     )
 
 
-def _of_ranks(result: Result, first: int, last: int) -> RankStatistics:
+def _of_ranks(result: RankTimes, first: int, last: int) -> RankStatistics:
     """The statistics of ranks first to last - 1."""
     ranks, width = last - first, len(CATEGORIES)
     nodes = slice(int(result.node_offset[first]), int(result.node_offset[last]))

@@ -11,13 +11,13 @@ import numpy as np
 from astra_bridge.results.statistics import CATEGORIES, categories
 
 if TYPE_CHECKING:
-    from astra_bridge.results.result import Result
+    from astra_bridge.results.times import RankTimes
     from astra_bridge.trace import TraceColumns
 
 __all__ = ["timeline"]
 
 
-def timeline(result: Result, max_nodes: int = 1_000_000) -> dict[str, Any]:
+def timeline(result: RankTimes, max_nodes: int = 1_000_000) -> dict[str, Any]:
     """Make the timeline: one process per rank, one thread per category of nodes; ``ts`` in us.
 
     Nodes of one category that overlap go to further threads ("Comm 2"), because slices of one
@@ -39,7 +39,7 @@ def timeline(result: Result, max_nodes: int = 1_000_000) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 
-def _rank(result: Result, rank: int, names: dict[int, list[str]]) -> Iterator[dict[str, Any]]:
+def _rank(result: RankTimes, rank: int, names: dict[int, list[str]]) -> Iterator[dict[str, Any]]:
     nodes = result.nodes_of(rank)
     columns: TraceColumns = nodes.columns
     which = int(result.workload.rank_to_columns[rank])

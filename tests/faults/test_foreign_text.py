@@ -96,7 +96,7 @@ def test_names_in_a_log(tmp_path: Path) -> None:
     nodes = [node(0, COLL, EVIL, comm_type=0, comm_size=8), node(1, COLL, HUGE, comm_type=0)]
     result = make(tmp_path, [[(0, 5), (5, 9)]], [nodes], {"trace-enabled": 1}, backend=EVIL)
     with NewFiles() as files:
-        save_log(files, result, tmp_path / "log", datetime(2026, 1, 1), [EVIL])
+        save_log(files, result, result.statistics, tmp_path / "log", datetime(2026, 1, 1), [EVIL])
     log = (tmp_path / "log" / "log.log").read_text()
     assert harmless(log)
     assert log.count("finished") == 3 + 1  # warning, issue, callback; and the true one

@@ -34,7 +34,7 @@ def test_lines_are_framed_as_astra_sim_frames_them(tmp_path: Path) -> None:
     result = make(tmp_path, times, [PAIR, PAIR])
     head = "[2026-01-02 03:04:05.067]"
     # Rank 1 ends first.  Overlap: 100 + 100 - 150 = 50 and 100 + 150 - 200 = 50.
-    assert list(rank_lines(result, NOW)) == [
+    assert list(rank_lines(result, result.statistics, NOW)) == [
         f"{head} [workload] [info] sys[1] finished, 150 cycles, exposed communication 75 cycles.",
         f"{head} [statistics] [info] sys[1]. Post statistics processing start.",
         f"{head} [statistics] [info] sys[1]. Post statistics processing end.",
@@ -231,7 +231,7 @@ def test_timeline_leaves_out_ranks_beyond_the_limit(tmp_path: Path) -> None:
 def test_log_files_and_trace_lines(tmp_path: Path) -> None:
     result = make(tmp_path, [[(0, 100), (100, 200)]], [PAIR], {"trace-enabled": 1})
     with NewFiles() as files:
-        save_log(files, result, tmp_path / "log", NOW, ["careful"])
+        save_log(files, result, result.statistics, tmp_path / "log", NOW, ["careful"])
     lines = (tmp_path / "log" / "log.log").read_text().splitlines()
     head = "[2026-01-02 03:04:05.067] [workload] [debug]"
     assert lines[:5] == [
