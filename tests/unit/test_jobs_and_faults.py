@@ -66,6 +66,12 @@ def send(size: int, src: int, dst: int, ranks: int = 8) -> Any:
     return per_rank(ranks, fill)
 
 
+def need(backend: str, missing: Callable[[str, str], None]) -> None:
+    reason = find_backend(backend).unavailable()
+    if reason is not None:
+        missing("ns3" if backend == "ns3" else "native", reason)
+
+
 @pytest.mark.parametrize("backend", MODELS)
 def test_jobs_on_disjoint_links_end_as_each_alone(backend: str) -> None:
     """Two switches of four: no link is shared."""
@@ -157,14 +163,12 @@ def test_any_placement_is_a_relabelling(backend: str) -> None:
     assert inner.finish_ps.tolist() == expected.finish_ps.tolist()
 
 
-@pytest.mark.parametrize("backend", [*MODELS, "garnet"])
+@pytest.mark.parametrize("backend", [*MODELS, "garnet", "ns3"])
 def test_a_slow_rank_takes_longer_from_a_time_on(
     backend: str, missing: Callable[[str, str], None]
 ) -> None:
     """Two nodes of 10 us: the one that runs is not changed, the next one takes 2.5 times."""
-    reason = find_backend(backend).unavailable()
-    if reason is not None:
-        missing("native", reason)
+    need(backend, missing)
     faults = [Slowdown(rank=3, at_ps=4_000_000, factor=2.5)]
     result = experiment(workload=compute(10), backend=backend, faults=faults).run()
     expected = [20_000] * 8
@@ -186,6 +190,43 @@ def test_a_link_at_half_its_bandwidth(backend: str) -> None:
     # Down until 3 ms, when it is as it was.
     faults = [LinkFault((0, 1), 0, 0.0), LinkFault((0, 1), 3_000_000_000, 1.0)]
     assert one.replace(faults=faults).run().finish_ns[:2].tolist() == [3_000_000 + whole_ns] * 2
+
+
+def test_a_slow_link_of_garnet(missing: Callable[[str, str], None]) -> None:
+    """All flits wait for the link: each takes 1 / scale times as long.
+
+    Garnet's clock is a whole number of cycles of the link per flit, so what the message takes is
+    bytes / bandwidth up to one flit; how it grows with the scale is exact.
+    """
+    need("garnet", missing)
+    size = 2**16
+    one = experiment(workload=send(size, 0, 1), backend="garnet")
+    half, quarter = (
+        int(one.replace(faults=[LinkFault((0, 1), 0, scale)]).run().finish_ps[0])
+        for scale in (0.5, 0.25)
+    )
+    whole = int(one.run().finish_ps[0])
+    assert half - whole == pytest.approx(size / RATE_BPNS * 1000, rel=1e-4)
+    assert quarter - whole == 3 * (half - whole)
+    faults = [LinkFault((0, 1), 0, 0.0), LinkFault((0, 1), 3_000_000_000, 1.0)]
+    assert one.replace(faults=faults).run().finish_ps[0] == pytest.approx(3e9 + whole, abs=1e4)
+
+
+def test_a_slow_link_of_ns3(missing: Callable[[str, str], None]) -> None:
+    """Packets wait for the link between the switches of ranks 0 and 1, nodes 8 and 9.
+
+    Its bytes (payload and headers) take bytes / bandwidth, at a scale so many times as long.
+    """
+    need("ns3", missing)
+    one = experiment(workload=send(2**16, 0, 1), backend="ns3")
+    result = one.run()
+    at = int(np.flatnonzero((result.links["src"] == 8) & (result.links["dst"] == 9))[0])
+    wire_ps = int(result.links["bytes"][at]) / RATE_BPNS * 1000
+    for scale in (0.5, 0.25):
+        slow = one.replace(faults=[LinkFault((8, 9), 0, scale)]).run()
+        longer_ps = int(slow.finish_ps[0] - result.finish_ps[0])
+        # ns-3 rounds the time of each of 66 packets down to whole ps.
+        assert longer_ps == pytest.approx(wire_ps * (1 / scale - 1), abs=66 / scale)
 
 
 def test_a_link_that_stays_down_is_told() -> None:
