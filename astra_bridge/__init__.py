@@ -13,25 +13,90 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AstraBridgeError",
+    "BackendError",
+    "BackendSpec",
+    "BackendUnavailable",
+    "ContractError",
     "Experiment",
+    "GeneratedWorkload",
     "InputError",
+    "Job",
+    "LinkFault",
+    "MissingDependency",
+    "NetworkConfig",
+    "NetworkError",
+    "Outcome",
+    "Program",
+    "Progress",
     "Result",
+    "Session",
+    "SimulationError",
+    "Slowdown",
     "StalledError",
+    "Stop",
+    "Table",
+    "TraceBuilder",
+    "Unsupported",
+    "Watch",
+    "Workload",
     "__version__",
+    "collective",
+    "read_workload",
     "simulate",
 ]
 
 if TYPE_CHECKING:
-    from astra_bridge.errors import AstraBridgeError, InputError, StalledError
-    from astra_bridge.results import Result
-    from astra_bridge.simulation import Experiment, simulate
+    from astra_bridge.engine import Outcome, Progress, Session, Stop, Watch
+    from astra_bridge.errors import (
+        AstraBridgeError,
+        BackendError,
+        BackendUnavailable,
+        ContractError,
+        InputError,
+        MissingDependency,
+        NetworkError,
+        SimulationError,
+        StalledError,
+        Unsupported,
+    )
+    from astra_bridge.network.api import NetworkConfig
+    from astra_bridge.network.spec import BackendSpec
+    from astra_bridge.program import Program
+    from astra_bridge.results import Result, Table
+    from astra_bridge.simulation import Experiment, Job, LinkFault, Slowdown, simulate
+    from astra_bridge.trace import Workload, read_workload
+    from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 
 _HOMES = {
     "AstraBridgeError": "astra_bridge.errors",
-    "InputError": "astra_bridge.errors",
-    "StalledError": "astra_bridge.errors",
-    "Result": "astra_bridge.results",
+    "BackendError": "astra_bridge.errors",
+    "BackendSpec": "astra_bridge.network.spec",
+    "BackendUnavailable": "astra_bridge.errors",
+    "ContractError": "astra_bridge.errors",
     "Experiment": "astra_bridge.simulation",
+    "GeneratedWorkload": "astra_bridge.workload",
+    "InputError": "astra_bridge.errors",
+    "Job": "astra_bridge.simulation",
+    "LinkFault": "astra_bridge.simulation",
+    "MissingDependency": "astra_bridge.errors",
+    "NetworkConfig": "astra_bridge.network.api",
+    "NetworkError": "astra_bridge.errors",
+    "Outcome": "astra_bridge.engine",
+    "Program": "astra_bridge.program",
+    "Progress": "astra_bridge.engine",
+    "Result": "astra_bridge.results",
+    "Session": "astra_bridge.engine",
+    "SimulationError": "astra_bridge.errors",
+    "Slowdown": "astra_bridge.simulation",
+    "StalledError": "astra_bridge.errors",
+    "Stop": "astra_bridge.engine",
+    "Table": "astra_bridge.results",
+    "TraceBuilder": "astra_bridge.workload",
+    "Unsupported": "astra_bridge.errors",
+    "Watch": "astra_bridge.engine",
+    "Workload": "astra_bridge.trace",
+    "collective": "astra_bridge.workload",
+    "read_workload": "astra_bridge.trace",
     "simulate": "astra_bridge.simulation",
 }
 

@@ -46,7 +46,7 @@ class Table:
     Examples
     --------
     >>> table = Table("links", {"link": np.arange(2), "busy_ps": np.array([10, 30])})
-    >>> len(table), table["busy_ps"].sum(), table.units
+    >>> len(table), int(table["busy_ps"].sum()), table.units
     (2, 40, {'link': '', 'busy_ps': 'ps'})
     """
 
