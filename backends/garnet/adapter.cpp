@@ -36,7 +36,8 @@ class Garnet final : public astra_net::Model {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION;
+                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
+                        ASTRA_NET_CAP_SAVE;
     info.resolution_ps = 1;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = kTrafficClasses;
@@ -174,6 +175,14 @@ class Garnet final : public astra_net::Model {
   }
 
   std::unique_ptr<Model> copy() const override { return std::make_unique<Garnet>(*this); }
+  void save(astra::Writer& archive) override {
+    archive(flows_);
+    network_->save(archive);
+  }
+  void load(astra::Reader& archive) override {
+    archive(flows_);
+    network_->load(archive);
+  }
 
  private:
   // Cycle c is the instant ceil(c / clock) in picoseconds.

@@ -53,8 +53,12 @@ class Core final : public Network {
   std::vector<NodeLoad> node_loads() const override;
   std::vector<uint64_t> router_flits() const override;
   Series series() const override;
+  void save(astra::Writer& archive) override { visit(archive); }
+  void load(astra::Reader& archive) override { visit(archive); }
 
  private:
+  template <class A>
+  void visit(A& archive);
   // A directed connection has an input port at its end and an output port at its source.  Links
   // are numbered in the order of input ports; outputs, numbered by source, lie together too.
   struct alignas(64) Input {
@@ -66,6 +70,10 @@ class Core final : public Network {
     uint64_t waiting = 0;   // sum of departures - sum of arrivals; wraps
     uint32_t credit_delay = 0;
     int32_t channel = -1;   // index into config.channels, or -1
+    template <class A>
+    void visit(A& archive) {
+      archive(occupied, next_vc, waiting);
+    }
   };
   struct alignas(64) Output {
     Bits<W> idle;           // VCs that no packet holds
@@ -81,6 +89,10 @@ class Core final : public Network {
     int16_t ring = -1;      // dimension of the ring that it is part of, or -1
     bool dateline = false;
     bool channel = false;   // goes to a router
+    template <class A>
+    void visit(A& archive) {
+      archive(idle, credit, next_in, flits, busy, free_at, free_part);
+    }
   };
   // VC k of a link: the input VC at its end.
   struct Vc {
@@ -96,6 +108,10 @@ class Core final : public Network {
     uint32_t ports = 0;  // index of the first word of its set of occupied input ports
     uint32_t port_words = 0;
     uint32_t flits = 0;  // in all input buffers
+    template <class A>
+    void visit(A& archive) {
+      archive(flits);
+    }
   };
   struct Interface {
     Bits<W> queued;        // VCs with flits to send
@@ -104,6 +120,10 @@ class Core final : public Network {
     uint32_t waiting = 0;  // bit per vnet: messages queue for a VC
     uint64_t injected = 0, ejected = 0;
     int64_t max_queue = 0;
+    template <class A>
+    void visit(A& archive) {
+      archive(queued, last_vc, waiting, injected, ejected, max_queue);
+    }
   };
   struct Queue {  // messages of one node and vnet, first in first out
     uint32_t head = kNone, tail = kNone;
@@ -115,6 +135,11 @@ class Core final : public Network {
     int64_t open_packets = 0;
     int64_t first_pick = -1, packets = 0, flits = 0, queueing = 0, network = 0, hops = 0;
     uint32_t next = kNone;
+    template <class A>
+    void visit(A& archive) {
+      archive(message, bytes_left, open_packets, first_pick, packets, flits, queueing, network, hops,
+              next);
+    }
   };
   struct Packet {
     uint32_t message = 0, flits = 0, node = 0, router = 0;
@@ -131,12 +156,20 @@ class Core final : public Network {
       if (order != other.order) return order > other.order;
       return id > other.id;
     }
+    template <class A>
+    void visit(A& archive) {
+      archive(cycle, order, id, state);
+    }
   };
   struct Changed {  // a link whose rate has been changed
     double cycles_per_flit = 0;  // now; 0: down
     std::vector<uint32_t> held;  // slots of the flits that wait until it is up
     uint64_t crossed = 0;        // flits that began to cross it before the last change,
     double extra_cycles = 0;     // and what they took beyond the rate of the configuration
+    template <class A>
+    void visit(A& archive) {
+      archive(cycles_per_flit, held, crossed, extra_cycles);
+    }
   };
   struct Best {
     uint32_t distance = kNone, port = 0, vc = 0;
@@ -144,6 +177,10 @@ class Core final : public Network {
   struct Progress {
     uint64_t serial = 0;
     uint32_t left = 0;
+    template <class A>
+    void visit(A& archive) {
+      archive(serial, left);
+    }
   };
 
   static int64_t busy_of(double cycles_per_flit) {

@@ -13,6 +13,7 @@
 #include "links.hpp"
 #include "loads.hpp"
 #include "router.hpp"
+#include "saving.hpp"
 #include "ways.hpp"
 
 namespace garnet {

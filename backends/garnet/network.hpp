@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "astra_archive.hpp"
 #include "config.hpp"
 
 namespace garnet {
@@ -37,6 +38,10 @@ struct Message {
   int64_t bytes = 0;
   int64_t packet_bytes = 0;  // 0: one packet
   int32_t src = 0, dst = 0, vnet = 0;
+  template <class A>
+  void visit(A& archive) {
+    archive(id, order, cycle, bytes, packet_bytes, src, dst, vnet);
+  }
 };
 
 struct Delivery {
@@ -59,6 +64,10 @@ struct LinkChange {
   int64_t order = 0;  // changes of one cycle are made by order, equal ones as they came
   int32_t channel = 0;         // index into config.channels
   double cycles_per_flit = 0;  // >= 1; 0: the link is down
+  template <class A>
+  void visit(A& archive) {
+    archive(cycle, order, channel, cycles_per_flit);
+  }
 };
 
 struct LinkLoad {  // one directed link between routers, as in config.channels
@@ -78,10 +87,18 @@ struct SeriesPoint {
   int64_t bin_start_cycle;
   int32_t place;  // index into config.channels, or router
   uint64_t flits;
+  template <class A>
+  void visit(A& archive) {
+    archive(bin_start_cycle, place, flits);
+  }
 };
 
 struct Series {  // bins without flits are left out
   std::vector<SeriesPoint> links, routers;
+  template <class A>
+  void visit(A& archive) {
+    archive(links, routers);
+  }
 };
 
 class Network {
@@ -129,6 +146,11 @@ class Network {
   virtual std::vector<NodeLoad> node_loads() const = 0;
   virtual std::vector<uint64_t> router_flits() const = 0;  // that crossed each router
   virtual Series series() const = 0;
+  // All that changes; deliveries() must have been taken.
+  virtual void save(astra::Writer& archive) = 0;
+  // What a network of the same configuration saved.
+  virtual void load(astra::Reader& archive) = 0;
+
   int64_t now() const { return now_; }
   const std::vector<PacketRecord>& packets() const { return packets_; }
 

@@ -138,7 +138,10 @@ class Parts {
   }
   template <class K, class V, class... More>
   void one(std::map<K, V, More...>& values) {
-    sorted<std::pair<K, V>>(values);
+    std::vector<std::pair<K, V>> items;
+    if constexpr (!A::kReads) items.assign(values.begin(), values.end());
+    one(items);
+    if constexpr (A::kReads) values = std::map<K, V, More...>(items.begin(), items.end());
   }
   template <class K, class V, class... More>
   void one(std::unordered_map<K, V, More...>& values) {
