@@ -236,10 +236,8 @@ class Forgetful(UnawareNetwork):
 
 
 @pytest.mark.parametrize("stop", Stop)
-def test_a_network_that_forgets_is_found_out(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_forgets_is_found_out(stop: Stop) -> None:
     spec = replace(backend("analytical-unaware-python"), open=partial(Forgetful, stop=stop))
-    for module in ("simulation", "isolation"):
-        monkeypatch.setattr(f"astra_bridge.{module}.find_backend", lambda _: spec)
     workload = same_on_all(4, lambda trace: trace.coll(AR, 8000))
     said = {
         Stop.REACHED: "stop=1, but REACHED says that now_ps is until_ps",
@@ -247,7 +245,7 @@ def test_a_network_that_forgets_is_found_out(stop: Stop, monkeypatch: pytest.Mon
         Stop.IDLE: "stop=3, but IDLE says nothing is in flight, and 4 transfers are",
     }
     with pytest.raises(ContractError) as caught:
-        simulate(workload, system(), network("Ring", 4), backend="any")
+        simulate(workload, system(), network("Ring", 4), backend=spec)
     assert caught.value.exit_code == 4
     assert said[stop] in str(caught.value)
 
