@@ -8,11 +8,11 @@ from typing import Any
 
 from astra_bridge.collectives import ALGORITHMS
 from astra_bridge.compute import COMPUTE_MODELS
+from astra_bridge.lowering.orders import DIMENSION_ORDERS
+from astra_bridge.lowering.policies import QUEUE_POLICIES
 from astra_bridge.memory import MEMORY_MODELS
 from astra_bridge.network.registry import BACKENDS
 from astra_bridge.registry import Registry
-from astra_bridge.system.orders import DIMENSION_ORDERS
-from astra_bridge.system.policies import QUEUE_POLICIES
 from astra_bridge.trace import TRACE_FORMATS
 from astra_bridge.workload.generators import GENERATORS
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from astra_bridge.collectives import Kind
 from astra_bridge.engine import Outcome
+from astra_bridge.lowering import Lowered
 from astra_bridge.program import Op, Program, WaitFor
-from astra_bridge.system import Lowered
 from astra_bridge.trace import MISSING
 
 __all__ = ["describe_stall"]

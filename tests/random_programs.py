@@ -13,8 +13,8 @@ from typing import Any
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
+from astra_bridge.lowering import Lowered, lower
 from astra_bridge.semantics import Semantics
-from astra_bridge.system import Lowered, lower
 from astra_bridge.trace import CommType, NodeType, Workload
 from astra_bridge.trace.writer import TraceNode, write_trace
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder

@@ -45,6 +45,7 @@ from astra_bridge.isolation import (
     run_here,
     run_isolated,
 )
+from astra_bridge.lowering import Lowered
 from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
@@ -57,7 +58,6 @@ from astra_bridge.simulation.paths import parse_path, with_value
 from astra_bridge.simulation.work import JobWork, all_traces, together
 from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
-from astra_bridge.system import Lowered
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload
 

@@ -16,13 +16,13 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig, read_system
+from astra_bridge.lowering import Choices, Lowered, choices, lower
 from astra_bridge.network.spec import Prepared
 from astra_bridge.program import SLOWDOWN, Program
 from astra_bridge.program_join import joined, placed
 from astra_bridge.results import JobRows
 from astra_bridge.semantics import split_semantics
 from astra_bridge.simulation.jobs import Job, Slowdown
-from astra_bridge.system import Choices, Lowered, choices, lower
 from astra_bridge.trace import TraceColumns, Workload, read_workload
 
 __all__ = ["JobWork", "together"]

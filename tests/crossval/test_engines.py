@@ -24,6 +24,7 @@ from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
+from astra_bridge.lowering import lower
 from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.api import Capability, Exchange, NetworkConfig
@@ -31,7 +32,6 @@ from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
-from astra_bridge.system import lower
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.random_programs import experiment

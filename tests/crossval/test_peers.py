@@ -19,11 +19,11 @@ from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
+from astra_bridge.lowering import lower
 from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import FAMILY, SCHEDULE, STEP, Peers, Program
-from astra_bridge.system import lower
 from astra_bridge.trace import CommType
 from tests.random_programs import experiment
 from tests.small import network, same_on_all, system

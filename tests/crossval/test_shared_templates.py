@@ -15,8 +15,8 @@ import pytest
 from astra_bridge.engine import native
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
+from astra_bridge.lowering import lower
 from astra_bridge.program import COLLECTIVE, GROUP, PHASE, PLAN, TEMPLATE, Op, Program
-from astra_bridge.system import lower
 from astra_bridge.workload import Transformer, transformer
 from tests.crossval.test_peers import ENGINES, played
 from tests.random_programs import experiment

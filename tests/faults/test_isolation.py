@@ -20,10 +20,10 @@ from astra_bridge.errors import BackendError, ContractError, SimulationError
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import RunRequest, run_here, run_isolated
+from astra_bridge.lowering import lower
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.registry import backend
 from astra_bridge.program import Program
-from astra_bridge.system import lower
 from astra_bridge.trace import CommType
 from astra_bridge.workload import collective
 from tests.small import network, same_on_all, system

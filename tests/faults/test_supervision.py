@@ -22,9 +22,9 @@ from astra_bridge.errors import AstraBridgeError, BackendError, InputError
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import _read
+from astra_bridge.lowering import lower
 from astra_bridge.program import WAIT, Program
 from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, Parent, ask, received
-from astra_bridge.system import lower
 from astra_bridge.trace import CommType
 from tests.small import same_on_all, system
 

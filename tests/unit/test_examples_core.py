@@ -99,7 +99,7 @@ def test_the_size_of_a_program_that_the_architecture_page_gives() -> None:
 
     from astra_bridge.inputs.memory import read_remote_memory
     from astra_bridge.inputs.system import read_system
-    from astra_bridge.system import lower
+    from astra_bridge.lowering import lower
     from astra_bridge.workload import collective
 
     program = lower(

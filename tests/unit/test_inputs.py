@@ -18,7 +18,7 @@ from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
 from astra_bridge.inputs.network import NetworkDims, NetworkLink, NetworkLinks, read_network
 from astra_bridge.inputs.system import SystemConfig, SystolicArray, read_system
-from astra_bridge.system import choices
+from astra_bridge.lowering import choices
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 

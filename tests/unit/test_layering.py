@@ -39,7 +39,7 @@ LEVELS = {
     "compute": 3,
     "memory": 3,
     "network": 3,
-    "system": 4,
+    "lowering": 4,
     "network.registry": 4,
     "engine": 4,
     "conformance": 5,
@@ -159,7 +159,7 @@ def test_the_check_can_fail() -> None:
         "from astra_bridge.cli import main",
         "import astra_bridge.engine.python",
         "from astra_bridge.network import registry",
-        "def late():\n    from astra_bridge.system import lower",
+        "def late():\n    from astra_bridge.lowering import lower",
     ):
         assert len(violations(file, source)) == 1, source
     with pytest.raises(KeyError, match="has no level"):

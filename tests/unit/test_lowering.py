@@ -12,8 +12,8 @@ import pytest
 from astra_bridge.errors import InputError, StalledError
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.system import read_system
+from astra_bridge.lowering import Lowered, lower
 from astra_bridge.program import Op, Program, QueuePick, Unit
-from astra_bridge.system import Lowered, lower
 from astra_bridge.trace import CommType, NodeType, Workload
 from astra_bridge.trace.writer import TraceNode, write_trace
 from astra_bridge.workload import TraceBuilder

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A queue policy and an order of dimensions."""
 
-from astra_bridge.system.orders import DimensionOrder, OrderRequest
-from astra_bridge.system.policies import Queued, QueuePolicy
+from astra_bridge.lowering.orders import DimensionOrder, OrderRequest
+from astra_bridge.lowering.policies import Queued, QueuePolicy
 
 
 def smallness(collective: Queued) -> float:

@@ -91,7 +91,7 @@ DIMENSION_ORDERS = Registry(
     "order of dimensions",
     "astra_bridge.dimension_orders",
     DimensionOrder,
-    dict.fromkeys(("baseline", "themis"), "astra_bridge.system.orders:BUILT_IN"),
+    dict.fromkeys(("baseline", "themis"), "astra_bridge.lowering.orders:BUILT_IN"),
 )
 
 BUILT_IN = (

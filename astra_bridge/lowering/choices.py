@@ -11,11 +11,11 @@ from astra_bridge.compute import COMPUTE_MODELS, ComputeModel
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.lowering.orders import DIMENSION_ORDERS, DimensionOrder
+from astra_bridge.lowering.policies import QUEUE_POLICIES, QueuePolicy
 from astra_bridge.memory import MEMORY_MODELS, MemoryModel
 from astra_bridge.registry import Spec
 from astra_bridge.semantics import Semantics
-from astra_bridge.system.orders import DIMENSION_ORDERS, DimensionOrder
-from astra_bridge.system.policies import QUEUE_POLICIES, QueuePolicy
 from astra_bridge.text import show
 
 __all__ = ["Choices", "choices"]

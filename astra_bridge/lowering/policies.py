@@ -59,7 +59,7 @@ QUEUE_POLICIES = Registry(
     "queue policy",
     "astra_bridge.queue_policies",
     QueuePolicy,
-    dict.fromkeys(("LIFO", "FIFO", "EXPLICIT"), "astra_bridge.system.policies:BUILT_IN"),
+    dict.fromkeys(("LIFO", "FIFO", "EXPLICIT"), "astra_bridge.lowering.policies:BUILT_IN"),
 )
 
 BUILT_IN = (

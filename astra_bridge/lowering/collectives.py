@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Collective nodes: each distinct collective once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.collectives import IMPLEMENTED, Kind
+from astra_bridge.lowering.builder import ProgramBuilder
+from astra_bridge.lowering.chunking import chunks_of
+from astra_bridge.lowering.custom import CustomCollectives
+from astra_bridge.lowering.groups import Groups
+from astra_bridge.lowering.phases import Phases
+from astra_bridge.lowering.policies import Queued
+from astra_bridge.lowering.scheduling import ordered, prioritised
+from astra_bridge.lowering.view import Setting, TraceView
+from astra_bridge.program import Op
+from astra_bridge.semantics import QUIRKS
+from astra_bridge.trace import MISSING, NodeType
+
+__all__ = ["Collectives"]
+
+
+class Collectives:
+    """The collectives of a Program.
+
+    Attributes
+    ----------
+    warnings : list of str
+    """
+
+    def __init__(self, setting: Setting, builder: ProgramBuilder) -> None:
+        self._setting, self._builder = setting, builder
+        self._groups = Groups(setting, builder)
+        self._phases = Phases(setting, builder, self._groups)
+        self.warnings: list[str] = []
+        self._custom = CustomCollectives(setting, builder, self.warnings)
+        self._index: dict[Any, int] = {}
+        self._replayed = 0
+
+    def lower(self, view: TraceView, nodes: Any, duration_ps: NDArray[np.int64]) -> None:
+        """Fill in the collective nodes of a trace."""
+        trace = view.trace
+        chosen = view.types == NodeType.COMM_COLL
+        which = np.flatnonzero(chosen)
+        if not len(which):
+            return
+        kinds = view.required(chosen, "comm_type", 0, max(Kind))
+        needs_size = chosen.copy()
+        needs_size[which] = kinds != Kind.BARRIER
+        view.required(needs_size, "comm_size", 0, 2**62)
+        if "broadcast-is-replayed" in self._setting.quirks:
+            replayed = which[kinds == Kind.BROADCAST]
+            nodes["op"][replayed] = Op.DELAY
+            nodes["duration_ps"][replayed] = duration_ps[replayed]
+            self._replayed += len(replayed) * len(view.ranks)
+            which, kinds = which[kinds != Kind.BROADCAST], kinds[kinds != Kind.BROADCAST]
+            if not len(which):
+                return
+        positions = view.order[which]
+        columns = [
+            kinds,
+            trace.comm_size[positions],
+            trace.pg_name[positions].astype(np.int64),
+            trace.involved_dim[positions].astype(np.int64),
+            trace.comm_priority[positions],
+            trace.root[positions],
+        ]
+        if self._setting.system.per_node_custom:
+            ids = trace.node_id[positions].astype(np.int64)
+            custom = np.isin(ids, list(self._setting.system.per_node_custom))
+            columns.append(np.where(custom, ids, -1))
+        table, first, inverse = np.unique(
+            np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        indices = [
+            self._collective(view, int(positions[at]), row)
+            for at, row in zip(first.tolist(), table.tolist(), strict=True)
+        ]
+        arg = np.array(indices, np.int32)[inverse.reshape(-1)]
+        nodes["op"][which] = np.where(arg < 0, Op.NOTHING, Op.COLLECTIVE)
+        nodes["arg"][which] = arg
+
+    def _collective(self, view: TraceView, position: int, row: list[int]) -> int:
+        """Index of a collective, or -1 where there is nothing to do."""
+        number, size, pg_name, involved_dim, priority, root, *custom = row
+        kind, system = Kind(number), self._setting.system
+        group, ranks = self._groups.named(view, position, pg_name)
+        involved = view.trace.involved_dims[involved_dim] if involved_dim >= 0 else ()
+        root_position = 0
+        if root != MISSING:
+            if root not in ranks:
+                view.refuse(f"root {root} is not a member of the group", position, "root")
+            root_position = ranks.index(root)
+        prefix = system.per_node_custom.get(custom[0]) if custom else None
+        named = IMPLEMENTED.get(kind)
+        if prefix is None and named is not None:
+            prefix = system.custom.get(named)
+        size = 0 if size == MISSING else size
+        queued: float = 0 if priority == MISSING else priority
+        rule = self._setting.choices.policy.priority
+        if rule is not None:
+            queued = rule(Queued(kind, size, tuple(ranks), int(queued)))
+        # The peers of a custom collective are ranks, so no other group shares it.
+        members = tuple(ranks) if prefix is not None else ()
+        key = (kind, size, group, involved, queued, root_position, prefix, members)
+        if key not in self._index:
+            if prefix is not None and len(ranks) > 1:
+                graph = self._custom.graphs(prefix, ranks)
+                first = 0 if rule is None else queued
+                self._index[key] = self._builder.collective(
+                    1, 0, 0, group, first, graph, int(kind), size
+                )
+            else:
+                where = f"{view.trace.file or 'the trace'}: {view.at(position)}"
+                self._index[key] = self._native(
+                    kind, size, group, involved, queued, root_position, where
+                )
+        return self._index[key]
+
+    def _native(
+        self,
+        asked: Kind,
+        size_bytes: int,
+        group: int,
+        involved: Sequence[bool],
+        priority: float,
+        root: int,
+        where: str,
+    ) -> int:
+        """Append a collective of chunks, unless there is nothing to do: -1.
+
+        That is so with one member, and where no dimension takes part.
+        """
+        # MPI's name for equal parts, which all parts are.
+        block = asked == Kind.REDUCE_SCATTER_BLOCK
+        kind = Kind.REDUCE_SCATTER if block else asked
+        if self._builder.group_size(group) == 1:
+            return -1
+        specs = self._phases.specs(kind, group, involved, where)
+        chunks = chunks_of(kind, size_bytes, self._setting)
+        if not specs or not chunks:
+            return -1
+        orders = ordered(self._setting.choices.order, kind, specs, chunks)
+        plans = [
+            self._phases.plan(order, chunk, kind, root)
+            for order, chunk in zip(orders, chunks, strict=True)
+        ]
+        # Where chunks differ, their plans must stand side by side.
+        first, count = self._builder.side_by_side(plans)
+        return self._builder.collective(
+            len(chunks), first, count, group, priority, -1, int(asked), size_bytes
+        )
+
+    def finished(self) -> dict[str, Any]:
+        """Complete the rows of the builder; return the tables that it does not have."""
+        if self._replayed:
+            what = QUIRKS["broadcast-is-replayed"]
+            self.warnings.append(f"{self._replayed} broadcast(s) were replayed: {what}")
+        builder, policy = self._builder, self._setting.choices.policy
+        builder.collectives = prioritised(policy, builder.collectives)
+        return {
+            "alternate_slots": self._phases.slots,
+            **self._phases.schedules.arrays(),
+        }

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""How long nodes take: recorded, computed by a model, or at a remote memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.compute import ComputeNodes
+from astra_bridge.errors import PluginError, SimulationError
+from astra_bridge.lowering.view import Setting, TraceView
+from astra_bridge.program import Op
+from astra_bridge.registry import Spec
+from astra_bridge.trace import NodeType
+from astra_bridge.units import INT64_MAX, PS_PER_NS, PS_PER_US
+
+__all__ = ["compute", "recorded_ps", "remote_memory", "sum_ps"]
+
+_MOST_PS = 2**62
+"""Longest single duration, 53 days: two of them can be added."""
+
+
+def recorded_ps(view: TraceView) -> NDArray[np.int64]:
+    """Recorded durations; a node without one takes 1 ns.
+
+    Raises
+    ------
+    InputError
+        One is beyond the range of time.
+    """
+    duration_us = view.trace.duration_micros[view.order]
+    most = 2**62 // PS_PER_US
+    too_long = duration_us > most
+    if too_long.any():
+        at = int(np.argmax(too_long))
+        view.refuse(
+            f"is {duration_us[at]}; allowed: up to {most}", int(view.order[at]), "duration_micros"
+        )
+    result: NDArray[np.int64] = np.where(duration_us == 0, PS_PER_NS, duration_us * PS_PER_US)
+    return result
+
+
+def sum_ps(view: TraceView, duration_ps: NDArray[np.int64]) -> int:
+    """The sum of durations.
+
+    Raises
+    ------
+    SimulationError
+        It is beyond the range of time.
+    """
+    total = float(duration_ps.sum(dtype=np.float64))
+    if total >= float(INT64_MAX):
+        raise SimulationError(
+            f"{view.trace.file or 'trace'}: its nodes take {total:.3g} ps, beyond the range of "
+            "time (2^63 ps)"
+        )
+    return int(duration_ps.sum())
+
+
+def compute(view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting: Setting) -> int:
+    """Fill in COMP nodes; return the time that does not count as exposed communication."""
+    comp = view.types == NodeType.COMP
+    nodes["op"][comp] = Op.DELAY
+    nodes["duration_ps"][comp] = duration_ps[comp]
+    modelled = comp & ~view.cpu
+    model = setting.choices.compute
+    if modelled.any():
+        for column in model.needs:
+            view.required(modelled, column, 0, 2**62)
+        positions = view.order[modelled]
+        asked = ComputeNodes(view.trace, positions, duration_ps[modelled])
+        given = model.duration_ps(asked, setting.system)
+        nodes["duration_ps"][modelled] = _checked_ps(given, model, view, positions)
+    return sum_ps(view, nodes["duration_ps"][modelled])
+
+
+def remote_memory(view: TraceView, nodes: Any, setting: Setting) -> None:
+    """Fill in MEM_LOAD and MEM_STORE nodes.
+
+    Raises
+    ------
+    InputError
+        There are some, but no remote memory.
+    """
+    which = (view.types == NodeType.MEM_LOAD) | (view.types == NodeType.MEM_STORE)
+    if not which.any():
+        return
+    model, positions = setting.choices.memory, view.order[which]
+    if model.duration_ps is None:
+        source = setting.memory.source
+        view.refuse(
+            f"needs remote memory, but memory-type is {model.name}"
+            f"{f' in {source}' if source else ''}",
+            int(positions[0]),
+        )
+    sizes = view.required(which, "tensor_size", 0, 2**62)
+    nodes["op"][which] = Op.MEMORY
+    given = model.duration_ps(setting.memory, sizes)
+    nodes["duration_ps"][which] = _checked_ps(given, model, view, positions)
+
+
+def _checked_ps(
+    duration_ps: Any, model: Spec, view: TraceView, positions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """What a model gives as the durations of nodes, in whole ps."""
+    given = np.asarray(duration_ps)
+    if given.shape != positions.shape or given.dtype.kind not in "iuf":
+        raise PluginError(
+            f"{model.name}: gives {given.dtype} of shape {given.shape} as durations of "
+            f"{len(positions)} nodes; allowed: a number of ps for each"
+        )
+    too_long = ~((given >= 0) & (given <= _MOST_PS))
+    if too_long.any():
+        at = int(np.argmax(too_long))
+        view.refuse(
+            f"takes {given[at] / PS_PER_NS:.3g} ns by the model {model.name}; allowed: up to "
+            f"{_MOST_PS / PS_PER_NS:.3g}",
+            int(positions[at]),
+        )
+    return (np.rint(given) if given.dtype.kind == "f" else given).astype(np.int64)

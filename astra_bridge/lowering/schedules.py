@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""What algorithms build: families of schedules, each once, checked together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from astra_bridge.collectives import Algorithm, Built, Request
+from astra_bridge.collectives.check import Joined, Tables, check_peers, joined, tables
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.program import PacketFlag
+from astra_bridge.program_rules import check_schedules
+from astra_bridge.units import PS_PER_NS
+
+__all__ = ["Schedules"]
+
+_MOST_REDUCE_NS = 2.0**50
+
+
+class Schedules:
+    """The families of a Program."""
+
+    def __init__(self, system: SystemConfig) -> None:
+        self._system = system
+        self._built: list[tuple[str, Request, Tables]] = []
+        self._index: dict[Any, tuple[int, Built]] = {}
+
+    def families(self, found: Algorithm, request: Request) -> tuple[int, int, Built]:
+        """Families of both variants, and what is true of both but for the schedules."""
+        first, _ = self._family(found, request)
+        if not found.directed:
+            return first, first, self._family(found, request)[1]
+        second, built = self._family(found, replace(request, variant=1))
+        return first, second, built
+
+    def _family(self, found: Algorithm, request: Request) -> tuple[int, Built]:
+        key = (found.name, request)
+        if key not in self._index:
+            built = found.build(request)
+            with _blaming(found.name, request):
+                made = tables(request, built)
+            self._index[key] = (len(self._built), replace(built, schedules=()))
+            self._built.append((found.name, request, made))
+        return self._index[key]
+
+    def arrays(self) -> dict[str, Any]:
+        """The tables of a Program.
+
+        Raises
+        ------
+        InputError
+            What an algorithm has built cannot work: names it, and what it was asked for.
+        """
+        try:
+            # Together, which is faster.
+            families = _checked(self._built)
+        except InputError:
+            for built in self._built:  # whose is it?
+                with _blaming(*built[:2]):
+                    _checked([built])
+            raise
+        packets = families.packets
+        reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
+        packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
+        return families._asdict()
+
+    def _reduce_ps(self, size_bytes: Any) -> Any:
+        """One write and two reads of local memory; free where its bandwidth is not given."""
+        bandwidth_Bps = self._system.local_mem_bw_GBps * 1e9
+        if bandwidth_Bps == 0:
+            return 0
+        once_ns = np.floor(size_bytes.astype(np.float64) / bandwidth_Bps * 1e9)
+        if (once_ns >= _MOST_REDUCE_NS).any():
+            raise InputError(
+                f"reducing {size_bytes.max()} bytes takes {3 * once_ns.max():.3g} ns at "
+                f"{self._system.local_mem_bw_GBps} GB/s; allowed: less than "
+                f"{3 * _MOST_REDUCE_NS:.3g}",
+                file=self._system.source,
+                key="local-mem-bw",
+            )
+        return 3 * once_ns.astype(np.int64) * PS_PER_NS
+
+
+def _checked(built: Sequence[tuple[str, Request, Tables]]) -> Joined:
+    made = joined([found for _, _, found in built])
+    sizes = np.array([request.size for _, request, _ in built], np.int64)
+    check_schedules(
+        made.schedules, made.steps, made.packets, np.repeat(sizes, made.families["count"])
+    )
+    check_peers(sizes, made)
+    return made
+
+
+@contextlib.contextmanager
+def _blaming(name: str, request: Request) -> Iterator[None]:
+    """Errors name the algorithm and what it was asked for."""
+    try:
+        yield
+    except InputError as error:
+        key = (error.key or "").removeprefix("program: ")
+        what = f"algorithm {name!r}, {request.kind.name} of {request.size} members"
+        raise InputError(error.reason, key=f"{what}: {key}" if key else what) from None

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""What is lowered: the setting that all traces share, and a trace in the order of its template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.memory import RemoteMemoryConfig
+from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.lowering.choices import Choices
+from astra_bridge.semantics import Semantics
+from astra_bridge.trace import MISSING, NodeType, TraceColumns
+
+__all__ = ["Setting", "TraceView", "shorten"]
+
+_NAMES = {
+    NodeType.COMM_SEND: "COMM_SEND",
+    NodeType.COMM_RECV: "COMM_RECV",
+    NodeType.COMM_COLL: "COMM_COLL",
+    NodeType.COMP: "COMP",
+    NodeType.MEM_LOAD: "MEM_LOAD",
+    NodeType.MEM_STORE: "MEM_STORE",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """All inputs but the traces.
+
+    Attributes
+    ----------
+    system, memory, choices
+        The configurations, and what their names stand for.
+    dims : tuple of int
+        Ranks per logical dimension.
+    dim_bandwidth : tuple of float
+        Of each dimension, in any unit, for orders of dimensions.
+    comm_groups : mapping of int to tuple of int
+        Group id -> ranks, in order of position.
+    semantics, quirks
+        As in :func:`astra_bridge.lowering.lower`.
+    """
+
+    system: SystemConfig
+    memory: RemoteMemoryConfig
+    choices: Choices
+    dims: tuple[int, ...]
+    dim_bandwidth: tuple[float, ...]
+    comm_groups: Mapping[int, tuple[int, ...]]
+    semantics: Semantics
+    quirks: frozenset[str]
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return math.prod(self.dims)
+
+    @property
+    def corrected(self) -> bool:
+        """True for ``semantics="corrected"``."""
+        return self.semantics == "corrected"
+
+
+class TraceView:
+    """A trace in the order of its template, ascending id.
+
+    Attributes
+    ----------
+    trace : TraceColumns
+    ranks : ndarray of int64
+        Those that run it.
+    order : ndarray of int64, shape (nodes,)
+        Node i of the template is node ``order[i]`` of the trace.
+    types, cpu : ndarray, shape (nodes,)
+        Type of each node, and whether it runs on the CPU, in the order of the template.
+    """
+
+    def __init__(self, trace: TraceColumns, ranks: NDArray[np.int64]) -> None:
+        self.trace, self.ranks = trace, ranks
+        self.order: NDArray[np.int64] = np.argsort(trace.node_id, kind="stable")
+        self.types: NDArray[Any] = trace.type[self.order]
+        self.cpu: NDArray[np.bool_] = trace.is_cpu_op[self.order]
+
+    def at(self, position: int, attribute: str = "") -> str:
+        """A node of the file, for messages."""
+        kind = _NAMES.get(NodeType(int(self.trace.type[position])), "")
+        return f"node {self.trace.node_id[position]} {kind} {attribute}".strip()
+
+    def refuse(self, reason: str, position: int, attribute: str = "") -> NoReturn:
+        """Raise an InputError that names file, node and attribute."""
+        raise InputError(reason, file=self.trace.file, key=self.at(position, attribute))
+
+    def required(
+        self, which: NDArray[np.bool_], column: str, low: int, high: int
+    ) -> NDArray[np.int64]:
+        """Values of an attribute that these nodes must have, within [low, high].
+
+        Raises
+        ------
+        InputError
+            Says which node has none, or another one.
+        """
+        positions = self.order[which]
+        values: NDArray[np.int64] = getattr(self.trace, column)[positions]
+        bad = (values < low) | (values > high)
+        if bad.any():
+            at = int(np.argmax(bad))
+            value = int(values[at])
+            found = "is missing" if value == MISSING else f"is {value}"
+            self.refuse(f"{found}; allowed: {low} to {high}", int(positions[at]), column)
+        return values
+
+
+def shorten(ranks: Sequence[int]) -> str:
+    """The first few ranks, for messages.
+
+    Examples
+    --------
+    >>> shorten(range(100))
+    '0, 1, 2, 3, 4, 5, 6, 7, ...'
+    """
+    return ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
