@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class ProgramBuilder:
         self._groups: list[tuple[int, int, int, int]] = []
         self._members: list[int] = []
         self._phases: list[tuple[int, ...]] = []
-        self._templates: list[_Template] = []
+        self._templates: list[tuple[Any, Any, Any, int, bool]] = []
         self._alike: dict[int, list[int]] = {}  # hash -> templates
         self._graphs: list[tuple[int, ...]] = []
         self._graph_nodes = _Rows(GRAPH_NODE)
@@ -73,10 +73,11 @@ class ProgramBuilder:
         relative : bool
             Whether peers of the messages are distances from the own rank.
         """
-        template = _Template(nodes, children, messages, compute_ps, relative)
-        alike = self._alike.setdefault(hash(template.content()), [])
+        template = nodes, children, messages, compute_ps, relative
+        content = _content(*template)
+        alike = self._alike.setdefault(hash(content), [])
         for index in alike:
-            if self._templates[index].content() == template.content():
+            if _content(*self._templates[index]) == content:
                 return index
         alike.append(len(self._templates))
         self._templates.append(template)
@@ -148,12 +149,11 @@ class ProgramBuilder:
     def _template_arrays(self) -> dict[str, Any]:
         nodes, children, messages = _Rows(NODE), _Rows(np.dtype(np.int32)), _Rows(MESSAGE)
         rows = []
-        for one in self._templates:
-            own = one.nodes.copy()
-            own["child_start"] += children.add(one.children)
-            sends = (own["op"] == Op.SEND) | (own["op"] == Op.RECV)
-            own["arg"][sends] += messages.add(one.messages)
-            rows.append((nodes.add(own), len(own), one.compute_ps, one.relative))
+        for own, kids, sent, compute_ps, relative in self._templates:
+            moved = own.copy()
+            moved["child_start"] += children.add(kids)
+            moved["arg"][(own["op"] == Op.SEND) | (own["op"] == Op.RECV)] += messages.add(sent)
+            rows.append((nodes.add(moved), len(own), compute_ps, relative))
         return {
             "templates": np.array(rows, TEMPLATE),
             "nodes": nodes.array(),
@@ -162,17 +162,11 @@ class ProgramBuilder:
         }
 
 
-class _Template(NamedTuple):
-    nodes: NDArray[Any]
-    children: NDArray[np.int32]
-    messages: NDArray[Any]
-    compute_ps: int
-    relative: bool
-
-    def content(self) -> tuple[Any, ...]:
-        """What is equal where templates do the same."""
-        arrays = self.nodes, self.children, self.messages
-        return (*(array.tobytes() for array in arrays), self.compute_ps, self.relative)
+def _content(
+    nodes: Any, children: Any, messages: Any, compute_ps: int, relative: bool
+) -> tuple[Any, ...]:
+    """What is equal where templates do the same."""
+    return nodes.tobytes(), children.tobytes(), messages.tobytes(), compute_ps, relative
 
 
 class _Rows:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from astra_bridge.collectives import IMPLEMENTED, Kind
 from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.chunking import chunks_of
-from astra_bridge.lowering.custom import CustomCollectives
 from astra_bridge.lowering.groups import Groups
 from astra_bridge.lowering.phases import Phases
 from astra_bridge.lowering.policies import Queued
@@ -21,6 +20,9 @@ from astra_bridge.lowering.view import Setting, TraceView
 from astra_bridge.program import Op
 from astra_bridge.semantics import QUIRKS
 from astra_bridge.trace import MISSING, NodeType
+
+if TYPE_CHECKING:
+    from astra_bridge.lowering.custom import CustomCollectives
 
 __all__ = ["Collectives"]
 
@@ -38,7 +40,7 @@ class Collectives:
         self._groups = Groups(setting, builder)
         self._phases = Phases(setting, builder, self._groups)
         self.warnings: list[str] = []
-        self._custom = CustomCollectives(setting, builder, self.warnings)
+        self._custom: CustomCollectives | None = None
         self._index: dict[Any, int] = {}
         self._replayed = 0
 
@@ -110,7 +112,7 @@ class Collectives:
         key = (kind, size, group, involved, queued, root_position, prefix, members)
         if key not in self._index:
             if prefix is not None and len(ranks) > 1:
-                graph = self._custom.graphs(prefix, ranks)
+                graph = self._graphs(prefix, ranks)
                 first = 0 if rule is None else queued
                 self._index[key] = self._builder.collective(
                     1, 0, 0, group, first, graph, int(kind), size
@@ -121,6 +123,13 @@ class Collectives:
                     kind, size, group, involved, queued, root_position, where
                 )
         return self._index[key]
+
+    def _graphs(self, prefix: str, ranks: Sequence[int]) -> int:
+        from astra_bridge.lowering.custom import CustomCollectives  # few runs need it
+
+        if self._custom is None:
+            self._custom = CustomCollectives(self._setting, self._builder, self.warnings)
+        return self._custom.graphs(prefix, ranks)
 
     def _native(
         self,
