@@ -19,7 +19,7 @@ from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import SLOWDOWN, Program
-from astra_bridge.program_join import joined, placed
+from astra_bridge.program.join import joined, placed
 from tests.child import DEATHS, in_child
 from tests.random_programs import experiment
 

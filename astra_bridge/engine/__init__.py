@@ -40,7 +40,7 @@ def run(
     Raises
     ------
     InputError
-        The Program breaks a rule (:mod:`astra_bridge.program_rules`).
+        The Program breaks a rule (:mod:`astra_bridge.program.rules`).
     BackendUnavailable
         ``engine="native"`` cannot be had.
     NetworkError

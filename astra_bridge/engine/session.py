@@ -14,7 +14,7 @@ from astra_bridge.errors import BackendUnavailable, InputError
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
-from astra_bridge.program_join import joined, moved, placed
+from astra_bridge.program.join import joined, moved, placed
 from astra_bridge.sealed import seal, unseal
 
 __all__ = ["ENGINES", "EngineName", "Session"]
@@ -91,7 +91,7 @@ class Session:
     Raises
     ------
     InputError
-        The Program breaks a rule (:mod:`astra_bridge.program_rules`).
+        The Program breaks a rule (:mod:`astra_bridge.program.rules`).
     BackendUnavailable
         ``engine="native"`` cannot be had.
     """

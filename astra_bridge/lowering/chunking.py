@@ -6,7 +6,7 @@ from __future__ import annotations
 from astra_bridge.collectives import Kind
 from astra_bridge.errors import InputError
 from astra_bridge.lowering.view import Setting
-from astra_bridge.program_rules import MOST_CHUNKS
+from astra_bridge.program.rules import MOST_CHUNKS
 
 __all__ = ["chunks_of"]
 

@@ -15,7 +15,7 @@ from astra_bridge.collectives.check import Joined, Tables, check_peers, joined, 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import PacketFlag
-from astra_bridge.program_rules import check_schedules
+from astra_bridge.program.rules import check_schedules
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["Schedules"]

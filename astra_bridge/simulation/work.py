@@ -19,7 +19,7 @@ from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.lowering import Choices, Lowered, choices, lower
 from astra_bridge.network.spec import Prepared
 from astra_bridge.program import SLOWDOWN, Program
-from astra_bridge.program_join import joined, placed
+from astra_bridge.program.join import joined, placed
 from astra_bridge.results import JobRows
 from astra_bridge.semantics import split_semantics
 from astra_bridge.simulation.jobs import Job, Slowdown

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write the C++ header of the records and enums of astra_bridge/program.py.
+"""Write the C++ header of the records and enums of astra_bridge/program/schema.py.
 
 The build runs it: ``python csrc/engine/make_records.py FILE``.
 """
@@ -98,7 +98,7 @@ def header() -> str:
     lines = [
         "// SPDX-License-Identifier: MIT",
         "//",
-        "// Made by csrc/engine/make_records.py from astra_bridge/program.py: change that file.",
+        "// Made by csrc/engine/make_records.py from astra_bridge/program/schema.py: change that.",
         "#ifndef ASTRA_ENGINE_RECORDS_HPP",
         "#define ASTRA_ENGINE_RECORDS_HPP",
         "",

@@ -18,7 +18,7 @@ from astra_bridge.engine import Outcome, Session, native
 from astra_bridge.errors import ContractError, InputError, SimulationError, Unsupported
 from astra_bridge.network.registry import backend
 from astra_bridge.program import SLOWDOWN, Program
-from astra_bridge.program_join import joined, placed
+from astra_bridge.program.join import joined, placed
 from tests.program_fuzz import drawn
 
 FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))

@@ -15,7 +15,7 @@ from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import InputError
 from astra_bridge.network.registry import backend
 from astra_bridge.program import SLOWDOWN, GraphOp, Op, Program, machine, one_job, tasks
-from astra_bridge.program_rules import MOST_CHUNKS
+from astra_bridge.program.rules import MOST_CHUNKS
 from tests import fuzz, number_fuzz, program_fuzz
 from tests.program_fuzz import VALUES, drawn, fault_of, mutated, places, twice
 

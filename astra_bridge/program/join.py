@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.program import JOB, RANK_TABLES, Op, Program
+from astra_bridge.program.program import Program
+from astra_bridge.program.schema import JOB, RANK_TABLES, Op
 
 __all__ = ["joined", "moved", "placed"]
 

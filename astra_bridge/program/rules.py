@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.program import (
+from astra_bridge.program.schema import (
     TASK,
     Bus,
     BusModel,
@@ -29,10 +29,8 @@ from astra_bridge.program import (
     Unit,
     Variant,
 )
+from astra_bridge.program.tables import Tables
 from astra_bridge.units import checked_int64
-
-if TYPE_CHECKING:
-    from astra_bridge.program import Program
 
 __all__ = ["MOST_CHUNKS", "check_program", "check_schedules"]
 
@@ -55,7 +53,7 @@ Ints = NDArray[np.int64]
 Rule = str | Callable[[int], str]
 
 
-def check_program(program: Program) -> None:
+def check_program(program: Tables) -> None:
     """Check every reference, range and sum of every table.
 
     Raises
@@ -173,7 +171,7 @@ def _owners(rows: Any, table: str, total: int, what: str) -> Ints:
 # The tables themselves
 
 
-def _check_types(program: Program) -> None:
+def _check_types(program: Tables) -> None:
     empty = type(program)(np.zeros(0, TASK))
     for field in fields(program):
         model, value = getattr(empty, field.name), getattr(program, field.name)
@@ -193,7 +191,7 @@ def _check_types(program: Program) -> None:
             )
 
 
-def _check_scalars(program: Program) -> None:
+def _check_scalars(program: Tables) -> None:
     def number(name: str, low: int, high: int) -> int:
         return checked_int64(getattr(program, name), name, low=low, high=high, key="program")
 
@@ -222,7 +220,7 @@ def _check_scalars(program: Program) -> None:
     _within(program.memory_server, "memory_server", "", -1, ranks - 1)
 
 
-def _check_machines(program: Program) -> None:
+def _check_machines(program: Tables) -> None:
     machines = program.machines
     _within(program.machine_of_rank, "machine_of_rank", "", 0, len(machines) - 1, "machines")
     for name, low, high in (
@@ -252,7 +250,7 @@ def _require_finite(rows: Any, table: str, field: str, allowed: str) -> None:
         _refuse(table, row, field, float(values[row]), f"allowed: {allowed}")
 
 
-def _check_tasks(program: Program) -> None:
+def _check_tasks(program: Tables) -> None:
     tasks, jobs, slowdowns, ranks = program.tasks, program.jobs, program.slowdowns, program.ranks
     if len(tasks) > _MOST_INT32:
         raise InputError(f"{len(tasks)} tasks; allowed: {_MOST_INT32}", key="program")
@@ -335,7 +333,7 @@ def _check_edges(
     )
 
 
-def _check_templates(program: Program) -> Ints:
+def _check_templates(program: Tables) -> Ints:
     """Returns the template of each node, -1 where none has it."""
     nodes = program.nodes
     _within(program.templates, "templates", "compute_ps", 0, 2**63 - 1)
@@ -367,7 +365,7 @@ def _check_templates(program: Program) -> Ints:
     return owner
 
 
-def _check_message_peers(program: Program, owner: Ints, named: Ints) -> None:
+def _check_message_peers(program: Tables, owner: Ints, named: Ints) -> None:
     """The peers of messages of the nodes ``named`` are other ranks of the job."""
     messages, tasks, templates = program.messages, program.tasks, program.templates
     rows, template = program.nodes["arg"][named], owner[named]
@@ -396,7 +394,7 @@ def _check_message_peers(program: Program, owner: Ints, named: Ints) -> None:
             _refuse("messages", int(rows[at]), "peer", int(peers[at]), said)
 
 
-def _least_ranks(program: Program) -> Ints:
+def _least_ranks(program: Tables) -> Ints:
     """For each template, the ranks of the smallest job that runs it."""
     least = np.full(len(program.templates), program.ranks, np.int64)
     tasks = program.tasks
@@ -404,7 +402,7 @@ def _least_ranks(program: Program) -> Ints:
     return least
 
 
-def _check_groups(program: Program) -> None:
+def _check_groups(program: Tables) -> None:
     groups, ranks = program.groups, program.ranks
     _within(groups, "groups", "size", 1, ranks, f"there are {ranks} ranks")
     _within(groups, "groups", "stride", 0, ranks, "0 is a list of members")
@@ -434,7 +432,7 @@ def _check_groups(program: Program) -> None:
         _refuse("members", row, "", int(members[row]), "a group has each member once")
 
 
-def _check_collectives(program: Program) -> None:
+def _check_collectives(program: Tables) -> None:
     collectives, groups = program.collectives, program.groups
     what = "collectives"
     _within(collectives, what, "chunks", 1, MOST_CHUNKS)
@@ -491,7 +489,7 @@ def _check_collectives(program: Program) -> None:
     _check_families(program)
 
 
-def _check_families(program: Program) -> None:
+def _check_families(program: Tables) -> None:
     total = len(program.schedules)
     families = program.families
     _span(families, "families", "first", "count", total, "schedules")
@@ -527,7 +525,7 @@ def _check_families(program: Program) -> None:
                 _refuse("phases", row, "bus", Bus.NONE, "a phase without receives needs a bus")
 
 
-def _check_positions(program: Program, positions: Ints, count: Ints) -> None:
+def _check_positions(program: Tables, positions: Ints, count: Ints) -> None:
     families, table = program.families, program.schedule_of_position
     what = "schedule_of_position"
     _span(families, "families", "position_start", "positions", len(table), f"entries of {what}")
@@ -551,7 +549,7 @@ def _check_positions(program: Program, positions: Ints, count: Ints) -> None:
         _refuse(what, int(at[which]), "", int(table[at[which]]), rule)
 
 
-def _family_sizes(program: Program) -> tuple[Ints, Ints]:
+def _family_sizes(program: Tables) -> tuple[Ints, Ints]:
     """Each family with each size of a group that runs it."""
     phases = program.phases
     size = program.groups["size"].astype(np.int64)[phases["layout"]]
@@ -561,7 +559,7 @@ def _family_sizes(program: Program) -> tuple[Ints, Ints]:
     return family, members
 
 
-def _sizes(program: Program) -> Ints:
+def _sizes(program: Tables) -> Ints:
     """For each schedule the smallest group that runs it; very large where none does."""
     result = np.full(len(program.schedules), _MOST_INT32, np.int64)
     family, members = _family_sizes(program)
@@ -570,7 +568,7 @@ def _sizes(program: Program) -> Ints:
     return result
 
 
-def _check_xor(program: Program) -> None:
+def _check_xor(program: Tables) -> None:
     """An exclusive or stays within the group, at every position that plays it."""
     schedules, steps = program.schedules, program.steps
     if not (steps["peers"] == Peers.XOR).any():
@@ -712,7 +710,7 @@ def _check_steps(schedules: Any, steps: Any, sizes: Ints, received: Ints, end: I
     )
 
 
-def _check_graphs(program: Program) -> None:
+def _check_graphs(program: Tables) -> None:
     graphs, nodes = program.graphs, program.graph_nodes
     owner = _owners(graphs, "graphs", len(nodes), "graph_nodes")
     _check_edges(
@@ -742,7 +740,7 @@ def _check_graphs(program: Program) -> None:
     _check_roots(program, owner)
 
 
-def _check_roots(program: Program, owner: Ints) -> None:
+def _check_roots(program: Tables, owner: Ints) -> None:
     """The roots of a graph are its nodes without parents, each once."""
     graphs, roots = program.graphs, program.graph_roots
     _span(graphs, "graphs", "root_start", "root_count", len(roots), "graph_roots")
@@ -775,7 +773,7 @@ def _check_roots(program: Program, owner: Ints) -> None:
 class _Users:
     """Who runs which collective: the ranks must be members, and the messages countable."""
 
-    def __init__(self, program: Program, template_of_node: Ints) -> None:
+    def __init__(self, program: Tables, template_of_node: Ints) -> None:
         self.program = program
         template_of_task = program.tasks["template_index"]
         order = np.argsort(template_of_task, kind="stable")

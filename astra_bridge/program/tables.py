@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""The tables of a Program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.program.schema import (
+    COLLECTIVE,
+    FAMILY,
+    GRAPH,
+    GRAPH_NODE,
+    GROUP,
+    JOB,
+    MACHINE,
+    MESSAGE,
+    NODE,
+    PACKET,
+    PHASE,
+    PLAN,
+    SCHEDULE,
+    SLOWDOWN,
+    STEP,
+    TASK,
+    TEMPLATE,
+    BusModel,
+    Policy,
+)
+
+__all__ = ["Tables", "machine", "one_job", "tasks"]
+
+
+def machine(
+    *,
+    endpoint_delay_ps: int = 10_000,
+    fast_delay_ps: int = 10_000,
+    loggp: tuple[int, int, int, float, int] = (0, 0, 0, 0.0, 1),
+    unit_capacity: Sequence[int] = (1, 1, 1, 2**31 - 1),
+    streams_per_queue: int = 1,
+    policy: Policy = Policy.LIFO,
+    bus_model: BusModel = BusModel.FIXED,
+) -> NDArray[Any]:
+    """One row of MACHINE, shape (1,); ``loggp`` is (L_ns, o_ns, g_ns, G_ns_per_byte, reduction_ns).
+
+    Examples
+    --------
+    >>> machine(endpoint_delay_ps=7_000)["endpoint_delay_ps"].tolist()
+    [7000]
+    """
+    return np.array(
+        [
+            (
+                endpoint_delay_ps,
+                fast_delay_ps,
+                *loggp,
+                tuple(unit_capacity),
+                streams_per_queue,
+                policy,
+                bus_model,
+            )
+        ],
+        MACHINE,
+    )
+
+
+def tasks(template_of_rank: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    """One job that starts at 0: the n-th entry is the template of rank n.
+
+    Examples
+    --------
+    >>> tasks([0, 0, 1])["template_index"].tolist()
+    [0, 0, 1]
+    """
+    rows = np.zeros(len(template_of_rank), TASK)
+    rows["job_rank"] = np.arange(len(rows))
+    rows["template_index"] = template_of_rank
+    return rows
+
+
+def one_job(ranks: int) -> NDArray[Any]:
+    """The table of jobs where one job is on all ranks, in their order."""
+    return np.array([(0, -1, ranks)], JOB)
+
+
+def _no_rows(dtype: Any) -> Callable[[], Any]:
+    return lambda: np.zeros(0, dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Everything an engine needs.
+
+    Attributes
+    ----------
+    tasks, jobs
+        Traces on ranks.  Tasks of one rank of the network share its units and queues.
+    placement : ndarray of int32
+        Ranks of the network, job by job.
+    machines, machine_of_rank, memory_server
+        What each rank is: ``machine_of_rank`` (int32, shape (ranks,)) points into ``machines``;
+        accesses of ranks with the same ``memory_server`` (int32, shape (ranks,)) wait for one
+        another, -1 never waits.
+    slowdowns
+        Ranks that become slower or faster.
+    templates, nodes, children, messages
+        Nodes of one template stand together, in ascending trace id; children are local indices.
+    collectives, plans, phases, groups, members
+        ``members`` holds ranks, int32.
+    families, schedules, steps, packets
+    schedule_of_position : ndarray of int32
+        Counted from the first schedule of the family.
+    graphs, graph_nodes, graph_children, graph_roots, graph_of_position
+        ``collectives.graph`` points into ``graph_of_position``: one graph per group position.
+        Peers of graph nodes are ranks.
+    queues_per_level, levels : int
+        Queues of level d are d * queues_per_level and following.
+    alternate_slots : int
+        Number of ALTERNATE counters per rank.
+    rendezvous_bytes : int
+        Size of the control message that precedes each message; 0 is off.
+    receives_at_once : bool
+        A receive of a collective's step whose data is there is complete inside its post, as in
+        ASTRA-sim's ns-3 program; else after all that is due in that instant, as in the others.
+    """
+
+    tasks: NDArray[Any]
+    jobs: NDArray[Any] = field(default_factory=_no_rows(JOB))
+    placement: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    machines: NDArray[Any] = field(default_factory=machine)
+    machine_of_rank: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    memory_server: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    slowdowns: NDArray[Any] = field(default_factory=_no_rows(SLOWDOWN))
+    templates: NDArray[Any] = field(default_factory=_no_rows(TEMPLATE))
+    nodes: NDArray[Any] = field(default_factory=_no_rows(NODE))
+    children: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    messages: NDArray[Any] = field(default_factory=_no_rows(MESSAGE))
+    collectives: NDArray[Any] = field(default_factory=_no_rows(COLLECTIVE))
+    plans: NDArray[Any] = field(default_factory=_no_rows(PLAN))
+    phases: NDArray[Any] = field(default_factory=_no_rows(PHASE))
+    groups: NDArray[Any] = field(default_factory=_no_rows(GROUP))
+    members: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    families: NDArray[Any] = field(default_factory=_no_rows(FAMILY))
+    schedule_of_position: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    schedules: NDArray[Any] = field(default_factory=_no_rows(SCHEDULE))
+    steps: NDArray[Any] = field(default_factory=_no_rows(STEP))
+    packets: NDArray[Any] = field(default_factory=_no_rows(PACKET))
+    graphs: NDArray[Any] = field(default_factory=_no_rows(GRAPH))
+    graph_nodes: NDArray[Any] = field(default_factory=_no_rows(GRAPH_NODE))
+    graph_children: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    graph_roots: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    graph_of_position: NDArray[np.int32] = field(default_factory=_no_rows(np.int32))
+    levels: int = 1
+    queues_per_level: int = 1
+    alternate_slots: int = 0
+    rendezvous_bytes: int = 0
+    receives_at_once: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.machine_of_rank)
+
+    @property
+    def rank_of_task(self) -> NDArray[np.int64]:
+        """The rank of the network that each task is on, shape (tasks,)."""
+        start = self.jobs["placement_start"][self.tasks["job"]]
+        ranks: NDArray[np.int64] = self.tasks["job_rank"].astype(np.int64)
+        placed = start >= 0
+        if placed.any():
+            ranks[placed] = self.placement[start[placed] + ranks[placed]]
+        return ranks
+
+    @property
+    def task_nodes(self) -> NDArray[np.int64]:
+        """Number of nodes of each task, shape (tasks,)."""
+        counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
+        return counts
