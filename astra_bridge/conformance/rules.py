@@ -39,7 +39,13 @@ from astra_bridge.conformance.drive import (
     workload,
 )
 from astra_bridge.conformance.subject import Subject
-from astra_bridge.errors import ContractError, Interrupted, NetworkError, SimulationError
+from astra_bridge.errors import (
+    ContractError,
+    Interrupted,
+    NetworkError,
+    SimulationError,
+    Unsupported,
+)
 from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
@@ -708,7 +714,7 @@ def _saved_exchange(s: Subject) -> None:
 
 
 def _places(size: int) -> list[int]:
-    return sorted({0, size // 3, size // 2, size - 1})
+    return sorted({*range(min(size, 48)), size // 3, size // 2, size - 1})
 
 
 def _flipped(data: bytes, at: int) -> bytes:
@@ -747,6 +753,14 @@ def capabilities(s: Subject) -> str:
             ours = drain(network, waiting, rest)
             _same(ours, theirs, "a snapshot")
             _same(reference, np.concatenate([first, ours]), "taking a snapshot")
+    if Capability.SAVE not in declared:
+        with s.open() as network:
+            try:
+                network.save()
+            except (Unsupported, NotImplementedError, AttributeError):
+                pass
+            else:
+                raise Broken("save() works, but SAVE is not declared")
     if Capability.CONGESTION not in declared:
         alone: dict[int, int] = {}
         for item in items[:6]:

@@ -303,7 +303,7 @@ class Session:
             session._engine.load(state["state"])
         except OSError as error:
             raise InputError(f"cannot read: {error.strerror or error}", file=path) from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, MemoryError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"is no checkpoint: {error}", file=path) from error

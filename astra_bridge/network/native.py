@@ -79,6 +79,7 @@ _FIRST_BEYOND = {1000: "exchange", 1001: "save"}
 
 _POLL_CAPACITY = 1024
 _MOST_SAVED = 1 << 36
+_DIGEST_BYTES = 16
 _Saved = tuple[int, int, int, set[int], bytes]
 """Now, in flight, the two of `Boundary.STATE`, the library's own bytes."""
 _PROBE_S = 60.0
@@ -396,6 +397,12 @@ def _info(path: Path, table: Any) -> NetworkInfo:
     return info
 
 
+def _digest(data: bytes) -> bytes:
+    import hashlib  # a millisecond that a run without checkpoints need not pay
+
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
 def _made(
     library: Library, config: NetworkConfig, call: str, *saved: bytes
 ) -> tuple[Any, tuple[Any, ...]]:
@@ -687,9 +694,10 @@ class NativeNetwork:
         if int(self._out_count[0]) != size:
             raise _broke(self.library, "save", "asked for more room the second time")
         boundary = [getattr(self._boundary, name) for name in Boundary.STATE]
-        return msgspec.msgpack.encode(
+        body = msgspec.msgpack.encode(
             (self._now_ps, self._in_flight, *boundary, bytes(parsed.buffer(buffer, size)))
         )
+        return _digest(body) + body
 
     def restore(self, data: bytes) -> None:
         """Go on from what :meth:`save` gave, of a simulation of the same configuration.
@@ -700,9 +708,12 @@ class NativeNetwork:
             The bytes are damaged, or belong to another configuration; nothing has changed.
         """
         self._open("load")
+        digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         try:
-            now_ps, in_flight, last_ps, sent, inner = msgspec.msgpack.decode(data, type=_Saved)
-        except msgspec.MsgspecError as error:
+            if digest != _digest(body):
+                raise ValueError("their checksum is another")
+            now_ps, in_flight, last_ps, sent, inner = msgspec.msgpack.decode(body, type=_Saved)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise ContractError(
                 f"{self.info.name}: load: the saved bytes are damaged: {error}",
                 backend=self.info.name,

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from astra_bridge.conformance import Quirks, rule_titles, run, run_supervised
-from astra_bridge.errors import BackendError, InputError
+from astra_bridge.errors import BackendError, ContractError, InputError
+from astra_bridge.network.analytical.unaware import UnawareNetwork
+from astra_bridge.network.api import Capability
 from astra_bridge.network.native import library_backend
+
+SAVE = Capability.SAVE
 
 # Fault of csrc/mock/fault.c -> the rule that it breaks, and words of the verdict.
 IN_PROCESS = {
@@ -119,3 +125,40 @@ def test_a_quirk_skips_with_its_reason(mock_library: Path) -> None:
         library_backend(mock_library), options=spoilt("split"), quirks=quirks, rules=["R9"]
     )
     assert (verdict.outcome, verdict.detail) == ("skip", "known to be wrong")
+
+
+class Forgetful(UnawareNetwork):
+    """What has not started is lost on the way to the file."""
+
+    def save(self) -> bytes:
+        copy = self.snapshot()
+        copy._starts.clear()
+        return super(Forgetful, copy).save()
+
+
+class Gullible(UnawareNetwork):
+    """Any bytes will do."""
+
+    def restore(self, data: bytes) -> None:
+        with suppress(ContractError):
+            super().restore(data)
+
+
+class Secretive(UnawareNetwork):
+    """Saves without a word about it."""
+
+    info = replace(UnawareNetwork.info, capabilities=UnawareNetwork.info.capabilities & ~SAVE)
+
+
+@pytest.mark.parametrize(
+    ("network", "rule", "said"),
+    [
+        (Forgetful, "R16", "no event is left"),
+        (Gullible, "R16", "bytes that are cut off was accepted"),
+        (Secretive, "CAP", "SAVE is not declared"),
+    ],
+)
+def test_a_fault_of_saving_is_found(network: type[UnawareNetwork], rule: str, said: str) -> None:
+    (verdict,) = run(network, rules=[rule])
+    assert verdict.outcome == "fail"
+    assert said in verdict.detail
