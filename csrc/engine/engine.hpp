@@ -214,7 +214,6 @@ class Engine {
          const astra_net_info& info, bool record_nodes);
   // The same state on a copy of the network.
   Engine(const Engine& other, astra_net_sim* sim);
-  Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   // More work, whose indices continue those of the Program so far.
@@ -242,6 +241,7 @@ class Engine {
   int64_t relieved() const { return relieved_; }
 
  private:
+  Engine(const Engine&) = default;  // on the same network: see above
   struct BusHost;  // what a shared bus asks for
   void grow();
   void bind(Stream& stream);

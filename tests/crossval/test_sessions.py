@@ -147,6 +147,27 @@ def test_a_snapshot_goes_on_as_the_original(seed: int, case: Callable[[int], Cas
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_copy_takes_work_after_a_rank_has_become_slow(
+    seed: int, case: Callable[[int], Case]
+) -> None:
+    """What has happened to the original does not happen to the copy again."""
+    one = case(seed)
+    slow = np.array([(1_000, 3.0, 0), (2_000, 1.0, 0)], SLOWDOWN)
+    program = replace(one.program, slowdowns=slow)
+    with ExitStack() as stack:
+        session = one.open(stack, program)
+        try:
+            session.advance(one.rng.randint(5_000, 2_000_000))
+        except SimulationError:
+            return
+        copy = stack.enter_context(session.snapshot())
+        late, now_ps = one.later(0), session.now_ps
+        for each in (session, copy):
+            each.append(late, now_ps + 1_000)
+        assert answer(copy) == answer(session)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_saved_session_goes_on_as_the_original(
     seed: int, case: Callable[[int], Case], tmp_path: Path
 ) -> None:
