@@ -24,6 +24,7 @@ from astra_bridge.engine import (
     Session,
     Stop,
 )
+from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import (
     BackendError,
     ContractError,
@@ -111,9 +112,7 @@ def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -
     Raises
     ------
     InputError
-        It cannot change links.
-    ContractError
-        It has no such link.
+        It cannot change links, or has no such link.
     """
     if faults and Capability.LINK_FAULTS not in network.info.capabilities:
         raise InputError(
@@ -131,28 +130,26 @@ def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -
 def _run_session(
     request: RunRequest, network: Network, progress: ProgressCallback | None
 ) -> tuple[Outcome, str]:
-    """Run a session from start to end, with checkpoints where they are asked for."""
+    """Run from start to end, with checkpoints where they are asked for."""
+    how: Any = {"engine": request.engine, "record_nodes": request.record_nodes}
     keep = request.checkpoint
-    due_s = time.monotonic() + (keep.interval_s if keep else 0)
+    if keep is None:
+        change_links(network, request.link_faults)
+        return run_engine(request.program, network, progress=progress, **how)
+    due_s = time.monotonic() + keep.interval_s
 
     def report(now: Progress) -> bool:
         if progress is not None:
             progress(now)
-        return keep is not None and keep.file is not None and time.monotonic() >= due_s
+        return keep.file is not None and time.monotonic() >= due_s
 
-    if keep is not None and keep.resume is not None:
+    if keep.resume is not None:
         session = Session.load(keep.resume, network, progress=report, label=keep.label)
     else:
         change_links(network, request.link_faults)
-        session = Session(
-            request.program,
-            network,
-            engine=request.engine,
-            record_nodes=request.record_nodes,
-            progress=report,
-        )
+        session = Session(request.program, network, progress=report, **how)
     while session.advance() is Stop.PAUSED:
-        if keep is not None and keep.file is not None:
+        if keep.file is not None:
             session.save(keep.file, label=keep.label)
             due_s = time.monotonic() + keep.interval_s
     if progress is not None:

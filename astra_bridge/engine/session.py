@@ -14,7 +14,7 @@ from astra_bridge.errors import BackendUnavailable, InputError
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
-from astra_bridge.program.join import joined, moved, placed
+from astra_bridge.program.join import extended, moved, placed
 from astra_bridge.sealed import seal, unseal
 
 __all__ = ["ENGINES", "EngineName", "Session"]
@@ -107,7 +107,6 @@ class Session:
     ) -> None:
         program.validate()
         self._program, self._network, self._report = program, network, progress
-        self._fragments: list[Program] = []
         self._engine = _engine(program, network, engine, record_nodes)
         self._record_nodes = record_nodes
         self._from_ps = 0
@@ -130,9 +129,6 @@ class Session:
     @property
     def program(self) -> Program:
         """All the work so far, as one Program."""
-        if self._fragments:
-            self._program = joined(self._program, *self._fragments)
-            self._fragments = []
         return self._program
 
     def advance(self, until_ps: int = TIME_NEVER) -> Stop:
@@ -193,14 +189,11 @@ class Session:
         if least_ps < now_ps:
             raise InputError(f"is {least_ps}; allowed: {now_ps} (now) and above", key="start_ps")
         program.validate()
-        ranks = self._program.ranks
-        fragment = placed(program, ranks, placement, start_ps)
-        whole = self.program
-        first = len(whole.tasks)
-        part = moved(fragment, whole)
-        self._program = joined(whole, fragment)
+        whole = self._program
+        part = moved(placed(program, whole.ranks, placement, start_ps), whole)
+        self._program = extended(whole, part)
         self._engine.append(part, self._program)
-        return first
+        return len(whole.tasks)
 
     def watch(self, what: Watch) -> None:
         """Let `advance` stop for tasks, or for nodes, that are complete."""
@@ -225,7 +218,6 @@ class Session:
         network = self._network.snapshot()
         other = object.__new__(Session)
         other.__dict__.update(self.__dict__)
-        other._fragments = []
         other._network, other._engine = network, self._engine.copy(network)
         return other
 
@@ -244,7 +236,7 @@ class Session:
         from astra_bridge.files import NewFiles  # few sessions are saved
 
         program = BytesIO()
-        self.program.save(program)
+        self._program.save(program)
         state = {
             "program": program.getvalue(),
             "label": label,

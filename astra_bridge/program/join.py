@@ -13,7 +13,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.program.program import Program
 from astra_bridge.program.schema import JOB, RANK_TABLES, Op
 
-__all__ = ["joined", "moved", "placed"]
+__all__ = ["extended", "joined", "moved", "placed"]
 
 _GROWING = tuple(
     field.name
@@ -183,15 +183,18 @@ def joined(first: Program, *more: Program) -> Program:
     """
     whole = first
     for fragment in more:
-        levels = max(whole.levels, fragment.levels)
-        whole = replace(whole, levels=levels)
-        part = moved(fragment, whole)
-        tables = {
-            name: np.concatenate([getattr(whole, name), getattr(part, name)]) for name in _GROWING
-        }
-        slots = whole.alternate_slots + fragment.alternate_slots
-        whole = replace(_with(whole, tables | _ranks_of(whole, fragment)), alternate_slots=slots)
+        whole = replace(whole, levels=max(whole.levels, fragment.levels))
+        whole = extended(whole, moved(fragment, whole))
     return whole
+
+
+def extended(whole: Program, part: Program) -> Program:
+    """A Program with the rows of another one, which has been `moved`, behind its own."""
+    tables = {
+        name: np.concatenate([getattr(whole, name), getattr(part, name)]) for name in _GROWING
+    }
+    slots = whole.alternate_slots + part.alternate_slots
+    return replace(_with(whole, tables | _ranks_of(whole, part)), alternate_slots=slots)
 
 
 def _with(program: Program, tables: dict[str, Any]) -> Program:

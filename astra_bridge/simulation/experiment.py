@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
@@ -279,10 +279,7 @@ class Experiment:
         >>> Experiment("w", "s.json", "n.yml").replace(semantics="corrected").semantics
         'corrected'
         """
-        known = [one.name for one in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise InputError(f"no argument of Experiment{nearest(name, known)}", key=name)
+        _only_arguments(changes, "Experiment")
         result = replace(self, **changes)
         for dotted, value in (paths or {}).items():
             result = result._with(dotted, value)
@@ -431,8 +428,6 @@ class Experiment:
         NetworkError
             The network simulator failed.
         """
-        spec = self._ready(engine)
-        spec.make_ready()
         request = RunRequest(
             self.prepared.config,
             program,
@@ -441,6 +436,18 @@ class Experiment:
             link_faults=self.link_faults(),
             checkpoint=checkpoint,
         )
+        spec = self._ready(engine)
+        return self._run(spec, request, progress, in_process, no_progress_timeout_s)
+
+    def _run(
+        self,
+        spec: BackendSpec,
+        request: RunRequest,
+        progress: ProgressCallback | None,
+        in_process: bool,
+        no_progress_timeout_s: float,
+    ) -> Run:
+        spec.make_ready()
         # A child process can only be told a name, and one that it knows.
         named = isinstance(self.backend, str) and not BACKENDS.is_added(self.backend)
         if spec.isolate and not in_process and named:
@@ -496,21 +503,21 @@ class Experiment:
         given = locals()
         checked = {name: check(given[name], name) for name, check in _RUN.items()}
         # Bad input is reported even where the backend cannot run here.
-        self._ready(engine)
+        spec = self._ready(engine)
         lowered = self.lower()
         program = lowered.program
         if record_nodes is None:
             record_nodes = int(program.task_nodes.sum()) <= _MOST_RECORDED_NODES
         try:
-            run = self.run_program(
+            request = RunRequest(
+                self.prepared.config,
                 program,
                 engine=engine,
                 record_nodes=record_nodes,
-                progress=progress,
-                in_process=in_process,
-                no_progress_timeout_s=checked["no_progress_timeout_s"],
+                link_faults=self.link_faults(),
                 checkpoint=self._checkpoint(checked),
             )
+            run = self._run(spec, request, progress, in_process, checked["no_progress_timeout_s"])
         except SimulationError as error:
             if error.outcome is not None:
                 stall = describe_stall(lowered, error.outcome, network_failed=True)
@@ -641,10 +648,7 @@ def simulate(
     InputError, StalledError, NetworkError
         As `Experiment.run`.
     """
-    known = [one.name for one in fields(Experiment)]
-    for name in arguments:
-        if name not in known:
-            raise InputError(f"no argument of simulate{nearest(name, known)}", key=name)
+    _only_arguments(arguments, "simulate")
     experiment = Experiment(workload, system, network, remote_memory, comm_groups, **arguments)
     return experiment.run(
         engine=engine,
@@ -653,6 +657,13 @@ def simulate(
         in_process=in_process,
         no_progress_timeout_s=no_progress_timeout_s,
     )
+
+
+def _only_arguments(given: Iterable[str], of: str) -> None:
+    known = [one.name for one in fields(Experiment)]
+    for name in given:
+        if name not in known:
+            raise InputError(f"no argument of {of}{nearest(name, known)}", key=name)
 
 
 @cache

@@ -11,7 +11,7 @@ import msgspec
 from astra_bridge.arguments import path as check_path
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, convert, load_yaml
-from astra_bridge.simulation.jobs import read_faults, read_jobs
+from astra_bridge.simulation.jobs import beside, read_faults, read_jobs
 
 __all__ = ["SCHEMA_FILE", "experiment_arguments", "experiment_schema"]
 
@@ -139,10 +139,10 @@ def experiment_arguments(file: str | Path) -> dict[str, Any]:
         name: getattr(read, name) for name in plain if getattr(read, name) is not None
     }
     for name in _PATHS:
-        if isinstance(arguments.get(name), str):
-            arguments[name] = source.parent / arguments[name]
+        if name in arguments:
+            arguments[name] = beside(arguments[name], source)
     if "/" in read.backend:
-        arguments["backend"] = str(source.parent / read.backend)
+        arguments["backend"] = str(beside(read.backend, source))
     if read.network_options is not None:
         options = read.network_options
         arguments["network_options"] = {key: _option(value) for key, value in options.items()}

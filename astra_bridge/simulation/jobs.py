@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,16 @@ from astra_bridge.errors import InputError
 from astra_bridge.text import nearest, show
 from astra_bridge.units import parse_time_ps
 
-__all__ = ["Fault", "Job", "LinkFault", "Slowdown", "read_faults", "read_jobs", "read_ranks"]
+__all__ = [
+    "Fault",
+    "Job",
+    "LinkFault",
+    "Slowdown",
+    "beside",
+    "read_faults",
+    "read_jobs",
+    "read_ranks",
+]
 
 _MOST_PS = 2**62
 
@@ -214,16 +223,9 @@ def read_faults(given: Any, *, file: Path | None = None, key: str = "faults") ->
 _JOB_KEYS = ("name", "workload", "ranks", "start", "system", "comm_groups", "trace_format", "dims")
 
 
-@dataclass(frozen=True)
-class _Paths:
-    """Paths in a file are relative to it."""
-
-    folder: Path | None = field(default=None)
-
-    def of(self, given: Any) -> Any:
-        if isinstance(given, str) and self.folder is not None:
-            return self.folder / given
-        return given
+def beside(given: Any, file: Path | None) -> Any:
+    """An input that a file names by its path is relative to that file."""
+    return file.parent / given if isinstance(given, str) and file is not None else given
 
 
 def read_jobs(given: Any, *, file: Path | None = None, key: str = "jobs") -> tuple[Job, ...]:
@@ -239,7 +241,6 @@ def read_jobs(given: Any, *, file: Path | None = None, key: str = "jobs") -> tup
     >>> read_jobs([{"workload": "w", "ranks": "0-3", "start": "5us"}])[0].start_ps
     5000000
     """
-    paths = _Paths(None if file is None else file.parent)
     jobs = []
     for index, entry in enumerate(_entries(given, key, file)):
         where = f"{key}[{index}]"
@@ -249,12 +250,12 @@ def read_jobs(given: Any, *, file: Path | None = None, key: str = "jobs") -> tup
         try:
             jobs.append(
                 Job(
-                    workload=paths.of(entry["workload"]),
+                    workload=beside(entry["workload"], file),
                     ranks=entry.get("ranks"),
                     start_ps=_time_ps(entry.get("start", 0), f"{where}.start", file),
                     name=text(entry.get("name", f"job{index}"), "name"),
-                    system=paths.of(entry.get("system")),
-                    comm_groups=paths.of(entry.get("comm_groups")),
+                    system=beside(entry.get("system"), file),
+                    comm_groups=beside(entry.get("comm_groups"), file),
                     trace_format=optional(text)(entry.get("trace_format"), "trace_format"),
                     dims=entry.get("dims"),
                 )

@@ -150,10 +150,9 @@ class JobWork:
 
     def rows(self) -> JobRows:
         """Where it was, for a result."""
-        where = range(self.ranks) if self.job.ranks is None else self.job.ranks
-        return JobRows(
-            self.job.name, self.job.start_ps, np.array(where, np.int64), self.traces, self.system
-        )
+        given = self.job.ranks
+        where = np.arange(self.ranks) if given is None else np.array(given, np.int64)
+        return JobRows(self.job.name, self.job.start_ps, where, self.traces, self.system)
 
 
 def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Lowered:
