@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
 
 from astra_bridge.arguments import number_text, whole_text
 from astra_bridge.errors import InputError
-from astra_bridge.semantics import SEMANTICS
+from astra_bridge.semantics import Semantics
 from astra_bridge.text import show
 
 __all__ = ["FLAGS", "Flag", "help_text", "key_value", "parse_flags"]
@@ -33,6 +34,8 @@ class Flag:
         Whether it must be given.
     allowed
         The values that a str may have, if not all.
+    check
+        Gives the value of a str, or refuses it, with the name of the flag for messages.
     repeated
         Whether it may be given several times; its value is then a list.
     field
@@ -45,9 +48,14 @@ class Flag:
     default: Any = None
     required: bool = False
     allowed: tuple[str, ...] = ()
+    check: Callable[[str, str], Any] | None = None
     repeated: bool = False
     field: str = ""
     group: str = dataclass_field(default="ASTRA-sim's flags", compare=False)
+
+
+def _semantics(text: str, key: str) -> str:
+    return str(Semantics.of(text, key))
 
 
 _OURS = "Flags of astra-bridge"
@@ -83,8 +91,9 @@ FLAGS = {
              "of a shared library.", default="analytical-aware", group=_OURS, field="backend"),
         Flag("engine", "auto takes native where it was built.", default="auto",
              allowed=("auto", "native", "python"), group=_OURS),
-        Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks.",
-             default="astra-sim", allowed=SEMANTICS, group=_OURS, field="semantics"),
+        Flag("semantics", "astra-sim gives ASTRA-sim's numbers, corrected mends its quirks; "
+             ",+NAME adds one of them and ,-NAME takes one away (docs/semantics.md).",
+             default="astra-sim", check=_semantics, group=_OURS, field="semantics"),
         Flag("trace-format", "Format of the traces, of those that `astra-bridge doctor` lists; "
              "else it is found out.", group=_OURS, field="trace_format"),
         Flag("physical-topology", "Topology file of a packet-level backend.", group=_OURS,
@@ -189,6 +198,8 @@ def _value(flag: Flag, text: str) -> Any:
         return whole_text(1, 999_999_999)(text, key)  # ASTRA-sim's only integer flag is a count
     if flag.kind is float:
         return number_text(0, 1e12)(text, key)
+    if flag.check is not None:
+        return flag.check(text, key)
     if flag.allowed and text not in flag.allowed:
         from astra_bridge.inputs.common import nearest
 

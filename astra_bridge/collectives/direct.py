@@ -34,7 +34,8 @@ def build(request: Request) -> Built:
     # In ASTRA-sim the run of paying packets is as long as the window in a plain dimension, and
     # (n-1) windows in a communicator group; neither is the n-1 that a reduce-scatter receives.
     charged = (n - 1) * window if request.subgroup else window
-    if request.exact and kind in (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER):
+    reduces = kind in (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER)
+    if reduces and "direct-charges-by-window" not in request.quirks:
         flags = exact_flags(window, n - 1, count + window)
     else:
         flags = packet_flags(kind, window, charged, count + window)
@@ -61,4 +62,5 @@ ALGORITHM = Algorithm(
     build,
     windowed=True,
     spanning="oneDirect",
+    quirks=frozenset({"direct-charges-by-window"}),
 )

@@ -86,7 +86,8 @@ def _core(request: Request, n: int, data_bytes: int, position: int | None = None
             to_partner = _partner(position, offset, n) - position
             steps.append(Step(k + 1, to_partner, size, to_partner, size))
     log2_n = int(math.log2(n))
-    if request.exact and request.kind != Kind.ALL_GATHER:
+    reduces = request.kind != Kind.ALL_GATHER
+    if reduces and "halving-doubling-skips-a-reduction" not in request.quirks:
         flags = exact_flags(1, log2_n, len(pairs), forwarded=log2_n - 1)
     else:
         flags = packet_flags(request.kind, 1, log2_n - 1, len(pairs))
@@ -132,7 +133,7 @@ def build(request: Request) -> Built:
     power = 2 ** (n.bit_length() - 1)
     if n == power:
         schedules = [_core(request, n, request.bytes)]
-    elif not request.exact and _pairs_up(request.kind, n):
+    elif "halving-doubling-wraps-around" in request.quirks and _pairs_up(request.kind, n):
         schedules = [_core(request, n, request.bytes, position) for position in range(n)]
     else:
         schedules = _with_extras(request, power)
@@ -146,4 +147,5 @@ ALGORITHM = Algorithm(
     build,
     directed=False,
     spanning="oneHalvingDoubling",
+    quirks=frozenset({"halving-doubling-skips-a-reduction", "halving-doubling-wraps-around"}),
 )

@@ -90,8 +90,8 @@ class Request:
         True in a communicator group that is not the whole world.
     root : int
         Position of the root of rooted collectives.
-    exact : bool
-        True where ASTRA-sim's quirks in charging reductions are not wanted.
+    quirks : frozenset of str
+        Those of ``Algorithm.quirks`` that are wanted.
     """
 
     kind: Kind
@@ -101,7 +101,7 @@ class Request:
     window: int = -1
     subgroup: bool = False
     root: int = 0
-    exact: bool = False
+    quirks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,14 @@ class Algorithm(Spec):
         Whether ``Request.variant`` makes a difference.
     actual
         What it computes indeed: of the other ``kinds`` it only has the name, as in ASTRA-sim, and
-        semantics "corrected" takes the default algorithm for them.  None is all of ``kinds``.
+        without the quirk ``double-binary-tree-is-all-reduce`` the default algorithm is taken for
+        them.  None is all of ``kinds``.
     windowed
         Whether a number after the name is ``Request.window``.
     spanning
         The name under which it takes all dimensions as one ("oneRing"); "" where it does not.
+    quirks
+        Those of ASTRA-sim's quirks that ``build`` has where ``Request.quirks`` asks for them.
     """
 
     kinds: frozenset[Kind]
@@ -157,6 +160,7 @@ class Algorithm(Spec):
     actual: frozenset[Kind] | None = None
     windowed: bool = False
     spanning: str = ""
+    quirks: frozenset[str] = frozenset()
 
     def computes(self, kind: Kind) -> bool:
         """Whether it does what a collective of this kind is to do."""

@@ -41,6 +41,7 @@ from astra_bridge.inputs.common import (
     whole,
 )
 from astra_bridge.inputs.custom import read_per_node_custom
+from astra_bridge.semantics import Semantics
 
 __all__ = [
     "COLLECTIVES",
@@ -190,17 +191,17 @@ class SystemConfig:
         check_fields(self, _FIELDS)
         check_output_name(self.local_mem_trace_filename, "SystemConfig.local_mem_trace_filename")
 
-    def enabled(self, flag: str, semantics: str = "astra-sim") -> bool:
+    def enabled(self, flag: str, semantics: Semantics | str = "astra-sim") -> bool:
         """Whether one of :data:`FLAGS` is on.
 
         ASTRA-sim compares the JSON value with the number 0, from which ``false`` differs: there,
-        ``false`` switches a flag on.  Other semantics take ``false`` for what it says.
+        ``false`` switches a flag on.  Without this quirk, ``false`` is what it says.
         """
-        if semantics == "astra-sim" and self.flags_raw.get(flag) is False:
+        if self.flags_raw.get(flag) is False and "false-is-on" in Semantics.of(semantics):
             return True
         return bool(getattr(self, flag.replace("-", "_")))
 
-    def timed_by(self, semantics: str = "astra-sim") -> str:
+    def timed_by(self, semantics: Semantics | str = "astra-sim") -> str:
         """Name of the compute model."""
         if self.compute_model is not None:
             return self.compute_model
@@ -341,12 +342,6 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
         return whole(value, key=key, file=file, warnings=warnings)
 
     flags_raw: dict[str, bool | int | float] = {key: raw[key] for key in FLAGS if key in raw}
-    for key, value in flags_raw.items():
-        if value is False:
-            warnings.append(
-                f"{f'{file}: ' if file else ''}{key}: ASTRA-sim takes JSON false as on (only 0 is "
-                'off), and so does semantics "astra-sim"; write 0'
-            )
     systolic = read.systolic_array or _SystolicFile()
     config = SystemConfig(
         scheduling_policy=read.scheduling_policy,

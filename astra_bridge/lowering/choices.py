@@ -15,7 +15,7 @@ from astra_bridge.lowering.orders import DIMENSION_ORDERS, DimensionOrder
 from astra_bridge.lowering.policies import QUEUE_POLICIES, QueuePolicy
 from astra_bridge.memory import MEMORY_MODELS, MemoryModel
 from astra_bridge.registry import Spec
-from astra_bridge.semantics import Semantics
+from astra_bridge.semantics import CORRECTED, Semantics
 from astra_bridge.text import show
 
 __all__ = ["Choices", "choices"]
@@ -57,7 +57,7 @@ class Choices:
 
 
 def choices(
-    system: SystemConfig, memory: RemoteMemoryConfig, semantics: Semantics = "astra-sim"
+    system: SystemConfig, memory: RemoteMemoryConfig, semantics: Semantics | str = "astra-sim"
 ) -> Choices:
     """Look up all names.
 
@@ -69,7 +69,7 @@ def choices(
     MissingDependency, PluginError
         What a name stands for cannot be used here.
     """
-    file = system.source
+    file, semantics = system.source, Semantics.of(semantics)
     order, warnings = _order(system)
     return Choices(
         implementations={
@@ -83,8 +83,20 @@ def choices(
         memory=_memory(memory),
         policy=QUEUE_POLICIES.find(system.scheduling_policy, key="scheduling-policy", file=file),
         order=order,
-        warnings=warnings,
+        warnings=warnings + _taken_as_on(system, semantics),
     )
+
+
+def _taken_as_on(system: SystemConfig, semantics: Semantics) -> tuple[str, ...]:
+    where = f"{system.source}: " if system.source else ""
+    keys = [
+        f"{where}{flag} is false and taken as on; write 0"
+        for flag in system.flags_raw
+        if system.enabled(flag, semantics) and not system.enabled(flag, CORRECTED)
+        # A model that is named decides by itself.
+        if flag != "roofline-enabled" or system.compute_model is None
+    ]
+    return (f"quirk false-is-on: {', '.join(keys)}",) if keys else ()
 
 
 def _memory(memory: RemoteMemoryConfig) -> MemoryModel:

@@ -11,32 +11,45 @@ from astra_bridge.program.rules import MOST_CHUNKS
 __all__ = ["chunks_of"]
 
 
-def chunks_of(kind: Kind, size_bytes: int, setting: Setting) -> list[int]:
-    """Bytes of each chunk.
+def chunks_of(
+    kind: Kind, size_bytes: int, setting: Setting
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """Split a collective.
+
+    Returns
+    -------
+    chunks : list of int
+        Bytes of each.
+    changes : list of (str, str)
+        Quirks that made a difference, and which one.
 
     Raises
     ------
     InputError
         There would be too many.
     """
-    splits = setting.system.preferred_dataset_splits
+    asked = setting.system.preferred_dataset_splits
     if kind == Kind.BARRIER:
-        return [1]
-    if setting.corrected:
-        splits = max(1, min(splits, size_bytes))
-        chunk, more = divmod(size_bytes, splits)
-        _check(kind, size_bytes, splits, setting)
-        return [chunk + (i < more) for i in range(splits)] if size_bytes else []
-    chunk = size_bytes // splits
-    if kind != Kind.ALL_GATHER and setting.ranks > chunk:
-        chunk = setting.ranks
-        size_bytes = splits * chunk
-    # ASTRA-sim never ends where an all-gather has fewer bytes than chunks.
-    chunk = max(1, chunk)
-    # A remainder costs a whole further chunk.
-    count = -(-size_bytes // chunk)
-    _check(kind, size_bytes, count, setting)
-    return [chunk] * count
+        return [1], []
+    splits = max(1, min(asked, size_bytes))
+    what = f"{kind.name.lower().replace('_', '-')} of {size_bytes:,} B"
+    instead = f"in place of {splits if size_bytes else 0:,}"
+    ranks, semantics = setting.ranks, setting.semantics
+    padded = kind != Kind.ALL_GATHER and ranks > size_bytes // asked
+    if padded and "small-chunks-are-padded" in semantics:
+        _check(kind, size_bytes, asked, setting)
+        detail = f"{what}: {asked:,} chunk(s) of {ranks:,} B {instead} of at least"
+        detail += f" {size_bytes // splits:,} B"
+        return [ranks] * asked, [("small-chunks-are-padded", detail)]
+    if size_bytes > splits and size_bytes % splits and "remainder-is-a-chunk" in semantics:
+        chunk = size_bytes // splits
+        count = -(-size_bytes // chunk)
+        _check(kind, size_bytes, count, setting)
+        detail = f"{what}: {count:,} chunks of {chunk:,} B {instead} of at most {chunk + 1:,} B"
+        return [chunk] * count, [("remainder-is-a-chunk", detail)]
+    _check(kind, size_bytes, splits, setting)
+    chunk, more = divmod(size_bytes, splits)
+    return [chunk + (i < more) for i in range(splits)] if size_bytes else [], []
 
 
 def _check(kind: Kind, size_bytes: int, count: int, setting: Setting) -> None:

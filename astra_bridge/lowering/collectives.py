@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,19 @@ from astra_bridge.collectives import IMPLEMENTED, Kind
 from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.chunking import chunks_of
 from astra_bridge.lowering.groups import Groups
-from astra_bridge.lowering.phases import Phases
+from astra_bridge.lowering.phases import Change, Phases
 from astra_bridge.lowering.policies import Queued
 from astra_bridge.lowering.scheduling import ordered, prioritised
 from astra_bridge.lowering.view import Setting, TraceView
-from astra_bridge.program import Op
-from astra_bridge.semantics import QUIRKS
+from astra_bridge.program import COLLECTIVE, Op
 from astra_bridge.trace import MISSING, NodeType
 
 if TYPE_CHECKING:
     from astra_bridge.lowering.custom import CustomCollectives
 
 __all__ = ["Collectives"]
+
+_GROUP = list(COLLECTIVE.fields or ()).index("group")
 
 
 class Collectives:
@@ -42,6 +44,8 @@ class Collectives:
         self.warnings: list[str] = []
         self._custom: CustomCollectives | None = None
         self._index: dict[Any, int] = {}
+        self._changes: dict[int, tuple[Change, ...]] = {}  # of collectives
+        self._members: Counter[int] = Counter()  # ranks that run these
         self._replayed = 0
 
     def lower(self, view: TraceView, nodes: Any, duration_ps: NDArray[np.int64]) -> None:
@@ -55,7 +59,7 @@ class Collectives:
         needs_size = chosen.copy()
         needs_size[which] = kinds != Kind.BARRIER
         view.required(needs_size, "comm_size", 0, 2**62)
-        if "broadcast-is-replayed" in self._setting.quirks:
+        if "broadcast-is-replayed" in self._setting.semantics:
             replayed = which[kinds == Kind.BROADCAST]
             nodes["op"][replayed] = Op.DELAY
             nodes["duration_ps"][replayed] = duration_ps[replayed]
@@ -86,6 +90,10 @@ class Collectives:
         arg = np.array(indices, np.int32)[inverse.reshape(-1)]
         nodes["op"][which] = np.where(arg < 0, Op.NOTHING, Op.COLLECTIVE)
         nodes["arg"][which] = arg
+        if self._changes:
+            for index, count in Counter(arg.tolist()).items():
+                if index in self._changes:
+                    self._members[index] += count * len(view.ranks)
 
     def _collective(self, view: TraceView, position: int, row: list[int]) -> int:
         """Index of a collective, or -1 where there is nothing to do."""
@@ -151,26 +159,41 @@ class Collectives:
         if self._builder.group_size(group) == 1:
             return -1
         specs = self._phases.specs(kind, group, involved, where)
-        chunks = chunks_of(kind, size_bytes, self._setting)
+        chunks, changes = chunks_of(kind, size_bytes, self._setting)
+        left_out = self._phases.left_out(kind, group, involved)
         if not specs or not chunks:
+            for change in left_out if chunks else ():
+                self._setting.effects.note(*change)
             return -1
         orders = ordered(self._setting.choices.order, kind, specs, chunks)
-        plans = [
+        planned = [
             self._phases.plan(order, chunk, kind, root)
             for order, chunk in zip(orders, chunks, strict=True)
         ]
+        plans = [plan for plan, _ in planned]
+        changes += left_out
+        for changed in dict(planned).values():
+            changes += changed
         # Where chunks differ, their plans must stand side by side.
         first, count = self._builder.side_by_side(plans)
-        return self._builder.collective(
+        index = self._builder.collective(
             len(chunks), first, count, group, priority, -1, int(asked), size_bytes
         )
+        if changes:
+            self._changes[index] = tuple(dict.fromkeys(changes))
+        return index
 
     def finished(self) -> dict[str, Any]:
         """Complete the rows of the builder; return the tables that it does not have."""
         if self._replayed:
-            what = QUIRKS["broadcast-is-replayed"]
-            self.warnings.append(f"{self._replayed} broadcast(s) were replayed: {what}")
+            self._setting.effects.note(
+                "broadcast-is-replayed", f"{self._replayed} broadcast(s) were replayed"
+            )
         builder, policy = self._builder, self._setting.choices.policy
+        for index, changes in self._changes.items():
+            size = builder.group_size(builder.collectives[index][_GROUP])
+            for change in changes:
+                self._setting.effects.note(*change, max(1, self._members[index] // size))
         builder.collectives = prioritised(policy, builder.collectives)
         return {
             "alternate_slots": self._phases.slots,

@@ -26,7 +26,7 @@ class CustomCollectives:
     """The graphs of a Program."""
 
     def __init__(self, setting: Setting, builder: ProgramBuilder, warnings: list[str]) -> None:
-        self._corrected, self._builder = setting.corrected, builder
+        self._setting, self._builder = setting, builder
         self._warnings = warnings
         self._index: dict[Any, int] = {}
 
@@ -46,7 +46,8 @@ class CustomCollectives:
         # from the list as given.
         place = {rank: position for position, rank in enumerate(ordered)}
         traces = [read_trace(Path(f"{prefix}.{place[rank]}.et")) for rank in ranks]
-        peers = ordered if self._corrected else ranks
+        listed = "custom-peers-as-listed" in self._setting.semantics
+        peers = ranks if listed else ordered
         if any(
             _names_itself(trace, rank, peers) for trace, rank in zip(traces, ranks, strict=True)
         ):
@@ -56,6 +57,10 @@ class CustomCollectives:
                 f"{prefix}, so it is taken in ascending order"
             )
             peers = ordered
+        elif list(peers) != ordered:
+            self._setting.effects.note(
+                "custom-peers-as-listed", f"{prefix} in the communicator group {shorten(ranks)}"
+            )
         made = [
             self._graph(TraceView(trace, np.array([rank])), peers)
             for trace, rank in zip(traces, ranks, strict=True)

@@ -25,16 +25,15 @@ from astra_bridge.lowering.collectives import Collectives
 from astra_bridge.lowering.dependencies import dependencies
 from astra_bridge.lowering.durations import compute, recorded_ps, remote_memory, sum_ps
 from astra_bridge.lowering.p2p import messages
-from astra_bridge.lowering.view import Setting, TraceView
+from astra_bridge.lowering.view import FAST_DELAY_NS, Setting, TraceView
 from astra_bridge.program import MESSAGE, NODE, BusModel, Op, Program, Unit, machine, one_job, tasks
-from astra_bridge.semantics import Semantics
+from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import TraceColumns, Workload
 from astra_bridge.units import PS_PER_NS, checked_int64
 
 __all__ = ["Lowered", "lower"]
 
 _RENDEZVOUS_BYTES = 8192
-_FAST_DELAY_NS = 10
 _UNLIMITED = 2**31 - 1
 
 _UNIT = np.array(
@@ -67,6 +66,8 @@ class Lowered:
     trace_of_task : ndarray of int64, shape (tasks,)
         Index into ``traces``.
     warnings : tuple of str
+    effects : Effects
+        What the quirks of the semantics changed.
     """
 
     program: Program
@@ -74,6 +75,7 @@ class Lowered:
     traces: tuple[TraceColumns, ...]
     trace_of_task: NDArray[np.int64]
     warnings: tuple[str, ...]
+    effects: Effects
 
 
 def lower(
@@ -83,8 +85,7 @@ def lower(
     dims: tuple[int, ...],
     comm_groups: Mapping[int, tuple[int, ...]],
     *,
-    semantics: Semantics = "astra-sim",
-    quirks: frozenset[str] = frozenset(),
+    semantics: Semantics | str = "astra-sim",
     dim_bandwidth: tuple[float, ...] | None = None,
     queues_per_dim: int = 1,
     injection_scale: float = 1.0,
@@ -100,8 +101,8 @@ def lower(
         Logical dimensions; their product is the number of ranks.
     comm_groups
         Group id -> ranks, in order of position.
-    quirks
-        Of :data:`astra_bridge.semantics.QUIRKS`, those that are added to the semantics.
+    semantics
+        Which of ASTRA-sim's quirks to keep.
     dim_bandwidth
         Bandwidth per dimension in any unit, for greedy scheduling; None takes them as equal.
     queues_per_dim, injection_scale, rendezvous
@@ -123,6 +124,7 @@ def lower(
         raise InputError(
             f"the workload has {workload.ranks} ranks, the network {ranks}", key="workload"
         )
+    semantics = Semantics.of(semantics)
     setting = Setting(
         system,
         memory,
@@ -131,7 +133,8 @@ def lower(
         dim_bandwidth or (1.0,) * len(dims),
         comm_groups,
         semantics,
-        quirks,
+        _endpoint_delay_ns(system, injection_scale),
+        Effects(),
     )
     builder = ProgramBuilder()
     collectives = Collectives(setting, builder)
@@ -144,7 +147,7 @@ def lower(
     program = Program(
         tasks=tasks(template_of_trace[workload.rank_to_columns]),
         jobs=one_job(ranks),
-        machines=_machine(setting, queues_per_dim, injection_scale),
+        machines=_machine(setting, queues_per_dim),
         machine_of_rank=np.zeros(ranks, np.int32),
         memory_server=_memory_servers(setting),
         levels=len(dims),
@@ -160,6 +163,7 @@ def lower(
         workload.columns,
         workload.rank_to_columns.astype(np.int64),
         tuple(collectives.warnings),
+        setting.effects,
     )
 
 
@@ -194,25 +198,29 @@ def _template(
     return builder.template(nodes, children, sent, compute_ps, relative)
 
 
-def _machine(setting: Setting, queues_per_dim: int, injection_scale: float) -> Any:
+def _endpoint_delay_ns(system: SystemConfig, injection_scale: float) -> int:
+    if system.present is not None and "endpoint-delay" not in system.present:
+        return system.endpoint_delay_ns
+    return checked_int64(
+        system.endpoint_delay_ns * injection_scale,
+        "endpoint delay times injection scale [ns]",
+        high=MAX_TIME_NS,
+        round_mode="floor",
+        file=system.source,
+        key="endpoint-delay",
+    )
+
+
+def _machine(setting: Setting, queues_per_dim: int) -> Any:
     """The only row of MACHINE: all ranks are alike."""
     system = setting.system
-    endpoint_delay_ns = system.endpoint_delay_ns
-    if system.present is None or "endpoint-delay" in system.present:
-        endpoint_delay_ns = checked_int64(
-            endpoint_delay_ns * injection_scale,
-            "endpoint delay times injection scale [ns]",
-            high=MAX_TIME_NS,
-            round_mode="floor",
-            file=system.source,
-            key="endpoint-delay",
-        )
+    alone = "one-communication-at-a-time" in setting.semantics
     return machine(
         streams_per_queue=-(-system.active_chunks_per_dimension // queues_per_dim),
         policy=setting.choices.policy.policy,
-        unit_capacity=[1, 1, _UNLIMITED if setting.corrected else 1, _UNLIMITED],
-        endpoint_delay_ps=endpoint_delay_ns * PS_PER_NS,
-        fast_delay_ps=_FAST_DELAY_NS * PS_PER_NS,
+        unit_capacity=[1, 1, 1 if alone else _UNLIMITED, _UNLIMITED],
+        endpoint_delay_ps=setting.endpoint_delay_ns * PS_PER_NS,
+        fast_delay_ps=FAST_DELAY_NS * PS_PER_NS,
         bus_model=BusModel.LOGGP if system.model_shared_bus else BusModel.FIXED,
         loggp=(
             int(np.float32(system.L_ns)),

@@ -7,7 +7,7 @@ This is where ASTRA-sim's rules for dimensions and queues live (docs/semantics.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from astra_bridge.collectives import IMPLEMENTED, Algorithm, Chosen, Kind, Request, default
@@ -15,10 +15,13 @@ from astra_bridge.errors import InputError
 from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.groups import WORLD, Groups
 from astra_bridge.lowering.schedules import Schedules
-from astra_bridge.lowering.view import Setting
+from astra_bridge.lowering.view import FAST_DELAY_NS, Setting
 from astra_bridge.program import Bus, QueuePick, Variant
 
-__all__ = ["Dimension", "PhaseSpec", "Phases"]
+__all__ = ["Change", "Dimension", "PhaseSpec", "Phases"]
+
+Change = tuple[str, str]
+"""A quirk that makes a difference, and which one."""
 
 _MOST_BYTES = 2**62
 
@@ -34,6 +37,7 @@ class Dimension:
     level: int  # whose queues it uses
     bandwidth: float = 1.0  # relative, for greedy scheduling
     subgroup: bool = False  # of a communicator group, not of the world
+    asked: Chosen | None = None  # what the system names in its place
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Phases:
     def __init__(self, setting: Setting, builder: ProgramBuilder, groups: Groups) -> None:
         self._setting, self._builder, self._groups = setting, builder, groups
         self.schedules = Schedules(setting.system)
-        self._plans: dict[Any, int] = {}
+        self._plans: dict[Any, tuple[int, tuple[Change, ...]]] = {}
         self._slots: dict[Any, int] = {}
 
     @property
@@ -83,12 +87,31 @@ class Phases:
             dimensions = self._world(kind, where)
             return self._ordered(kind, dimensions, involved if group == WORLD else ())
         chosen = self._chosen(kind, where)
-        # ASTRA-sim falls back to a ring wherever several algorithms are configured.
-        alone = len(chosen) == 1 or self._setting.corrected
-        found, window, _ = chosen[0] if alone else default(kind)
-        return self._ordered(
-            kind, [Dimension(found, window, members, group, level=0, subgroup=True)], ()
+        one, asked = chosen[0], None
+        if len(chosen) > 1 and "direct-in-groups-is-ring" in self._setting.semantics:
+            one, asked = default(kind), chosen[0]
+        whole = Dimension(
+            one.algorithm, one.window, members, group, level=0, subgroup=True, asked=asked
         )
+        return self._ordered(kind, [whole], ())
+
+    def left_out(self, kind: Kind, group: int, involved: Sequence[bool]) -> list[Change]:
+        """The dimensions that a collective of all ranks leaves out for want of an algorithm."""
+        setting = self._setting
+        if kind not in IMPLEMENTED or self._builder.group_size(group) != setting.ranks:
+            return []
+        chosen = setting.choices.implementations[IMPLEMENTED[kind]]
+        involved = involved if group == WORLD else ()
+        missing = [
+            level
+            for level in range(len(chosen), len(setting.dims))
+            if setting.dims[level] > 1 and (level >= len(involved) or involved[level])
+        ]
+        if not missing or chosen[-1].one:
+            return []
+        levels = ", ".join(map(str, missing))
+        detail = f"{_word(kind)} leaves out dimension(s) {levels} of {setting.dims}"
+        return [("missing-algorithms-leave-dimensions-out", detail)]
 
     def _chosen(self, kind: Kind, where: str) -> tuple[Chosen, ...]:
         key, implementations = IMPLEMENTED[kind], self._setting.choices.implementations
@@ -108,7 +131,11 @@ class Phases:
         problem = ""
         if len(chosen) > len(dims):
             problem = "; give one per dimension"
-        elif setting.corrected and len(chosen) < len(dims) and not chosen[-1].one:
+        elif (
+            len(chosen) < len(dims)
+            and not chosen[-1].one
+            and "missing-algorithms-leave-dimensions-out" not in setting.semantics
+        ):
             problem = (
                 ' would leave dimensions out; give one per dimension (semantics "astra-sim" leaves '
                 "them out)"
@@ -150,22 +177,26 @@ class Phases:
             *(PhaseSpec(Kind.ALL_GATHER, d, QueuePick.LAST) for d in reversed(active[:-1])),
         ]
 
-    def plan(self, specs: Sequence[PhaseSpec], chunk_bytes: int, kind: Kind, root: int) -> int:
-        """Index of the plan of one chunk."""
+    def plan(
+        self, specs: Sequence[PhaseSpec], chunk_bytes: int, kind: Kind, root: int
+    ) -> tuple[int, tuple[Change, ...]]:
+        """Index of the plan of one chunk, and what quirks change in it."""
         key = (kind, tuple(specs), chunk_bytes, root)
         if key not in self._plans:
             rows, data = [], chunk_bytes
+            changes: dict[Change, None] = {}
             for spec in specs:
-                row, data = self._phase(spec, data, kind, root)
+                row, data, changed = self._phase(spec, data, kind, root)
                 rows.append(row)
-            self._plans[key] = self._builder.plan(rows)
+                changes |= dict.fromkeys(changed)
+            self._plans[key] = self._builder.plan(rows), tuple(changes)
         return self._plans[key]
 
     def _phase(
         self, spec: PhaseSpec, data: int, kind: Kind, root: int
-    ) -> tuple[tuple[int, ...], int]:
-        """A row of PHASE, and the data that is left after it."""
-        dimension, corrected = spec.dimension, self._setting.corrected
+    ) -> tuple[tuple[int, ...], int, list[Change]]:
+        """A row of PHASE, the data that is left after it, and what quirks change."""
+        dimension, semantics = spec.dimension, self._setting.semantics
         found = dimension.algorithm
         if spec.kind not in found.kinds:
             raise InputError(
@@ -174,7 +205,7 @@ class Phases:
                 file=self._setting.system.source,
                 key=f"{IMPLEMENTED.get(kind, kind.name.lower())}-implementation",
             )
-        if corrected and not found.computes(spec.kind):
+        if "double-binary-tree-is-all-reduce" not in semantics and not found.computes(spec.kind):
             found = default(spec.kind).algorithm
         if data * dimension.size > _MOST_BYTES:
             raise InputError(
@@ -188,14 +219,80 @@ class Phases:
             window=dimension.window,
             subgroup=dimension.subgroup,
             root=root,
-            exact=corrected,
+            quirks=found.quirks & semantics.quirks,
         )
         family0, family1, built = self.schedules.families(found, request)
-        fast = dimension.subgroup and found.fast_bus_in_subgroups and not corrected
+        fast = dimension.subgroup and found.fast_bus_in_subgroups
+        fast = fast and "groups-skip-endpoint-delay" in semantics
         slot, variant = -1, Variant.AGREED if built.same_way else found.variant
         if variant == Variant.ALTERNATE:
             # The tree alternates per rank, collective type and dimension.
             slot = self._slots.setdefault((kind, dimension.layout), len(self._slots))
         bus = Bus.FAST if fast else Bus.ENDPOINT
         row = (dimension.level, dimension.layout, family0, family1, slot, spec.pick, variant, bus)
-        return tuple(map(int, row)), built.final_bytes
+        changes = self._changes(dimension, found, request, fast=fast)
+        return tuple(map(int, row)), built.final_bytes, changes
+
+    def _changes(
+        self, dimension: Dimension, found: Algorithm, request: Request, *, fast: bool
+    ) -> list[Change]:
+        """What would be different without a quirk."""
+        setting, changes = self._setting, list[Change]()
+        system = setting.system
+        what = f"{_word(request.kind)} of {request.size} ranks"
+        shared = system.model_shared_bus
+        if fast and (shared or setting.endpoint_delay_ns != FAST_DELAY_NS):
+            usual = "the shared bus" if shared else f"in {setting.endpoint_delay_ns:,} ns"
+            detail = f"{what} crosses the bus in {FAST_DELAY_NS} ns, not {usual}"
+            changes.append(("groups-skip-endpoint-delay", detail))
+        if dimension.asked is not None:
+            asked, window, _ = dimension.asked
+            if not asked.computes(request.kind) and (
+                "double-binary-tree-is-all-reduce" not in setting.semantics
+            ):
+                asked, window, _ = default(request.kind)
+            changes += self._other(
+                "direct-in-groups-is-ring", what, found, request, asked, replace(
+                    request, window=window, quirks=asked.quirks & setting.semantics.quirks
+                ),
+            )  # fmt: skip
+        if not found.computes(request.kind):
+            ring = default(request.kind).algorithm
+            plain = replace(request, quirks=ring.quirks & setting.semantics.quirks)
+            changes += self._other(
+                "double-binary-tree-is-all-reduce", what, found, request, ring, plain
+            )
+        for quirk in sorted(request.quirks):
+            plain = replace(request, quirks=request.quirks - {quirk})
+            detail = self.schedules.difference(found, request, plain)
+            if detail:
+                changes.append((quirk, f"{what} {detail}"))
+        return changes
+
+    def _other(
+        self,
+        quirk: str,
+        what: str,
+        found: Algorithm,
+        request: Request,
+        asked: Algorithm,
+        plain: Request,
+    ) -> list[Change]:
+        """That one algorithm runs in place of another, and what it costs."""
+        if asked is found and plain == request:
+            return []
+        if request.kind not in asked.kinds:
+            cost = "which cannot do it"
+        else:
+            (sent, size), (usual, usual_size) = (
+                self.schedules.sent(found, request), self.schedules.sent(asked, plain)
+            )  # fmt: skip
+            cost = f"{sent / max(1, usual):.3g} x as many messages, "
+            cost += f"{size / max(1, usual_size):.3g} x the bytes"
+        window = plain.window if plain.window > 0 else ""
+        detail = f"{what} runs {found.name} in place of {asked.name}{window}: {cost}"
+        return [(quirk, detail)]
+
+
+def _word(kind: Kind) -> str:
+    return kind.name.lower().replace("_", "-")

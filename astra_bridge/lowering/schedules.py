@@ -21,6 +21,8 @@ from astra_bridge.units import PS_PER_NS
 __all__ = ["Schedules"]
 
 _MOST_REDUCE_NS = 2.0**50
+_SEND_BYTES = 2
+"""The column of Step."""
 
 
 class Schedules:
@@ -30,6 +32,7 @@ class Schedules:
         self._system = system
         self._built: list[tuple[str, Request, Tables]] = []
         self._index: dict[Any, tuple[int, Built]] = {}
+        self._known: dict[Any, tuple[Tables, Built]] = {}
 
     def families(self, found: Algorithm, request: Request) -> tuple[int, int, Built]:
         """Families of both variants, and what is true of both but for the schedules."""
@@ -39,15 +42,47 @@ class Schedules:
         second, built = self._family(found, replace(request, variant=1))
         return first, second, built
 
+    def sent(self, found: Algorithm, request: Request) -> tuple[int, int]:
+        """Most messages, and most bytes, that a member sends."""
+        made, _ = self._made(found, request)
+        ends = np.cumsum(made.step_count)
+        sizes = made.steps[:, _SEND_BYTES]
+        parts = np.split(sizes, ends[:-1])
+        return max(int((part > 0).sum()) for part in parts), max(int(p.sum()) for p in parts)
+
+    def difference(self, found: Algorithm, one: Request, other: Request) -> str:
+        """What the first of two requests costs more or less than the second; "" for nothing."""
+        (ours, _), (theirs, _) = self._made(found, one), self._made(found, other)
+        if not np.array_equal(ours.steps, theirs.steps):
+            (count, size), (usual, usual_size) = self.sent(found, one), self.sent(found, other)
+            return f"sends {count:,} messages, {size:,} B, in place of {usual:,}, {usual_size:,} B"
+        system = self._system
+        if system.local_mem_bw_GBps == 0 and not system.model_shared_bus:
+            return ""
+        # Where a packet goes only matters to the shared bus.
+        mask = [-1, -1 if system.model_shared_bus else PacketFlag.REDUCED]
+        if np.array_equal(ours.packets & mask, theirs.packets & mask):
+            return ""
+        paid, due = _reductions(ours), _reductions(theirs)
+        return f"pays for {paid} reduction(s) per chunk, due are {due}"
+
     def _family(self, found: Algorithm, request: Request) -> tuple[int, Built]:
         key = (found.name, request)
         if key not in self._index:
+            made, built = self._made(found, request)
+            self._index[key] = (len(self._built), built)
+            self._built.append((found.name, request, made))
+        return self._index[key]
+
+    def _made(self, found: Algorithm, request: Request) -> tuple[Tables, Built]:
+        """The schedules, and what is true of them all."""
+        key = (found.name, request)
+        if key not in self._known:
             built = found.build(request)
             with _blaming(found.name, request):
                 made = tables(request, built)
-            self._index[key] = (len(self._built), replace(built, schedules=()))
-            self._built.append((found.name, request, made))
-        return self._index[key]
+            self._known[key] = made, replace(built, schedules=())
+        return self._known[key]
 
     def arrays(self) -> dict[str, Any]:
         """The tables of a Program.
@@ -85,6 +120,13 @@ class Schedules:
                 key="local-mem-bw",
             )
         return 3 * once_ns.astype(np.int64) * PS_PER_NS
+
+
+def _reductions(made: Tables) -> int:
+    """Most reductions that a member pays for."""
+    reduced = (made.packets[:, 1] & PacketFlag.REDUCED) != 0
+    parts = np.split(reduced, np.cumsum(made.packet_count)[:-1])
+    return max(int(part.sum()) for part in parts)
 
 
 def _checked(built: Sequence[tuple[str, Request, Tables]]) -> Joined:

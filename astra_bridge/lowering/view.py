@@ -15,10 +15,13 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.lowering.choices import Choices
-from astra_bridge.semantics import Semantics
+from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import MISSING, NodeType, TraceColumns
 
-__all__ = ["Setting", "TraceView", "shorten"]
+__all__ = ["FAST_DELAY_NS", "Setting", "TraceView", "shorten"]
+
+FAST_DELAY_NS = 10
+"""What crossing the bus takes in a communicator group of ASTRA-sim."""
 
 _NAMES = {
     NodeType.COMM_SEND: "COMM_SEND",
@@ -44,8 +47,11 @@ class Setting:
         Of each dimension, in any unit, for orders of dimensions.
     comm_groups : mapping of int to tuple of int
         Group id -> ranks, in order of position.
-    semantics, quirks
-        As in :func:`astra_bridge.lowering.lower`.
+    semantics : Semantics
+    endpoint_delay_ns : int
+        What crossing the bus takes otherwise.
+    effects : Effects
+        Where a quirk of the semantics that makes a difference is noted.
     """
 
     system: SystemConfig
@@ -55,17 +61,13 @@ class Setting:
     dim_bandwidth: tuple[float, ...]
     comm_groups: Mapping[int, tuple[int, ...]]
     semantics: Semantics
-    quirks: frozenset[str]
+    endpoint_delay_ns: int
+    effects: Effects
 
     @property
     def ranks(self) -> int:
         """Number of ranks."""
         return math.prod(self.dims)
-
-    @property
-    def corrected(self) -> bool:
-        """True for ``semantics="corrected"``."""
-        return self.semantics == "corrected"
 
 
 class TraceView:

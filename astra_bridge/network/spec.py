@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
+from astra_bridge.semantics import ASTRA_SIM, Semantics
 
 __all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
 
@@ -32,14 +33,17 @@ class NetworkRequest:
     options
         ``--network-option KEY=VALUE``: the backend's own options, after everything in files.
     semantics
-        "astra-sim" or "corrected", for backends that have quirks to keep or to fix.
+        Which of ASTRA-sim's quirks to keep, for backends that have some; its text is read.
     """
 
     network: object
     logical_topology: Path | None = None
     physical_topology: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    semantics: str = "astra-sim"
+    semantics: Semantics | str = ASTRA_SIM
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "semantics", Semantics.of(self.semantics))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from astra_bridge.results.statistics import CATEGORIES, RankStatistics, Roofline
+from astra_bridge.semantics import Semantics
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def rank_lines(result: RankTimes, statistics: RankStatistics, now: datetime) -> 
     """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended."""
     finish = result.finish_ns.tolist()
     exposed = result.printed_exposed_comm()
+    semantics = Semantics.of(result.semantics)
     head = frame("workload", "info", "", now)
     statistic_head = frame("statistics", "info", "", now)
     for rank in np.argsort(result.finish_ns, kind="stable").tolist():
@@ -41,11 +43,11 @@ def rank_lines(result: RankTimes, statistics: RankStatistics, now: datetime) -> 
             f"{head}sys[{rank}] finished, {finish[rank]} cycles, "
             f"exposed communication {exposed[rank]} cycles."
         )
-        for message in _statistics(statistics, rank, result.semantics == "astra-sim"):
+        for message in _statistics(statistics, rank, semantics):
             yield f"{statistic_head}sys[{rank}]{message}"
 
 
-def _statistics(statistics: RankStatistics, rank: int, astra_sim: bool) -> Iterator[str]:
+def _statistics(statistics: RankStatistics, rank: int, semantics: Semantics) -> Iterator[str]:
     yield ". Post statistics processing start."
     yield ". Post statistics processing end."
     yield f", Wall time: {statistics.wall_ns[rank]}"
@@ -53,7 +55,11 @@ def _statistics(statistics: RankStatistics, rank: int, astra_sim: bool) -> Itera
         if statistics.has[rank, index]:
             yield f", {name} time: {statistics.time_ns[rank, index]}"
     overlap_ns = int(statistics.overlap_ns[rank])
-    if astra_sim and statistics.has[rank].nonzero()[0].tolist() == [_GPU, _COMM]:
+    if (
+        "overlap-is-busy-less-wall" in semantics
+        and "printed-times-wrap-around" in semantics
+        and statistics.has[rank].nonzero()[0].tolist() == [_GPU, _COMM]
+    ):
         # ASTRA-sim's own difference: where the rank was idle, it wraps around 2**64.
         busy_ns = int(statistics.time_ns[rank].sum())
         overlap_ns = (busy_ns - int(statistics.wall_ns[rank])) % 2**64

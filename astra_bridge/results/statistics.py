@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astra_bridge.compute import COMPUTE_MODELS
+from astra_bridge.semantics import Semantics
 from astra_bridge.trace import MISSING, NodeType
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _of_ranks(result: RankTimes, first: int, last: int) -> RankStatistics:
     both = (kind == _GPU) | (kind == _COMM)
     joined = _union_length(rank[both], start[both], end[both], ranks)
     overlap = time[:, _GPU] + time[:, _COMM] - joined
-    if result.semantics == "astra-sim":
+    if "overlap-is-busy-less-wall" in Semantics.of(result.semantics):
         only = ~has[:, [_CPU, _REMOTE, _INVALID]].any(axis=1)
         theirs = np.maximum(time[:, _GPU] + time[:, _COMM] - wall, 0)
         overlap = np.where(only & has[:, _GPU] & has[:, _COMM], theirs, overlap)

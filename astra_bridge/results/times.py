@@ -12,6 +12,7 @@ import numpy.typing as npt
 from astra_bridge.arguments import integer
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.semantics import Semantics
 from astra_bridge.units import PS_PER_NS
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class RankTimes:
         """Exposed communication as printed, in ns.
 
         ASTRA-sim prints an unsigned number, so where compute nodes overlap (``replay-only``) and
-        take longer than the run, it wraps around 2**64; so it does here under its semantics.
+        take longer than the run, it wraps around 2**64; so it does here with that quirk.
         """
         values: list[int] = self.exposed_comm_ns.tolist()
-        return [value % 2**64 for value in values] if self.semantics == "astra-sim" else values
+        wraps = "printed-times-wrap-around" in Semantics.of(self.semantics)
+        return [value % 2**64 for value in values] if wraps else values

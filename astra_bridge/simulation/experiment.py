@@ -51,8 +51,9 @@ from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_cla
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
 from astra_bridge.results import Result, Table
-from astra_bridge.semantics import SEMANTICS, split_semantics
+from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.content import content_hash
+from astra_bridge.simulation.effects import seen_in_run
 from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
 from astra_bridge.simulation.work import JobWork, all_traces, together
@@ -95,7 +96,7 @@ class Experiment:
         makes a `Network` of a `NetworkConfig`.
     semantics
         "astra-sim" reproduces ASTRA-sim's numbers, quirks included; "corrected" fixes the quirks
-        that docs/semantics.md lists.  ",+NAME" adds one of ``astra_bridge.semantics.QUIRKS``.
+        that docs/semantics.md lists.  ",+NAME" adds one of these, ",-NAME" takes one away.
     num_queues_per_dim, injection_scale, rendezvous_protocol
         ASTRA-sim's flags of these names.
     comm_scale, compute_scale
@@ -182,14 +183,13 @@ class Experiment:
     @cached_property
     def prepared(self) -> Prepared:
         """The network, as its backend has understood it."""
-        semantics, _ = split_semantics(self.semantics)
         return self.spec.prepare(
             NetworkRequest(
                 network=self.network,
                 logical_topology=self.logical_topology,
                 physical_topology=self.physical_topology,
                 options=self.network_options,
-                semantics=semantics,
+                semantics=Semantics.of(self.semantics),
             )
         )
 
@@ -540,12 +540,14 @@ class Experiment:
         program = lowered.program
         start_ps, end_ps = _in_file_order(lowered, outcome)
         compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
+        exposed_ps = outcome.task_finish_ps - program.tasks["start_ps"] - compute_ps
+        seen = seen_in_run(program, outcome, run.stats, exposed_ps, Semantics.of(self.semantics))
         return Result(
             backend=self.spec.name,
             engine=run.engine,
-            semantics=split_semantics(self.semantics)[0],
+            semantics=self.semantics,
             finish_ps=outcome.task_finish_ps,
-            exposed_comm_ps=outcome.task_finish_ps - program.tasks["start_ps"] - compute_ps,
+            exposed_comm_ps=exposed_ps,
             wall_s=wall_s,
             events=outcome.events,
             workload=self.traces,
@@ -562,6 +564,7 @@ class Experiment:
                 *self.prepared.warnings,
                 *self._unknown_bandwidth(),
                 *lowered.warnings,
+                *Effects(lowered.effects, seen).warnings(),
                 *_ignored(self.comm_scale, self.compute_scale),
                 *_relieved(outcome),
                 *_unreceived(outcome),
@@ -745,6 +748,11 @@ def _given(value: Any, name: str) -> Any:  # noqa: ARG001
     return value
 
 
+def _semantics(value: Any, name: str) -> str:
+    """One text for one set of quirks."""
+    return str(Semantics.of(value if isinstance(value, Semantics) else text(value, name), name))
+
+
 def _jobs(value: Any, name: str) -> tuple[Job, ...]:
     return tuple(list_of(instance(Job))(list(value), name))
 
@@ -765,7 +773,7 @@ _FIELDS: dict[str, Check] = {
     "comm_groups": _given,
     "trace_format": optional(text),
     "backend": _backend,
-    "semantics": choice(*SEMANTICS),
+    "semantics": _semantics,
     "num_queues_per_dim": integer(1, 4096),
     "injection_scale": number(0, 1e9),
     "comm_scale": number(0, 1e12),

@@ -77,7 +77,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
         str, _said("A network simulator of `astra-bridge doctor`, or the path of a library.")
     ] = "analytical-aware"
     semantics: Annotated[
-        str, _said("astra-sim keeps ASTRA-sim's quirks, corrected mends them.")
+        str, _said("astra-sim keeps ASTRA-sim's quirks, corrected mends them; ,+NAME adds one.")
     ] = "astra-sim"
     num_queues_per_dim: Annotated[int, _said("Queues per network dimension.")] = 1
     injection_scale: Annotated[float, _said("Factor on endpoint-delay.")] = 1.0

@@ -21,7 +21,7 @@ from astra_bridge.network.spec import Prepared
 from astra_bridge.program import SLOWDOWN, Program
 from astra_bridge.program.join import joined, placed
 from astra_bridge.results import JobRows
-from astra_bridge.semantics import split_semantics
+from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.jobs import Job, Slowdown
 from astra_bridge.trace import TraceColumns, Workload, read_workload
 
@@ -69,8 +69,7 @@ class JobWork:
     @cached_property
     def choices(self) -> Choices:
         """The models that the system and the memory name."""
-        semantics, _ = split_semantics(self.experiment.semantics)
-        return choices(self.system, self.experiment.memory_config, semantics)
+        return choices(self.system, self.experiment.memory_config, self.experiment.semantics)
 
     @cached_property
     def dims(self) -> tuple[int, ...]:
@@ -114,7 +113,7 @@ class JobWork:
     def lowered(self) -> Lowered:
         """Its Program, by itself."""
         one = self.experiment
-        semantics, quirks = split_semantics(one.semantics)
+        semantics = Semantics.of(one.semantics)
         prepared, chosen = one.prepared, self.choices  # before traces are read, which takes long
         bandwidth = prepared.dim_bandwidth if chosen.order.bandwidth else None
         fits = self.dims == prepared.dims[: len(self.dims)]
@@ -125,12 +124,11 @@ class JobWork:
             self.dims,
             self.groups,
             semantics=semantics,
-            quirks=quirks,
             dim_bandwidth=bandwidth[: len(self.dims)] if bandwidth and fits else None,
             queues_per_dim=one.num_queues_per_dim,
             injection_scale=one.injection_scale,
             rendezvous=one.rendezvous_protocol,
-            receives_at_once=prepared.receives_at_once and semantics == "astra-sim",
+            receives_at_once=prepared.receives_at_once and "receives-complete-at-once" in semantics,
             chosen=chosen,
         )
 
@@ -195,6 +193,7 @@ def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Low
             [work.lowered.trace_of_task + at for work, at in zip(works, firsts, strict=False)]
         ),
         tuple(warning for work in works for warning in work.lowered.warnings),
+        Effects(*(work.lowered.effects for work in works)),
     )
 
 

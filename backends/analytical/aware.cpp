@@ -3,8 +3,8 @@
 // Congestion-aware: a message holds one link after the other, and queues where a link is busy,
 // first come, first served (Won et al., "ASTRA-sim2.0", ISPASS 2023, section IV-C).  It holds a
 // link for floor(bytes / bandwidth) ns and is at the next node, whole, floor(latency + bytes /
-// bandwidth) ns after it got the link: store and forward.  With semantics=corrected the next link
-// may take it as soon as its head is there: cut-through.
+// bandwidth) ns after it got the link: store and forward.  With store-and-forward=false the next
+// link may take it as soon as its head is there: cut-through.
 #include <optional>
 
 #include "core.hpp"
@@ -32,9 +32,11 @@ class Aware final : public Core<Aware> {
   }
 
   Aware(astra_net::Config& config, const astra_net::Log&)
-      : cut_through_(is_corrected(config)), recent_(static_cast<size_t>(config.endpoints)) {
+      : recent_(static_cast<size_t>(config.endpoints)) {
+    const Quirks quirks = quirks_of(config);
+    cut_through_ = !quirks.store_and_forward;
     if (has_dimensions(config))
-      dimensions_.emplace(config, cut_through_);
+      dimensions_.emplace(config, quirks.first_dimension_only);
     else
       graph_.emplace(config);
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
@@ -62,6 +64,7 @@ class Aware final : public Core<Aware> {
   // A transfer that needs several links, or has to wait.
   [[gnu::noinline]] void begin_way(const astra_net_transfer& transfer, const Hop& hop,
                                    int64_t now_ps) {
+    over_several_ += !is_last(hop.next, transfer.dst);
     const int32_t slot = allocate();
     Message& message = messages_[static_cast<size_t>(slot)];
     message = {};
@@ -93,7 +96,7 @@ class Aware final : public Core<Aware> {
 
   template <class A>
   void visit(A& archive) {
-    archive(links_, messages_, free_, changes_, transfers_, bytes_);
+    archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_);
     if (!A::kReads) return;
     for (size_t i = 0; i < links_.size(); ++i) {
       const auto index = static_cast<int32_t>(i);
@@ -131,7 +134,11 @@ class Aware final : public Core<Aware> {
       busy += comma + std::to_string(one->busy_ns * kPsPerNs);
     }
     return "{\"transfers\": " + std::to_string(transfers_) +
-           ", \"bytes\": " + std::to_string(bytes_) + ", \"tables\": {\"links\": {\"link\": [" +
+           ", \"bytes\": " + std::to_string(bytes_) +
+           (cut_through_ || over_several_ == 0
+                ? ""
+                : ", \"quirks\": {\"store-and-forward\": " + std::to_string(over_several_) + "}") +
+           ", \"tables\": {\"links\": {\"link\": [" +
            link + "], \"src\": [" + src + "], \"dst\": [" + dst + "], \"bytes\": [" + bytes +
            "], \"busy_ps\": [" + busy + "]}}}";
   }
@@ -349,7 +356,7 @@ class Aware final : public Core<Aware> {
     free_ = slot;
   }
 
-  bool cut_through_;
+  bool cut_through_ = false;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::vector<Recent> recent_;    // per endpoint
@@ -361,6 +368,7 @@ class Aware final : public Core<Aware> {
   int32_t free_ = -1;             // first of the messages_ that are not in use
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;
+  int64_t over_several_ = 0;  // transfers of more than one link
 };
 
 }  // namespace

@@ -54,8 +54,8 @@ struct Ends {
 // A network of dimensions, from the options topology, npus_count, bandwidth and latency.
 class Dimensions {
  public:
-  Dimensions(astra_net::Config& config, bool corrected)
-      : endpoints_(config.endpoints), corrected_(corrected) {
+  Dimensions(astra_net::Config& config, bool first_only)
+      : endpoints_(config.endpoints), first_only_(first_only) {
     const auto kinds = split(config.options.text("topology", ""));
     const auto sizes = split(config.options.text("npus_count", ""));
     const auto bandwidths = split(config.options.text("bandwidth", ""));
@@ -152,14 +152,19 @@ class Dimensions {
   }
 
   // ASTRA-sim's congestion-unaware model counts the first differing dimension only.
-  Cost cost(int32_t src, int32_t dst) const {
+  Cost cost(int32_t src, int32_t dst) const { return cost(src, dst, first_only_); }
+  bool shortened(int32_t src, int32_t dst) const {
+    const Cost ours = cost(src, dst), whole = cost(src, dst, false);
+    return ours.latency_ns != whole.latency_ns || ours.bytes_per_ns != whole.bytes_per_ns;
+  }
+  Cost cost(int32_t src, int32_t dst, bool first_only) const {
     Cost all{0.0, std::numeric_limits<double>::infinity()};
     while (src != dst) {
       const Difference by = difference(src, dst);
       const Rate& rate = rates_[static_cast<size_t>(by.dimension)];
       all.latency_ns += hops(by) * rate.latency_ns;
       all.bytes_per_ns = std::min(all.bytes_per_ns, rate.bytes_per_ns);
-      if (!corrected_) break;
+      if (first_only) break;
       src += (by.to - by.from) * dimensions_[static_cast<size_t>(by.dimension)].stride;
     }
     return all;
@@ -218,16 +223,23 @@ class Dimensions {
   }
 
   int32_t endpoints_;
-  bool corrected_;
+  bool first_only_;
   std::vector<Dimension> dimensions_;
   std::vector<Rate> rates_;
   std::vector<int32_t> digits_;  // of each endpoint: dividing takes longer than all the rest
   int64_t link_count_ = 0;
 };
 
-inline bool is_corrected(astra_net::Config& config) {
-  return config.options.choice("semantics", "astra-sim", {"astra-sim", "corrected"}) ==
-         "corrected";
+// The quirks of ASTRA-sim that the two models have.  The option semantics says what they are where
+// their own options do not.
+struct Quirks {
+  bool store_and_forward, first_dimension_only;
+};
+inline Quirks quirks_of(astra_net::Config& config) {
+  const bool all =
+      config.options.choice("semantics", "astra-sim", {"astra-sim", "corrected"}) == "astra-sim";
+  return {config.options.flag("store-and-forward", all),
+          config.options.flag("first-dimension-only", all)};
 }
 
 // Whether the options describe the topology; otherwise the links do.

@@ -30,9 +30,9 @@ class Unaware final : public Core<Unaware> {
 
   Unaware(astra_net::Config& config, const astra_net::Log&)
       : recent_(static_cast<size_t>(config.endpoints)) {
-    const bool corrected = is_corrected(config);
+    const bool first_only = quirks_of(config).first_dimension_only;
     if (has_dimensions(config))
-      dimensions_.emplace(config, corrected);
+      dimensions_.emplace(config, first_only);
     else
       links_.emplace(config);
   }
@@ -42,7 +42,8 @@ class Unaware final : public Core<Unaware> {
     count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || recent.bytes != transfer.bytes)
-      recent = {transfer.dst, transfer.bytes, delay_ns(transfer)};
+      recent = found(transfer);
+    shortened_ += recent.shortened;
     schedule<EventKind::kDeliver>(now_ps, recent.delay_ns, transfer.id);
   }
 
@@ -50,12 +51,16 @@ class Unaware final : public Core<Unaware> {
 
   template <class A>
   void visit(A& archive) {
-    archive(transfers_, bytes_);
+    archive(transfers_, bytes_, shortened_);
   }
 
   std::string stats() final {
     return "{\"transfers\": " + std::to_string(transfers_) +
-           ", \"bytes\": " + std::to_string(bytes_) + "}";
+           ", \"bytes\": " + std::to_string(bytes_) +
+           (shortened_ == 0 ? ""
+                            : ", \"quirks\": {\"first-dimension-only\": " +
+                                  std::to_string(shortened_) + "}") +
+           "}";
   }
 
  private:
@@ -64,19 +69,22 @@ class Unaware final : public Core<Unaware> {
   struct Recent {
     int32_t dst = -1;
     int64_t bytes = 0, delay_ns = 0;
+    int64_t shortened = 0;  // 1 where it pays for one dimension of several
   };
 
-  [[gnu::noinline]] int64_t delay_ns(const astra_net_transfer& transfer) {
+  [[gnu::noinline]] Recent found(const astra_net_transfer& transfer) {
     const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
                                   : links_->cost(transfer.src, transfer.dst);
-    return whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns,
-                    kArrival);
+    return {transfer.dst, transfer.bytes,
+            whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns,
+                     kArrival),
+            dimensions_ && dimensions_->shortened(transfer.src, transfer.dst)};
   }
 
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> links_;
   std::vector<Recent> recent_;  // per endpoint
-  int64_t transfers_ = 0, bytes_ = 0;
+  int64_t transfers_ = 0, bytes_ = 0, shortened_ = 0;
 };
 
 }  // namespace

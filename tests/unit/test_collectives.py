@@ -250,8 +250,8 @@ def test_schedules_fit_together(name: str) -> None:
     """What each position sends to another is what that one receives from it, in order."""
     found = ALGORITHMS.find(name, key="name")
     for kind, n, variant in itertools.product(sorted(found.kinds), range(2, 20), (0, 1)):
-        for exact in (False, True):
-            built = found.build(Request(kind, n, 96 * n, variant, root=n - 1, exact=exact))
+        for quirks in (found.quirks, frozenset[str]()):
+            built = found.build(Request(kind, n, 96 * n, variant, root=n - 1, quirks=quirks))
             one = len(built.schedules) == 1
             schedules = built.schedules * n if one else built.schedules
             assert len(schedules) == n

@@ -114,7 +114,9 @@ def test_json_false_switches_a_flag_on_in_astra_sim(
     config = read_system({"roofline-enabled": value})
     assert config.enabled("roofline-enabled", "astra-sim") is astra_sim
     assert config.enabled("roofline-enabled", "corrected") is corrected
-    assert bool(config.warnings) is (value is False)
+    memory = RemoteMemoryConfig()
+    assert bool(choices(config, memory, "astra-sim").warnings) is (value is False)
+    assert not choices(config, memory, "corrected").warnings
 
 
 @pytest.mark.parametrize(

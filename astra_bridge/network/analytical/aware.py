@@ -15,7 +15,7 @@ from astra_bridge.network.analytical.network import (
     serialisation_ns,
     whole_ns,
 )
-from astra_bridge.network.analytical.topologies import is_corrected
+from astra_bridge.network.analytical.topologies import has_quirk
 from astra_bridge.network.api import Capability, NetworkConfig, NetworkInfo
 from astra_bridge.units import PS_PER_NS
 
@@ -64,7 +64,7 @@ class AwareNetwork(AnalyticalNetwork):
     The model of ASTRA-sim's analytical network with congestion (Won et al., "ASTRA-sim2.0",
     ISPASS 2023, section IV-C): a message holds a link for floor(bytes / bandwidth) ns and is
     at the next node floor(latency + bytes / bandwidth) ns after it got the link, whole: store
-    and forward.  With ``semantics=corrected`` the next link may take it as soon as its head is
+    and forward.  With ``store-and-forward=false`` the next link may take it as soon as its head is
     there (cut-through), so that a lone message is serialised once.
     """
 
@@ -87,7 +87,8 @@ class AwareNetwork(AnalyticalNetwork):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        self._cut_through = is_corrected(config)
+        self._cut_through = not has_quirk(config, "store-and-forward")
+        self._over_several = 0  # transfers of more than one link
         self._links: dict[int, _Link] = {}  # made when first used
         self._ways: dict[tuple[int, int], tuple[_Link, ...]] = {}
 
@@ -104,6 +105,7 @@ class AwareNetwork(AnalyticalNetwork):
                 self._ways.clear()
             way = tuple(self._link(index) for index in reversed(self._routes.route(src, dst)))
             self._ways[src, dst] = way
+        self._over_several += len(way) > 1
         self._forward(_Message(transfer_id, size, list(way), now_ps), now_ps)
 
     def _forward(self, message: _Message, now_ps: int) -> None:
@@ -175,4 +177,6 @@ class AwareNetwork(AnalyticalNetwork):
             "bytes": [link.bytes for link in used],
             "busy_ps": [link.busy_ps for link in used],
         }
-        return super().stats() | {"tables": {"links": table}}
+        quirks = {"store-and-forward": self._over_several}
+        changed = {"quirks": quirks} if self._over_several and not self._cut_through else {}
+        return super().stats() | changed | {"tables": {"links": table}}

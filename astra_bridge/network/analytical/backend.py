@@ -12,11 +12,16 @@ from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
+from astra_bridge.semantics import Semantics
 from astra_bridge.topology import topology_of
 
 __all__ = ["BACKENDS", "prepare"]
 
-_OPTIONS = {"semantics": ("astra-sim", "corrected")}
+_QUIRKS = ("store-and-forward", "first-dimension-only")
+_OPTIONS = {
+    "semantics": ("astra-sim", "corrected"),
+    **dict.fromkeys(_QUIRKS, ("true", "false")),
+}
 
 
 def prepare(request: NetworkRequest) -> Prepared:
@@ -41,7 +46,9 @@ def prepare(request: NetworkRequest) -> Prepared:
             raise InputError(
                 f"{value!r} is not allowed; allowed: {', '.join(_OPTIONS[key])}", key=key
             )
-    options.setdefault("semantics", request.semantics)
+    semantics = Semantics.of(options.get("semantics", request.semantics))
+    for quirk in _QUIRKS:
+        options.setdefault(quirk, "true" if quirk in semantics else "false")
     network = read_network(request.network)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
         endpoints = math.prod(network.npus_count)

@@ -48,6 +48,10 @@ class Routes(ABC):
     def cost(self, src: int, dst: int) -> tuple[float, float]:
         """Latency in ns and bandwidth in bytes per ns of the whole way, if nobody else used it."""
 
+    def shortened(self, src: int, dst: int) -> bool:  # noqa: ARG002
+        """Whether the cost is that of a part of the way."""
+        return False
+
 
 def refuse(message: str) -> ContractError:
     return ContractError(f"create: {message}", call="create", status=Status.INVALID)
@@ -99,12 +103,12 @@ class Dimensions(Routes):
 
     Parameters
     ----------
-    corrected
-        ``cost`` is that of the whole way.  Otherwise it is that of the first dimension in which
-        the two ids differ, as in ASTRA-sim's congestion-unaware model.
+    first_only
+        ``cost`` is that of the first dimension in which the two ids differ, as in ASTRA-sim's
+        congestion-unaware model.  Otherwise it is that of the whole way.
     """
 
-    def __init__(self, options: Mapping[str, str], endpoints: int, corrected: bool) -> None:
+    def __init__(self, options: Mapping[str, str], endpoints: int, first_only: bool) -> None:
         columns = {
             key: options.get(key, "").split(",")
             for key in ("topology", "npus_count", "bandwidth", "latency")
@@ -113,7 +117,7 @@ class Dimensions(Routes):
             raise refuse(f"options {', '.join(columns)} differ in length: {dict(options)}")
         dimensions = []
         stride, first_link, switches = 1, 0, []
-        self._corrected = corrected
+        self._first_only = first_only
         self.endpoints = endpoints
         for kind, size_text, rate_text, latency_text in zip(*columns.values(), strict=True):
             try:
@@ -150,13 +154,19 @@ class Dimensions(Routes):
         return links
 
     def cost(self, src: int, dst: int) -> tuple[float, float]:
+        return self._cost(src, dst, self._first_only)
+
+    def shortened(self, src: int, dst: int) -> bool:
+        return self._first_only and self.cost(src, dst) != self._cost(src, dst, False)
+
+    def _cost(self, src: int, dst: int, first_only: bool) -> tuple[float, float]:
         latency_ns, bytes_per_ns = 0.0, math.inf
         for one in self.dimensions:
             here, there = src // one.stride % one.size, dst // one.stride % one.size
             if here != there:
                 latency_ns += one.hops(here, there) * one.latency_ns
                 bytes_per_ns = min(bytes_per_ns, one.bytes_per_ns)
-                if not self._corrected:
+                if first_only:
                     break
         return latency_ns, bytes_per_ns
 
@@ -325,12 +335,18 @@ def _hash(src: int, dst: int, node: int) -> int:
 def routes_of(config: NetworkConfig) -> Routes:
     """The topology of a configuration: dimensions if the options name them, else its links."""
     if "topology" in config.options:
-        return Dimensions(config.options, config.endpoints, is_corrected(config))
+        return Dimensions(
+            config.options, config.endpoints, has_quirk(config, "first-dimension-only")
+        )
     return LinkList(config)
 
 
-def is_corrected(config: NetworkConfig) -> bool:
+def has_quirk(config: NetworkConfig, quirk: str) -> bool:
+    """The option of this name; the option ``semantics`` says what it is otherwise."""
     semantics = config.options.get("semantics", "astra-sim")
     if semantics not in ("astra-sim", "corrected"):
         raise refuse(f"option 'semantics' is '{semantics}'; allowed: astra-sim, corrected")
-    return semantics == "corrected"
+    value = config.options.get(quirk, "true" if semantics == "astra-sim" else "false")
+    if value not in ("true", "false"):
+        raise refuse(f"option '{quirk}' is '{value}'; allowed: true, false")
+    return value == "true"

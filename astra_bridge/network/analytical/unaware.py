@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from astra_bridge.network.analytical.network import (
     ARRIVAL,
     AnalyticalNetwork,
@@ -38,14 +40,23 @@ class UnawareNetwork(AnalyticalNetwork):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        self._costs: dict[tuple[int, int], tuple[float, float]] = {}
+        self._costs: dict[tuple[int, int], tuple[float, float, bool]] = {}
+        self._shortened = 0  # transfers that pay for one dimension of several
 
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
         cost = self._costs.get((src, dst))
         if cost is None:
             if len(self._costs) >= 1 << 16:
                 self._costs.clear()
-            cost = self._costs[src, dst] = self._routes.cost(src, dst)
-        latency_ns, bytes_per_ns = cost
+            cost = self._costs[src, dst] = (
+                *self._routes.cost(src, dst),
+                self._routes.shortened(src, dst),
+            )
+        latency_ns, bytes_per_ns, shortened = cost
+        self._shortened += shortened
         delay_ns = whole_ns(latency_ns + serialisation_ns(size, bytes_per_ns), ARRIVAL)
         self._schedule(now_ps, delay_ns, "", transfer_id)
+
+    def stats(self) -> dict[str, Any]:
+        quirks = {"first-dimension-only": self._shortened}
+        return super().stats() | ({"quirks": quirks} if self._shortened else {})
