@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Print the numbers of docs/semantics.md: ``python examples/semantics/show.py``.
 
-Each line is a small simulation, run with both semantics.
+Each line is a small simulation, run with two semantics.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from astra_bridge import InputError, simulate
 from astra_bridge.inputs.network import NetworkDims
+from astra_bridge.semantics import QUIRKS, Semantics
 from astra_bridge.trace import CommType, NodeType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
 
@@ -105,6 +106,7 @@ class Case:
     network: NetworkDims = RING_8
     system: dict[str, Any] = field(default_factory=system)
     backend: str = "analytical-unaware"
+    quirk: str = ""
 
 
 ALL_REDUCE, ALL_GATHER = CommType.ALL_REDUCE, CommType.ALL_GATHER
@@ -113,72 +115,126 @@ REDUCE_SCATTER = CommType.REDUCE_SCATTER
 TWO = ("ring", "ring")
 SIXTEEN = {"preferred_dataset_splits": 16}
 
-QUIRKS = (
-    Case("all-reduce of 1,000,003 B in 4 chunks", collective(ALL_REDUCE, 1_000_003)),
+
+def odd(case: Case, ranks: int) -> Case:
+    """The same with another number of ranks."""
+    network = NetworkDims(("FullyConnected",), (ranks,), (50.0,), (500.0,))
+    traces = (case.workload.traces[0],) * ranks
+    return replace(
+        case,
+        title=f"{case.title}, {ranks} ranks",
+        workload=GeneratedWorkload(traces),
+        network=network,
+    )
+
+
+CHANGES = (
+    Case(
+        "all-reduce of 1,000,003 B in 4 chunks",
+        collective(ALL_REDUCE, 1_000_003),
+        quirk="remainder-is-a-chunk",
+    ),
     Case(
         "all-reduce of 20 B in 64 chunks",
         collective(ALL_REDUCE, 20),
         system=system(preferred_dataset_splits=64),
+        quirk="small-chunks-are-padded",
     ),
     Case(
         "three all-reduces at once, 12 active chunks",
         every(three_at_once),
         system=system(active_chunks_per_dimension=12),
+        quirk="one-communication-at-a-time",
     ),
     Case(
         "message of 1 MiB through a Switch, aware",
         message(1, MiB),
         SWITCH_8,
         backend="analytical-aware",
+        quirk="store-and-forward",
     ),
-    Case("message of 1 MiB across both of two dimensions", message(3, MiB), RING_2_SWITCH_4),
+    Case(
+        "message of 1 MiB across both of two dimensions",
+        message(3, MiB),
+        RING_2_SWITCH_4,
+        quirk="first-dimension-only",
+    ),
     Case(
         "oneRing all-reduce over two dimensions",
         collective(ALL_REDUCE, MiB),
         RING_2_SWITCH_4,
         system("oneRing"),
+        quirk="first-dimension-only",
     ),
     Case(
         "one algorithm for two dimensions",
         collective(ALL_REDUCE, MiB),
         RING_2_SWITCH_4,
         system("ring"),
+        quirk="missing-algorithms-leave-dimensions-out",
     ),
     Case(
         "ring all-reduce in groups of 4, endpoint-delay 1000",
         collective(ALL_REDUCE, MiB, groups=True),
         CONNECTED_8,
         system(endpoint_delay=1000),
+        quirk="groups-skip-endpoint-delay",
     ),
     Case(
         "all-reduce in groups of 4, direct in each of two dimensions",
         collective(ALL_REDUCE, MiB, groups=True),
         RING_2_SWITCH_4,
         system("direct", "direct"),
+        quirk="direct-in-groups-is-ring",
     ),
     Case(
         "direct all-reduce in groups of 4",
         collective(ALL_REDUCE, MiB, groups=True),
         CONNECTED_8,
         system("direct"),
+        quirk="direct-charges-by-window",
     ),
-    Case("direct2 reduce-scatter", collective(REDUCE_SCATTER, MiB), CONNECTED_8, system("direct2")),
+    Case(
+        "direct2 reduce-scatter",
+        collective(REDUCE_SCATTER, MiB),
+        CONNECTED_8,
+        system("direct2"),
+        quirk="direct-charges-by-window",
+    ),
     Case(
         "halvingDoubling all-reduce",
         collective(ALL_REDUCE, MiB),
         CONNECTED_8,
         system("halvingDoubling"),
+        quirk="halving-doubling-skips-a-reduction",
+    ),
+    odd(
+        Case(
+            "halvingDoubling all-gather",
+            collective(ALL_GATHER, MiB),
+            system=system("halvingDoubling"),
+            quirk="halving-doubling-wraps-around",
+        ),
+        6,
     ),
     Case(
         "doubleBinaryTree reduce-scatter",
         collective(REDUCE_SCATTER, MiB),
         CONNECTED_8,
         system("doubleBinaryTree"),
+        quirk="double-binary-tree-is-all-reduce",
     ),
     Case(
         'compute of 7 us with `"roofline-enabled": false`',
         every(compute),
         system=system(peak_perf=1, roofline_enabled=False),
+        quirk="false-is-on",
+    ),
+    Case(
+        "broadcast of 1 MiB",
+        collective(CommType.BROADCAST, MiB),
+        CONNECTED_8,
+        quirk="broadcast-is-replayed",
     ),
 )
 
@@ -208,13 +264,6 @@ BOTH = (
 )
 
 
-def odd(case: Case, ranks: int) -> Case:
-    """The same with another number of ranks."""
-    network = NetworkDims(("FullyConnected",), (ranks,), (50.0,), (500.0,))
-    traces = (case.workload.traces[0],) * ranks
-    return Case(f"{case.title}, {ranks} ranks", GeneratedWorkload(traces), network, case.system)
-
-
 SIZES = tuple(
     odd(Case(f"{name} all-reduce", collective(ALL_REDUCE, MiB), system=system(name)), ranks)
     for name in ("halvingDoubling", "doubleBinaryTree")
@@ -231,20 +280,28 @@ def finish(case: Case, semantics: str) -> str:
             network=case.network,
             comm_groups=case.workload.comm_groups or None,
             backend=case.backend,
-            semantics=semantics,  # type: ignore[arg-type]
+            semantics=semantics,
         )
     except InputError:
         return "refused"
     # Idle ranks end after a moment.
-    least = min(t for t in result.finish_ns.tolist() if t > 1)
-    most = int(result.finish_ns.max())
+    times = [t for t in result.finish_ns.tolist() if t > 1] or [1]
+    least, most = min(times), max(times)
     return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def lines() -> list[str]:
     """The tables as docs/semantics.md has them."""
-    text = []
-    for cases in (QUIRKS, BOTH, SIZES):
+    text = ["| quirk | effect | in `astra-sim` |", "|---|---|---|"]
+    for quirk, effect in QUIRKS.items():
+        has = "yes" if quirk in Semantics.of("astra-sim") else "no"
+        text.append(f"| `{quirk}` | {effect} | {has} |")
+    text += ["", "| work | quirk | corrected [ns] | with the quirk [ns] |", "|---|---|---|---|"]
+    for case in CHANGES:
+        plain, changed = finish(case, "corrected"), finish(case, f"corrected,+{case.quirk}")
+        text.append(f"| {case.title} | `{case.quirk}` | {plain} | {changed} |")
+    text.append("")
+    for cases in (BOTH, SIZES):
         text += ["| work | astra-sim [ns] | corrected [ns] |", "|---|---|---|"]
         for case in cases:
             ours, corrected = finish(case, "astra-sim"), finish(case, "corrected")
