@@ -19,7 +19,8 @@ int main(int argc, char** argv) {
   if (argc < 6) return std::fprintf(stderr, "see the head of the source\n"), 2;
   void* library = dlopen(argv[1], RTLD_NOW);
   if (library == nullptr) return std::fprintf(stderr, "%s\n", dlerror()), 1;
-  auto* init = reinterpret_cast<astra_net_backend_init_fn*>(dlsym(library, "astra_net_backend_init"));
+  auto* init =
+      reinterpret_cast<astra_net_backend_init_fn*>(dlsym(library, "astra_net_backend_init"));
   astra_net_error err{};
   err.struct_size = sizeof err;
   astra_net_backend net{};
@@ -29,9 +30,10 @@ int main(int argc, char** argv) {
   const long rounds = std::atol(argv[4]);
   const bool spread = argc > 6;
   const std::string count = std::to_string(ranks);
-  const astra_net_option options[] = {
-      {"topology", argv[2]}, {"npus_count", count.c_str()}, {"bandwidth", "50.0"},
-      {"latency", argv[5]}};
+  const astra_net_option options[] = {{"topology", argv[2]},
+                                      {"npus_count", count.c_str()},
+                                      {"bandwidth", "50.0"},
+                                      {"latency", argv[5]}};
   astra_net_config config{};
   config.struct_size = sizeof config;
   config.endpoints = ranks;
@@ -67,9 +69,10 @@ int main(int argc, char** argv) {
     }
   }
   const double took = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-  std::printf("%s %s ranks=%d latency=%s%s: %ld transfers, %ld calls, %.3f CPU s, %.1f ns per transfer\n",
-              std::strstr(argv[1], "unaware") ? "unaware" : "aware", argv[2], ranks, argv[5],
-              spread ? " spread" : "", finished, calls, took, took * 1e9 / static_cast<double>(finished));
+  std::printf(
+      "%s %s ranks=%d latency=%s%s: %ld transfers, %ld calls, %.3f CPU s, %.1f ns per transfer\n",
+      std::strstr(argv[1], "unaware") ? "unaware" : "aware", argv[2], ranks, argv[5],
+      spread ? " spread" : "", finished, calls, took, took * 1e9 / static_cast<double>(finished));
   net.destroy(sim);
   return 0;
 }

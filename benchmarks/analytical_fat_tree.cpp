@@ -49,7 +49,8 @@ int main(int argc, char** argv) {
   if (argc < 4) return std::fprintf(stderr, "see the head of the source\n"), 2;
   void* library = dlopen(argv[1], RTLD_NOW);
   if (library == nullptr) return std::fprintf(stderr, "%s\n", dlerror()), 1;
-  auto* init = reinterpret_cast<astra_net_backend_init_fn*>(dlsym(library, "astra_net_backend_init"));
+  auto* init =
+      reinterpret_cast<astra_net_backend_init_fn*>(dlsym(library, "astra_net_backend_init"));
   astra_net_error err{};
   err.struct_size = sizeof err;
   astra_net_backend net{};
@@ -82,7 +83,8 @@ int main(int argc, char** argv) {
   const std::clock_t begin = std::clock();  // CPU time: others may use the machine
   while (finished < transfers) {
     for (int i = 0; i < hosts; ++i) {
-      const int peer = (i + 1 + static_cast<int>(random() % static_cast<unsigned>(hosts - 1))) % hosts;
+      const int peer =
+          (i + 1 + static_cast<int>(random() % static_cast<unsigned>(hosts - 1))) % hosts;
       starts[static_cast<size_t>(i)] = {x.place, x.now_ps, 65536, i, peer, 0, 0, 0};
       x.place += ASTRA_NET_PLACES_PER_TRANSFER;
     }
@@ -96,8 +98,8 @@ int main(int argc, char** argv) {
     }
   }
   const double took = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-  std::printf("k=%d hosts=%d: %ld transfers, %.3f CPU s, %.2f us per transfer, arrivals %016llx\n", k,
-              hosts, finished, took, took * 1e6 / static_cast<double>(finished),
+  std::printf("k=%d hosts=%d: %ld transfers, %.3f CPU s, %.2f us per transfer, arrivals %016llx\n",
+              k, hosts, finished, took, took * 1e6 / static_cast<double>(finished),
               static_cast<unsigned long long>(sum));
   net.destroy(sim);
   return 0;

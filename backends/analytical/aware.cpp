@@ -138,9 +138,8 @@ class Aware final : public Core<Aware> {
            (cut_through_ || over_several_ == 0
                 ? ""
                 : ", \"quirks\": {\"store-and-forward\": " + std::to_string(over_several_) + "}") +
-           ", \"tables\": {\"links\": {\"link\": [" +
-           link + "], \"src\": [" + src + "], \"dst\": [" + dst + "], \"bytes\": [" + bytes +
-           "], \"busy_ps\": [" + busy + "]}}}";
+           ", \"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" + src +
+           "], \"dst\": [" + dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy + "]}}}";
   }
 
   std::string where_stuck() const final {
@@ -182,7 +181,7 @@ class Aware final : public Core<Aware> {
   struct Link {
     int64_t number;
     int64_t bytes = 0, busy_ns = 0;
-    double scale = 1;               // of the bandwidth; 0 is down
+    double scale = 1;  // of the bandwidth; 0 is down
     int32_t first = -1, last = -1;  // queue of messages
     bool busy = false;
     template <class A>
@@ -216,9 +215,7 @@ class Aware final : public Core<Aware> {
     return all;
   }
   static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
-  static bool is_free(const Link& link) {
-    return !link.busy && link.first < 0 && link.scale > 0;
-  }
+  static bool is_free(const Link& link) { return !link.busy && link.first < 0 && link.scale > 0; }
   Hop next(int32_t src, int32_t dst, const Position& at) {
     return dimensions_ ? dimensions_->next(src, dst, at) : graph_->next(src, dst, at);
   }
@@ -359,13 +356,13 @@ class Aware final : public Core<Aware> {
   bool cut_through_ = false;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
-  std::vector<Recent> recent_;    // per endpoint
-  std::vector<Speed> speeds_;     // per rate of the topology
-  std::vector<int32_t> dense_;    // number of a link -> index into links_, or -1
+  std::vector<Recent> recent_;  // per endpoint
+  std::vector<Speed> speeds_;  // per rate of the topology
+  std::vector<int32_t> dense_;  // number of a link -> index into links_, or -1
   astra::FlatMap<int32_t> sparse_;  // the same, where there are too many links for a table
-  std::vector<Link> links_;       // those in use
+  std::vector<Link> links_;  // those in use
   std::vector<Message> messages_;
-  int32_t free_ = -1;             // first of the messages_ that are not in use
+  int32_t free_ = -1;  // first of the messages_ that are not in use
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;
   int64_t over_several_ = 0;  // transfers of more than one link

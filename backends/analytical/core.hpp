@@ -53,8 +53,7 @@ constexpr const char* kLatency = "latency";
 // When a delay from whole_ns() is over.
 inline int64_t later(int64_t now_ps, int64_t delay_ns) {
   int64_t time_ps;
-  if (__builtin_add_overflow(now_ps, delay_ns * kPsPerNs, &time_ps) ||
-      time_ps == astra_net::kNever)
+  if (__builtin_add_overflow(now_ps, delay_ns * kPsPerNs, &time_ps) || time_ps == astra_net::kNever)
     refuse_sum(now_ps, delay_ns);
   return time_ps;
 }
@@ -103,7 +102,9 @@ class Core : public astra_net::Model {
 
   void exchange(astra_net_exchange& x) final {
     const int64_t first_free =
-        x.start_count == 0 ? INT64_MIN : std::min(x.starts[x.start_count - 1].id, kMostPlace) + kPlacesPerTransfer;
+        x.start_count == 0
+            ? INT64_MIN
+            : std::min(x.starts[x.start_count - 1].id, kMostPlace) + kPlacesPerTransfer;
     if (x.place < first_free || x.place > kMostPlace)
       throw astra_net::Error(ASTRA_NET_INVALID,
                              "place=" + std::to_string(x.place) + " must be past the places of " +
@@ -170,9 +171,9 @@ class Core : public astra_net::Model {
         if (begin == end) break;
         const Event event = *begin;
         if (event.kind != EventKind::kChange)
-          throw astra_net::Error(ASTRA_NET_INVALID,
-                                 "now_ps=" + std::to_string(now_ps) +
-                                     " is past the next event, at " + std::to_string(time_ps));
+          throw astra_net::Error(ASTRA_NET_INVALID, "now_ps=" + std::to_string(now_ps) +
+                                                        " is past the next event, at " +
+                                                        std::to_string(time_ps));
         queue_.take(1);
         self().handle(event.kind, event.subject, time_ps);
       }

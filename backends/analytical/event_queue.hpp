@@ -79,9 +79,7 @@ class EventQueue {
   }
 
   // Take the first `count` of them.  An instant stays first until drop_first().
-  void take(size_t count) {
-    buckets_[static_cast<size_t>(times_.first().bucket)].taken += count;
-  }
+  void take(size_t count) { buckets_[static_cast<size_t>(times_.first().bucket)].taken += count; }
 
   // Forget first_time(), all of whose events have been taken.
   void drop_first() {

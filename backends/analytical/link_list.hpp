@@ -61,8 +61,8 @@ class LinkList {
       choice = {all(out_first_, out_, node)};
     }
     if (choice.count == 0)
-      throw Error(ASTRA_NET_MODEL, "no way from endpoint " + std::to_string(src) +
-                                       " to endpoint " + std::to_string(dst));
+      throw Error(ASTRA_NET_MODEL, "no way from endpoint " + std::to_string(src) + " to endpoint " +
+                                       std::to_string(dst));
     auto pick = static_cast<size_t>(hash(src, dst, node) % static_cast<uint64_t>(choice.count));
     if (choice.positions != nullptr) pick = static_cast<size_t>(choice.positions[pick]);
     const Way& way = choice.ways[pick];
@@ -112,8 +112,7 @@ class LinkList {
   bool is_stub(int32_t node) const { return gate_of(node) != node; }
   int32_t kind_of(int32_t node) const { return kind_[static_cast<size_t>(node)]; }
 
-  static Choice all(const std::vector<int32_t>& first, const std::vector<Way>& ways,
-                    int32_t node) {
+  static Choice all(const std::vector<int32_t>& first, const std::vector<Way>& ways, int32_t node) {
     const auto at = static_cast<size_t>(node);
     return {ways.data() + first[at], first[at + 1] - first[at]};
   }
@@ -125,9 +124,9 @@ class LinkList {
     if (row == kNoWay) return {};
     if (row == kDirect) {
       const Choice in = all(in_first_, in_, target);
-      const auto [begin, end] = std::equal_range(
-          in.ways, in.ways + in.count, Way{0, node, 0, 0},
-          [](const Way& a, const Way& b) { return a.src < b.src; });
+      const auto [begin, end] =
+          std::equal_range(in.ways, in.ways + in.count, Way{0, node, 0, 0},
+                           [](const Way& a, const Way& b) { return a.src < b.src; });
       return {begin, static_cast<int32_t>(end - begin)};
     }
     const int32_t* block = &rows[static_cast<size_t>(row)];
@@ -156,7 +155,7 @@ class LinkList {
     for (size_t i = 0; i < links_.size(); ++i)
       ways.push_back({static_cast<int32_t>(i), links_[i].src, links_[i].dst, rate_of_[i]});
     const auto sorted = [this](std::vector<int32_t>& first, const std::vector<Way>& from,
-                               int32_t Way::*end) {
+                               int32_t Way::* end) {
       first.assign(nodes_ + 1, 0);
       for (const Way& way : from) ++first[static_cast<size_t>(way.*end) + 1];
       for (size_t node = 0; node < nodes_; ++node) first[node + 1] += first[node];
@@ -184,11 +183,9 @@ class LinkList {
       key.clear();
       const Choice in = all(in_first_, in_, node), out = all(out_first_, out_, node);
       for (const Way* way = in.ways; way != in.ways + in.count; ++way)
-        if (!is_stub(way->src) && (key.empty() || key.back() != way->src))
-          key.push_back(way->src);
+        if (!is_stub(way->src) && (key.empty() || key.back() != way->src)) key.push_back(way->src);
       key.push_back(-1);
-      for (const Way* way = out.ways; way != out.ways + out.count; ++way)
-        key.push_back(way->dst);
+      for (const Way* way = out.ways; way != out.ways + out.count; ++way) key.push_back(way->dst);
       kind_[i] = known.try_emplace(key, static_cast<int32_t>(known.size())).first->second;
       if (kind_of(node) == static_cast<int32_t>(example_.size())) example_.push_back(node);
     }
@@ -262,7 +259,8 @@ class LinkList {
       }
       block[0] = static_cast<int32_t>(block.size()) - 1;
       const auto start = rows.begin() + static_cast<std::ptrdiff_t>(last);
-      if (last == 0 || block.size() != last_size || !std::equal(block.begin(), block.end(), start)) {
+      if (last == 0 || block.size() != last_size ||
+          !std::equal(block.begin(), block.end(), start)) {
         last = rows.size();
         last_size = block.size();
         rows.insert(rows.end(), block.begin(), block.end());

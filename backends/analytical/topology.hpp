@@ -85,8 +85,8 @@ class Dimensions {
       one.size = static_cast<int32_t>(size);
       one.stride = static_cast<int32_t>(stride);
       one.first_link = first_link;
-      one.links_per_endpoint = one.size < 2                         ? 0
-                               : one.kind == Kind::kFullyConnected ? one.size - 1
+      one.links_per_endpoint = one.size < 2                               ? 0
+                               : one.kind == Kind::kFullyConnected        ? one.size - 1
                                : one.kind == Kind::kRing && one.size == 2 ? 1
                                                                           : 2;
       one.first_hub = static_cast<int32_t>(first_hub);
@@ -141,8 +141,8 @@ class Dimensions {
       int32_t digit = by.from + (forward ? 1 : -1);
       if (digit == one.size) digit = 0;
       if (digit < 0) digit = one.size - 1;
-      return {out + (forward ? 0 : 1), by.dimension,
-              {at.node + (digit - by.from) * one.stride, -1}};
+      return {
+          out + (forward ? 0 : 1), by.dimension, {at.node + (digit - by.from) * one.stride, -1}};
     }
     const int32_t there = at.node + (by.to - by.from) * one.stride;
     if (one.kind == Kind::kFullyConnected)

@@ -20,8 +20,8 @@ class Unaware final : public Core<Unaware> {
     info.name = "analytical-unaware";
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
-                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE;
+                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT | ASTRA_NET_CAP_ORDERED |
+                        ASTRA_NET_CAP_SAVE;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -41,8 +41,7 @@ class Unaware final : public Core<Unaware> {
     ++transfers_;
     count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
-    if (recent.dst != transfer.dst || recent.bytes != transfer.bytes)
-      recent = found(transfer);
+    if (recent.dst != transfer.dst || recent.bytes != transfer.bytes) recent = found(transfer);
     shortened_ += recent.shortened;
     schedule<EventKind::kDeliver>(now_ps, recent.delay_ns, transfer.id);
   }
@@ -57,9 +56,9 @@ class Unaware final : public Core<Unaware> {
   std::string stats() final {
     return "{\"transfers\": " + std::to_string(transfers_) +
            ", \"bytes\": " + std::to_string(bytes_) +
-           (shortened_ == 0 ? ""
-                            : ", \"quirks\": {\"first-dimension-only\": " +
-                                  std::to_string(shortened_) + "}") +
+           (shortened_ == 0
+                ? ""
+                : ", \"quirks\": {\"first-dimension-only\": " + std::to_string(shortened_) + "}") +
            "}";
   }
 

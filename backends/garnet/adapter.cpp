@@ -36,8 +36,7 @@ class Garnet final : public astra_net::Model {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
-                        ASTRA_NET_CAP_SAVE;
+                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_SAVE;
     info.resolution_ps = 1;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = kTrafficClasses;
@@ -85,9 +84,8 @@ class Garnet final : public astra_net::Model {
                                        ": no route from node " + std::to_string(message.src) +
                                        " to node " + std::to_string(message.dst));
     message.packet_bytes = network_->packet_bytes(message.src, message.dst);
-    const int64_t largest = message.packet_bytes
-                                ? std::min(message.packet_bytes, transfer.bytes)
-                                : transfer.bytes;
+    const int64_t largest =
+        message.packet_bytes ? std::min(message.packet_bytes, transfer.bytes) : transfer.bytes;
     if (largest / config.flit_bytes >= INT32_MAX)
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) + ": a packet of " +
                                        std::to_string(largest) +
@@ -136,16 +134,15 @@ class Garnet final : public astra_net::Model {
     change.order = at_ps;
     change.channel = link;
     if (at_ps == kNever || change.cycle > kMostCycle)
-      throw Error(ASTRA_NET_INVALID, "at_ps=" + std::to_string(at_ps) +
-                                         " is beyond the range of time");
+      throw Error(ASTRA_NET_INVALID,
+                  "at_ps=" + std::to_string(at_ps) + " is beyond the range of time");
     if (bandwidth_scale > 0) {
       change.cycles_per_flit = given / bandwidth_scale;
       if (!(change.cycles_per_flit >= 1 && change.cycles_per_flit <= static_cast<double>(kMost)))
-        throw Error(ASTRA_NET_INVALID,
-                    "bandwidth_scale=" + text(bandwidth_scale) + " of link " +
-                        std::to_string(link) + "; allowed: 0, or from " +
-                        text(given / static_cast<double>(kMost)) + " to " + text(given) +
-                        ", a flit per cycle");
+        throw Error(ASTRA_NET_INVALID, "bandwidth_scale=" + text(bandwidth_scale) + " of link " +
+                                           std::to_string(link) + "; allowed: 0, or from " +
+                                           text(given / static_cast<double>(kMost)) + " to " +
+                                           text(given) + ", a flit per cycle");
     }
     network_->change_link(change);
   }
@@ -156,8 +153,8 @@ class Garnet final : public astra_net::Model {
     std::string named;
     for (size_t i = 0; i < links.size() && i < 4; ++i) {
       const auto [src, dst] = link_ends_[static_cast<size_t>(links[i])];
-      named += (named.empty() ? "" : ", ") + std::to_string(links[i]) + " (" +
-               std::to_string(src) + " -> " + std::to_string(dst) + ")";
+      named += (named.empty() ? "" : ", ") + std::to_string(links[i]) + " (" + std::to_string(src) +
+               " -> " + std::to_string(dst) + ")";
     }
     return "(waiting for link " + named + (links.size() > 4 ? ", ..." : "") + ", which is down)";
   }
@@ -199,8 +196,8 @@ class Garnet final : public astra_net::Model {
   }
   int64_t first_cycle_from(int64_t ps) const {
     if (ps == 0) return 0;
-    return static_cast<int64_t>(static_cast<Wide>(ps - 1) * network_->config().clock_hz /
-                                kPsPerS) + 1;
+    return static_cast<int64_t>(static_cast<Wide>(ps - 1) * network_->config().clock_hz / kPsPerS) +
+           1;
   }
   int64_t last_cycle_to(int64_t ps) const {
     return static_cast<int64_t>(static_cast<Wide>(ps) * network_->config().clock_hz / kPsPerS);
@@ -209,9 +206,8 @@ class Garnet final : public astra_net::Model {
   void report(int64_t cycle) {
     auto& deliveries = network_->deliveries();
     const int64_t now_ps = ps_of(cycle);
-    std::sort(deliveries.begin(), deliveries.end(), [](const auto& a, const auto& b) {
-      return a.message.id < b.message.id;
-    });
+    std::sort(deliveries.begin(), deliveries.end(),
+              [](const auto& a, const auto& b) { return a.message.id < b.message.id; });
     for (const garnet::Delivery& delivery : deliveries) {
       const garnet::Message& message = delivery.message;
       deliver(message.id, now_ps);

@@ -20,9 +20,9 @@ std::string number(int64_t value) { return std::to_string(value); }
 void check_wire(const Wire& wire, const std::string& what) {
   require(wire.latency >= 0 && wire.latency <= 1'000'000'000,
           what + ": latency " + number(wire.latency) + " cycles; allowed: 0 .. 1000000000");
-  require(wire.cycles_per_flit >= 1.0 && wire.cycles_per_flit <= 1e9,
-          what + ": " + std::to_string(wire.cycles_per_flit) +
-              " cycles per flit; allowed: 1 .. 1e9");
+  require(
+      wire.cycles_per_flit >= 1.0 && wire.cycles_per_flit <= 1e9,
+      what + ": " + std::to_string(wire.cycles_per_flit) + " cycles per flit; allowed: 1 .. 1e9");
 }
 
 // The table of Garnet: minimum total weight, then minimum weight of the link itself, then the
@@ -161,10 +161,9 @@ std::vector<int32_t> custom_table(const Config& config) {
   for (const Route& route : config.routes) {
     const auto at = channel_between.find({route.router, route.next});
     require(at != channel_between.end(), "route at router " + number(route.router) + " for node " +
-                            number(route.node) + ": no link goes to router " +
-                            number(route.next));
-    table[static_cast<size_t>(route.router) * nodes + static_cast<size_t>(route.node)] =
-        at->second;
+                                             number(route.node) + ": no link goes to router " +
+                                             number(route.next));
+    table[static_cast<size_t>(route.router) * nodes + static_cast<size_t>(route.node)] = at->second;
   }
   return table;
 }
@@ -190,27 +189,26 @@ void validate(const Config& config) {
             std::string(name) + " " + number(value) + "; allowed: 1 .. 1000000000");
   require(!config.packet_bytes.empty(), "packet_bytes is empty");
   for (int64_t bytes : config.packet_bytes)
-    require(bytes >= 0, "packet_bytes " + number(bytes) +
-                            "; allowed: 0 (a message is one packet) or more");
+    require(bytes >= 0,
+            "packet_bytes " + number(bytes) + "; allowed: 0 (a message is one packet) or more");
   constexpr int64_t kMostCycles = 1'000'000'000'000'000;
   require(config.deadlock_threshold >= 1 && config.deadlock_threshold <= kMostCycles,
           "deadlock_threshold " + number(config.deadlock_threshold) + "; allowed: 1 .. 10^15");
   require(config.series_cycles >= 0 && config.series_cycles <= kMostCycles,
           "series_cycles " + number(config.series_cycles) + "; allowed: 0 (off) .. 10^15");
   const auto routers = static_cast<int64_t>(config.router_latency.size());
-  require(routers >= 1 && routers <= 16'384,
-          number(routers) + " routers; allowed: 1 .. 16384");
+  require(routers >= 1 && routers <= 16'384, number(routers) + " routers; allowed: 1 .. 16384");
   for (int64_t r = 0; r < routers; ++r) {
     const int32_t latency = config.router_latency[static_cast<size_t>(r)];
-    require(latency >= 1 && latency <= 1'000'000, "router " + number(r) + ": latency " +
-                                                      number(latency) +
-                                                      " cycles; allowed: 1 .. 1000000");
+    require(
+        latency >= 1 && latency <= 1'000'000,
+        "router " + number(r) + ": latency " + number(latency) + " cycles; allowed: 1 .. 1000000");
   }
   require(!config.nodes.empty(), "no nodes: a network needs at least one network interface");
   require(config.routing != Routing::kCustom ||
               routers * static_cast<int64_t>(config.nodes.size()) <= int64_t{16'384} * 16'384,
-          "custom routing of " + number(static_cast<int64_t>(config.nodes.size())) + " nodes over " +
-              number(routers) + " routers needs too large a table");
+          "custom routing of " + number(static_cast<int64_t>(config.nodes.size())) +
+              " nodes over " + number(routers) + " routers needs too large a table");
   for (size_t n = 0; n < config.nodes.size(); ++n) {
     const Node& node = config.nodes[n];
     const std::string what = "node " + number(static_cast<int64_t>(n));
@@ -258,8 +256,7 @@ std::vector<int32_t> compute_routes(const Config& config) {
   std::vector<int32_t> table = by_node ? custom_table(config) : xy_table(config);
   const size_t targets = by_node ? config.nodes.size() : routers;
   for (size_t t = 0; t < targets; ++t)
-    follow(config, table, targets, t,
-           by_node ? static_cast<size_t>(config.nodes[t].router) : t);
+    follow(config, table, targets, t, by_node ? static_cast<size_t>(config.nodes[t].router) : t);
   return table;
 }
 

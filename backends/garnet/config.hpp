@@ -16,12 +16,12 @@ struct ConfigError : std::runtime_error {
 };
 
 struct Vnet {
-  bool data = true;      // data vnets have buffers_per_data_vc slots per VC, the others ..ctrl_vc
+  bool data = true;  // data vnets have buffers_per_data_vc slots per VC, the others ..ctrl_vc
   bool ordered = false;  // packets of one source keep their order on the way
 };
 
 struct Wire {
-  int64_t latency = 1;           // [cycles]; gem5 documents >= 1, and is undefined below
+  int64_t latency = 1;  // [cycles]; gem5 documents >= 1, and is undefined below
   double cycles_per_flit = 1.0;  // >= 1; more than 1 where the link is narrower or slower
 };
 
@@ -35,9 +35,9 @@ struct Channel {  // a directed link between two routers
   int32_t src = 0, dst = 0;
   int32_t weight = 1;
   Wire wire;
-  std::string port;   // direction at the source ("East", ...), read by XY routing
+  std::string port;  // direction at the source ("East", ...), read by XY routing
   int32_t dimension = 0;
-  bool ring = false;      // part of a ring of its dimension (dateline VCs) ...
+  bool ring = false;  // part of a ring of its dimension (dateline VCs) ...
   bool dateline = false;  // ... and this link closes it
 };
 
@@ -56,12 +56,12 @@ struct Config {
   int64_t buffers_per_data_vc = 4;
   Routing routing = Routing::kTable;
   int32_t num_rows = 0;
-  bool dateline = false;       // split the VCs of a vnet in two classes, see Channel::ring
+  bool dateline = false;  // split the VCs of a vnet in two classes, see Channel::ring
   // By the dimension of a message's first link, the last one for all further dimensions;
   // 0: a message is one packet.
   std::vector<int64_t> packet_bytes{0};
   int64_t deadlock_threshold = 50'000;  // [cycles], Garnet's own default
-  int64_t series_cycles = 0;   // length of a bin of the load over time; 0: not recorded
+  int64_t series_cycles = 0;  // length of a bin of the load over time; 0: not recorded
   bool record_packets = false;
   std::vector<int32_t> router_latency;  // one per router
   std::vector<Node> nodes;

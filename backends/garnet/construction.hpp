@@ -124,8 +124,7 @@ Core<W>::Core(const Config& config) : Network(config) {
 
   int64_t longest = 0;
   for (const Output& out : outputs_)
-    longest = std::max<int64_t>(
-        {longest, out.flit_delay, inputs_[out.link].credit_delay});
+    longest = std::max<int64_t>({longest, out.flit_delay, inputs_[out.link].credit_delay});
   wheel_size_ = 64;
   while (wheel_size_ <= longest && wheel_size_ < kMaxWheel) wheel_size_ *= 2;
   flits_.resize(static_cast<size_t>(wheel_size_));
@@ -147,8 +146,7 @@ void Core<W>::add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t cha
   out.src = src;
   // Sent in T, stamped T + 1, then the latency; a router of depth p allocates p - 1 later.
   out.flit_delay = static_cast<uint32_t>(1 + wire.latency);
-  if (!(dst & kInterface))
-    out.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
+  if (!(dst & kInterface)) out.flit_delay += static_cast<uint32_t>(config_.router_latency[dst] - 1);
   if (wire.cycles_per_flit > 1.0) out.busy = busy_of(wire.cycles_per_flit);
   if (channel >= 0) {
     out.channel = true;

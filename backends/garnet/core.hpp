@@ -137,8 +137,8 @@ class Core final : public Network {
     uint32_t next = kNone;
     template <class A>
     void visit(A& archive) {
-      archive(message, bytes_left, open_packets, first_pick, packets, flits, queueing, network, hops,
-              next);
+      archive(message, bytes_left, open_packets, first_pick, packets, flits, queueing, network,
+              hops, next);
     }
   };
   struct Packet {
@@ -213,9 +213,7 @@ class Core final : public Network {
   bool may_go(uint32_t link, uint32_t vc) const;
   bool blocked_by_order(uint32_t link, uint32_t vc) const;
   // The VCs that a packet in VC k may take at its output.
-  const Bits<W>& choice(const Vc& vc, uint32_t k) const {
-    return choices_[vc.vc_class * vcs_ + k];
-  }
+  const Bits<W>& choice(const Vc& vc, uint32_t k) const { return choices_[vc.vc_class * vcs_ + k]; }
   uint32_t vc_of(uint32_t slot) const { return slot & ((1u << shift_) - 1); }
   Output& output_of(uint32_t slot) { return outputs_[inputs_[slot >> shift_].output]; }
   const Output& output_of(uint32_t slot) const { return outputs_[inputs_[slot >> shift_].output]; }

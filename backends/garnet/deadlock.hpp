@@ -28,9 +28,9 @@ std::string Core<W>::describe(uint32_t slot) const {
   const Packet& packet = packet_pool_[buffers_[slot].packet];
   const Message& message = messages_[packet.message].message;
   std::ostringstream text;
-  text << "router " << inputs_[slot >> shift_].dst << " from "
-       << (src & kInterface ? "node " : "") << (src & ~kInterface) << " VC " << vc_of(slot)
-       << " (" << message.id << ": " << message.src << " to " << message.dst << ")";
+  text << "router " << inputs_[slot >> shift_].dst << " from " << (src & kInterface ? "node " : "")
+       << (src & ~kInterface) << " VC " << vc_of(slot) << " (" << message.id << ": " << message.src
+       << " to " << message.dst << ")";
   return text.str();
 }
 
@@ -44,8 +44,8 @@ std::string Core<W>::find_deadlock(bool all) const {
     const Vc& vc = buffers_[slot];
     if (vc.down != kNone) holder[vc.down] = slot;
     if (inputs_[slot >> shift_].dst & kInterface || vc.left == 0) continue;
-    const bool still = progress_[slot].left == vc.left &&
-                       progress_[slot].serial == packet_pool_[vc.packet].serial;
+    const bool still =
+        progress_[slot].left == vc.left && progress_[slot].serial == packet_pool_[vc.packet].serial;
     alive[slot] = !(all || still) || (vc.count > 0 && may_go(slot >> shift_, vc_of(slot)));
   }
   for_each_event([&](uint32_t slot) { alive[slot] = 1; });

@@ -136,8 +136,7 @@ void Core<W>::eject(uint32_t slot) {
   if (config_.record_packets)
     packets_.push_back({state.message.id, packet.pick, packet.head_send, packet.tail_send,
                         packet.head_recv, now_, static_cast<int32_t>(packet.flits), packet.hops,
-                        static_cast<int32_t>(packet.src_vc),
-                        static_cast<int32_t>(vc_of(slot))});
+                        static_cast<int32_t>(packet.src_vc), static_cast<int32_t>(vc_of(slot))});
   free_packets_.push_back(vc.packet);
   if (--state.open_packets > 0 || state.bytes_left > 0) return;
   deliveries_.push_back({state.message, now_, state.first_pick, state.packets, state.flits,

@@ -25,8 +25,9 @@ std::vector<LinkLoad> Core<W>::link_loads() const {
     if (found != changed_.end()) {
       const Changed& changed = found->second;
       load.flits -= changed.held.size();
-      load.extra_cycles = changed.extra_cycles + static_cast<double>(load.flits - changed.crossed) *
-                          (changed.cycles_per_flit - wire_of(out).cycles_per_flit);
+      load.extra_cycles =
+          changed.extra_cycles + static_cast<double>(load.flits - changed.crossed) *
+                                     (changed.cycles_per_flit - wire_of(out).cycles_per_flit);
     }
     loads.push_back(load);
   }
@@ -45,8 +46,8 @@ template <int W>
 std::vector<NodeLoad> Core<W>::node_loads() const {
   std::vector<NodeLoad> loads;
   for (const Interface& interface : interfaces_) {
-    loads.push_back({interface.injected, interface.ejected, occupancy(interface.link),
-                     interface.max_queue});
+    loads.push_back(
+        {interface.injected, interface.ejected, occupancy(interface.link), interface.max_queue});
   }
   return loads;
 }
@@ -64,8 +65,8 @@ void Core<W>::close_bin(Series& series) const {
                           const std::vector<uint64_t>& before) {
     for (size_t i = 0; i < now.size(); ++i)
       if (now[i] != before[i])
-        points.push_back({next_bin_ - config_.series_cycles, static_cast<int32_t>(i),
-                          now[i] - before[i]});
+        points.push_back(
+            {next_bin_ - config_.series_cycles, static_cast<int32_t>(i), now[i] - before[i]});
   };
   append(series.links, channel_flits(), binned_flits_);
   append(series.routers, router_flits(), binned_router_flits_);

@@ -62,7 +62,7 @@ struct PacketRecord {
 struct LinkChange {
   int64_t cycle = 0;  // flits that begin to cross the link after this cycle do it at the new rate
   int64_t order = 0;  // changes of one cycle are made by order, equal ones as they came
-  int32_t channel = 0;         // index into config.channels
+  int32_t channel = 0;  // index into config.channels
   double cycles_per_flit = 0;  // >= 1; 0: the link is down
   template <class A>
   void visit(A& archive) {
@@ -80,7 +80,7 @@ struct LinkLoad {  // one directed link between routers, as in config.channels
 struct NodeLoad {
   uint64_t injected_flits = 0, ejected_flits = 0;
   double occupancy_flit_cycles = 0;  // of the router's buffers behind the injection link
-  int64_t max_queue_cycles = 0;      // longest wait of a message head for a VC
+  int64_t max_queue_cycles = 0;  // longest wait of a message head for a VC
 };
 
 struct SeriesPoint {

@@ -167,21 +167,20 @@ void derive_topology(astra_net::Config& given, Config& config, bool dateline) {
     throw Error(ASTRA_NET_INVALID, "links of " + std::to_string(fastest) +
                                        " bytes per second need a higher clock_hz than " +
                                        std::to_string(config.clock_hz));
-  config.flit_bytes =
-      given.options.integer("flit_bytes", std::max<int64_t>(1, static_cast<int64_t>(wanted)), 1,
-                            kMost);
+  config.flit_bytes = given.options.integer(
+      "flit_bytes", std::max<int64_t>(1, static_cast<int64_t>(wanted)), 1, kMost);
   int64_t longest = 1;
   for (size_t i = 0; i < given.links.size(); ++i) {
     const astra_net_link& link = given.links[i];
     Channel channel;
     channel.src = link.src;
     channel.dst = link.dst;
-    const Wide cycles = (static_cast<Wide>(link.latency_ps) * config.clock_hz + kPsPerS - 1) /
-                        kPsPerS;
+    const Wide cycles =
+        (static_cast<Wide>(link.latency_ps) * config.clock_hz + kPsPerS - 1) / kPsPerS;
     if (cycles > kMost)
-      throw Error(ASTRA_NET_INVALID, "link " + std::to_string(i) + ": latency_ps=" +
-                                         std::to_string(link.latency_ps) + " is more than " +
-                                         std::to_string(kMost) + " cycles");
+      throw Error(ASTRA_NET_INVALID, "link " + std::to_string(i) +
+                                         ": latency_ps=" + std::to_string(link.latency_ps) +
+                                         " is more than " + std::to_string(kMost) + " cycles");
     channel.wire.latency = cycles < 1 ? 1 : static_cast<int64_t>(cycles);
     channel.wire.cycles_per_flit =
         std::max(1.0, static_cast<double>(config.flit_bytes) * clock / link.bytes_per_second);
@@ -198,8 +197,8 @@ void derive_topology(astra_net::Config& given, Config& config, bool dateline) {
   // as one packet and the round trip.
   config.vcs_per_vnet =
       static_cast<int32_t>(given.options.integer("vcs_per_vnet", dateline ? 8 : 4, 1, 1024));
-  const int64_t usable = std::max<int64_t>(2, dateline ? config.vcs_per_vnet / 2
-                                                       : config.vcs_per_vnet);
+  const int64_t usable =
+      std::max<int64_t>(2, dateline ? config.vcs_per_vnet / 2 : config.vcs_per_vnet);
   const int64_t round_trip = 3 + 2 * longest + latency;
   const int64_t buffers = std::max<int64_t>(8, (round_trip + usable - 2) / (usable - 1));
   config.buffers_per_data_vc =

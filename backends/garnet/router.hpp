@@ -52,8 +52,7 @@ bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
   const uint32_t base = link << shift_;
   const Vc& vc = buffers_[base | k];
   return (inputs_[link].occupied & choices_[k]).scan(0, [&](uint32_t other) {
-    return buffers_[base | other].out == vc.out &&
-           filled_at_[base | other] < filled_at_[base | k];
+    return buffers_[base | other].out == vc.out && filled_at_[base | other] < filled_at_[base | k];
   }) != kNone;
 }
 

@@ -28,7 +28,7 @@
 #include "simulator.h"
 #include "tcp.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -138,8 +138,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
 
   void set_link(int32_t link, int64_t at_ps, double scale) override {
     faults_.push_back({static_cast<uint32_t>(link), scale});
-    simulator_->AtEndOf(CeilTick(at_ps), this,
-                        kFault + static_cast<uint32_t>(faults_.size() - 1));
+    simulator_->AtEndOf(CeilTick(at_ps), this, kFault + static_cast<uint32_t>(faults_.size() - 1));
   }
 
   std::string stats() override {
@@ -181,15 +180,14 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     if (tcp_) {
       // The stack has one queue per port, so another class would not be what it says.
       if (t.traffic_class != 0)
-        throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(t.id) + ": traffic_class=" +
-                                         std::to_string(t.traffic_class) +
+        throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(t.id) +
+                                         ": traffic_class=" + std::to_string(t.traffic_class) +
                                          ", but transport=tcp has only class 0");
       tcp_flows_[t.id] = {t.id, t.src, t.dst, t.bytes, t.start_ps, 0, 0, 0};
       tcp_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes));
       return;
     }
-    fabric_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes), t.traffic_class,
-                   t.start_ps);
+    fabric_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes), t.traffic_class, t.start_ps);
     if (sample_interval_ > 0 && !sampling_) {
       sampling_ = true;
       simulator_->After(sample_interval_, this, kSample);
@@ -281,17 +279,18 @@ void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
   p->telemetry_exact = options.flag("telemetry_exact", true);
   p->pfc_rows = static_cast<size_t>(options.integer("pfc_rows", 1000000, 0, 1ll << 40));
   record_flows_ = options.flag("flow_table", true);
-  sample_interval_ =
-      static_cast<Tick>(options.number("sample_interval_us", 0, 0, 1e9) * per_us);
+  sample_interval_ = static_cast<Tick>(options.number("sample_interval_us", 0, 0, 1e9) * per_us);
 }
 
 void Ns3Model::ReadControl(astra_net::Options& options) {
-  const std::map<std::string, std::string> types = {
-      {"none", "CongestionControl"}, {"dcqcn", "Dcqcn"},
-      {"dcqcn-sigcomm15", "DcqcnSigcomm15"},
-      {"hpcc", "Hpcc"},              {"hpcc-pint", "HpccPint"},
-      {"timely", "Timely"},          {"dctcp", "Dctcp"},
-      {"swift", "Swift"}};
+  const std::map<std::string, std::string> types = {{"none", "CongestionControl"},
+                                                    {"dcqcn", "Dcqcn"},
+                                                    {"dcqcn-sigcomm15", "DcqcnSigcomm15"},
+                                                    {"hpcc", "Hpcc"},
+                                                    {"hpcc-pint", "HpccPint"},
+                                                    {"timely", "Timely"},
+                                                    {"dctcp", "Dctcp"},
+                                                    {"swift", "Swift"}};
   std::vector<std::string> names;
   for (const auto& [name, type] : types) names.push_back(name);
   const std::string name = options.choice("congestion_control", "dcqcn", names);
@@ -318,8 +317,8 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
       else if (type == "ns3::IntegerValue")
         value = std::make_unique<ns3::IntegerValue>(options.integer(key, 0, INT64_MIN));
       else
-        value = std::make_unique<ns3::UintegerValue>(
-            static_cast<uint64_t>(options.integer(key, 0)));
+        value =
+            std::make_unique<ns3::UintegerValue>(static_cast<uint64_t>(options.integer(key, 0)));
       if (!fabric_->control->SetAttributeFailSafe(attribute.name, *value))
         Refuse("option '" + key + "' is '" + given + "', but must be within " +
                attribute.checker->GetUnderlyingTypeInformation());
@@ -328,8 +327,7 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
     fabric_->parameters.cnp_interval =
         static_cast<const DcqcnSigcomm15&>(*fabric_->control).CnpInterval();
   if (name == "hpcc-pint")
-    fabric_->parameters.pint_log_base =
-        static_cast<const HpccPint&>(*fabric_->control).log_base;
+    fabric_->parameters.pint_log_base = static_cast<const HpccPint&>(*fabric_->control).log_base;
 }
 
 // Directed links in pairs: the k-th from a to b with the k-th from b to a.
@@ -385,7 +383,8 @@ void Ns3Model::BuildTcp(astra_net::Config& config) {
     Refuse("option 'tcp' is '" + parameters.control + "', but must be one of " + known);
   }
   parameters.segment_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 1448, 1, 60000));
-  parameters.queue_bytes = static_cast<uint64_t>(options.integer("queue_bytes", 4 << 20, 2048, 1 << 30));
+  parameters.queue_bytes =
+      static_cast<uint64_t>(options.integer("queue_bytes", 4 << 20, 2048, 1 << 30));
   parameters.socket_bytes =
       static_cast<uint64_t>(options.integer("socket_bytes", 4 << 20, 4096, 1 << 30));
   parameters.min_rto_us = options.number("rto_us", 1000, 1, 1e9);
@@ -402,8 +401,8 @@ void Ns3Model::BuildTcp(astra_net::Config& config) {
   for (size_t i = 0; i < config.links.size(); ++i) {
     const astra_net_link& link = config.links[i];
     links.push_back({link.src, link.dst,
-                     static_cast<int64_t>(std::llround(link.bytes_per_second * 8)),
-                     link.latency_ps, link.loss, reverse[i]});
+                     static_cast<int64_t>(std::llround(link.bytes_per_second * 8)), link.latency_ps,
+                     link.loss, reverse[i]});
   }
   links_ = config.links;
   tcp_ = std::make_unique<TcpNetwork>(parameters, config.endpoints, config.nodes, links);
@@ -485,7 +484,8 @@ void Ns3Model::Build(astra_net::Config& config) {
     // What is still on its way after a pause was sent: the wire twice, and a packet at each end.
     const double wire = static_cast<double>(port->bps) * static_cast<double>(port->delay) *
                         static_cast<double>(tick_ps_) * 1e-12 / 8;
-    port->headroom_limit = headroom_extra + static_cast<int64_t>(std::floor(wire) * headroom_factor);
+    port->headroom_limit =
+        headroom_extra + static_cast<int64_t>(std::floor(wire) * headroom_factor);
     // A faster port may take a larger share of the buffer (alpha doubles with the rate).
     port->alpha_shift = 3;
     for (int64_t bps = port->bps; bps > nic_bps && port->alpha_shift > 0; bps /= 2)
@@ -542,9 +542,13 @@ std::string Ns3Model::TcpStats() const {
     packets += count.packets;
     drops += count.drops;
     const int64_t row[] = {
-        static_cast<int64_t>(i), links_[i].src, links_[i].dst, static_cast<int64_t>(count.bytes),
+        static_cast<int64_t>(i),
+        links_[i].src,
+        links_[i].dst,
+        static_cast<int64_t>(count.bytes),
         std::llround(static_cast<double>(count.bytes) / links_[i].bytes_per_second * 1e12),
-        static_cast<int64_t>(count.packets), static_cast<int64_t>(count.drops)};
+        static_cast<int64_t>(count.packets),
+        static_cast<int64_t>(count.drops)};
     for (size_t j = 0; j < links.size(); ++j) links[j].Add(row[j]);
   }
   for (const char* name : {"id", "src", "dst", "bytes", "start_ps", "fct_ps"})
@@ -585,8 +589,8 @@ std::string Ns3Model::FabricStats() const {
     for (size_t i = 0; i < links.size(); ++i) links[i].Add(row[i]);
   }
   std::vector<Column> flows;
-  for (const char* name : {"id", "src", "dst", "bytes", "start_ps", "fct_ps", "ideal_fct_ps",
-                           "retransmitted_bytes"})
+  for (const char* name :
+       {"id", "src", "dst", "bytes", "start_ps", "fct_ps", "ideal_fct_ps", "retransmitted_bytes"})
     flows.emplace_back(name);
   for (const Flow& flow : flows_) {
     const int64_t row[] = {flow.id,       flow.src,    flow.dst,          flow.bytes,
@@ -623,8 +627,7 @@ std::string Ns3Model::FabricStats() const {
     text += std::string("\"") + name + "\": " + std::to_string(value) + ", ";
   if (fabric.parameters.telemetry)
     text += "\"hpcc_blind_transfers\": " + std::to_string(fabric.blind_transfers) + ", ";
-  if (fabric.parameters.cnp_interval > 0)
-    text += "\"cnps\": " + std::to_string(fabric.cnps) + ", ";
+  if (fabric.parameters.cnp_interval > 0) text += "\"cnps\": " + std::to_string(fabric.cnps) + ", ";
   text += "\"tables\": {" + JsonTable("links", links) + ", " + JsonTable("flows", flows) + ", " +
           JsonTable("pfc", pfc);
   if (sample_interval_ > 0) text += ", " + JsonTable("queues", queues);

@@ -7,7 +7,7 @@
 
 #include "congestion.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -92,7 +92,8 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   out.Put(Address(source), 4);
   out.Put(Address(destination), 4);
   uint32_t sum = 0;
-  for (size_t i = ip; i < ip + 20; i += 2) sum += static_cast<uint32_t>(frame_[i] << 8 | frame_[i + 1]);
+  for (size_t i = ip; i < ip + 20; i += 2)
+    sum += static_cast<uint32_t>(frame_[i] << 8 | frame_[i + 1]);
   sum = (sum & 0xffff) + (sum >> 16);
   sum = ~((sum & 0xffff) + (sum >> 16)) & 0xffff;
   frame_[ip + 10] = static_cast<uint8_t>(sum >> 8);

@@ -11,7 +11,7 @@
 #include "fabric.h"
 #include "ns3/pcap-file.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 class Capture {
  public:

@@ -10,7 +10,7 @@
 #include "ns3/integer.h"
 #include "ns3/uinteger.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -27,22 +27,22 @@ int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
 
 }  // namespace
 
-#define RATE(name, text, Class, member)                                            \
-  AddAttribute(name, text " [bit/s]", ns3::IntegerValue(Class().member),           \
+#define RATE(name, text, Class, member)                                  \
+  AddAttribute(name, text " [bit/s]", ns3::IntegerValue(Class().member), \
                ns3::MakeIntegerAccessor(&Class::member), ns3::MakeIntegerChecker<int64_t>(1))
-#define NUMBER(name, text, Class, member, least, most)                     \
-  AddAttribute(name, text, ns3::DoubleValue(Class().member),               \
-               ns3::MakeDoubleAccessor(&Class::member),                    \
+#define NUMBER(name, text, Class, member, least, most)       \
+  AddAttribute(name, text, ns3::DoubleValue(Class().member), \
+               ns3::MakeDoubleAccessor(&Class::member),      \
                ns3::MakeDoubleChecker<double>(least, most))
 #define REAL(name, text, Class, member) NUMBER(name, text, Class, member, 0, 1e9)
 #define SHARE(name, text, Class, member) NUMBER(name, text, Class, member, 0, 1)
 // Timers of less than a nanosecond would stop the clock.
 #define TIME(name, text, Class, member) NUMBER(name, text, Class, member, 1e-3, 1e9)
-#define COUNT(name, text, Class, member)                                     \
-  AddAttribute(name, text, ns3::UintegerValue(Class().member),               \
+#define COUNT(name, text, Class, member)                       \
+  AddAttribute(name, text, ns3::UintegerValue(Class().member), \
                ns3::MakeUintegerAccessor(&Class::member), ns3::MakeUintegerChecker<uint32_t>())
-#define FLAG(name, text, Class, member)                                    \
-  AddAttribute(name, text, ns3::BooleanValue(Class().member),              \
+#define FLAG(name, text, Class, member)                       \
+  AddAttribute(name, text, ns3::BooleanValue(Class().member), \
                ns3::MakeBooleanAccessor(&Class::member), ns3::MakeBooleanChecker())
 
 NS_OBJECT_ENSURE_REGISTERED(CongestionControl);
@@ -179,8 +179,8 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
       // current rate goes half way to it (equation 3).
       if (s.stage >= fast_recovery_times)
         s.target_bps =
-            std::min(qp.port->bps, s.target_bps + (s.stage == fast_recovery_times ? additive_bps
-                                                                                  : hyper_bps));
+            std::min(qp.port->bps,
+                     s.target_bps + (s.stage == fast_recovery_times ? additive_bps : hyper_bps));
       const int64_t bps = Mean(qp.bps, s.target_bps);
       // At the top nothing changes any more, until a decrease starts the timer anew.
       if (s.stage > fast_recovery_times && s.target_bps == qp.port->bps && bps == qp.bps)
@@ -236,8 +236,7 @@ void DcqcnSigcomm15::OnCnp(QueuePair& qp) {
   CnpState& s = qp.cnp;
   // Equation 2, for all intervals without a CNP since the last one.
   const Tick now = Sim().NowTick();
-  if (s.limited)
-    s.alpha *= std::pow(1 - gain, (now - s.last) / Microseconds(alpha_interval_us));
+  if (s.limited) s.alpha *= std::pow(1 - gain, (now - s.last) / Microseconds(alpha_interval_us));
   s.last = now;
   s.target_bps = qp.bps;
   const int64_t bps = std::max(min_bps, Scale(qp.bps, 1 - s.alpha / 2));
@@ -373,12 +372,10 @@ std::pair<int64_t, uint32_t> Hpcc::Step(const QueuePair& qp, Load u, int64_t bps
   int64_t wanted = bps;
   if (multiply) {
     const auto line = static_cast<double>(qp.max_bps);
-    wanted = u.known && c > 0
-                 ? static_cast<int64_t>(std::min(static_cast<double>(bps) / c, line))
-                 : qp.max_bps;
+    wanted = u.known && c > 0 ? static_cast<int64_t>(std::min(static_cast<double>(bps) / c, line))
+                              : qp.max_bps;
   }
-  return {std::min(std::max(wanted + additive_bps, min_bps), qp.max_bps),
-          multiply ? 0 : stage + 1};
+  return {std::min(std::max(wanted + additive_bps, min_bps), qp.max_bps), multiply ? 0 : stage + 1};
 }
 
 void Hpcc::Update(QueuePair& qp, const PacketRecord& ack, bool fast) {
@@ -457,9 +454,7 @@ ns3::TypeId HpccPint::GetTypeId() {
   return tid;
 }
 
-void HpccPint::Begin(QueuePair& qp) {
-  qp.hpcc = {0, qp.max_bps, 0, {1, true}};
-}
+void HpccPint::Begin(QueuePair& qp) { qp.hpcc = {0, qp.max_bps, 0, {1, true}}; }
 
 void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
   HpccState& s = qp.hpcc;
@@ -476,9 +471,9 @@ void HpccPint::OnAck(QueuePair& qp, const PacketRecord& ack) {
   const double u = std::pow(log_base, static_cast<double>(ack.power)) / kPintUnit;
   const double c = u / target_utilization;
   const bool multiply = c >= 1 || s.increase_stage >= max_stage;
-  int64_t bps = (multiply ? static_cast<int64_t>(static_cast<double>(s.current_bps) / c)
-                          : s.current_bps) +
-                additive_bps;
+  int64_t bps =
+      (multiply ? static_cast<int64_t>(static_cast<double>(s.current_bps) / c) : s.current_bps) +
+      additive_bps;
   bps = std::min(std::max(bps, min_bps), qp.max_bps);
   static_cast<RdmaNic*>(qp.port->owner)->ChangeRate(&qp, bps);
   if (fast) return;
@@ -511,12 +506,13 @@ void Timely::OnAck(QueuePair& qp, const PacketRecord& ack) {
   const Tick rtt = Sim().NowTick() - (unstamped ? 0 : ack.sent);
   if (s.last_update_seq != 0) {
     // Algorithm 1.
-    const double difference = (1 - alpha) * s.rtt_diff + alpha * static_cast<double>(rtt - s.last_rtt);
+    const double difference =
+        (1 - alpha) * s.rtt_diff + alpha * static_cast<double>(rtt - s.last_rtt);
     const double gradient = difference / static_cast<double>(Microseconds(min_rtt_us));
     const Tick low = Microseconds(low_us), high = Microseconds(high_us);
     if (rtt < low || (rtt <= high && gradient <= 0)) {
-      s.current_bps = std::min(
-          qp.max_bps, s.current_bps + (s.increase_stage < 5 ? additive_bps : hyper_bps));
+      s.current_bps =
+          std::min(qp.max_bps, s.current_bps + (s.increase_stage < 5 ? additive_bps : hyper_bps));
       ++s.increase_stage;
     } else {
       const double factor =
@@ -537,10 +533,9 @@ void Timely::OnAck(QueuePair& qp, const PacketRecord& ack) {
 // ---------------------------------------------------------------------------------------------
 
 ns3::TypeId Dctcp::GetTypeId() {
-  static ns3::TypeId tid =
-      Id<Dctcp>("astra_ns3::Dctcp")
-          .SHARE("Gain", "g of equation 1", Dctcp, gain)
-          .RATE("AdditiveRate", "Increase per RTT", Dctcp, additive_bps);
+  static ns3::TypeId tid = Id<Dctcp>("astra_ns3::Dctcp")
+                               .SHARE("Gain", "g of equation 1", Dctcp, gain)
+                               .RATE("AdditiveRate", "Increase per RTT", Dctcp, additive_bps);
   return tid;
 }
 
@@ -620,13 +615,12 @@ void Swift::OnAck(QueuePair& qp, const PacketRecord& ack) {
   // Below one packet the window cannot hold a flow back: it is paced instead.
   if (s.window_packets < 1) {
     const double rtt_s = delay * static_cast<double>(fabric->parameters.tick_ps) * 1e-12;
-    qp.SetRate(std::max(min_bps, std::min(qp.max_bps, static_cast<int64_t>(
-                                                          s.window_packets * packet * 8 / rtt_s))));
+    qp.SetRate(std::max(min_bps, std::min(qp.max_bps, static_cast<int64_t>(s.window_packets *
+                                                                           packet * 8 / rtt_s))));
   } else {
     qp.SetRate(qp.max_bps);
   }
-  qp.current_window =
-      static_cast<uint64_t>(std::max(1.0, std::floor(s.window_packets)) * packet);
+  qp.current_window = static_cast<uint64_t>(std::max(1.0, std::floor(s.window_packets)) * packet);
   qp.Changed();
 }
 

@@ -11,7 +11,7 @@
 
 #include "fabric.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 // None: line rate and a fixed window.  Also the base of the others.
 class CongestionControl : public ns3::Object {
@@ -104,8 +104,7 @@ class Hpcc final : public CongestionControl {
   void Update(QueuePair& qp, const PacketRecord& ack, bool fast);
   Load Sample(const QueuePair& qp, const HopTelemetry& last, const HopTelemetry& now,
               uint64_t* tau) const;
-  std::pair<int64_t, uint32_t> Step(const QueuePair& qp, Load u, int64_t bps,
-                                    uint32_t stage) const;
+  std::pair<int64_t, uint32_t> Step(const QueuePair& qp, Load u, int64_t bps, uint32_t stage) const;
 };
 
 // Ben Basat et al., "PINT: Probabilistic In-band Network Telemetry", SIGCOMM 2020, section 4.3:

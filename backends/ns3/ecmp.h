@@ -7,7 +7,7 @@
 #include <array>
 #include <cstdint>
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 // The 32-bit hash of MurmurHash3 (A. Appleby, public domain) over three words: with the switch's
 // id as its seed, this is the fork's choice of a next hop, so that paths agree with it.

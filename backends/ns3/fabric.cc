@@ -10,7 +10,7 @@
 #include "ecmp.h"
 #include "ns3/hash.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -342,8 +342,8 @@ Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source
   const uint32_t destination = Address(nodes[static_cast<size_t>(to)]->address_id);
   if (static_cast<size_t>(at.node) >= hosts_) {
     const uint32_t seed = static_cast<const SharedBufferSwitch&>(at).ecmp_seed;
-    return choices.begin[EcmpHash(source, destination, source_port, destination_port, seed) %
-                         choices.count];
+    return choices
+        .begin[EcmpHash(source, destination, source_port, destination_port, seed) % choices.count];
   }
   const uint32_t both = source_port | (static_cast<uint32_t>(destination_port) << 16);
   const std::array<uint32_t, 3> key = {source, destination, both};
@@ -382,8 +382,7 @@ Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
     packet->egress = packet->hop < packet->hops ? path[packet->hop] : nullptr;
     return egress;
   }
-  if (packet->epoch == path.epoch && packet->hop < path.size() &&
-      path[packet->hop]->owner == &at)
+  if (packet->epoch == path.epoch && packet->hop < path.size() && path[packet->hop]->owner == &at)
     return path[packet->hop++];
   // The routes have changed since it was sent: look it up like a switch would.
   return data ? Choose(at, qp->src, qp->dst, qp->source_port, kDestinationPort)
@@ -435,8 +434,10 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->window = parameters.window == "none" ? 0 : qp->bdp_bytes;
   if (parameters.telemetry && !parameters.telemetry_exact && qp->forward.size() > kForkTelemetry &&
       blind_transfers++ == 0)
-    on_notice("HPCC: a path has " + std::to_string(qp->forward.size()) + " switches; a packet of "
-              "ASTRA-sim's fork has room for the telemetry of " + std::to_string(kForkTelemetry) +
+    on_notice("HPCC: a path has " + std::to_string(qp->forward.size()) +
+              " switches; a packet of "
+              "ASTRA-sim's fork has room for the telemetry of " +
+              std::to_string(kForkTelemetry) +
               ": such transfers stay at line rate (compatibility=none has no such limit)");
   qp->current_window = qp->window;
   if (!watching_) {
@@ -457,7 +458,8 @@ Tick Fabric::IdealTicks(const QueuePair& qp) {
     // As the fork has it: two delays, a packet's transmissions, and everything at the bottleneck,
     // each packet with 48 bytes of headers.
     return 2 * path.delay + path.transmit +
-           static_cast<Tick>((bytes + packets * 48) * 8e12 / static_cast<double>(parameters.tick_ps) /
+           static_cast<Tick>((bytes + packets * 48) * 8e12 /
+                             static_cast<double>(parameters.tick_ps) /
                              static_cast<double>(path.bps));
   }
   const double header = parameters.header_bytes;
@@ -515,7 +517,8 @@ void Fabric::SetLink(uint32_t link, double scale) {
     if (!was_up) return;
     port.TakeDown();
   } else {
-    port.bps = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(port.nominal_bps) * scale));
+    port.bps =
+        std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(port.nominal_bps) * scale));
     port.tx_cache_ = {};
     port.up = true;
     watch_interval_ = std::max(watch_interval_, HopTicks(port));
@@ -581,8 +584,8 @@ void Fabric::Fire(uint32_t, uint64_t) {
       continue;
     }
     if (!Lost(qp, now)) {
-      waiting = waiting || (qp->BytesLeft() > 0 && !qp->WindowBound() &&
-                            !(qp->port->paused >> qp->queue & 1));
+      waiting = waiting ||
+                (qp->BytesLeft() > 0 && !qp->WindowBound() && !(qp->port->paused >> qp->queue & 1));
       continue;
     }
     if (qp->timeouts >= parameters.retransmit_limit) {

@@ -23,7 +23,7 @@
 #include "random.h"
 #include "simulator.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 class CongestionControl;
 class Device;
@@ -52,23 +52,23 @@ struct Telemetry {
 struct PacketRecord {
   PacketRecord* next;  // of the queue or the wire that it is on
   QueuePair* qp;
-  Port* egress;    // where it leaves the next switch, so that this need not ask its pair; or null
-  uint64_t seq;    // data: its first byte; ACK and NACK: the byte that is expected next
-  Tick arrive;     // while on a wire: when, and at which place, it arrives
+  Port* egress;  // where it leaves the next switch, so that this need not ask its pair; or null
+  uint64_t seq;  // data: its first byte; ACK and NACK: the byte that is expected next
+  Tick arrive;  // while on a wire: when, and at which place, it arrives
   uint64_t order;
   union {
     Telemetry* telemetry;  // HPCC
-    uint64_t power;        // HPCC-PINT
-    Tick sent;             // TIMELY, Swift
+    uint64_t power;  // HPCC-PINT
+    Tick sent;  // TIMELY, Swift
   };
   uint32_t wire_bytes;
   uint16_t ingress;  // local index of the port by which it entered this switch
   PacketKind kind;
   uint8_t queue;
-  uint8_t hop;    // index of the next egress port in its path
-  uint8_t hops;   // of its path
+  uint8_t hop;  // index of the next egress port in its path
+  uint8_t hops;  // of its path
   uint8_t epoch;  // of the routes that its path belongs to
-  bool marked;    // ECN congestion experienced
+  bool marked;  // ECN congestion experienced
 };
 
 struct PacketQueue {
@@ -97,8 +97,8 @@ struct Port final : public EventTarget {
   Device* owner = nullptr;
   Fabric* fabric = nullptr;
   Port* peer = nullptr;  // the other direction
-  uint32_t link = 0;     // index in the configuration
-  uint16_t local = 0;    // index among the owner's ports, from 0
+  uint32_t link = 0;  // index in the configuration
+  uint16_t local = 0;  // index among the owner's ports, from 0
   bool up = true;
   double loss = 0;
   RandomStreams* loss_stream = nullptr;  // decides on losses
@@ -256,9 +256,9 @@ struct QueuePair final : public EventTarget {
 
   // Sender
   uint64_t next_seq = 0, acked_seq = 0;
-  uint64_t window = 0;          // [bytes], 0 is none; of the path
+  uint64_t window = 0;  // [bytes], 0 is none; of the path
   uint64_t current_window = 0;  // after congestion control
-  uint64_t bdp_bytes = 0;       // of the path, or the largest with window=global
+  uint64_t bdp_bytes = 0;  // of the path, or the largest with window=global
   int64_t max_bps = 0, bps = 0;
   Tick base_rtt = 0;
   Tick next_available = 0;
@@ -278,9 +278,9 @@ struct QueuePair final : public EventTarget {
 
   // Life: the record is reused when none of these holds it
   uint32_t in_network = 0;  // packets
-  bool listed = false;      // in its port's list
+  bool listed = false;  // in its port's list
   bool counted_finished = false, counted_adapting = false;  // by that list
-  uint32_t slot = 0;                                        // in it
+  uint32_t slot = 0;  // in it
   bool acknowledged = false, delivered = false;
 
   std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
@@ -297,9 +297,7 @@ struct QueuePair final : public EventTarget {
   QueuePair() : hpcc() {}
   bool Finished() const { return acked_seq >= bytes; }
   uint64_t BytesLeft() const { return bytes > next_seq ? bytes - next_seq : 0; }
-  bool WindowBound() const {
-    return current_window != 0 && next_seq - acked_seq >= current_window;
-  }
+  bool WindowBound() const { return current_window != 0 && next_seq - acked_seq >= current_window; }
   // Tells its port that what decides on its sending has changed.
   void Changed();
   // The rate at which it is paced; a variable window follows it.
@@ -332,7 +330,7 @@ class RdmaNic final : public Device {
   void Wake(Port& port, Tick at);
 
   ns3::TracedCallback<int64_t, uint64_t> trace_complete;  // transfer id, ticks it took
-  ns3::TracedCallback<uint32_t, bool> trace_pfc;          // link, paused
+  ns3::TracedCallback<uint32_t, bool> trace_pfc;  // link, paused
 
  private:
   QueuePair* Select(Port& port);
@@ -354,8 +352,8 @@ class SharedBufferSwitch final : public Device {
   // After all ports are attached, and again when another traffic class comes into use.
   void Configure();
 
-  ns3::TracedCallback<uint32_t, bool> trace_pfc;   // link towards the paused sender, paused
-  ns3::TracedCallback<uint32_t> trace_mark;        // link
+  ns3::TracedCallback<uint32_t, bool> trace_pfc;  // link towards the paused sender, paused
+  ns3::TracedCallback<uint32_t> trace_mark;  // link
   ns3::TracedCallback<uint32_t, uint32_t> trace_drop;  // link, bytes
 
   uint64_t buffer_bytes = 32u << 20;
@@ -451,9 +449,9 @@ class Fabric final : public EventTarget {
   Tick max_rtt = 0;
   uint64_t max_bdp = 0;
   uint64_t packet_hops = 0, data_packets = 0, retransmissions = 0, timeouts = 0;
-  uint64_t on_wire = 0;             // packets that leave a port or are under way
-  uint64_t cnps = 0;                // sent by receivers
-  uint64_t blind_transfers = 0;     // their path is longer than the fork's telemetry
+  uint64_t on_wire = 0;  // packets that leave a port or are under way
+  uint64_t cnps = 0;  // sent by receivers
+  uint64_t blind_transfers = 0;  // their path is longer than the fork's telemetry
   std::string failure;  // why the run cannot go on; set with `stop`
   bool stop = false;
 
@@ -498,10 +496,10 @@ class Fabric final : public EventTarget {
 
   size_t hosts_ = 0;
   // Hosts with one cable share the routes to their switch, so that memory grows with the switches.
-  std::vector<Port*> access_;                   // per host: the port to it at that switch, or NULL
+  std::vector<Port*> access_;  // per host: the port to it at that switch, or NULL
   std::vector<std::vector<Port*>> neighbours_;  // per node, in the order in which routes count them
   std::vector<std::unique_ptr<Table>> tables_;  // per node, made when they are first needed
-  std::vector<std::unique_ptr<Table>> built_;   // the same, as if every link were up
+  std::vector<std::unique_ptr<Table>> built_;  // the same, as if every link were up
   std::vector<std::vector<uint16_t>> next_source_port_;  // [source][destination]
   uint8_t epoch_ = 0;
   uint32_t classes_used_ = 0;  // bit per traffic class

@@ -4,7 +4,7 @@
 #include "congestion.h"
 #include "fabric.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -116,8 +116,8 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   if (parameters.cnp_interval > 0) fabric->control->OnSend(*qp, payload);
   const int64_t bps = parameters.rate_bound ? qp->bps : qp->max_bps;
   qp->next_available =
-      fabric->sim->NowTick() + (bps == port.bps ? port.TxTicks(packet->wire_bytes)
-                                                : fabric->Ticks(packet->wire_bytes, bps));
+      fabric->sim->NowTick() +
+      (bps == port.bps ? port.TxTicks(packet->wire_bytes) : fabric->Ticks(packet->wire_bytes, bps));
   qp->Changed();
 }
 

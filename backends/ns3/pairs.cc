@@ -6,7 +6,7 @@
 #include "congestion.h"
 #include "fabric.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 void TimeTree::Resize(size_t slots) {
   leaves_ = 1;
@@ -38,8 +38,8 @@ size_t SlotSet::CountBefore(size_t slot) const {
   for (size_t word = 0; word < slot / 64; ++word)
     count += static_cast<size_t>(__builtin_popcountll(words_[word]));
   if (slot % 64 != 0)
-    count += static_cast<size_t>(
-        __builtin_popcountll(words_[slot / 64] & ((1ull << (slot % 64)) - 1)));
+    count +=
+        static_cast<size_t>(__builtin_popcountll(words_[slot / 64] & ((1ull << (slot % 64)) - 1)));
   return count;
 }
 

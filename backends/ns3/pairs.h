@@ -13,7 +13,7 @@
 
 #include "simulator.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 struct QueuePair;
 
@@ -28,7 +28,8 @@ class TimeTree {
     node_[node] = time;
     while (node > 1) {
       node /= 2;
-      const Tick least = node_[2 * node] < node_[2 * node + 1] ? node_[2 * node] : node_[2 * node + 1];
+      const Tick least =
+          node_[2 * node] < node_[2 * node + 1] ? node_[2 * node] : node_[2 * node + 1];
       if (node_[node] == least) return;
       node_[node] = least;
     }
@@ -94,7 +95,7 @@ class PairList {
   SlotSet listed_, ended_;
   size_t capacity_ = 0;
   std::array<TimeTree, kClasses> able_;  // when a pair may send, if it may
-  TimeTree earliest_, latest_;           // of all pairs; negative in the second
+  TimeTree earliest_, latest_;  // of all pairs; negative in the second
   // Whose turn it was: by its slot, or by its number in the list as it then was.
   size_t last_ = 0;
   bool last_is_slot_ = false;

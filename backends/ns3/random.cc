@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "random.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 namespace {
 
@@ -10,8 +10,7 @@ constexpr uint64_t kA12 = 1403580, kA13n = 810728, kA21 = 527612, kA23n = 137058
 
 }  // namespace
 
-RandomStreams::Matrix RandomStreams::Multiply(const Matrix& a, const Matrix& b,
-                                              uint64_t modulus) {
+RandomStreams::Matrix RandomStreams::Multiply(const Matrix& a, const Matrix& b, uint64_t modulus) {
   Matrix product;
   for (size_t i = 0; i < 3; ++i)
     for (size_t j = 0; j < 3; ++j) {

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 class RandomStreams {
  public:

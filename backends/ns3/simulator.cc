@@ -5,7 +5,7 @@
 #include "ns3/make-event.h"
 #include "ns3/simulator.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 NS_OBJECT_ENSURE_REGISTERED(FabricSimulator);
 
@@ -137,8 +137,7 @@ bool FabricSimulator::IsExpired(const ns3::EventId& id) const {
 }
 
 ns3::Time FabricSimulator::GetDelayLeft(const ns3::EventId& id) const {
-  return IsExpired(id) ? ns3::TimeStep(0)
-                       : ToTime(static_cast<Tick>(id.GetTs()) - now_);
+  return IsExpired(id) ? ns3::TimeStep(0) : ToTime(static_cast<Tick>(id.GetTs()) - now_);
 }
 
 }  // namespace astra_ns3

@@ -18,7 +18,7 @@
 #include "ns3/event-impl.h"
 #include "ns3/simulator-impl.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 using Tick = int64_t;  // of the fabric's clock, 1 ps or 1 ns; ns3::Time always counts ps
 constexpr Tick kNeverTick = INT64_MAX;
@@ -116,8 +116,12 @@ class FabricSimulator : public ns3::SimulatorImpl {
   void Push(const Entry& entry);
   void SiftDown(const Entry& entry);
   void PopRoot();
-  ns3::Time ToTime(Tick tick) const { return ns3::TimeStep(static_cast<uint64_t>(tick * tick_ps_)); }
-  Tick Ceil(const ns3::Time& delay) const { return (delay.GetTimeStep() + tick_ps_ - 1) / tick_ps_; }
+  ns3::Time ToTime(Tick tick) const {
+    return ns3::TimeStep(static_cast<uint64_t>(tick * tick_ps_));
+  }
+  Tick Ceil(const ns3::Time& delay) const {
+    return (delay.GetTimeStep() + tick_ps_ - 1) / tick_ps_;
+  }
   ns3::EventId Insert(Tick time, uint32_t context, ns3::EventImpl* event);
 
   // A 4-ary heap.  While an event runs the root is a hole, which the first event that it

@@ -7,7 +7,7 @@
 #include "congestion.h"
 #include "fabric.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 NS_OBJECT_ENSURE_REGISTERED(SharedBufferSwitch);
 
@@ -31,7 +31,8 @@ ns3::TypeId SharedBufferSwitch::GetTypeId() {
 void SharedBufferSwitch::Configure() {
   int64_t reserved = 0;
   for (const Port* port : ports)
-    reserved += (port->headroom_limit + fabric->parameters.reserve_bytes) * fabric->lossless_classes;
+    reserved +=
+        (port->headroom_limit + fabric->parameters.reserve_bytes) * fabric->lossless_classes;
   shareable_bytes_ = static_cast<int64_t>(buffer_bytes) - reserved;
 }
 
@@ -187,8 +188,7 @@ void SharedBufferSwitch::Unbuffer(Port& ingress, uint32_t queue, int64_t bytes) 
   used -= bytes - from_headroom;
   if (!(ingress.pausing >> queue & 1) || headroom > 0) return;
   const int64_t shared = SharedUse(ingress, queue);
-  if (shared == 0 ||
-      shared + fabric->parameters.resume_offset_bytes <= PauseThreshold(ingress))
+  if (shared == 0 || shared + fabric->parameters.resume_offset_bytes <= PauseThreshold(ingress))
     SendPause(ingress, queue, false);
 }
 
@@ -269,9 +269,9 @@ double SharedBufferSwitch::UtilizationByLogarithms(const Port& port) {
     queue = std::pow(2, (time + length + log_unit - log_rate - 2 * log_rtt) / kLogUnit) * 256;
   }
   if (port.last_bytes > 0)
-    bytes = std::pow(2, (RoughLog2(static_cast<int32_t>(port.last_bytes)) + log_unit - log_rate -
-                         log_rtt) /
-                            kLogUnit);
+    bytes = std::pow(
+        2, (RoughLog2(static_cast<int32_t>(port.last_bytes)) + log_unit - log_rate - log_rtt) /
+               kLogUnit);
   if (rtt > dt && port.utilization > 0) {
     const int32_t left = RoughLog2(static_cast<int32_t>(rtt - dt));
     const int32_t u = RoughLog2(static_cast<int32_t>(std::round(port.utilization * 8192)));

@@ -28,7 +28,7 @@
 #include "ns3/traffic-control-helper.h"
 #include "ns3/uinteger.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 using namespace ns3;
 
@@ -44,7 +44,8 @@ class TcpNetwork::Routes {
  public:
   Routes(size_t endpoints, size_t nodes, const std::vector<TcpLink>& links)
       : endpoints_(endpoints), links_(links), up_(links.size(), true), out_(nodes) {
-    for (uint32_t i = 0; i < links.size(); ++i) out_[static_cast<size_t>(links[i].src)].push_back(i);
+    for (uint32_t i = 0; i < links.size(); ++i)
+      out_[static_cast<size_t>(links[i].src)].push_back(i);
   }
   void SetUp(uint32_t link, bool up) {
     up_[link] = up;
@@ -129,7 +130,9 @@ class TcpNetwork::Routing final : public Ipv4RoutingProtocol {
     if (choices.empty()) return nullptr;
     std::array<uint8_t, 4> ports{};  // the first words of a TCP header
     if (packet != nullptr) packet->CopyData(ports.data(), ports.size());
-    const auto port = [&](size_t at) { return static_cast<uint16_t>(ports[at] << 8 | ports[at + 1]); };
+    const auto port = [&](size_t at) {
+      return static_cast<uint16_t>(ports[at] << 8 | ports[at + 1]);
+    };
     const uint32_t hash =
         EcmpHash(source, destination, port(0), port(2), static_cast<uint32_t>(node_));
     return By(choices[hash % choices.size()], header.GetDestination());
@@ -185,17 +188,18 @@ TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32
                      TimeValue(NanoSeconds(static_cast<uint64_t>(parameters.min_rto_us * 4000))));
   Config::SetDefault("ns3::TcpSocket::DelAckTimeout",
                      TimeValue(NanoSeconds(static_cast<uint64_t>(parameters.min_rto_us * 200))));
-  Config::SetDefault("ns3::TcpSocketBase::UseEcn",
-                     StringValue(parameters.ecn ? "On" : "Off"));
+  Config::SetDefault("ns3::TcpSocketBase::UseEcn", StringValue(parameters.ecn ? "On" : "Off"));
 
   nodes_.Create(static_cast<uint32_t>(nodes));
   InternetStackHelper internet;
   internet.SetIpv6StackInstall(false);
   internet.Install(nodes_);
-  routes_ = std::make_unique<Routes>(static_cast<size_t>(endpoints), static_cast<size_t>(nodes), links_);
+  routes_ =
+      std::make_unique<Routes>(static_cast<size_t>(endpoints), static_cast<size_t>(nodes), links_);
   for (int32_t node = 0; node < nodes; ++node)
-    nodes_.Get(static_cast<uint32_t>(node))->GetObject<Ipv4>()->SetRoutingProtocol(
-        CreateObject<Routing>(this, node));
+    nodes_.Get(static_cast<uint32_t>(node))
+        ->GetObject<Ipv4>()
+        ->SetRoutingProtocol(CreateObject<Routing>(this, node));
   addresses_.resize(static_cast<size_t>(endpoints));
   far_end_.resize(links.size());
   Ipv4AddressHelper address("10.0.0.0", "255.255.255.252");
@@ -208,13 +212,14 @@ TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32
     for (const size_t side : {i, static_cast<size_t>(link.reverse)}) {
       auto device = CreateObject<PointToPointNetDevice>();
       device->SetDataRate(DataRate(static_cast<uint64_t>(links[side].bps)));
-      device->SetMtu(static_cast<uint16_t>(std::min<uint32_t>(65535, parameters.segment_bytes + 120)));
+      device->SetMtu(
+          static_cast<uint16_t>(std::min<uint32_t>(65535, parameters.segment_bytes + 120)));
       device->SetAddress(Mac48Address::Allocate());
       auto queue = CreateObject<DropTailQueue<Packet>>();
       // With ECN the packets wait, and are marked, in a queue disc above the device.
-      queue->SetAttribute("MaxSize", StringValue(parameters.ecn
-                                                     ? std::string("2p")
-                                                     : std::to_string(parameters.queue_bytes) + "B"));
+      queue->SetAttribute(
+          "MaxSize", StringValue(parameters.ecn ? std::string("2p")
+                                                : std::to_string(parameters.queue_bytes) + "B"));
       device->SetQueue(queue);
       // What is lost on a link is found corrupt at its end.
       const double loss = links[links[side].reverse].loss;
@@ -241,9 +246,8 @@ TcpNetwork::TcpNetwork(const TcpParameters& parameters, int32_t endpoints, int32
     if (parameters.ecn) {
       // Marks on the queue's present length, as data-centre switches do.
       control_helper.SetRootQueueDisc(
-          "ns3::RedQueueDisc", "MaxSize",
-          StringValue(std::to_string(parameters.queue_bytes) + "B"), "MinTh",
-          DoubleValue(parameters.kmin_bytes), "MaxTh",
+          "ns3::RedQueueDisc", "MaxSize", StringValue(std::to_string(parameters.queue_bytes) + "B"),
+          "MinTh", DoubleValue(parameters.kmin_bytes), "MaxTh",
           DoubleValue(std::max(parameters.kmax_bytes, parameters.kmin_bytes + 1)), "LInterm",
           DoubleValue(parameters.pmax > 0 ? 1 / parameters.pmax : 50), "QW", DoubleValue(1),
           "UseEcn", BooleanValue(true), "UseHardDrop", BooleanValue(false), "MeanPktSize",
@@ -282,8 +286,8 @@ void TcpNetwork::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes) {
   flow->src = src;
   flow->dst = dst;
   flow->bytes = bytes;
-  flow->sender = Socket::CreateSocket(nodes_.Get(static_cast<uint32_t>(src)),
-                                      TcpSocketFactory::GetTypeId());
+  flow->sender =
+      Socket::CreateSocket(nodes_.Get(static_cast<uint32_t>(src)), TcpSocketFactory::GetTypeId());
   flows_[id] = std::move(owned);
   flow->sender->Bind(InetSocketAddress(addresses_[static_cast<size_t>(src)], 0));
   Address local;
@@ -365,8 +369,8 @@ void TcpNetwork::SetLink(uint32_t link, double scale) {
   if (scale == 0) {
     ipv4->SetDown(interface);
   } else {
-    device->SetDataRate(
-        DataRate(std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(links_[link].bps) * scale))));
+    device->SetDataRate(DataRate(std::max<uint64_t>(
+        1, static_cast<uint64_t>(static_cast<double>(links_[link].bps) * scale))));
     if (!ipv4->IsUp(interface)) ipv4->SetUp(interface);
   }
 }

@@ -19,7 +19,7 @@
 #include "ns3/socket.h"
 #include "simulator.h"
 
-namespace astra_ns3 __attribute__((visibility("hidden"))) {
+namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
 struct TcpParameters {
   std::string control = "TcpCubic";  // an ns-3 TypeId, without "ns3::"

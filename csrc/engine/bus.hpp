@@ -134,8 +134,7 @@ class SharedBus {
     }
     const int64_t now = host.now_ns();
     int64_t offset = loggp_.o_ns;
-    if (mine.previous == State::kSending &&
-        loggp_.o_ns + (now - mine.last_transfer) <= loggp_.g_ns)
+    if (mine.previous == State::kSending && loggp_.o_ns + (now - mine.last_transfer) <= loggp_.g_ns)
       offset = loggp_.g_ns - (now - mine.last_transfer);
     const int32_t item = mine.sends.front();
     const int64_t bytes = requests_[item].bytes;

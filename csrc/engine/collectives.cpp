@@ -75,8 +75,7 @@ void Engine::issue_collective(int32_t task, int32_t node, int32_t index) {
             program_.graph_nodes[graph.node_start + i].parents;
       stream.phases.push_back({-1, 0, -1});
     } else {
-      choose_phases(stream,
-                    program_.plans[collective.plan_start + chunk % collective.plan_count]);
+      choose_phases(stream, program_.plans[collective.plan_start + chunk % collective.plan_count]);
     }
     next_phase(stream);
   }
@@ -88,10 +87,9 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
   for (int32_t i = 0; i < plan.phase_count; ++i) {
     const int32_t index = plan.phase_start + i;
     const Phase& phase = program_.phases[index];
-    int32_t* counters =
-        &next_queue_[(rank * static_cast<size_t>(program_.levels) +
-                      static_cast<size_t>(phase.level)) *
-                     3];
+    int32_t* counters = &next_queue_[(rank * static_cast<size_t>(program_.levels) +
+                                      static_cast<size_t>(phase.level)) *
+                                     3];
     int32_t& counter = counters[static_cast<size_t>(phase.pick)];
     const int32_t queue = counter++;
     bool second = false;
@@ -111,7 +109,8 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
     if (phase.variant == Variant::kAlternate) {
       int32_t& turn = alternate_[static_cast<size_t>(phase.slot) * ranks_.size() + rank];
       second = turn++ % 2 != 0;
-    } else if (phase.variant == Variant::kAgreed && phase.pick == QueuePick::kNext && per_level > 1) {
+    } else if (phase.variant == Variant::kAgreed && phase.pick == QueuePick::kNext &&
+               per_level > 1) {
       second = agree(stream, i, phase.layout, second);
     }
     const Family& family = program_.families[second ? phase.family1 : phase.family0];
@@ -131,8 +130,7 @@ bool Engine::agree(const Stream& stream, int32_t phase, int32_t layout, bool sec
   const Group& group = program_.groups[layout];
   const int32_t first =
       group.stride == 0 ? 0 : stream.job_rank - position(layout, stream.job_rank) * group.stride;
-  const auto [agreed, fresh] =
-      agreed_.try_emplace({stream.tag, phase, first}, second, group.size);
+  const auto [agreed, fresh] = agreed_.try_emplace({stream.tag, phase, first}, second, group.size);
   const bool way = agreed->second.first;
   if (--agreed->second.second == 0) agreed_.erase(agreed);
   return way;
@@ -140,8 +138,8 @@ bool Engine::agree(const Stream& stream, int32_t phase, int32_t layout, bool sec
 
 // End the current phase, if any, and enter the next one, if any.
 void Engine::next_phase(Stream& stream) {
-  const size_t per_rank = static_cast<size_t>(program_.levels) *
-                          static_cast<size_t>(program_.queues_per_level);
+  const size_t per_rank =
+      static_cast<size_t>(program_.levels) * static_cast<size_t>(program_.queues_per_level);
   Queue* queues = &queues_[static_cast<size_t>(stream.rank) * per_rank];
   const int32_t most = machine_of(stream.rank).streams_per_queue;
   const int32_t previous = stream.queue;
@@ -268,10 +266,9 @@ void Engine::insert_packet(Stream& stream) {
   const bool reduced = (packet.flags & kReduced) != 0;
   if (stream.shared_bus) {
     BusHost host{*this, stream.rank};
-    buses_[static_cast<size_t>(stream.rank)].move(host, (packet.flags & kToMemory) != 0,
-                                                  packet.bytes, reduced,
-                                                  (packet.flags & kSendBack) != 0, stream.self,
-                                                  index);
+    buses_[static_cast<size_t>(stream.rank)].move(
+        host, (packet.flags & kToMemory) != 0, packet.bytes, reduced,
+        (packet.flags & kSendBack) != 0, stream.self, index);
     return;
   }
   if (stream.bus == Bus::kNone) {
@@ -297,8 +294,7 @@ void Engine::packet_processed(Stream& stream) {
 }
 
 int32_t Engine::peer_of(const Stream& stream, Peers peers, int32_t value) const {
-  int32_t position =
-      peers == Peers::kXor ? stream.position ^ value : stream.position + value;
+  int32_t position = peers == Peers::kXor ? stream.position ^ value : stream.position + value;
   if (position >= stream.size) position -= stream.size;
   if (position < 0) position += stream.size;
   const int32_t peer =
@@ -370,8 +366,7 @@ void Engine::start_graph(int32_t index) {
 
 void Engine::issue_graph_node(int32_t index, int32_t node_index) {
   const GraphRun& run = graph_runs_[index];
-  const GraphNode& node =
-      program_.graph_nodes[program_.graphs[run.graph].node_start + node_index];
+  const GraphNode& node = program_.graph_nodes[program_.graphs[run.graph].node_start + node_index];
   const Stream& stream = streams_[run.stream];
   const Action then{Then::kGraphDone, node_index, index};
   const int32_t task = runs_[stream.run].task;

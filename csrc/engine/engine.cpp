@@ -87,8 +87,8 @@ void Engine::grow() {
     arrivals_.push_back({task.start_ps, 1, static_cast<int32_t>(i)});
   }
   for (size_t i = slowdowns_; i < program_.slowdowns.size(); ++i)
-    arrivals_.push_back({program_.slowdowns[static_cast<int64_t>(i)].at_ps, 0,
-                         static_cast<int32_t>(i)});
+    arrivals_.push_back(
+        {program_.slowdowns[static_cast<int64_t>(i)].at_ps, 0, static_cast<int32_t>(i)});
   slowdowns_ = program_.slowdowns.size();
   const auto pending = arrivals_.begin() + static_cast<std::ptrdiff_t>(next_arrival_);
   if (!std::is_sorted(pending, arrivals_.end())) std::sort(pending, arrivals_.end());
@@ -178,8 +178,7 @@ void Engine::run_ordered(int64_t until_ps) {
       ours_place = 0;
     }
     // Transfers that start now are handed over before the first event behind them.
-    const bool due = !starts_.empty() &&
-                     (ours_ps > now_ps_ || ours_place > starts_.front().id);
+    const bool due = !starts_.empty() && (ours_ps > now_ps_ || ours_place > starts_.front().id);
     if (due || next_ps_ < ours_ps || (next_ps_ == ours_ps && next_place_ < ours_place)) {
       exchange(ours_ps, ours_place);
     } else if (fixed) {
@@ -319,7 +318,8 @@ size_t Engine::drain(size_t total, int64_t in_network) {
   const size_t first = total;
   const size_t most = static_cast<size_t>(boundary_.most_records(in_network));
   for (;;) {
-    if (total + kCompletionBatch > completions_.size()) completions_.resize(2 * completions_.size());
+    if (total + kCompletionBatch > completions_.size())
+      completions_.resize(2 * completions_.size());
     size_t count = 0;
     error_.struct_size = sizeof error_;
     check("poll",

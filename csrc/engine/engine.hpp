@@ -59,8 +59,8 @@ struct alignas(64) Message {
   bool arrived = false, received = false, in_flight = false, sent = false;
   template <class A>
   void visit(A& archive) {
-    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received,
-            in_flight, sent);
+    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received, in_flight,
+            sent);
   }
 };
 
@@ -120,9 +120,9 @@ struct alignas(64) Stream {
   template <class A>
   void visit(A& archive) {
     archive(step, step_count, processed, received, inserted, end, burst, gate_step, gate_received,
-            rank, job_rank, position, size, stride, base, collective, send_channel, send_peer, recv_channel,
-            recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus, level, window, queue,
-            priority, next_phase, run, graph, phases);
+            rank, job_rank, position, size, stride, base, collective, send_channel, send_peer,
+            recv_channel, recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus,
+            level, window, queue, priority, next_phase, run, graph, phases);
   }
 };
 
@@ -261,8 +261,7 @@ class Engine {
   void complete(const char* call, int64_t item, int64_t now_ps);
   void tick(int64_t now_ps);
   int64_t arrival_ps() const {
-    return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps
-                                            : ASTRA_NET_TIME_NEVER;
+    return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps : ASTRA_NET_TIME_NEVER;
   }
   void arrive();
 
@@ -279,8 +278,8 @@ class Engine {
   void release(int32_t index);
   void send_on(int32_t channel, Action then, int32_t collective, int32_t node, uint16_t level);
   void receive_on(int32_t channel, Action then, int32_t collective, int32_t node);
-  void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
-            int32_t collective, int32_t node, uint16_t level = 0);
+  void send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then, int32_t collective,
+            int32_t node, uint16_t level = 0);
   void receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
                int32_t collective, int32_t node, uint16_t level = 0);
   void meet(int32_t index);
@@ -389,8 +388,8 @@ class Engine {
   std::vector<int32_t> alternate_;    // slot by slot
   // (tag, phase of the plan, first rank of the layout) -> way round, members that have yet to ask
   std::map<std::tuple<int64_t, int32_t, int32_t>, std::pair<bool, int32_t>> agreed_;
-  std::vector<IndexMap> positions_;   // per group that is a list
-  std::vector<SharedBus> buses_;      // rank by rank, or empty
+  std::vector<IndexMap> positions_;  // per group that is a list
+  std::vector<SharedBus> buses_;  // rank by rank, or empty
   std::vector<std::deque<std::pair<int32_t, int32_t>>> servers_;
   std::vector<char> server_busy_;
   std::vector<int64_t> scratch_;

@@ -24,14 +24,14 @@ namespace engine {
 // written to a file.
 enum class Then : int32_t {
   kNothing,
-  kNodeDone,     // a: task, b: node
-  kArrived,      // b: stream; a message of its collective is complete
-  kGraphDone,    // a: node, b: graph run
-  kRendezvous,   // b: what waited for the control message
-  kBusCrossed,   // b: stream; a packet has crossed the bus and is processed
-  kBusReduced,   // b: stream, a: index of the packet; it now pays its reduction
-  kServed,       // a: memory server
-  kSharedBus,    // a: side and event, b: rank
+  kNodeDone,  // a: task, b: node
+  kArrived,  // b: stream; a message of its collective is complete
+  kGraphDone,  // a: node, b: graph run
+  kRendezvous,  // b: what waited for the control message
+  kBusCrossed,  // b: stream; a packet has crossed the bus and is processed
+  kBusReduced,  // b: stream, a: index of the packet; it now pays its reduction
+  kServed,  // a: memory server
+  kSharedBus,  // a: side and event, b: rank
 };
 
 struct Action {
@@ -87,8 +87,7 @@ class EventQueue {
       mine.slot[mine.count++] = slot;
     } else {
       if (!mine.spilled) mine.spilled.make();
-      mine.spilled->insert(time_ps,
-                           (static_cast<int64_t>(bucket) << 32) | slot);
+      mine.spilled->insert(time_ps, (static_cast<int64_t>(bucket) << 32) | slot);
     }
   }
 
@@ -192,8 +191,8 @@ class EventQueue {
         for (int32_t more = slot.more; more >= 0;
              more = bucket.more[static_cast<size_t>(more)].next)
           actions.push_back(bucket.more[static_cast<size_t>(more)].action);
-        all.push_back({time_ps, slot.place, slot.rank,
-                       static_cast<int32_t>(actions.size() - before)});
+        all.push_back(
+            {time_ps, slot.place, slot.rank, static_cast<int32_t>(actions.size() - before)});
       }
     }
   }

@@ -227,8 +227,8 @@ void Engine::meet(int32_t index) {
     send_on(open_channel(held.tag, held.rank, held.peer, held.bytes), held.then, held.collective,
             held.node, held.level);
   else
-    receive_on(open_channel(held.tag, held.peer, held.rank, held.bytes), held.then,
-               held.collective, held.node);
+    receive_on(open_channel(held.tag, held.peer, held.rank, held.bytes), held.then, held.collective,
+               held.node);
 }
 
 std::vector<Wait> Engine::waits() const {

@@ -33,7 +33,8 @@ Table<T> table(const py::dict& arrays, const char* name) {
 template <class T>
 py::array_t<T> array_of(std::vector<T>&& values) {
   auto* kept = new std::vector<T>(std::move(values));
-  const py::capsule owner(kept, [](void* pointer) { delete static_cast<std::vector<T>*>(pointer); });
+  const py::capsule owner(kept,
+                          [](void* pointer) { delete static_cast<std::vector<T>*>(pointer); });
   return py::array_t<T>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
 }
 
@@ -169,8 +170,8 @@ class Session {
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   py::class_<Session>(module, "Session")
-      .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t,
-                    uint32_t, bool>(),
+      .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, uint32_t,
+                    bool>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
            py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
            py::arg("record_nodes"))

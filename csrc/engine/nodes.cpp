@@ -125,8 +125,10 @@ int64_t Engine::slowed(int32_t rank, int64_t duration_ps) const {
   if (slowdown == 1) return duration_ps;
   const double slow_ps = std::floor(static_cast<double>(duration_ps) * slowdown + 0.5);
   if (!(slow_ps < 9.2e18))
-    give_up("a compute node of rank %d, slowed down %g times, takes %g ps, beyond the range of "
-            "time (2^63 ps)", rank, slowdown, slow_ps);
+    give_up(
+        "a compute node of rank %d, slowed down %g times, takes %g ps, beyond the range of "
+        "time (2^63 ps)",
+        rank, slowdown, slow_ps);
   return static_cast<int64_t>(slow_ps);
 }
 
@@ -139,8 +141,7 @@ void Engine::complete_node(int32_t task, int32_t index) {
   TaskState& mine = task_at(task);
   RankState& state = ranks_[static_cast<size_t>(mine.rank)];
   const Node& node = node_of(mine, index);
-  if (!node_end_ps.empty())
-    node_end_ps[static_cast<size_t>(mine.first_record + index)] = now_ps_;
+  if (!node_end_ps.empty()) node_end_ps[static_cast<size_t>(mine.first_record + index)] = now_ps_;
   --state.busy[node.unit];
   --state.left;
   --mine.left;

@@ -43,7 +43,7 @@ constexpr int64_t kNever = ASTRA_NET_TIME_NEVER;
 class Error : public std::runtime_error {
  public:
   Error(astra_net_status status, const std::string& message, int64_t item = -1,
-                 int32_t native_code = 0)
+        int32_t native_code = 0)
       : std::runtime_error(message), status(status), native_code(native_code), item(item) {}
   astra_net_status status;
   int32_t native_code;
@@ -147,9 +147,8 @@ class Options {
   void finish() const {
     for (const auto& [key, value] : values_) {
       if (std::find(known_.begin(), known_.end(), key) == known_.end())
-        throw Error(ASTRA_NET_INVALID,
-                    "option '" + key + "' is unknown; allowed: " +
-                        (known_.empty() ? std::string("none") : joined(known_)));
+        throw Error(ASTRA_NET_INVALID, "option '" + key + "' is unknown; allowed: " +
+                                           (known_.empty() ? std::string("none") : joined(known_)));
     }
   }
 
@@ -394,8 +393,8 @@ struct astra_net_sim {
     if (x->capacity == 0) invalid("capacity=0, but one completion must fit");
     need(x->completions, "completions");
     if (x->now_ps < now_ps_)
-      invalid("now_ps=" + std::to_string(x->now_ps) + " is before now, " +
-              std::to_string(now_ps_) + " ps");
+      invalid("now_ps=" + std::to_string(x->now_ps) + " is before now, " + std::to_string(now_ps_) +
+              " ps");
     if (x->until_ps < x->now_ps)
       invalid("until_ps=" + std::to_string(x->until_ps) + " is before now_ps");
     int64_t last = INT64_MIN;
@@ -565,8 +564,7 @@ struct astra_net_sim {
     const size_t waiting = ids.empty() ? static_cast<size_t>(in_flight_) : ids.size();
     throw Error(ASTRA_NET_MODEL, "at " + std::to_string(now_ps_) + " ps no event is left, but " +
                                      std::to_string(waiting) + " transfers are in flight" + names +
-                                     (ids.size() > 4 ? ", ..." : "") + " " +
-                                     model_->where_stuck());
+                                     (ids.size() > 4 ? ", ..." : "") + " " + model_->where_stuck());
   }
 
   std::unique_ptr<astra_net::Model> model_;
@@ -612,9 +610,9 @@ inline Config read_config(const astra_net_config* given) {
                   ", but there are " + std::to_string(config.nodes) + " nodes",
               item);
     if (!(link.bytes_per_second > 0 && std::isfinite(link.bytes_per_second)))
-      invalid(where + "bytes_per_second=" + std::to_string(link.bytes_per_second) +
-                  " must be positive",
-              item);
+      invalid(
+          where + "bytes_per_second=" + std::to_string(link.bytes_per_second) + " must be positive",
+          item);
     if (link.latency_ps < 0)
       invalid(where + "latency_ps=" + std::to_string(link.latency_ps) + " is negative", item);
     if (!(link.loss >= 0 && link.loss <= 1))
@@ -637,8 +635,7 @@ inline uint64_t owner_of(const astra_net_config& config, const astra_net_info& i
   sum.add(info.version);
   const int32_t sizes[] = {config.endpoints, config.nodes};
   sum.add(sizes, sizeof sizes);
-  for (size_t i = 0; i < config.link_count; ++i)
-    sum.add(&config.links[i], sizeof config.links[i]);
+  for (size_t i = 0; i < config.link_count; ++i) sum.add(&config.links[i], sizeof config.links[i]);
   for (size_t i = 0; i < config.option_count; ++i) {
     sum.add(config.options[i].key);
     sum.add(config.options[i].value);
@@ -827,10 +824,10 @@ struct Table {
 }  // namespace astra_net
 
 // Defines the one exported symbol.  Write it once, at global scope, in one file of the library.
-#define ASTRA_NET_BACKEND(Class)                                                             \
-  extern "C" ASTRA_NET_EXPORT astra_net_status astra_net_backend_init(                       \
-      uint32_t version, astra_net_backend* out, astra_net_error* err) {                      \
-    return astra_net::Table<Class>::init(version, out, err);                                 \
+#define ASTRA_NET_BACKEND(Class)                                        \
+  extern "C" ASTRA_NET_EXPORT astra_net_status astra_net_backend_init(  \
+      uint32_t version, astra_net_backend* out, astra_net_error* err) { \
+    return astra_net::Table<Class>::init(version, out, err);            \
   }
 
 #endif  // ASTRA_NET_HPP

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* clang-format off */
 enum fault {
   NONE,
   /* in any call */
@@ -34,6 +35,7 @@ enum fault {
   ANY_VERSION, MISSING, SCRIBBLE, PARTIAL, SWALLOW, OVERSHOOT, HALF, UNORDERED, DRAIN, DRIFT,
   EARLY, LATE, DUPLICATE, LOST, SPLIT, THREAD, LOG_THREAD, PLACE, HASTE, COMMIT
 };
+/* clang-format on */
 
 static const struct {
   const char *name;
@@ -185,8 +187,8 @@ static int general(wrapped *w, const char *call, astra_net_status *status, astra
   if (w->plan.fault == LIE || w->plan.fault == CHAOS || !due(w, call)) return 0;
   die_or_hang(w->plan.fault);
   if (w->plan.fault == STATUS) {
-    *status = mock_fail(err, w->plan.status, -1, "%s: injected status %d", call,
-                        (int)w->plan.status);
+    *status =
+        mock_fail(err, w->plan.status, -1, "%s: injected status %d", call, (int)w->plan.status);
     return 1;
   }
   if (w->plan.fault == GARBAGE) {
@@ -200,8 +202,9 @@ static int general(wrapped *w, const char *call, astra_net_status *status, astra
 
 static int64_t bent(const plan *p, int64_t honest) {
   const uint64_t amount = (uint64_t)p->amount;
-  return p->how == '=' ? p->amount
-                       : (int64_t)(p->how == '+' ? (uint64_t)honest + amount : (uint64_t)honest - amount);
+  return p->how == '='
+             ? p->amount
+             : (int64_t)(p->how == '+' ? (uint64_t)honest + amount : (uint64_t)honest - amount);
 }
 
 #define BEND(object, member, type) \
@@ -228,9 +231,7 @@ static void lie_of_exchange(const plan *p, astra_net_exchange *x) {
     x->completions = (astra_net_completion *)(intptr_t)bent(p, (int64_t)(intptr_t)x->completions);
 }
 
-static int lies(wrapped *w, const char *call) {
-  return w->plan.fault == LIE && due(w, call);
-}
+static int lies(wrapped *w, const char *call) { return w->plan.fault == LIE && due(w, call); }
 
 /* ---- any number of lies in any answer ---- */
 
@@ -254,8 +255,8 @@ static plan any_lie(wrapped *w, const char *const *fields, size_t count) {
   plan p = w->plan;
   snprintf(p.field, sizeof p.field, "%s", fields[below(w, count)]);
   p.how = "=+-"[below(w, 3)];
-  p.amount = below(w, 3) == 0 ? edges[below(w, sizeof edges / sizeof *edges)]
-                              : (int64_t)below(w, 75) - 4;
+  p.amount =
+      below(w, 3) == 0 ? edges[below(w, sizeof edges / sizeof *edges)] : (int64_t)below(w, 75) - 4;
   return p;
 }
 

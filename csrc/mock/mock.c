@@ -258,8 +258,10 @@ static astra_net_status handle(sim *s, const char *call, const event *e,
     drop_id(s, done.id);
     return ASTRA_NET_OK;
   }
-  if (e->kind == SCALE) p->scale = e->scale;
-  else p->busy = 0;
+  if (e->kind == SCALE)
+    p->scale = e->scale;
+  else
+    p->busy = 0;
   while (!p->busy && p->scale > 0 && p->head != p->tail) {
     astra_net_transfer next = p->queue[p->head++];
     int64_t arrival = s->place++;
@@ -333,8 +335,8 @@ static astra_net_status read_config(sim *s, const astra_net_config *config, astr
     if (l->src < 0 || l->src >= config->nodes || l->dst < 0 || l->dst >= config->nodes ||
         l->src == l->dst)
       return mock_fail(err, ASTRA_NET_INVALID, (int64_t)i,
-                       "create: link %llu: %d -> %d, but there are %d nodes",
-                       (unsigned long long)i, (int)l->src, (int)l->dst, (int)config->nodes);
+                       "create: link %llu: %d -> %d, but there are %d nodes", (unsigned long long)i,
+                       (int)l->src, (int)l->dst, (int)config->nodes);
     if (!(l->bytes_per_second > 0) || !isfinite(l->bytes_per_second) || l->latency_ps < 0 ||
         !(l->loss >= 0 && l->loss <= 1))
       return mock_fail(err, ASTRA_NET_INVALID, (int64_t)i,
@@ -435,12 +437,11 @@ static astra_net_status check_items(const sim *s, const char *call, const astra_
                        call, (unsigned long long)i, (int)t->src, (int)t->dst, (int)s->endpoints,
                        (int)s->endpoints - 1);
     if (t->src == t->dst)
-      return mock_fail(err, ASTRA_NET_INVALID, item, "%s: item %llu: src and dst are both %d",
-                       call, (unsigned long long)i, (int)t->src);
+      return mock_fail(err, ASTRA_NET_INVALID, item, "%s: item %llu: src and dst are both %d", call,
+                       (unsigned long long)i, (int)t->src);
     if (t->bytes <= 0)
-      return mock_fail(err, ASTRA_NET_INVALID, item,
-                       "%s: item %llu: bytes=%lld must be positive", call, (unsigned long long)i,
-                       (long long)t->bytes);
+      return mock_fail(err, ASTRA_NET_INVALID, item, "%s: item %llu: bytes=%lld must be positive",
+                       call, (unsigned long long)i, (long long)t->bytes);
     if (t->start_ps < s->now_ps || t->start_ps == NEVER)
       return mock_fail(err, ASTRA_NET_INVALID, item,
                        "%s: item %llu: start_ps=%lld but now is %lld ps", call,
@@ -495,9 +496,8 @@ static astra_net_status mock_advance(astra_net_sim *opaque, int64_t until_ps, in
   if (now_ps == NULL || stop == NULL)
     return mock_fail(err, ASTRA_NET_INVALID, -1, "advance: now_ps or stop is NULL");
   if (until_ps < s->now_ps)
-    return mock_fail(err, ASTRA_NET_INVALID, -1,
-                     "advance: until_ps=%lld is before now, %lld ps", (long long)until_ps,
-                     (long long)s->now_ps);
+    return mock_fail(err, ASTRA_NET_INVALID, -1, "advance: until_ps=%lld is before now, %lld ps",
+                     (long long)until_ps, (long long)s->now_ps);
   if (lookahead_ps < 0)
     return mock_fail(err, ASTRA_NET_INVALID, -1, "advance: lookahead_ps=%lld is negative",
                      (long long)lookahead_ps);
@@ -556,8 +556,8 @@ static astra_net_status mock_advance(astra_net_sim *opaque, int64_t until_ps, in
   return ASTRA_NET_OK;
 }
 
-static astra_net_status mock_poll(astra_net_sim *opaque, astra_net_completion *out,
-                                  size_t capacity, size_t *count, astra_net_error *err) {
+static astra_net_status mock_poll(astra_net_sim *opaque, astra_net_completion *out, size_t capacity,
+                                  size_t *count, astra_net_error *err) {
   sim *s = (sim *)opaque;
   size_t n;
   astra_net_status status = enter(s, "poll", 0, err);
@@ -700,8 +700,10 @@ static void *copied(const void *items, size_t count, size_t room, size_t size, i
   void *copy;
   if (room == 0) return NULL;
   copy = malloc(room * size);
-  if (copy == NULL) *bad = 1;
-  else memcpy(copy, items, count * size);
+  if (copy == NULL)
+    *bad = 1;
+  else
+    memcpy(copy, items, count * size);
   return copy;
 }
 

@@ -14,19 +14,19 @@ constexpr int64_t kMissing = INT64_MIN;
 constexpr size_t kIntColumns = 9;
 
 struct Trace {
-    std::string version;
-    std::vector<int64_t> record_start;
-    std::vector<uint64_t> node_id, duration_micros;
-    std::vector<int32_t> type, pg_name, involved_dim;
-    std::vector<uint8_t> is_cpu_op;
-    std::vector<int64_t> ints[kIntColumns];  // empty where no node has the attribute
-    std::vector<std::string> strings, involved_dims;
-    std::vector<int64_t> dep_start;
-    std::vector<uint64_t> dep_id;
+  std::string version;
+  std::vector<int64_t> record_start;
+  std::vector<uint64_t> node_id, duration_micros;
+  std::vector<int32_t> type, pg_name, involved_dim;
+  std::vector<uint8_t> is_cpu_op;
+  std::vector<int64_t> ints[kIntColumns];  // empty where no node has the attribute
+  std::vector<std::string> strings, involved_dims;
+  std::vector<int64_t> dep_start;
+  std::vector<uint64_t> dep_id;
 };
 
 struct Error {  // thrown
-    std::string place, problem;
+  std::string place, problem;
 };
 
 Trace decode(std::string_view data);

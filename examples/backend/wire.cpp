@@ -35,8 +35,7 @@ class Wire final : public astra_net::Model {
   }
 
   astra_net::Reached run(int64_t until_ps) override {
-    if (arrivals_.empty() || arrivals_.top().first > until_ps)
-      return {until_ps, arrivals_.empty()};
+    if (arrivals_.empty() || arrivals_.top().first > until_ps) return {until_ps, arrivals_.empty()};
     const int64_t now_ps = arrivals_.top().first;
     while (!arrivals_.empty() && arrivals_.top().first == now_ps) {
       deliver(arrivals_.top().second, now_ps);

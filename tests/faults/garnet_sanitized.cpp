@@ -59,7 +59,8 @@ Options own_network(int& nodes, bool& bad) {
                   {"clock_hz", std::to_string(kClocks[pick(0, 3)])}};
   bad = pick(0, 3) == 0;
   if (bad) {
-    const char* const wrong[] = {"-1", "x", "9 9 9 9 9 9 9 9", ";;7 7 7 7 7;", "1e99", "99999999999"};
+    const char* const wrong[] = {"-1",           "x",    "9 9 9 9 9 9 9 9",
+                                 ";;7 7 7 7 7;", "1e99", "99999999999"};
     options[static_cast<size_t>(pick(0, 6))].second = wrong[pick(0, 5)];
   }
   return options;

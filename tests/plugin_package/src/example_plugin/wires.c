@@ -53,8 +53,7 @@ static astra_net_status create(const astra_net_config *config, const astra_net_h
   (void)host;
   if (config == NULL || config->struct_size < sizeof *config)
     return wrong(err, ASTRA_NET_INVALID, -1, "config is missing or of an older kind");
-  if (config->option_count != 0)
-    return wrong(err, ASTRA_NET_INVALID, 0, config->options[0].key);
+  if (config->option_count != 0) return wrong(err, ASTRA_NET_INVALID, 0, config->options[0].key);
   *out = calloc(1, sizeof **out);
   if (*out == NULL) return wrong(err, ASTRA_NET_INTERNAL, -1, "no memory");
   (*out)->endpoints = config->endpoints;
@@ -114,7 +113,7 @@ static astra_net_status submit(astra_net_sim *sim, const astra_net_transfer *ite
     Arrival *new = malloc(sizeof *new);
     Arrival **place = &sim->coming;
     if (new == NULL) return wrong(err, ASTRA_NET_INTERNAL, (int64_t)at, "no memory");
-    new->time_ps = items[at].start_ps + LATENCY_PS + PS_PER_BYTE *items[at].bytes;
+    new->time_ps = items[at].start_ps + LATENCY_PS + PS_PER_BYTE * items[at].bytes;
     new->id = items[at].id;
     while (*place != NULL && earlier(*place, new)) place = &(*place)->next;
     new->next = *place;
