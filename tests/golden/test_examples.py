@@ -82,7 +82,8 @@ def test_every_command_for_who_comes_from_astra_sim(
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        for warning in done.stderr.splitlines():
+            assert f"`{warning}`" in page
         if "astra-bridge run" in script:
             printed = re.findall(r"\[workload\] \[info\] sys.*", done.stdout)
             ranks = len(printed)
@@ -104,7 +105,7 @@ def test_every_command_for_who_comes_from_astra_sim(
     # 200 GiB/s: a message takes 152 ns, a step 2 * 1088 + 10 (see test_analytical_table.py).
     slower_ns = 2 * (10 + 14 * 2186 + 7 * 27) + 152
     for text, base, finish_ns in zip(
-        added, [custom, hgx, hgx], [90174, 57426, slower_ns], strict=True
+        added, [custom, hgx, hgx], [90174, 55298, slower_ns], strict=True
     ):
         command = [*base, *shlex.split(text)]
         assert main([word.replace("out/", "").replace("PREFIX", "ring") for word in command]) == 0
