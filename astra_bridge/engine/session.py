@@ -14,7 +14,6 @@ from astra_bridge.errors import BackendUnavailable, InputError
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
-from astra_bridge.program.join import extended, moved, placed
 from astra_bridge.sealed import seal, unseal
 
 __all__ = ["ENGINES", "EngineName", "Session"]
@@ -183,6 +182,9 @@ class Session:
         InputError
             It breaks a rule, starts before now, or does not fit the work so far.
         """
+        # Most runs add nothing.
+        from astra_bridge.program.join import extended, moved, placed
+
         now_ps = self.now_ps
         start_ps = now_ps if start_ps is None else start_ps
         least_ps = int(program.tasks["start_ps"].min(initial=0)) + start_ps

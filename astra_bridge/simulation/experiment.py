@@ -57,7 +57,6 @@ from astra_bridge.simulation.effects import seen_in_run
 from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
 from astra_bridge.simulation.work import JobWork, all_traces, together
-from astra_bridge.stall import describe_stall
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload
@@ -520,11 +519,15 @@ class Experiment:
             run = self._run(spec, request, progress, in_process, checked["no_progress_timeout_s"])
         except SimulationError as error:
             if error.outcome is not None:
+                from astra_bridge.stall import describe_stall
+
                 stall = describe_stall(lowered, error.outcome, network_failed=True)
                 raise StalledError(f"{error}\n{stall}") from error
             raise
         outcome = run.outcome
         if (outcome.finish_ps < 0).any():
+            from astra_bridge.stall import describe_stall
+
             raise StalledError(describe_stall(lowered, outcome))
         return self._result(run, time.perf_counter() - began)
 

@@ -19,7 +19,6 @@ from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.lowering import Choices, Lowered, choices, lower
 from astra_bridge.network.spec import Prepared
 from astra_bridge.program import SLOWDOWN, Program
-from astra_bridge.program.join import joined, placed
 from astra_bridge.results import JobRows
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.jobs import Job, Slowdown
@@ -166,6 +165,8 @@ def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Low
     alone = len(works) == 1 and first.job.ranks is None and not first.job.start_ps
     if alone and not slowdowns:
         return first.lowered
+    from astra_bridge.program.join import joined, placed
+
     parts = []
     for work in works:
         lowered = work.lowered

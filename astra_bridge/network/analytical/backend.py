@@ -7,8 +7,6 @@ import math
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims, read_network
-from astra_bridge.network.analytical.aware import AwareNetwork
-from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
@@ -75,14 +73,29 @@ def prepare(request: NetworkRequest) -> Prepared:
     return Prepared(config, topology.dims)
 
 
+# What is in Python alone is imported when it is opened: a run on its native twin does without.
+
+
+def _open_aware_python(config: NetworkConfig) -> Network:
+    from astra_bridge.network.analytical.aware import AwareNetwork
+
+    return AwareNetwork(config)
+
+
+def _open_unaware_python(config: NetworkConfig) -> Network:
+    from astra_bridge.network.analytical.unaware import UnawareNetwork
+
+    return UnawareNetwork(config)
+
+
 def _open_aware(config: NetworkConfig) -> Network:
     library = library_path("analytical_aware")
-    return NativeNetwork.open(library, config) if library.exists() else AwareNetwork(config)
+    return NativeNetwork.open(library, config) if library.exists() else _open_aware_python(config)
 
 
 def _open_unaware(config: NetworkConfig) -> Network:
     library = library_path("analytical_unaware")
-    return NativeNetwork.open(library, config) if library.exists() else UnawareNetwork(config)
+    return NativeNetwork.open(library, config) if library.exists() else _open_unaware_python(config)
 
 
 BACKENDS = (
@@ -90,14 +103,14 @@ BACKENDS = (
         "analytical-aware-python",
         "Messages queue for links, first come, first served; pure Python.",
         prepare,
-        AwareNetwork,
+        _open_aware_python,
         isolate=False,
     ),
     BackendSpec(
         "analytical-unaware-python",
         "Every transfer has the network for itself; pure Python.",
         prepare,
-        UnawareNetwork,
+        _open_unaware_python,
         isolate=False,
     ),
     BackendSpec(
