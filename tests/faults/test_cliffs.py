@@ -58,16 +58,19 @@ def fat_tree_us(ports: int) -> float:
         return scaling.emptied_s(network, items) / len(items) * 1e6
 
 
+@pytest.mark.slow
 def test_routes_of_thousands_of_hosts() -> None:
     """128 and 3456 hosts: once 160 times as much for each transfer, now 2 times."""
     assert growth(fat_tree_us, 8, 24, 8) < 8
 
 
+@pytest.mark.slow
 def test_tens_of_thousands_of_chunks() -> None:
     """Once 16 times as much for each chunk, now the same."""
     assert growth(lambda n: scaling.chunks(n)["cpu_s"] / n, 2000, 32_000, 4) < 4
 
 
+@pytest.mark.slow
 def test_back_pressure() -> None:
     """9 times the messages, five at a time: once 9 times as much for each, now the same."""
     messages = {64: 64 * 63, 192: 192 * 191}

@@ -84,6 +84,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DEATHS)
 def test_every_fault_in_a_call(what: str, library: Path) -> None:
     error = refused(library, fault=f"{what}_advance")
@@ -91,6 +92,7 @@ def test_every_fault_in_a_call(what: str, library: Path) -> None:
     assert CALLS["advance"] in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["abort", "hang"])
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call(call: str, what: str, library: Path) -> None:
@@ -100,6 +102,7 @@ def test_every_call(call: str, what: str, library: Path) -> None:
     assert error.call == CALLS[call]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["segv", "exit", "hang", "closeall", "writeall"])
 @pytest.mark.parametrize("place", ["CONSTRUCTOR", "INIT", "INFO"])
 def test_loading(place: str, what: str, tmp_path: Path) -> None:
@@ -180,6 +183,7 @@ def test_in_process_is_a_choice(library: Path) -> None:
         assert (done.returncode, done.stdout) == (code_of_it, said), done.stderr
 
 
+@pytest.mark.slow
 def test_time_without_limit_and_a_stopped_parent(library: Path, tmp_path: Path) -> None:
     """Time in which the command itself is stopped is not the backend's."""
     reached = tmp_path / "reached"

@@ -142,6 +142,7 @@ def test_an_end_before_the_names_are_given(sent: signal.Signals, tmp_path: Path)
     assert not (left and sent == signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_ended_at_random_moments(tmp_path: Path) -> None:
     """SIGKILL at a dozen moments of a run; every file is whole or absent."""
     began = time.monotonic()

@@ -100,6 +100,7 @@ def check_whole(folder: Path) -> None:
             assert content.endswith(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["analytical-aware", "garnet", "ns3"])
 def test_random_moments(backend: str, tmp_path: Path, mock_library: Path) -> None:
     if backend == "ns3" and build.unavailable() is not None:
@@ -128,6 +129,7 @@ def test_random_moments(backend: str, tmp_path: Path, mock_library: Path) -> Non
                 assert not (out / "result.json").exists() or said.count("error: ") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [*SIGNALS, signal.SIGQUIT])
 @pytest.mark.parametrize("where", ["create", "advance"])
 def test_a_backend_that_hangs(where: str, sent: signal.Signals, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_twins_say_the_same() -> None:
         assert quantity in said
 
 
+@pytest.mark.slow
 def test_nothing_is_undefined(tmp_path: Path, missing: Callable[[str, str], None]) -> None:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:

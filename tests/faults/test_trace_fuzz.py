@@ -143,6 +143,7 @@ def test_both_decoders_agree(data: bytes) -> None:
     assert disagreement(native_decoder(), data) is None
 
 
+@pytest.mark.slow
 def test_both_decoders_agree_on_many_mutations() -> None:
     """Hypothesis finds what is rare; this is for bulk."""
     native = native_decoder()
@@ -181,6 +182,7 @@ def test_both_decoders_agree_on_groups(content: bytes) -> None:
         assert disagreement(native_decoder(), data) is None
 
 
+@pytest.mark.slow
 def test_native_decoder_under_sanitizers(tmp_path: Path) -> None:
     program = build_sanitized(tmp_path)
     if program is None:

@@ -274,6 +274,7 @@ def test_schedules_fit_together(name: str) -> None:
             assert sends == receives, (kind, n, variant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS.built_in)
 def test_a_thousand_members_need_a_few_schedules(name: str) -> None:
     """At most a few for each level of a tree, however many members there are."""

@@ -127,6 +127,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "astra_bridge", "run", *arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "python"])
 def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, engine: str

@@ -25,6 +25,10 @@ NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 SYSTEM = {"preferred-dataset-splits": 1, "endpoint-delay": 10, "local-mem-bw": 0}
 
 
+# It makes an environment of its own.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="session")
 def installed(
     tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]
