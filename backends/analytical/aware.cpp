@@ -210,6 +210,7 @@ class Aware final : public Core<Aware> {
 
   std::vector<std::pair<int64_t, const Link*>> by_number() const {
     std::vector<std::pair<int64_t, const Link*>> all;
+    all.reserve(links_.size());
     for (const Link& link : links_) all.emplace_back(link.number, &link);
     std::sort(all.begin(), all.end());
     return all;

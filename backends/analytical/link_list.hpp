@@ -152,6 +152,7 @@ class LinkList {
   // come from, out of it in ascending order and without those to stubs, which no way passes.
   void gather() {
     std::vector<Way> ways;
+    ways.reserve(links_.size());
     for (size_t i = 0; i < links_.size(); ++i)
       ways.push_back({static_cast<int32_t>(i), links_[i].src, links_[i].dst, rate_of_[i]});
     const auto sorted = [this](std::vector<int32_t>& first, const std::vector<Way>& from,

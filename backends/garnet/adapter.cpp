@@ -53,9 +53,10 @@ class Garnet final : public astra_net::Model {
       throw Error(ASTRA_NET_INVALID, error.what());
     }
     for (const garnet::Channel& channel : config.channels)
-      link_ends_.push_back({channel.src, channel.dst});
+      link_ends_.emplace_back(channel.src, channel.dst);
   }
 
+  // NOLINTNEXTLINE(bugprone-copy-constructor-init): what the base holds is its simulation's own.
   Garnet(const Garnet& other)
       : Model(),
         log_(other.log_),

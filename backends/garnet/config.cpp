@@ -54,7 +54,7 @@ std::vector<int32_t> weight_table(const Config& config) {
     std::fill(distance.begin(), distance.end(), kFar);
     distance[static_cast<size_t>(target)] = 0;
     std::priority_queue<Entry, std::vector<Entry>, std::greater<Entry>> frontier;
-    frontier.push({0, target});
+    frontier.emplace(0, target);
     while (!frontier.empty()) {
       const auto [far, at] = frontier.top();
       frontier.pop();
@@ -64,7 +64,7 @@ std::vector<int32_t> weight_table(const Config& config) {
         int64_t& known = distance[static_cast<size_t>(channel.src)];
         if (far + channel.weight < known) {
           known = far + channel.weight;
-          frontier.push({known, channel.src});
+          frontier.emplace(known, channel.src);
         }
       }
     }

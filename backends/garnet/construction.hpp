@@ -74,6 +74,7 @@ Core<W>::Core(const Config& config) : Network(config) {
   std::stable_sort(order.begin(), order.end(),
                    [&](uint32_t a, uint32_t b) { return outputs_[a].src < outputs_[b].src; });
   std::vector<Output> sorted;
+  sorted.reserve(order.size());
   for (uint32_t o : order) sorted.push_back(outputs_[o]);
   outputs_ = std::move(sorted);
   eject_output_.resize(nodes);

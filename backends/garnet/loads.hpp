@@ -45,6 +45,7 @@ std::vector<uint64_t> Core<W>::router_flits() const {
 template <int W>
 std::vector<NodeLoad> Core<W>::node_loads() const {
   std::vector<NodeLoad> loads;
+  loads.reserve(interfaces_.size());
   for (const Interface& interface : interfaces_) {
     loads.push_back(
         {interface.injected, interface.ejected, occupancy(interface.link), interface.max_queue});
@@ -55,6 +56,7 @@ std::vector<NodeLoad> Core<W>::node_loads() const {
 template <int W>
 std::vector<uint64_t> Core<W>::channel_flits() const {
   std::vector<uint64_t> flits;
+  flits.reserve(channel_output_.size());
   for (uint32_t out : channel_output_) flits.push_back(outputs_[out].flits);
   return flits;
 }

@@ -61,8 +61,7 @@ Program program_of(const py::dict& arrays) {
 class Session {
  public:
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
-          int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes)
-      : arrays_() {
+          int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes) {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
@@ -98,7 +97,7 @@ class Session {
     py::object failure = py::none(), lie = py::none();
     std::unique_ptr<engine::NetworkFailure> failed;
     std::unique_ptr<engine::Lie> lied;
-    engine::Stop stop{};
+    engine::Stop stop{};  // NOLINT(bugprone-invalid-enum-default-initialization): 0 is none
     {
       const py::gil_scoped_release unlocked;
       try {

@@ -67,10 +67,11 @@ int main(int argc, char** argv) {
           bytes.resize(at);
           break;
         case 3:
-          bytes.insert(bytes.begin() + at, static_cast<uint8_t>(random()));
+          bytes.insert(bytes.begin() + static_cast<ptrdiff_t>(at), static_cast<uint8_t>(random()));
           break;
         default:
-          bytes.erase(bytes.begin() + at, bytes.begin() + at + below(bytes.size() - at));
+          bytes.erase(bytes.begin() + static_cast<ptrdiff_t>(at),
+                      bytes.begin() + static_cast<ptrdiff_t>(at + below(bytes.size() - at)));
       }
     }
     accepted += run(bytes.data(), bytes.size());

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <utility>
 
 #include "decode.hpp"
 #include "mapped.hpp"
@@ -15,7 +16,8 @@ namespace {
 // An array over a vector that `owner` keeps alive: nothing is copied.
 template <class T>
 py::array array(std::vector<T>& values, py::object owner) {
-  return py::array_t<T>({static_cast<py::ssize_t>(values.size())}, {}, values.data(), owner);
+  return py::array_t<T>({static_cast<py::ssize_t>(values.size())}, {}, values.data(),
+                        std::move(owner));
 }
 
 py::list bytes_list(const std::vector<std::string>& values) {
@@ -54,6 +56,7 @@ py::tuple decode(const py::buffer& buffer) {
 PYBIND11_MODULE(_trace, m) {
   m.doc() = "Native decoder of Chakra traces";
   static py::exception<trace::Error> raw_error(m, "RawError", PyExc_ValueError);
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): pybind11 wants this signature.
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
