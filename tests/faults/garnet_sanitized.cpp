@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Drives Garnet through the contract with random networks, good and bad options, and random
-// traffic.  Compiled with sanitizers by test_garnet_sanitized.py: any report ends the program.
+// traffic, copies, reloads and changes of links.  Compiled with sanitizers by
+// test_garnet_sanitized.py: any report ends the program.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -66,13 +67,42 @@ Options own_network(int& nodes, bool& bad) {
   return options;
 }
 
+// Some links are slowed or go down; most of them come back.
+void change_links(const astra_net_backend& backend, astra_net_sim* sim, int64_t now_ps) {
+  constexpr double kScales[] = {0, 1e-9, 0.01, 0.3, 0.999, 1, 2};
+  const auto change = [&](int64_t link, int64_t at_ps, double scale) {
+    astra_net_error err = fresh();
+    const astra_net_status status =
+        backend.set_link(sim, static_cast<int32_t>(link), at_ps, scale, &err);
+    // There may be no such link, or it has no such rate.
+    if (status != ASTRA_NET_OK && status != ASTRA_NET_INVALID) fail("set_link", err);
+  };
+  for (int64_t n = pick(0, 6); n > 0; --n) {
+    const int64_t link = pick(0, 12);
+    const int64_t room = ASTRA_NET_TIME_NEVER - now_ps;
+    change(link, now_ps + std::min(room, pick(0, 400'000)), kScales[pick(0, 6)]);
+    if (pick(0, 19) > 0) change(link, now_ps + std::min(room, pick(0, 1'000'000)), 1);
+  }
+}
+
+// Goes on with what was saved and loaded.
+void reload(const astra_net_backend& backend, const astra_net_config& config, astra_net_sim*& sim) {
+  astra_net_error err = fresh();
+  size_t needed = 0;
+  if (backend.save(sim, nullptr, 0, &needed, &err)) fail("save", err);
+  std::vector<uint8_t> bytes(needed);
+  if (backend.save(sim, bytes.data(), bytes.size(), &needed, &err)) fail("save", err);
+  backend.destroy(sim);
+  if (backend.load(&config, nullptr, bytes.data(), bytes.size(), &sim, &err)) fail("load", err);
+}
+
 }  // namespace
 
 int main() {
   astra_net_backend backend{};
   backend.struct_size = sizeof backend;
   astra_net_error err = fresh();
-  if (astra_net_backend_init(ASTRA_NET_VERSION_1_1, &backend, &err)) fail("init", err);
+  if (astra_net_backend_init(ASTRA_NET_VERSION_1_2, &backend, &err)) fail("init", err);
   int refused = 0, deadlocks = 0, done = 0;
   for (int round = 0; round < 400; ++round) {
     int nodes = 1;
@@ -126,10 +156,12 @@ int main() {
     }
     size_t accepted = 0;
     if (backend.submit(sim, items.data(), items.size(), &accepted, &err)) fail("submit", err);
+    const bool faults = pick(0, 2) == 0;
+    if (faults) change_links(backend, sim, pick(0, 1) ? 0 : begin_ps);
     size_t delivered = 0;
+    int64_t now = 0;
     astra_net_status status = ASTRA_NET_OK;
     while (delivered < items.size() && status == ASTRA_NET_OK) {
-      int64_t now = 0;
       uint32_t stop = 0;
       status = backend.advance(sim, ASTRA_NET_TIME_NEVER, pick(0, 50'000), &now, &stop, &err);
       astra_net_completion records[8];
@@ -144,6 +176,8 @@ int main() {
         backend.destroy(sim);
         sim = copy;
       }
+      if (pick(0, 9) == 0 && status == ASTRA_NET_OK) reload(backend, config, sim);
+      if (faults && pick(0, 3) == 0 && status == ASTRA_NET_OK) change_links(backend, sim, now);
     }
     if (status == ASTRA_NET_OK) {
       size_t needed = 0;
