@@ -7,18 +7,11 @@ import ast
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.unit.test_layering import FILES, LEVELS, imports, name_of
+from tests.unit.test_layering import FILES, LEVELS, imports, name_of, room
 
 FIGURE = Path(__file__).parents[1] / "docs/rooms.svg"
 
 _WIDTH, _ROW, _HEIGHT, _GAP = 960, 78, 30, 14
-
-
-def room(module: str) -> str:
-    """The longest prefix that has a level; "" for the package itself."""
-    parts = module.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((prefix for prefix in prefixes if prefix in LEVELS), "")
 
 
 def arrows() -> dict[str, set[str]]:

@@ -50,13 +50,18 @@ LEVELS = {
 }
 
 
-def level(module: str) -> int:
+def room(module: str) -> str:
+    """The longest prefix that has a level; "" if there is none."""
     parts = module.split(".")
-    for length in range(len(parts), 0, -1):
-        found = LEVELS.get(".".join(parts[:length]))
-        if found is not None:
-            return found
-    raise KeyError(f"astra_bridge.{module} has no level; add it to LEVELS")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in LEVELS), "")
+
+
+def level(module: str) -> int:
+    found = LEVELS.get(room(module))
+    if found is None:
+        raise KeyError(f"astra_bridge.{module} has no level; add it to LEVELS")
+    return found
 
 
 def name_of(file: Path) -> str:
