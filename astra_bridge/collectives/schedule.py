@@ -39,6 +39,11 @@ class Kind(IntEnum):
     REDUCE_SCATTER_BLOCK = 8
     BARRIER = 9
 
+    @property
+    def word(self) -> str:
+        """As people write it, such as "all-reduce"."""
+        return self.name.lower().replace("_", "-")
+
 
 class Step(NamedTuple):
     """Send to and/or post a receive from positions that ``peers`` derives from the own one."""

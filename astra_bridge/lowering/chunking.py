@@ -32,20 +32,19 @@ def chunks_of(
     if kind == Kind.BARRIER:
         return [1], []
     splits = max(1, min(asked, size_bytes))
-    what = f"{kind.name.lower().replace('_', '-')} of {size_bytes:,} B"
-    instead = f"in place of {splits if size_bytes else 0:,}"
     ranks, semantics = setting.ranks, setting.semantics
     padded = kind != Kind.ALL_GATHER and ranks > size_bytes // asked
     if padded and "small-chunks-are-padded" in semantics:
         _check(kind, size_bytes, asked, setting)
-        detail = f"{what}: {asked:,} chunk(s) of {ranks:,} B {instead} of at least"
-        detail += f" {size_bytes // splits:,} B"
+        detail = f"{asked:,} chunk(s) of {ranks:,} B in place of {splits if size_bytes else 0:,}"
+        detail = f"{kind.word} of {size_bytes:,} B: {detail} of at least {size_bytes // splits:,} B"
         return [ranks] * asked, [("small-chunks-are-padded", detail)]
     if size_bytes > splits and size_bytes % splits and "remainder-is-a-chunk" in semantics:
         chunk = size_bytes // splits
         count = -(-size_bytes // chunk)
         _check(kind, size_bytes, count, setting)
-        detail = f"{what}: {count:,} chunks of {chunk:,} B {instead} of at most {chunk + 1:,} B"
+        detail = f"{count:,} chunks of {chunk:,} B in place of {splits:,} of at most"
+        detail = f"{kind.word} of {size_bytes:,} B: {detail} {chunk + 1:,} B"
         return [chunk] * count, [("remainder-is-a-chunk", detail)]
     _check(kind, size_bytes, splits, setting)
     chunk, more = divmod(size_bytes, splits)

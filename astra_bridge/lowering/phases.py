@@ -110,7 +110,7 @@ class Phases:
         if not missing or chosen[-1].one:
             return []
         levels = ", ".join(map(str, missing))
-        detail = f"{_word(kind)} leaves out dimension(s) {levels} of {setting.dims}"
+        detail = f"{kind.word} leaves out dimension(s) {levels} of {setting.dims}"
         return [("missing-algorithms-leave-dimensions-out", detail)]
 
     def _chosen(self, kind: Kind, where: str) -> tuple[Chosen, ...]:
@@ -239,7 +239,7 @@ class Phases:
         """What would be different without a quirk."""
         setting, changes = self._setting, list[Change]()
         system = setting.system
-        what = f"{_word(request.kind)} of {request.size} ranks"
+        what = f"{request.kind.word} of {request.size} ranks"
         shared = system.model_shared_bus
         if fast and (shared or setting.endpoint_delay_ns != FAST_DELAY_NS):
             usual = "the shared bus" if shared else f"in {setting.endpoint_delay_ns:,} ns"
@@ -292,7 +292,3 @@ class Phases:
         window = plain.window if plain.window > 0 else ""
         detail = f"{what} runs {found.name} in place of {asked.name}{window}: {cost}"
         return [(quirk, detail)]
-
-
-def _word(kind: Kind) -> str:
-    return kind.name.lower().replace("_", "-")
