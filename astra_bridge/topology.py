@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.network import NetworkDims, NetworkLinks
+from astra_bridge.inputs.network import LinkColumns, NetworkDims, NetworkLinks
 
 __all__ = ["Topology", "links_per_endpoint", "topology_of"]
 
@@ -83,14 +83,14 @@ def topology_of(network: NetworkDims | NetworkLinks) -> Topology:
         A latency is not a whole number of ps, after rounding, within int64.
     """
     if isinstance(network, NetworkLinks):
-        ends = np.array([(link.src, link.dst) for link in network.links], np.int64)
+        links = LinkColumns.of(network.links)
         return _build(
             network.endpoints,
             network.nodes,
-            ends.reshape(-1, 2),
-            np.array([link.bandwidth_GiBps for link in network.links], np.float64),
-            np.array([link.latency_ns for link in network.links], np.float64),
-            np.array([link.loss for link in network.links], np.float64),
+            np.stack([links.src, links.dst], axis=1),
+            links.bandwidth_GiBps,
+            links.latency_ns,
+            links.loss,
             network,
         )
     endpoints = math.prod(network.npus_count)
@@ -130,7 +130,7 @@ def topology_of(network: NetworkDims | NetworkLinks) -> Topology:
 def _build(
     endpoints: int,
     nodes: int,
-    ends: NDArray[np.int64],
+    ends: NDArray[Any],
     bandwidth_GiBps: NDArray[np.float64],
     latency_ns: NDArray[np.float64],
     loss: NDArray[np.float64],

@@ -3,7 +3,8 @@
 
 * *Dimensions* (ASTRA-sim's): ``topology``, ``npus_count``, ``bandwidth``, ``latency``, one entry
   per dimension.
-* *Links* (ours): ``endpoints``, ``switches`` and a list of ``links``, for any topology.
+* *Links* (ours): ``endpoints``, ``switches`` and a list of ``links``, for any topology;
+  ``network_text`` writes it.
 
 Bandwidths without a unit are GiB/s, as ASTRA-sim takes them although it writes GB/s; latencies
 without a unit are ns.
@@ -11,11 +12,19 @@ without a unit are ns.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from astra_bridge.arguments import (
     check_fields,
@@ -27,6 +36,7 @@ from astra_bridge.arguments import (
     optional,
     path,
     positive,
+    refusal,
     source_file,
 )
 from astra_bridge.errors import InputError
@@ -36,10 +46,13 @@ from astra_bridge.units import PS_PER_NS, parse_rate_Bps, parse_time_ps
 
 __all__ = [
     "TOPOLOGIES",
+    "LinkColumns",
     "NetworkDims",
     "NetworkLink",
     "NetworkLinks",
+    "NodeRange",
     "dim_bandwidth",
+    "network_text",
     "read_network",
 ]
 
@@ -95,6 +108,112 @@ class NetworkLink:
         check_fields(self, _LINK_FIELDS)
 
 
+@dataclass(frozen=True, eq=False)
+class LinkColumns(Sequence[NetworkLink]):
+    """Directed links as columns: a sequence of :class:`NetworkLink`, but for 10^6 of them, too.
+
+    Attributes
+    ----------
+    src, dst : ndarray of int32, shape (links,)
+    bandwidth_GiBps, latency_ns, loss : ndarray of float64, shape (links,)
+
+    Raises
+    ------
+    InputError
+        A value is out of range, or the columns differ in length.
+
+    Examples
+    --------
+    >>> LinkColumns([0, 1], [1, 0], [50.0, 50.0], [500.0, 500.0], [0.0, 0.0])[1]
+    NetworkLink(src=1, dst=0, bandwidth_GiBps=50.0, latency_ns=500.0, loss=0.0)
+    """
+
+    src: NDArray[np.int32]
+    dst: NDArray[np.int32]
+    bandwidth_GiBps: NDArray[np.float64]
+    latency_ns: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for name, (kind, check) in _LINK_COLUMNS.items():
+            try:
+                column = np.asarray(getattr(self, name))
+                ordinary = column.ndim == 1 and column.dtype.kind in "iuf"
+            except ValueError:  # lists in a list, of several lengths
+                ordinary = False
+            if not ordinary or (kind is np.int32 and column.size and column.dtype.kind == "f"):
+                raise InputError("expected a column of numbers", key=f"LinkColumns.{name}")
+            # The extremes speak for all; NaN is both of them.
+            for extreme in (column.min(), column.max()) if column.size else ():
+                check(extreme, f"LinkColumns.{name}")
+            column = column.astype(kind)
+            column.flags.writeable = False
+            object.__setattr__(self, name, column)
+        if len({getattr(self, name).shape for name in _LINK_COLUMNS} | {(len(self),)}) > 1:
+            raise InputError(
+                f"{', '.join(_LINK_COLUMNS)} need one entry per link each", key="LinkColumns"
+            )
+
+    @classmethod
+    def of(cls, links: Sequence[NetworkLink]) -> LinkColumns:
+        """Links as columns; what has columns already comes back as it is."""
+        if isinstance(links, cls):
+            return links
+        rows = [[getattr(link, name) for link in links] for name in _LINK_COLUMNS]
+        return cls(*map(np.array, rows))
+
+    def __len__(self) -> int:
+        return len(self.src)
+
+    def __iter__(self) -> Iterator[NetworkLink]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> NetworkLink: ...
+    @overload
+    def __getitem__(self, index: slice) -> LinkColumns: ...
+    def __getitem__(self, index: int | slice) -> NetworkLink | LinkColumns:
+        columns = [getattr(self, name)[index] for name in _LINK_COLUMNS]
+        if isinstance(index, slice):
+            return LinkColumns(*columns)
+        return NetworkLink(*(value.item() for value in columns))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LinkColumns):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in _LINK_COLUMNS
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.src.tobytes() + self.dst.tobytes())
+
+
+@dataclass(frozen=True)
+class NodeRange:
+    """Name and tier of nodes that follow one another.
+
+    Attributes
+    ----------
+    tier
+        What they are: gpu, nvlink, leaf, spine, or any other word.
+    first, count
+        Their ids are first .. first + count - 1.
+    name
+        Node ``first + n`` is called ``name`` and n; "" stands for the tier.
+    """
+
+    tier: str
+    first: int
+    count: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RANGE_FIELDS)
+        if not self.name:
+            object.__setattr__(self, "name", self.tier)
+
+
 @dataclass(frozen=True)
 class NetworkLinks:
     """A network of links between any nodes.
@@ -105,33 +224,55 @@ class NetworkLinks:
         Nodes 0 .. endpoints-1 are ranks, endpoints .. nodes-1 switches.
     links
         Directed links, in the order of the file; a bidirectional one is there as two, forward
-        first.  Several between the same nodes are parallel links.
+        first.  Several between the same nodes are parallel links.  Kept as :class:`LinkColumns`.
     dims
         Logical dimensions for hierarchical collectives; their product is ``endpoints``.
     source
         The file.
+    names
+        Names and tiers of nodes; a node may have none.
     """
 
     endpoints: int
     nodes: int
-    links: tuple[NetworkLink, ...]
+    links: Sequence[NetworkLink]
     dims: tuple[int, ...]
     source: Path | None = field(default=None, compare=False)
+    names: tuple[NodeRange, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, _LINKS_FIELDS)
-        for index, link in enumerate(self.links):
-            if not (0 <= link.src < self.nodes and 0 <= link.dst < self.nodes):
-                raise InputError(
-                    f"joins nodes {link.src} and {link.dst}; there are {self.nodes}",
-                    key=f"NetworkLinks.links[{index}]",
-                )
+        links = LinkColumns.of(self.links)
+        object.__setattr__(self, "links", links)
+        stray = np.flatnonzero(np.maximum(links.src, links.dst) >= self.nodes)
+        if stray.size:
+            link = links[int(stray[0])]
+            raise InputError(
+                f"joins nodes {link.src} and {link.dst}; there are {self.nodes}",
+                key=f"NetworkLinks.links[{stray[0]}]",
+            )
+        _check_names(self.names, self.nodes, None, "NetworkLinks.names")
         if self.nodes < self.endpoints or math.prod(self.dims) != self.endpoints:
             raise InputError(
                 f"{self.nodes} nodes and dims {show(self.dims)} do not go with {self.endpoints} "
                 "endpoints",
                 key="NetworkLinks",
             )
+
+    def name_of(self, node: int) -> str:
+        """What to call a node: its name, else ``gpu`` or ``switch`` and its id.
+
+        Examples
+        --------
+        >>> names = (NodeRange("leaf", 2, 1),)
+        >>> network = NetworkLinks(2, 4, (NetworkLink(0, 2, 50.0, 500.0),), (2,), names=names)
+        >>> [network.name_of(node) for node in range(4)]
+        ['gpu0', 'gpu1', 'leaf0', 'switch3']
+        """
+        for named in self.names:
+            if named.first <= node < named.first + named.count:
+                return f"{named.name}{node - named.first}"
+        return f"{'gpu' if node < self.endpoints else 'switch'}{node}"
 
 
 def dim_bandwidth(
@@ -162,17 +303,46 @@ _LINK_FIELDS = {
     "latency_ns": _LATENCY,
     "loss": number(0, 1),
 }
+_LINK_COLUMNS = {
+    name: (np.int32 if name in ("src", "dst") else np.float64, check)
+    for name, check in _LINK_FIELDS.items()
+}
+
+
+def _label(value: Any, name: str) -> str:
+    """A word for people, that also fits in a table."""
+    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+        raise refusal(value, name, "up to 80 letters, digits and . _ : / -")
+    return value
+
+
+_LABEL = re.compile(r"[\w.:/-]{1,80}")
+_RANGE_FIELDS = {
+    "tier": _label,
+    "first": _NODE,
+    "count": integer(1, 2 * MAX_RANKS),
+    "name": lambda value, name: value if value == "" else _label(value, name),
+}
+
+
+def _links(value: Any, name: str) -> Any:
+    """Columns as they are; of anything else, each item is looked at."""
+    return value if isinstance(value, LinkColumns) else list_of(instance(NetworkLink))(value, name)
+
+
 _LINKS_FIELDS = {
     "endpoints": integer(1, MAX_RANKS),
     "nodes": integer(1, 2 * MAX_RANKS),
-    "links": list_of(instance(NetworkLink)),
+    "links": _links,
     "dims": list_of(integer(1, MAX_RANKS)),
     "source": optional(path),
+    "names": list_of(instance(NodeRange)),
 }
 
 _DIMS_KEYS = ("topology", "npus_count", "bandwidth", "latency")
-_LINKS_KEYS = ("endpoints", "switches", "dims", "links")
-_LINK_KEYS = ("src", "dst", "bandwidth", "latency", "bidirectional", "loss")
+_LINKS_KEYS = ("endpoints", "switches", "dims", "nodes", "links")
+_LINK_KEYS = ("src", "dst", "pairs", "bandwidth", "latency", "bidirectional", "loss")
+_NAME_KEYS = ("tier", "first", "count", "name")
 
 
 def read_network(
@@ -199,6 +369,102 @@ def read_network(
     if "links" in raw or "endpoints" in raw:
         return _read_links(raw, file)
     return _read_dims(raw, file)
+
+
+def network_text(network: NetworkLinks, comment: str = "") -> str:
+    """The YAML of a network of links; :func:`read_network` gives the same network back.
+
+    Parameters
+    ----------
+    network
+        What to write.
+    comment
+        Lines to begin with.
+
+    Returns
+    -------
+    str
+        Links that follow one another and differ in their ends only are one entry.
+
+    Examples
+    --------
+    >>> links = [NetworkLink(0, 2, 50.0, 500.0), NetworkLink(2, 0, 50.0, 500.0)]
+    >>> links += [NetworkLink(1, 2, 50.0, 500.0), NetworkLink(2, 1, 50.0, 500.0)]
+    >>> print(network_text(NetworkLinks(2, 3, links, (2,), names=(NodeRange("leaf", 2),))))
+    endpoints: 2
+    switches: 1
+    dims: [2]
+    nodes:
+      - { tier: leaf, first: 2, count: 1, name: leaf }
+    links:
+      - bandwidth: 50.0
+        latency: 500ns
+        pairs: |
+          0 2
+          1 2
+    """
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines += [f"endpoints: {network.endpoints}", f"switches: {network.nodes - network.endpoints}"]
+    lines.append(f"dims: [{', '.join(map(str, network.dims))}]")
+    if network.names:
+        lines.append("nodes:")
+        lines += [
+            f"  - {{ tier: {_word(one.tier)}, first: {one.first}, count: {one.count}, "
+            f"name: {_word(one.name)} }}"
+            for one in network.names
+        ]
+    lines.append("links:" if network.links else "links: []")
+    for shared, cables in groupby(_cables(LinkColumns.of(network.links)), key=itemgetter(0)):
+        both, bandwidth, latency, loss = shared
+        pairs = [f"{src} {dst}" for _, src, dst in cables]
+        keys = [f"bandwidth: {_rate_text(bandwidth)}", f"latency: {_time_text(latency)}"]
+        keys += [f"loss: {loss!r}"] if loss else []
+        keys += [] if both else ["bidirectional: false"]
+        if len(pairs) == 1:
+            src, dst = pairs[0].split()
+            lines.append(f"  - {{ src: {src}, dst: {dst}, {', '.join(keys)} }}")
+        else:
+            lines.append(f"  - {keys[0]}")
+            lines += [f"    {key}" for key in [*keys[1:], "pairs: |"]]
+            lines += [f"      {pair}" for pair in pairs]
+    return "\n".join(lines) + "\n"
+
+
+def _cables(
+    links: LinkColumns,
+) -> Iterator[tuple[tuple[bool, float, float, float], int, int]]:
+    """Whether it goes both ways, bandwidth, latency, loss; and its ends."""
+    columns = [getattr(links, name).tolist() for name in _LINK_COLUMNS]
+    rows = list(zip(*columns, strict=True))
+    index = 0
+    while index < len(rows):
+        src, dst, *rest = rows[index]
+        both = index + 1 < len(rows) and rows[index + 1] == (dst, src, *rest)
+        bandwidth, latency, loss = rest
+        yield (both, bandwidth, latency, loss), src, dst
+        index += 1 + both
+
+
+def _word(label: str) -> str:
+    """A label as YAML; some words mean something else there."""
+    plain = label[0].isalpha() and ":" not in label and label.lower() not in _YAML_WORDS
+    return label if plain else json.dumps(label, ensure_ascii=False)
+
+
+_YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+
+
+def _rate_text(bandwidth_GiBps: float) -> str:
+    """With a unit where that says just the same."""
+    gbps = bandwidth_GiBps * (1 << 30) * 8 / 1e9
+    text = f"{round(gbps, 6):.15g}Gbps"
+    same = gbps >= 1e-3 and parse_rate_Bps(text) / 2**30 == bandwidth_GiBps
+    return text if same and len(text) < 16 else repr(bandwidth_GiBps)
+
+
+def _time_text(latency_ns: float) -> str:
+    whole = latency_ns.is_integer() and latency_ns < 1e15
+    return f"{latency_ns:.0f}ns" if whole else repr(latency_ns)
 
 
 def _read_dims(raw: Mapping[str, Any], file: Path | None) -> NetworkDims:
@@ -266,23 +532,70 @@ def _read_links(raw: Mapping[str, Any], file: Path | None) -> NetworkLinks:
     entries = raw["links"]
     if not isinstance(entries, list):
         raise InputError(f"expected a list of links, found {show(entries)}", file=file, key="links")
-    links: list[NetworkLink] = []
+    columns: list[list[Any]] = [[] for _ in _LINK_COLUMNS]
     for index, entry in enumerate(entries):
-        links += _link(entry, nodes, file, f"links[{index}]")
+        _add_links(columns, entry, nodes, file, f"links[{index}]")
+    links = LinkColumns(*map(np.array, columns))
     _check_connected(endpoints, nodes, links, file)
-    return NetworkLinks(endpoints, nodes, tuple(links), dims, file)
+    return NetworkLinks(endpoints, nodes, links, dims, file, _names(raw, nodes, file))
 
 
-def _link(entry: object, nodes: int, file: Path | None, where: str) -> list[NetworkLink]:
+def _names(raw: Mapping[str, Any], nodes: int, file: Path | None) -> tuple[NodeRange, ...]:
+    """The key ``nodes``."""
+    entries = raw.get("nodes", [])
+    if not isinstance(entries, list):
+        raise InputError(
+            f"expected a list of ranges of nodes, found {show(entries)}", file=file, key="nodes"
+        )
+    ranges = []
+    for index, entry in enumerate(entries):
+        where = f"nodes[{index}]"
+        check_keys(entry, _NAME_KEYS, file=file, where=where)
+        for key in ("tier", "first"):
+            if key not in entry:
+                raise InputError("missing", file=file, key=f"{where}.{key}")
+        for key in ("tier", "name"):
+            if key in entry:
+                in_file(_label, entry[key], file=file, key=f"{where}.{key}")
+        first = _integer(entry["first"], file, f"{where}.first", 0, nodes - 1)
+        count = _integer(entry.get("count", 1), file, f"{where}.count", 1, nodes - first)
+        ranges.append(NodeRange(entry["tier"], first, count, entry.get("name", "")))
+    _check_names(ranges, nodes, file, "nodes")
+    return tuple(ranges)
+
+
+def _check_names(ranges: Sequence[NodeRange], nodes: int, file: Path | None, key: str) -> None:
+    """They lie among the nodes, and no node is in two."""
+    end = 0
+    for one in sorted(ranges, key=lambda one: one.first):
+        if one.first < end or one.first + one.count > nodes:
+            problem = "is named twice" if one.first < end else f"is not one of {nodes} nodes"
+            node = one.first if one.first < end else max(one.first, nodes)
+            raise InputError(f"node {node} {problem}", file=file, key=key)
+        end = one.first + one.count
+
+
+def _add_links(
+    columns: list[list[Any]], entry: object, nodes: int, file: Path | None, where: str
+) -> None:
+    """Append what an entry of ``links`` stands for: one link, or those of ``pairs``."""
     check_keys(entry, _LINK_KEYS, file=file, where=where)
     assert isinstance(entry, Mapping)
-    for key in ("src", "dst", "bandwidth", "latency"):
+    several = "pairs" in entry
+    for key in ("bandwidth", "latency") if several else ("src", "dst", "bandwidth", "latency"):
         if key not in entry:
             raise InputError("missing", file=file, key=f"{where}.{key}")
-    src = _integer(entry["src"], file, f"{where}.src", 0, nodes - 1)
-    dst = _integer(entry["dst"], file, f"{where}.dst", 0, nodes - 1)
-    if src == dst:
-        raise InputError(f"joins node {src} with itself", file=file, key=where)
+    if several:
+        for key in ("src", "dst"):
+            if key in entry:
+                raise InputError("pairs says it already", file=file, key=f"{where}.{key}")
+        ends = _pairs(entry["pairs"], nodes, file, f"{where}.pairs")
+    else:
+        src = _integer(entry["src"], file, f"{where}.src", 0, nodes - 1)
+        dst = _integer(entry["dst"], file, f"{where}.dst", 0, nodes - 1)
+        if src == dst:
+            raise InputError(f"joins node {src} with itself", file=file, key=where)
+        ends = [src, dst]
     both = entry.get("bidirectional", True)
     if not isinstance(both, bool):
         raise InputError(
@@ -299,29 +612,74 @@ def _link(entry: object, nodes: int, file: Path | None, where: str) -> list[Netw
         )
     bandwidth = _bandwidth(entry["bandwidth"], file, f"{where}.bandwidth")
     latency = _latency(entry["latency"], file, f"{where}.latency")
-    forward = NetworkLink(src, dst, bandwidth, latency, loss)
-    return [forward, NetworkLink(dst, src, bandwidth, latency, loss)] if both else [forward]
+    forward, backward = ends[0::2], ends[1::2]
+    count = len(forward)
+    if both:  # forward, backward, forward, ...
+        backward = ends.copy()
+        backward[0::2], backward[1::2] = ends[1::2], forward
+        forward = ends
+        count *= 2
+    added: tuple[list[Any], ...] = (forward, backward)
+    added += ([bandwidth] * count, [latency] * count, [loss] * count)
+    for column, more in zip(columns, added, strict=True):
+        column += more
 
 
-def _check_connected(
-    endpoints: int, nodes: int, links: list[NetworkLink], file: Path | None
-) -> None:
+def _pairs(value: object, nodes: int, file: Path | None, where: str) -> list[int]:
+    """Ends of cables one after the other: of text with a pair a line, or of a list of pairs."""
+    if isinstance(value, str):
+        lines = [line.split() for line in value.splitlines()]
+        rows: list[Any] = [line for line in lines if line]
+        parse: Callable[[str], int] = int
+    elif isinstance(value, list):
+        rows, parse = value, partial(_integer, file=file, key=where, low=0, high=nodes - 1)
+    else:
+        raise InputError(
+            f"expected text with two nodes a line, or a list of pairs, found {show(value)}",
+            file=file,
+            key=where,
+        )
+    ends: list[int] = []
+    for row in rows:
+        try:
+            src, dst = row
+            ends += parse(src), parse(dst)
+        except (TypeError, ValueError):
+            shown = " ".join(row) if isinstance(value, str) else row
+            raise InputError(
+                f"expected two nodes, found {show(shown)}", file=file, key=where
+            ) from None
+        if src == dst:
+            raise InputError(f"joins node {src} with itself", file=file, key=where)
+    if ends and not 0 <= min(ends) <= max(ends) < nodes:
+        stray = next(node for node in ends if not 0 <= node < nodes)
+        raise InputError(
+            f"{stray} is not allowed; allowed: whole numbers from 0 to {nodes - 1}",
+            file=file,
+            key=where,
+        )
+    return ends
+
+
+def _check_connected(endpoints: int, nodes: int, links: LinkColumns, file: Path | None) -> None:
     """Every endpoint must reach endpoint 0 and be reached from it."""
-    for forward in (True, False):
-        neighbours: list[list[int]] = [[] for _ in range(nodes)]
-        for link in links:
-            a, b = (link.src, link.dst) if forward else (link.dst, link.src)
-            neighbours[a].append(b)
-        seen = {0}
+    for way, src, dst in (
+        ("from endpoint 0 to endpoint", links.src, links.dst),
+        ("to endpoint 0 from endpoint", links.dst, links.src),
+    ):
+        first = np.searchsorted(src, np.arange(nodes + 1), sorter=(order := np.argsort(src)))
+        begin, neighbours = first.tolist(), dst[order].tolist()
+        seen = bytearray(nodes)
+        seen[0] = True
         stack = [0]
         while stack:
-            for node in neighbours[stack.pop()]:
-                if node not in seen:
-                    seen.add(node)
-                    stack.append(node)
-        cut = [rank for rank in range(endpoints) if rank not in seen]
+            node = stack.pop()
+            for other in neighbours[begin[node] : begin[node + 1]]:
+                if not seen[other]:
+                    seen[other] = True
+                    stack.append(other)
+        cut = [rank for rank in range(endpoints) if not seen[rank]]
         if cut:
-            way = "from endpoint 0 to endpoint" if forward else "to endpoint 0 from endpoint"
             more = f" (and {len(cut) - 1} more)" if len(cut) > 1 else ""
             raise InputError(f"no way {way} {cut[0]}{more}", file=file, key="links")
 

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.custom import read_per_node_custom
 from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
-from astra_bridge.inputs.network import NetworkDims, NetworkLink, NetworkLinks, read_network
+from astra_bridge.inputs.network import (
+    LinkColumns,
+    NetworkDims,
+    NetworkLink,
+    NetworkLinks,
+    NodeRange,
+    network_text,
+    read_network,
+)
 from astra_bridge.inputs.system import SystemConfig, SystolicArray, read_system
 from astra_bridge.lowering import choices
 
@@ -328,6 +339,103 @@ def test_network_links() -> None:
         ),
         (2, 2),
     )
+
+
+PAIRS = {
+    "endpoints": 3,
+    "switches": 1,
+    "nodes": [{"tier": "gpu", "first": 0, "count": 3}, {"tier": "leaf", "first": 3, "name": "tor"}],
+    "links": [{"bandwidth": 50, "latency": 500, "pairs": "0 3\n1 3\n\n 2 3 \n"}],
+}
+
+
+def test_pairs_are_an_entry_each() -> None:
+    one_by_one = [{"src": i, "dst": 3, "bandwidth": 50, "latency": 500} for i in range(3)]
+    network = read_network(PAIRS)
+    assert network == read_network(PAIRS | {"links": one_by_one})
+    lists = [{"bandwidth": 50, "latency": 500, "pairs": [[0, 3], [1, 3], [2, 3]]}]
+    assert network == read_network(PAIRS | {"links": lists})
+    assert isinstance(network, NetworkLinks)
+    assert network.links[3] == NetworkLink(3, 1, 50.0, 500.0)
+    assert list(network.links[4:]) == [NetworkLink(2, 3, 50.0, 500.0), network.links[5]]
+    assert [network.name_of(node) for node in range(4)] == ["gpu0", "gpu1", "gpu2", "tor0"]
+    assert network.names[1] == NodeRange("leaf", 3, 1, "tor")
+    assert hash(network) == hash(read_network(PAIRS))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": "0 3\n1 x"}, "links[0].pairs: expected two nodes, found '1 x'"),
+        ({"pairs": "0 3 1"}, "links[0].pairs: expected two nodes, found '0 3 1'"),
+        ({"pairs": "0 4"}, "links[0].pairs: 4 is not allowed; allowed: whole numbers from 0 to 3"),
+        ({"pairs": "-1 3"}, "links[0].pairs: -1 is not allowed"),
+        ({"pairs": "2 2"}, "links[0].pairs: joins node 2 with itself"),
+        ({"pairs": [[0, 3], 1]}, "links[0].pairs: expected two nodes, found 1"),
+        ({"pairs": [[0, 3.5]]}, "links[0].pairs: expected two nodes, found [0, 3.5]"),
+        ({"pairs": 7}, "links[0].pairs: expected text with two nodes a line, or a list"),
+        ({"src": 0}, "links[0].src: pairs says it already"),
+    ],
+)
+def test_wrong_pairs(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_network(PAIRS | {"links": [PAIRS["links"][0] | change]})  # type: ignore[index]
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ({}, "nodes: expected a list of ranges of nodes"),
+        ([{"first": 0}], "nodes[0].tier: missing"),
+        ([{"tier": "gpu"}], "nodes[0].first: missing"),
+        ([{"tier": "a b", "first": 0}], "nodes[0].tier: 'a b' is not allowed; allowed: up to 80"),
+        ([{"tier": "gpu", "first": 4}], "nodes[0].first: 4 is not allowed"),
+        ([{"tier": "gpu", "first": 2, "count": 3}], "nodes[0].count: 3 is not allowed"),
+        ([{"tier": "gpu", "first": 2}, {"tier": "b", "first": 0, "count": 3}], "node 2 is named"),
+        ([{"tier": "gpu", "first": 2, "named": "x"}], "nodes[0].named: unknown key"),
+    ],
+)
+def test_wrong_names_of_nodes(nodes: object, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_network(PAIRS | {"nodes": nodes})
+    assert message in str(caught.value)
+
+
+_RATES = st.one_of(st.floats(1e-9, 1e12), st.integers(1, 10**6).map(lambda n: n * 1e9 / 2**33))
+_CABLE = st.tuples(
+    st.integers(0, 5),
+    st.integers(0, 5),
+    _RATES,
+    st.sampled_from([0.0, 25.0, 0.125, 1e-7, 500.0, 2.0**53 - 1]),
+    st.sampled_from([0.0, 0.5, 1e-9]),
+    st.booleans(),
+)
+
+
+@given(st.lists(_CABLE, max_size=12), st.sampled_from(["leaf", "yes", "1", "a:b", "null", "é"]))
+def test_what_is_written_is_read_again(cables: list[tuple[Any, ...]], word: str) -> None:
+    links = [NetworkLink(i, 6, 50.0, 500.0) for i in range(6)]
+    links += [NetworkLink(6, i, 50.0, 500.0) for i in range(6)]
+    for src, dst, *rest, both in cables:
+        if src != dst:
+            links += [NetworkLink(src, dst, *rest)] + [NetworkLink(dst, src, *rest)] * both
+    network = NetworkLinks(6, 7, tuple(links), (2, 3), names=(NodeRange(word, 3, 2),))
+    text = network_text(network, comment="one\ntwo")
+    raw = yaml.safe_load(text)
+    assert read_network(raw) == network
+    assert text.startswith("# one\n# two\n")
+
+
+def test_columns_are_checked() -> None:
+    good: list[Any] = [[0], [1], [50.0], [500.0], [0.0]]
+    assert LinkColumns(*good) == LinkColumns.of([NetworkLink(0, 1, 50.0, 500.0)])
+    for at, wrong in [
+        (0, [0.5]), (1, [-1]), (2, [0.0]), (2, [math.nan]), (3, [-1.0]), (4, [2.0]), (0, ["0"]),
+        (0, [0, 1]), (0, [[0]]), (0, [[0], [0, 1]]), (0, 0),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match="LinkColumns"):
+            LinkColumns(*good[:at], wrong, *good[at + 1 :])
 
 
 @pytest.mark.parametrize(
