@@ -41,11 +41,13 @@ __all__ = [
     "Workload",
     "__version__",
     "collective",
+    "fabrics",
     "read_workload",
     "simulate",
 ]
 
 if TYPE_CHECKING:
+    from astra_bridge import fabrics
     from astra_bridge.engine import Outcome, Progress, Session, Stop, Watch
     from astra_bridge.errors import (
         AstraBridgeError,
@@ -99,9 +101,12 @@ _HOMES = {
     "read_workload": "astra_bridge.trace",
     "simulate": "astra_bridge.simulation",
 }
+_MODULES = ("fabrics",)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"astra_bridge.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

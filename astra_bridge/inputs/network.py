@@ -108,7 +108,7 @@ class NetworkLink:
         check_fields(self, _LINK_FIELDS)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinkColumns(Sequence[NetworkLink]):
     """Directed links as columns: a sequence of :class:`NetworkLink`, but for 10^6 of them, too.
 
@@ -187,6 +187,9 @@ class LinkColumns(Sequence[NetworkLink]):
 
     def __hash__(self) -> int:
         return hash(self.src.tobytes() + self.dst.tobytes())
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} links>"
 
 
 @dataclass(frozen=True)

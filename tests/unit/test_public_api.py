@@ -42,6 +42,9 @@ def described() -> str:
                 inner = getattr(what, "__func__", what)
                 if inspect.isfunction(inner):
                     lines.append(f"    {member}{inspect.signature(inner)}")
+        elif inspect.ismodule(value):
+            offered = ((one, getattr(value, one)) for one in value.__all__)
+            lines += [f"{name}.{one}{inspect.signature(what)}" for one, what in offered]
         elif callable(value):
             lines.append(f"{name}{inspect.signature(value)}")
         else:

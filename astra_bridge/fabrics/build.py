@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""What the fabrics share: nodes in tiers, cables by column, hosts, and checks of what is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from astra_bridge.arguments import Check, integer, number, optional, positive
+from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import LinkColumns, NetworkLinks, NodeRange
+
+__all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "refuse"]
+
+MAX_GPUS = 1 << 20
+MAX_PORTS = 1 << 16
+
+NVLINK_LATENCY_NS = 25.0
+"""Of a GPU's link to the NVSwitch; SimAI's generator of topologies has it as a default, too."""
+
+_COUNT = integer(1, MAX_PORTS)
+_RATE = positive(1e9)
+_TIME = number(0, 1e12)
+_CHECKS: dict[str, Check] = {
+    "gpus": integer(1, MAX_GPUS),
+    "gpus_per_host": _COUNT,
+    "rails": optional(_COUNT),
+    "planes": _COUNT,
+    "radix": optional(integer(2, MAX_PORTS)),
+    "spines": optional(_COUNT),
+    "hosts_per_leaf": optional(_COUNT),
+    "oversubscription": number(1e-3, 1e3),
+    "nic_gbps": _RATE,
+    "uplink_gbps": optional(_RATE),
+    "nvlink_gbps": number(0, 1e9),
+    "nvswitches": _COUNT,
+    "latency_ns": _TIME,
+    "nvlink_latency_ns": _TIME,
+    "global_latency_ns": optional(_TIME),
+    "gpus_per_router": optional(_COUNT),
+    "routers_per_group": optional(_COUNT),
+    "global_links": optional(_COUNT),
+}
+
+
+def refuse(name: str, value: object, allowed: str) -> InputError:
+    """The error of a parameter whose value does not go with the others."""
+    return InputError(f"{value} is not allowed; allowed: {allowed}", key=name)
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fabric was given, each in its plain type.
+
+    Raises
+    ------
+    InputError
+        Names the parameter, its value and what is allowed; also where ``gpus`` do not fill hosts.
+    """
+    plain = {name: _CHECKS[name](value, name) for name, value in given.items()}
+    gpus, per_host = plain["gpus"], plain.get("gpus_per_host", 1)
+    if gpus % per_host:
+        raise refuse("gpus", gpus, f"multiples of gpus_per_host, which is {per_host}")
+    return plain
+
+
+def exact(value: float) -> Fraction:
+    """A number as people write it: 0.1 is a tenth."""
+    return Fraction(repr(value)).limit_denominator(10**9)
+
+
+class Fabric:
+    """Nodes and cables while a fabric is put together.
+
+    The GPUs are nodes 0 .. gpus-1, those of a host next to one another.
+    """
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus = np.arange(gpus)
+        self.nodes = gpus
+        self._names = [NodeRange("gpu", 0, gpus)]
+        self._cables: list[list[NDArray[Any]]] = []
+
+    def add(self, tier: str, count: int, name: str) -> NDArray[np.int64]:
+        """More switches; their ids."""
+        self._names.append(NodeRange(tier, self.nodes, count, name))
+        self.nodes += count
+        return np.arange(self.nodes - count, self.nodes)
+
+    def join(self, a: ArrayLike, b: ArrayLike, gbps: Fraction | float, latency_ns: float) -> None:
+        """A cable from each of ``a`` to that of ``b``, which NumPy broadcasts to one shape."""
+        ends = np.stack([one.ravel() for one in np.broadcast_arrays(a, b)], axis=1)
+        both = np.stack([ends, ends[:, ::-1]], axis=1).reshape(-1, 2)
+        # As "400Gbps" in a file is read: whole bits, then bytes, then GiB.
+        bandwidth = float(gbps) * 1e9 / 8 / (1 << 30)
+        count = len(both)
+        self._cables.append(
+            [both[:, 0], both[:, 1], np.full(count, bandwidth), np.full(count, latency_ns)]
+        )
+
+    def hosts(self, per_host: int, gbps: float, latency_ns: float, nvswitches: int = 1) -> None:
+        """Join the GPUs of each host through its NVSwitches, which share the rate of a GPU."""
+        if gbps == 0 or per_host == 1:
+            return
+        count = len(self.gpus) // per_host
+        switches = self.add("nvlink", count * nvswitches, "nvswitch").reshape(count, 1, nvswitches)
+        gpus = self.gpus.reshape(count, per_host, 1)
+        self.join(gpus, switches, exact(gbps) / nvswitches, latency_ns)
+
+    def network(self, dims: tuple[int, ...]) -> NetworkLinks:
+        """What was put together."""
+        columns = [np.concatenate(column) for column in zip(*self._cables, strict=True)]
+        columns = columns or [np.zeros(0)] * 4
+        columns.append(np.zeros(len(columns[0])))
+        return NetworkLinks(
+            len(self.gpus),
+            self.nodes,
+            LinkColumns(*columns),
+            tuple(size for size in dims if size > 1) or (math.prod(dims),),
+            names=tuple(self._names),
+        )
