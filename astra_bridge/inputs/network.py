@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from astra_bridge.arguments import (
     check_fields,
     choice,
+    flag,
     instance,
     integer,
     list_of,
@@ -58,6 +59,9 @@ __all__ = [
 
 TOPOLOGIES = ("Ring", "FullyConnected", "Switch")
 """Building blocks of one dimension."""
+
+ROUTINGS = ("ecmp", "static", "spray", "adaptive")
+"""How one of several equally short ways is chosen; docs/networks.md."""
 
 MAX_RANKS = 1 << 24
 """Largest number of endpoints that is accepted: beyond it, memory ends before any answer."""
@@ -234,6 +238,10 @@ class NetworkLinks:
         The file.
     names
         Names and tiers of nodes; a node may have none.
+    routing
+        How one of several equally short ways is chosen: "ecmp", "static", "spray", "adaptive".
+    endpoints_forward
+        Whether endpoints pass on what is for others.
     """
 
     endpoints: int
@@ -242,6 +250,8 @@ class NetworkLinks:
     dims: tuple[int, ...]
     source: Path | None = field(default=None, compare=False)
     names: tuple[NodeRange, ...] = ()
+    routing: str = "ecmp"
+    endpoints_forward: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, _LINKS_FIELDS)
@@ -340,10 +350,12 @@ _LINKS_FIELDS = {
     "dims": list_of(integer(1, MAX_RANKS)),
     "source": optional(path),
     "names": list_of(instance(NodeRange)),
+    "routing": choice(*ROUTINGS),
+    "endpoints_forward": flag,
 }
 
 _DIMS_KEYS = ("topology", "npus_count", "bandwidth", "latency")
-_LINKS_KEYS = ("endpoints", "switches", "dims", "nodes", "links")
+_LINKS_KEYS = ("endpoints", "switches", "dims", "routing", "endpoints_forward", "nodes", "links")
 _LINK_KEYS = ("src", "dst", "pairs", "bandwidth", "latency", "bidirectional", "loss")
 _NAME_KEYS = ("tier", "first", "count", "name")
 
@@ -540,7 +552,10 @@ def _read_links(raw: Mapping[str, Any], file: Path | None) -> NetworkLinks:
         _add_links(columns, entry, nodes, file, f"links[{index}]")
     links = LinkColumns(*map(np.array, columns))
     _check_connected(endpoints, nodes, links, file)
-    return NetworkLinks(endpoints, nodes, links, dims, file, _names(raw, nodes, file))
+    names = _names(raw, nodes, file)
+    routing = in_file(choice(*ROUTINGS), raw.get("routing", "ecmp"), file=file, key="routing")
+    forward = in_file(flag, raw.get("endpoints_forward", False), file=file, key="endpoints_forward")
+    return NetworkLinks(endpoints, nodes, links, dims, file, names, routing, forward)
 
 
 def _names(raw: Mapping[str, Any], nodes: int, file: Path | None) -> tuple[NodeRange, ...]:

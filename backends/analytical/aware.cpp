@@ -39,6 +39,7 @@ class Aware final : public Core<Aware> {
       dimensions_.emplace(config, quirks.first_dimension_only);
     else
       graph_.emplace(config);
+    by_message_ = graph_ && graph_->by_message();
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
     for (const Rate& rate : rates) speeds_.push_back({rate});
     const int64_t count = dimensions_ ? dimensions_->link_count() : graph_->link_count();
@@ -49,7 +50,7 @@ class Aware final : public Core<Aware> {
     ++transfers_;
     count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
-    if (recent.dst != transfer.dst) find_way(transfer, recent);
+    if (recent.dst != transfer.dst || by_message_) find_way(transfer, recent);
     Link& link = links_[recent.link];
     if (is_last(recent.hop.next, transfer.dst) && is_free(link)) {
       // The common case: one link, and nobody on it.  No message needs to be remembered.
@@ -83,7 +84,7 @@ class Aware final : public Core<Aware> {
       if (link.first >= 0) serve(link, now_ps);
     } else if (kind == EventKind::kForward) {
       const Message& message = messages_[static_cast<size_t>(subject)];
-      const Hop hop = next(message.src, message.dst, message.at);
+      const Hop hop = next(message.src, message.dst, message.at, message.id);
       enter(static_cast<int32_t>(subject), hop, now_ps);
     } else {
       const Change& change = changes_[static_cast<size_t>(subject)];
@@ -217,15 +218,15 @@ class Aware final : public Core<Aware> {
   }
   static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
   static bool is_free(const Link& link) { return !link.busy && link.first < 0 && link.scale > 0; }
-  Hop next(int32_t src, int32_t dst, const Position& at) {
-    return dimensions_ ? dimensions_->next(src, dst, at) : graph_->next(src, dst, at);
+  Hop next(int32_t src, int32_t dst, const Position& at, int64_t id) {
+    return dimensions_ ? dimensions_->next(src, dst, at) : graph_->next(src, dst, at, id);
   }
   Ends ends(const Link& link) const {
     return dimensions_ ? dimensions_->ends(link.number) : graph_->ends(link.number);
   }
 
   [[gnu::noinline]] void find_way(const astra_net_transfer& transfer, Recent& recent) {
-    const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1});
+    const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1}, transfer.id);
     recent = {transfer.dst, hop, link_state(hop.link)};
   }
 
@@ -354,7 +355,7 @@ class Aware final : public Core<Aware> {
     free_ = slot;
   }
 
-  bool cut_through_ = false;
+  bool cut_through_ = false, by_message_ = false;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::vector<Recent> recent_;  // per endpoint

@@ -35,13 +35,15 @@ class Unaware final : public Core<Unaware> {
       dimensions_.emplace(config, first_only);
     else
       links_.emplace(config);
+    by_message_ = links_ && links_->by_message();
   }
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     count(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
-    if (recent.dst != transfer.dst || recent.bytes != transfer.bytes) recent = found(transfer);
+    if (recent.dst != transfer.dst || recent.bytes != transfer.bytes || by_message_)
+      recent = found(transfer);
     shortened_ += recent.shortened;
     schedule<EventKind::kDeliver>(now_ps, recent.delay_ns, transfer.id);
   }
@@ -73,7 +75,7 @@ class Unaware final : public Core<Unaware> {
 
   [[gnu::noinline]] Recent found(const astra_net_transfer& transfer) {
     const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
-                                  : links_->cost(transfer.src, transfer.dst);
+                                  : links_->cost(transfer.src, transfer.dst, transfer.id);
     return {transfer.dst, transfer.bytes,
             whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns,
                      kArrival),
@@ -82,6 +84,7 @@ class Unaware final : public Core<Unaware> {
 
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> links_;
+  bool by_message_ = false;
   std::vector<Recent> recent_;  // per endpoint
   int64_t transfers_ = 0, bytes_ = 0, shortened_ = 0;
 };

@@ -62,8 +62,12 @@ def graphs(draw: st.DrawFn) -> NetworkConfig:
         rate = draw(bandwidths) * 2**30
         latency_ps = round(draw(latencies) * 1000)
         rows += [(a, b, rate, latency_ps, 0.0), (b, a, rate, latency_ps, 0.0)]
-    semantics = draw(st.sampled_from(["astra-sim", "corrected"]))
-    return NetworkConfig(endpoints, nodes, np.array(rows, LINK), {"semantics": semantics})
+    options = {
+        "semantics": draw(st.sampled_from(["astra-sim", "corrected"])),
+        "routing": draw(st.sampled_from(["ecmp", "static", "spray", "adaptive"])),
+        "endpoints_forward": "true",
+    }
+    return NetworkConfig(endpoints, nodes, np.array(rows, LINK), options)
 
 
 configs = st.one_of(dimensions(), graphs())
@@ -210,9 +214,10 @@ def test_no_transfer_beats_its_way(model: str, config: NetworkConfig, seed: int)
         records = np.frombuffer(timed(network, items, []), network.poll().dtype)
     times = dict(zip(records["id"].tolist(), records["time_ps"].tolist(), strict=True))
     for transfer_id, start_ps, size, src, dst, *_ in items.tolist():
-        way = [routes.link(index) for index in routes.route(src, dst)]
+        label = transfer_id if routes.by_message else 0
+        way = [routes.link(index) for index in routes.route(src, dst, label)]
         if model == "unaware":
-            latency_ns, bytes_per_ns = routes.cost(src, dst)
+            latency_ns, bytes_per_ns = routes.cost(src, dst, label)
             cut_ns = 1
         else:
             latency_ns = sum(link.latency_ns for link in way)

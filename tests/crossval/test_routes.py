@@ -17,7 +17,8 @@ from astra_bridge.network.analytical.topologies import LinkList
 from astra_bridge.network.api import LINK, NetworkConfig
 
 ROOT = Path(__file__).parents[2]
-Graph = tuple[int, int, list[tuple[int, int]]]  # endpoints, nodes, directed links
+Graph = tuple[int, int, list[tuple[int, int]], str, bool]
+"""Endpoints, nodes, directed links, routing, and whether endpoints forward."""
 
 
 def random_graph(rng: random.Random) -> Graph:
@@ -44,7 +45,7 @@ def random_graph(rng: random.Random) -> Graph:
     for a, b in cables:
         if a != b:
             links += [(a, b)] if rng.random() < 0.1 else [(a, b), (b, a)]
-    return endpoints, nodes, links
+    return endpoints, nodes, links, rng.choice(["ecmp", "static"]), rng.random() < 0.5
 
 
 def mixed(src: int, dst: int, node: int) -> int:
@@ -55,23 +56,43 @@ def mixed(src: int, dst: int, node: int) -> int:
     return x ^ (x >> 31)
 
 
-def way_by_definition(graph: Graph, src: int, dst: int) -> list[int] | None:
-    _, _, links = graph
-    hops, changed = {dst: 0}, True
+def shortest(graph: Graph, ends: set[int], backwards: bool) -> dict[int, int]:
+    """Hops to (or from) the nearest of some nodes, by relaxation until nothing changes.  Of a way
+    no node between its ends may be an endpoint, unless endpoints forward."""
+    endpoints, _, links, _, forward = graph
+    hops, changed = dict.fromkeys(ends, 0), True
     while changed:
         changed = False
-        for a, b in links:
-            if b in hops and hops[b] + 1 < hops.get(a, 10**9):
-                hops[a] = hops[b] + 1
-                changed = True
+        for link in links:
+            b, a = link if backwards else link[::-1]
+            if b not in hops or hops[b] + 1 >= hops.get(a, 10**9):
+                continue
+            if b not in ends and b < endpoints and not forward:
+                continue
+            hops[a] = hops[b] + 1
+            changed = True
+    return hops
+
+
+def way_by_definition(graph: Graph, src: int, dst: int) -> list[int] | None:
+    endpoints, _, links, routing, forward = graph
+    hops = shortest(graph, {dst}, False)
     if src not in hops:
         return None
+    height = shortest(graph, set(range(endpoints)), True)
     way, node = [], src
     while node != dst:
         good = [
-            i for i, (a, b) in enumerate(links) if a == node and hops.get(b, -1) == hops[node] - 1
+            i
+            for i, (a, b) in enumerate(links)
+            if a == node
+            and hops.get(b, -1) == hops[node] - 1
+            and (b == dst or b >= endpoints or forward)
         ]
-        way.append(good[mixed(src, dst, node) % len(good)])
+        key = mixed(src, dst, node)
+        if routing == "static":
+            key = dst // len(good) ** max(0, height[node] - 1)
+        way.append(good[key % len(good)])
         node = links[way[-1]][1]
     return way
 
@@ -102,9 +123,10 @@ def ways(graphs: list[Graph]) -> list[list[int] | None]:
 @pytest.mark.parametrize("most_room", [1, 1 << 22])
 def test_python(graphs: list[Graph], ways: list[list[int] | None], most_room: int) -> None:
     found = []
-    for endpoints, nodes, links in graphs:
+    for endpoints, nodes, links, routing, forward in graphs:
         rows = np.array([(a, b, 1e9, 0, 0.0) for a, b in links], LINK)
-        routes = LinkList(NetworkConfig(endpoints, nodes, rows), most_room)
+        options = {"routing": routing, "endpoints_forward": str(forward).lower()}
+        routes = LinkList(NetworkConfig(endpoints, nodes, rows, options), most_room)
         found += [python_way(routes, *pair) for pair in pairs(endpoints)]
     assert found == ways
     assert None in ways
@@ -128,8 +150,9 @@ def test_native(
     command += [str(Path(__file__).with_name("routes.cpp")), "-o", str(program)]
     subprocess.run(command, check=True, timeout=110)
     text = [str(most_room)]
-    for endpoints, nodes, links in graphs:
-        text += [f"{endpoints} {nodes} {len(links)}", *(f"{a} {b}" for a, b in links)]
+    for endpoints, nodes, links, routing, forward in graphs:
+        text.append(f"{endpoints} {nodes} {len(links)} {routing} {str(forward).lower()}")
+        text += [f"{a} {b}" for a, b in links]
     said = subprocess.run(
         [program], input="\n".join(text), capture_output=True, text=True, check=True, timeout=100
     )

@@ -79,7 +79,8 @@ def test_the_analytical_networks_number_links_alike(shape: list[tuple[str, int]]
         assert link.bytes_per_ns == graph.bytes_per_second[index] / 1e9
         assert link.latency_ns == graph.latency_ps[index] / 1000
     endpoints = math.prod(sizes)
-    explicit = LinkList(NetworkConfig(graph.endpoints, graph.nodes, graph.records(LINK)))
+    forward = {"endpoints_forward": "true"}
+    explicit = LinkList(NetworkConfig(graph.endpoints, graph.nodes, graph.records(LINK), forward))
     rng = np.random.default_rng(0)
     for src, dst in rng.integers(0, endpoints, (20, 2)).tolist():
         if src == dst:

@@ -90,7 +90,7 @@ class AwareNetwork(AnalyticalNetwork):
         self._cut_through = not has_quirk(config, "store-and-forward")
         self._over_several = 0  # transfers of more than one link
         self._links: dict[int, _Link] = {}  # made when first used
-        self._ways: dict[tuple[int, int], tuple[_Link, ...]] = {}
+        self._ways: dict[tuple[int, int, int], tuple[_Link, ...]] = {}
 
     def _link(self, index: int) -> _Link:
         link = self._links.get(index)
@@ -99,12 +99,14 @@ class AwareNetwork(AnalyticalNetwork):
         return link
 
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
-        way = self._ways.get((src, dst))
+        label = transfer_id if self._routes.by_message else 0
+        way = self._ways.get((src, dst, label))
         if way is None:
             if len(self._ways) >= 1 << 16:
                 self._ways.clear()
-            way = tuple(self._link(index) for index in reversed(self._routes.route(src, dst)))
-            self._ways[src, dst] = way
+            route = self._routes.route(src, dst, label)
+            way = tuple(self._link(index) for index in reversed(route))
+            self._ways[src, dst, label] = way
         self._over_several += len(way) > 1
         self._forward(_Message(transfer_id, size, list(way), now_ps), now_ps)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.network import NetworkDims, read_network
+from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
@@ -19,7 +19,10 @@ _QUIRKS = ("store-and-forward", "first-dimension-only")
 _OPTIONS = {
     "semantics": ("astra-sim", "corrected"),
     **dict.fromkeys(_QUIRKS, ("true", "false")),
+    "routing": ROUTINGS,
+    "endpoints_forward": ("true", "false"),
 }
+_OF_LINKS = ("routing", "endpoints_forward")
 
 
 def prepare(request: NetworkRequest) -> Prepared:
@@ -49,6 +52,11 @@ def prepare(request: NetworkRequest) -> Prepared:
         options.setdefault(quirk, "true" if quirk in semantics else "false")
     network = read_network(request.network)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
+        for key in _OF_LINKS:
+            if key in options:
+                raise InputError(
+                    "is for networks of links; dimensions have one way between two ranks", key=key
+                )
         endpoints = math.prod(network.npus_count)
         hubs = sum(
             endpoints // size
@@ -68,6 +76,8 @@ def prepare(request: NetworkRequest) -> Prepared:
 
         bandwidth = network.bandwidth_GiBps
         return Prepared(config, network.npus_count, dim_bandwidth=bandwidth, ends=ends)
+    options.setdefault("routing", network.routing)
+    options.setdefault("endpoints_forward", "true" if network.endpoints_forward else "false")
     topology = topology_of(network)
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     return Prepared(config, topology.dims)

@@ -15,13 +15,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from astra_bridge.errors import ContractError, SimulationError
+from astra_bridge.inputs.network import ROUTINGS
 from astra_bridge.network.api import NetworkConfig, Status
 from astra_bridge.topology import links_per_endpoint
 from astra_bridge.units import PS_PER_NS, gibps_to_bytes_per_ns
 
-__all__ = ["Dimension", "Dimensions", "LinkList", "LinkProperties", "Routes", "routes_of"]
+__all__ = [
+    "Dimension",
+    "Dimensions",
+    "LinkList",
+    "LinkProperties",
+    "Routes",
+    "has_quirk",
+    "routes_of",
+]
 
 KINDS = ("Ring", "FullyConnected", "Switch")
+FLAGS = ("false", "true")
 
 
 class LinkProperties(NamedTuple):
@@ -36,16 +46,18 @@ class Routes(ABC):
 
     endpoints: int
     link_count: int
+    by_message: bool = False
+    """Whether messages of one pair may take different ways, by a label of theirs."""
 
     @abstractmethod
-    def route(self, src: int, dst: int) -> list[int]:
+    def route(self, src: int, dst: int, label: int = 0) -> list[int]:
         """Links from endpoint ``src`` to another endpoint ``dst``, in order."""
 
     @abstractmethod
     def link(self, index: int) -> LinkProperties: ...
 
     @abstractmethod
-    def cost(self, src: int, dst: int) -> tuple[float, float]:
+    def cost(self, src: int, dst: int, label: int = 0) -> tuple[float, float]:
         """Latency in ns and bandwidth in bytes per ns of the whole way, if nobody else used it."""
 
     def shortened(self, src: int, dst: int) -> bool:  # noqa: ARG002
@@ -143,7 +155,7 @@ class Dimensions(Routes):
         self._switches = switches
         self.link_count = first_link
 
-    def route(self, src: int, dst: int) -> list[int]:
+    def route(self, src: int, dst: int, label: int = 0) -> list[int]:  # noqa: ARG002
         links: list[int] = []
         node = src
         for one in self.dimensions:
@@ -153,7 +165,7 @@ class Dimensions(Routes):
                 node += (there - here) * one.stride
         return links
 
-    def cost(self, src: int, dst: int) -> tuple[float, float]:
+    def cost(self, src: int, dst: int, label: int = 0) -> tuple[float, float]:  # noqa: ARG002
         return self._cost(src, dst, self._first_only)
 
     def shortened(self, src: int, dst: int) -> bool:
@@ -193,33 +205,35 @@ class Dimensions(Routes):
 
 
 class LinkList(Routes):
-    """Any directed graph: fewest hops, and equal-cost multi-path by a hash of the flow.
+    """Any directed graph: fewest hops, and equal-cost multi-path; the twin of
+    ``csrc/include/astra_routes.hpp``.
 
     At each node, the links that bring the transfer one hop closer are equally good (parallel
-    links too); a hash of (source, destination, node) picks one, so that a pair of endpoints
-    always uses the same way.
+    links too), and a rule picks one: ``routing=ecmp`` by a hash of (source, destination, node), so
+    that a pair of endpoints always uses the same way; ``static`` by the destination alone;
+    ``spray`` and ``adaptive`` by a hash of the message too.  An endpoint passes nothing on for
+    others, unless ``endpoints_forward=true``.
 
-    Ways lead to a destination alike from and to many nodes, so that little is held.  A *stub* is
-    a node whose links lead to one other node and come from it, its gate, as nearly every host's
-    do: no way passes through it, and ways to it are ways to its gate.  Other nodes that are entered
-    from the same nodes, and lead to the same nodes in the same order, are of one *kind*: ways lead
-    to all of them alike, and away from them alike.
+    Ways pass *inner* nodes only, and those to any other node are ways to the inner nodes before
+    it, its *entries*: what is kept is the number of hops to each entry.
 
     Parameters
     ----------
     most_room
-        Bound of the entries of all tables: any of them can be made again.
+        Bound of all that is kept: any of it can be found again.
     """
 
     def __init__(self, config: NetworkConfig, most_room: int = 1 << 22) -> None:
         self.endpoints = config.endpoints
         self.link_count = len(config.links)
+        self.routing = choice_of(config, "routing", ROUTINGS)
+        self.by_message = self.routing in ("spray", "adaptive")
+        forward = self._forward = choice_of(config, "endpoints_forward", FLAGS) == "true"
         self._links = [
             LinkProperties(src, dst, rate / 1e9, float(latency_ps) / PS_PER_NS)
             for src, dst, rate, latency_ps, _ in config.links.tolist()
         ]
-        leads_to: list[set[int]] = [set() for _ in range(config.nodes)]
-        comes_from: list[set[int]] = [set() for _ in range(config.nodes)]
+        neighbours: list[set[int]] = [set() for _ in range(config.nodes)]
         for index, link in enumerate(self._links):
             nodes = f"but there are {config.nodes} nodes"
             if not (0 <= link.src < config.nodes and 0 <= link.dst < config.nodes):
@@ -230,90 +244,94 @@ class LinkList(Routes):
             rate = float(config.links["bytes_per_second"][index])
             if not (0 < rate < math.inf) or link.latency_ns < 0:
                 raise refuse(f"link {index}: bandwidth must be positive, latency not negative")
-            leads_to[link.src].add(link.dst)
-            comes_from[link.dst].add(link.src)
-        self._gate = gate = list(range(config.nodes))  # of a stub, else the node itself
-        for node, after in enumerate(leads_to):
-            if len(after) == 1 and after == comes_from[node]:
-                (only,) = after
-                if gate[only] == only:
-                    gate[node] = only
-        # Links into a node by where they come from; out of it those that do not lead to stubs.
+            neighbours[link.src].add(link.dst)
+            neighbours[link.dst].add(link.src)
+        self._inner = [
+            (forward or node >= config.endpoints) and len(others) > 1
+            for node, others in enumerate(neighbours)
+        ]
+        # Links into a node by where they come from; out of it those that lead to inner nodes.
         self._in: list[dict[int, list[int]]] = [{} for _ in range(config.nodes)]
         self._out: list[list[int]] = [[] for _ in range(config.nodes)]
         for index, link in enumerate(self._links):
             self._in[link.dst].setdefault(link.src, []).append(index)
-            if gate[link.dst] == link.dst:
+            if self._inner[link.dst]:
                 self._out[link.src].append(index)
-        kinds: dict[tuple[frozenset[int], tuple[int, ...]], int] = {}
-        self._kind = [-1] * config.nodes
-        self._example: list[int] = []  # a node of each kind
-        for node in range(config.nodes):
-            if gate[node] == node:
-                before = frozenset(one for one in self._in[node] if gate[one] == one)
-                ahead = tuple(self._links[index].dst for index in self._out[node])
-                self._kind[node] = kinds.setdefault((before, ahead), len(kinds))
-                if len(self._example) < len(kinds):
-                    self._example.append(node)
-        self._before = [{self._kind[node] for node in before} for before, _ in kinds]
-        self._after = [[self._kind[node] for node in after] for _, after in kinds]
-        self._tables: dict[int, list[list[int] | None]] = {}  # the least recently used one first
-        self._most_tables = max(1, most_room // max(1, len(kinds)))
+        self._hops: dict[int, dict[int, int]] = {}  # the least recently used one first
+        self._most = max(1, most_room // max(1, sum(self._inner)))
+        self._height = self._heights() if self.routing == "static" else []
 
-    def _toward(self, kind: int) -> list[list[int] | None]:
-        """Toward a kind of node: which links of each kind of node lead one hop closer.
-
-        Their positions in ``_out``; an empty list where links lead to the destination itself, None
-        where there is no way.
-        """
-        table = self._tables.pop(kind, None)
-        if table is None:
-            # Hops to the nodes that lead to the destination: the last hop is another choice.
-            hops = dict.fromkeys(self._before[kind], 0)
+    def _hops_to(self, entry: int) -> dict[int, int]:
+        """Hops from each inner node to this one."""
+        hops = self._hops.pop(entry, None)
+        if hops is None:
+            hops = {entry: 0}
             ahead = deque(hops)
             while ahead:
                 here = ahead.popleft()
-                for before in self._before[here]:
-                    if before not in hops:
+                for before in self._in[here]:
+                    if self._inner[before] and before not in hops:
                         hops[before] = hops[here] + 1
                         ahead.append(before)
-            table = [None] * len(self._example)
-            for row, distance in hops.items():
-                after = self._after[row]
-                table[row] = [i for i, one in enumerate(after) if hops.get(one) == distance - 1]
-            if len(self._tables) >= self._most_tables:
-                del self._tables[next(iter(self._tables))]
-        self._tables[kind] = table
-        return table
+            if len(self._hops) >= self._most:
+                del self._hops[next(iter(self._hops))]
+        self._hops[entry] = hops
+        return hops
 
-    def _closer(self, node: int, target: int) -> list[int]:
-        """The links from a node to another, neither of them a stub, or one hop closer to it."""
-        row = self._toward(self._kind[target])[self._kind[node]]
-        if row is None:
-            return []
-        return [self._out[node][i] for i in row] if row else self._in[target][node]
+    def _choices(self, dst: int, node: int) -> list[int]:
+        """The links at ``node`` that lead one hop closer to ``dst``, in ascending order."""
+        direct = self._in[dst].get(node)
+        if direct:
+            return direct
+        entries = [dst] if self._inner[dst] else [one for one in self._in[dst] if self._inner[one]]
+        least: float = math.inf
+        good: set[int] = set()
+        for entry in entries:
+            hops = self._hops_to(entry)
+            for index in self._out[node]:
+                far = hops.get(self._links[index].dst, math.inf)
+                if far < least:
+                    least, good = far, set()
+                if far == least < math.inf:
+                    good.add(index)
+        return sorted(good)
 
-    def route(self, src: int, dst: int) -> list[int]:
+    def route(self, src: int, dst: int, label: int = 0) -> list[int]:
         links: list[int] = []
-        node, target = src, self._gate[dst]
+        node = src
         while node != dst:
-            gate = self._gate[node]
-            if node == target:
-                ways = [index for same in self._in[dst].values() for index in same]
-            elif node == gate:
-                ways = self._closer(node, target)
-            else:
-                reached = gate == target or self._closer(gate, target)
-                ways = self._out[node] if reached else []
+            ways = self._choices(dst, node)
             if not ways:
-                raise SimulationError(f"no way from endpoint {src} to endpoint {dst}")
-            links.append(ways[_hash(src, dst, node) % len(ways)])
+                remedy = (
+                    ""
+                    if self._forward
+                    else " over switches alone; endpoints_forward: true lets endpoints pass on "
+                    "what is for others"
+                )
+                raise SimulationError(f"no way from endpoint {src} to endpoint {dst}{remedy}")
+            if self.routing == "static":
+                key = dst // len(ways) ** max(0, self._height[node] - 1)
+            else:
+                key = _hash(src, dst, node, label)
+            links.append(ways[key % len(ways)])
             node = self._links[links[-1]].dst
         return links
 
-    def cost(self, src: int, dst: int) -> tuple[float, float]:
+    def _heights(self) -> list[int]:
+        """Hops of each node from the nearest endpoint."""
+        height = [0] * self.endpoints + [-1] * (len(self._in) - self.endpoints)
+        ahead = deque(range(self.endpoints))
+        while ahead:
+            here = ahead.popleft()
+            for after in (self._links[index].dst for index in self._out[here]):
+                if height[after] < 0:
+                    height[after] = height[here] + 1
+                    ahead.append(after)
+        return height
+
+    def cost(self, src: int, dst: int, label: int = 0) -> tuple[float, float]:
         latency_ns, bytes_per_ns = 0.0, math.inf
-        for index in self.route(src, dst):
+        for index in self.route(src, dst, label):
             latency_ns += self._links[index].latency_ns
             bytes_per_ns = min(bytes_per_ns, self._links[index].bytes_per_ns)
         return latency_ns, bytes_per_ns
@@ -322,10 +340,10 @@ class LinkList(Routes):
         return self._links[index]
 
 
-def _hash(src: int, dst: int, node: int) -> int:
+def _hash(src: int, dst: int, node: int, label: int = 0) -> int:
     """A well-mixed 64-bit number (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
     mask = (1 << 64) - 1
-    x = ((src << 42) ^ (dst << 21) ^ node) & mask
+    x = ((src << 42) ^ (dst << 21) ^ node ^ (label * 0xD1342543DE82EF95)) & mask
     x = (x + 0x9E3779B97F4A7C15) & mask
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
@@ -341,12 +359,16 @@ def routes_of(config: NetworkConfig) -> Routes:
     return LinkList(config)
 
 
+def choice_of(config: NetworkConfig, key: str, allowed: tuple[str, ...]) -> str:
+    """The option ``key``, the first of what is allowed where it is not given."""
+    value = config.options.get(key, allowed[0])
+    if value not in allowed:
+        raise refuse(f"option '{key}' is '{value}'; allowed: {', '.join(allowed)}")
+    return value
+
+
 def has_quirk(config: NetworkConfig, quirk: str) -> bool:
     """The option of this name; the option ``semantics`` says what it is otherwise."""
-    semantics = config.options.get("semantics", "astra-sim")
-    if semantics not in ("astra-sim", "corrected"):
-        raise refuse(f"option 'semantics' is '{semantics}'; allowed: astra-sim, corrected")
-    value = config.options.get(quirk, "true" if semantics == "astra-sim" else "false")
-    if value not in ("true", "false"):
-        raise refuse(f"option '{quirk}' is '{value}'; allowed: true, false")
-    return value == "true"
+    semantics = choice_of(config, "semantics", ("astra-sim", "corrected"))
+    flags = ("true", "false") if semantics == "astra-sim" else ("false", "true")
+    return choice_of(config, quirk, flags) == "true"

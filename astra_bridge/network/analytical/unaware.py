@@ -40,16 +40,17 @@ class UnawareNetwork(AnalyticalNetwork):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        self._costs: dict[tuple[int, int], tuple[float, float, bool]] = {}
+        self._costs: dict[tuple[int, int, int], tuple[float, float, bool]] = {}
         self._shortened = 0  # transfers that pay for one dimension of several
 
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
-        cost = self._costs.get((src, dst))
+        label = transfer_id if self._routes.by_message else 0
+        cost = self._costs.get((src, dst, label))
         if cost is None:
             if len(self._costs) >= 1 << 16:
                 self._costs.clear()
-            cost = self._costs[src, dst] = (
-                *self._routes.cost(src, dst),
+            cost = self._costs[src, dst, label] = (
+                *self._routes.cost(src, dst, label),
                 self._routes.shortened(src, dst),
             )
         latency_ns, bytes_per_ns, shortened = cost
