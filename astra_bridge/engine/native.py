@@ -3,58 +3,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from importlib import import_module
 from typing import Any, NoReturn
 
 import numpy as np
 
-from astra_bridge import program as schema
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
 from astra_bridge.network.native import NativeNetwork, check, ffi
 from astra_bridge.program import DONE, WAIT, Program
+from astra_bridge.program.compiled import arrays, module, unavailable
 
 __all__ = ["NativeEngine", "unavailable"]
 
-_MODULE = "astra_bridge._native._engine"
-
 _UNSIGNED = ("accepted", "count", "capacity", "completions")
 """Fields that are no int64 in C."""
-
-
-def unavailable() -> str | None:
-    """None where the native engine is built, else why not."""
-    try:
-        import_module(_MODULE)
-    except ImportError as error:
-        return (
-            f"the native engine is not built ({error}); install again where a C++17 compiler "
-            "is found"
-        )
-    return None
-
-
-def layout(record: np.dtype[Any]) -> dict[str, tuple[int, int]]:
-    """Offset and bytes of each field, as the native engine tells its own."""
-    assert record.fields is not None
-    return {name: (int(field[1]), field[0].itemsize) for name, field in record.fields.items()}
-
-
-@functools.cache
-def _module() -> Any:
-    """The native engine, if it was built for the records of this package."""
-    engine = import_module(_MODULE)
-    for name, fields in engine.LAYOUT.items():
-        record = getattr(schema, name, None)
-        if record is None or layout(record) != fields:
-            raise RuntimeError(
-                f"the native engine was built for other records of {name}; build it again"
-            )
-    return engine
 
 
 class NativeEngine:
@@ -73,12 +37,11 @@ class NativeEngine:
     def __init__(
         self, program: Program, network: NativeNetwork, *, record_nodes: bool = True
     ) -> None:
-        engine = _module()
         self._network = network
         table, sim = network.handle
         info = network.info
-        self._session = engine.Session(
-            arrays=_arrays(program),
+        self._session = module().Session(
+            arrays=arrays(program),
             table=table,
             sim=sim,
             capabilities=int(info.capabilities),
@@ -104,7 +67,7 @@ class NativeEngine:
         return Stop(stop)
 
     def append(self, fragment: Program, program: Program) -> None:  # noqa: ARG002
-        self._session.append(_arrays(fragment))
+        self._session.append(arrays(fragment))
 
     def watch(self, what: Watch) -> None:
         self._session.watch(int(what))
@@ -147,11 +110,3 @@ class NativeEngine:
         except SimulationError as error:
             error.outcome = self.outcome(last=True)
             raise
-
-
-def _arrays(program: Program) -> dict[str, Any]:
-    values = {field.name: getattr(program, field.name) for field in dataclasses.fields(program)}
-    return {
-        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-        for name, value in values.items()
-    }

@@ -10,6 +10,7 @@
 
 #include "astra_archive.hpp"
 #include "engine.hpp"
+#include "rules.hpp"
 
 namespace py = pybind11;
 
@@ -55,6 +56,13 @@ Program program_of(const py::dict& arrays) {
   p.rendezvous_bytes = arrays["rendezvous_bytes"].cast<int64_t>();
   p.receives_at_once = arrays["receives_at_once"].cast<bool>();
   return p;
+}
+
+bool schedules_keep_rules(const py::dict& arrays) {
+  using namespace engine;
+  return engine::schedules_keep_rules(
+      table<Schedule>(arrays, "schedules"), table<Step>(arrays, "steps"),
+      table<Packet>(arrays, "packets"), table<int64_t>(arrays, "sizes"));
 }
 
 // An engine, and the arrays that its Program stands in.
@@ -184,6 +192,9 @@ PYBIND11_MODULE(_engine, module) {
       .def("load", &Session::load, py::arg("data"))
       .def("progress", &Session::progress)
       .def("outcome", &Session::outcome, py::arg("last"));
+  module.def("keeps_rules",
+             [](const py::dict& arrays) { return engine::keeps_rules(program_of(arrays)); });
+  module.def("schedules_keep_rules", &schedules_keep_rules);
   // Record -> field -> (offset, bytes).
   py::dict layout;
   engine::each_field([&layout](const char* record, const char* field, size_t offset, size_t bytes) {

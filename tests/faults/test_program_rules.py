@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 from itertools import count
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import InputError
 from astra_bridge.network.registry import backend
-from astra_bridge.program import SLOWDOWN, GraphOp, Op, Program, machine, one_job, tasks
-from astra_bridge.program.rules import MOST_CHUNKS
+from astra_bridge.program import SLOWDOWN, GraphOp, Op, Program, compiled, machine, one_job, tasks
+from astra_bridge.program.rules import MOST_CHUNKS, check_tables
 from tests import fuzz, number_fuzz, program_fuzz
 from tests.program_fuzz import VALUES, drawn, fault_of, mutated, places, twice
 
@@ -57,6 +58,58 @@ def test_no_value_of_any_field_gets_past_the_rules(tried: list[tuple[Program, An
                 refused += said.startswith("program: ")
     assert refused > 400
     assert accepted > 100
+
+
+needs_native = pytest.mark.skipif(
+    compiled.unavailable() is not None, reason="the rules are compared with those in C++"
+)
+
+
+def agree(program: Program) -> bool:
+    """Whether a Program keeps the rules, of which both languages must think the same."""
+    try:
+        check_tables(program)
+        allowed = True
+    except InputError:
+        allowed = False
+    assert compiled.module().keeps_rules(compiled.arrays(program)) == allowed
+    return allowed
+
+
+@needs_native
+def test_the_rules_are_the_same_in_both_languages(tried: list[tuple[Program, Any, str]]) -> None:
+    """Every value in every field, at the first, the last and one more row of each table."""
+    allowed = [
+        agree(one)
+        for program, _, _ in tried
+        for table, field in places(program)
+        for row in sorted({0, getattr(program, table).size // 2, getattr(program, table).size - 1})
+        for value in (*VALUES, *range(3, 7))
+        if (one := mutated(program, table, field, row, value)) is not None
+    ]
+    assert 1_000 < sum(allowed) < len(allowed) - 1_000
+
+
+@needs_native
+def test_the_rules_are_the_same_for_random_programs() -> None:
+    """Small changes, several at a time, so that later rules are reached."""
+    rng = random.Random(5)
+    allowed = 0
+    for seed in range(12 * FACTOR):
+        program, config, model = drawn(seed)
+        whole = twice((program, config, model))[0] if seed % 2 else program
+        assert agree(whole)
+        for _ in range(60):
+            changed: Program | None = whole
+            for _ in range(rng.choice((1, 1, 2))):
+                table, field = rng.choice(list(places(whole)))
+                row = rng.randrange(getattr(whole, table).size)
+                near = np.asarray(getattr(whole, table)[field] if field else getattr(whole, table))
+                value = int(near.reshape(-1)[row]) + rng.choice((-2, -1, 1, 2))
+                other = mutated(changed or whole, table, field, row, value)
+                changed = other or changed
+            allowed += agree(changed or whole)
+    assert allowed > 100 * FACTOR
 
 
 def test_mutated_programs_are_refused_or_run_alike() -> None:

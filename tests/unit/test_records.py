@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import runpy
 from enum import IntEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from astra_bridge import program
-from astra_bridge.engine import native
+from astra_bridge.program import compiled, schema
 
 ROOT = Path(__file__).parents[2]
 RECORDS = {
@@ -22,15 +21,14 @@ RECORDS = {
 }
 
 needs_native = pytest.mark.skipif(
-    native.unavailable() is not None, reason="the native engine is not built"
+    compiled.unavailable() is not None, reason="the native engine is not built"
 )
 
 
 @needs_native
 @pytest.mark.parametrize("name", RECORDS)
 def test_each_field_has_the_same_place_in_both_languages(name: str) -> None:
-    compiled = importlib.import_module("astra_bridge._native._engine").LAYOUT
-    assert compiled[name] == native.layout(RECORDS[name])
+    assert compiled.module().LAYOUT[name] == compiled.layout(RECORDS[name])
 
 
 @needs_native
@@ -39,13 +37,13 @@ def test_an_engine_of_other_records_is_refused(monkeypatch: pytest.MonkeyPatch) 
     fields = program.MESSAGE.descr
     swapped = np.dtype([fields[0], fields[2], fields[1]])
     assert swapped.itemsize == program.MESSAGE.itemsize
-    monkeypatch.setattr(program, "MESSAGE", swapped)
-    native._module.cache_clear()
+    monkeypatch.setattr(schema, "MESSAGE", swapped)
+    compiled.module.cache_clear()
     try:
         with pytest.raises(RuntimeError, match="other records of MESSAGE"):
-            native._module()
+            compiled.module()
     finally:
-        native._module.cache_clear()
+        compiled.module.cache_clear()
 
 
 def test_every_record_and_enum_is_in_the_header() -> None:
