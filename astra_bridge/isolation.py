@@ -9,7 +9,7 @@ clear message.  Several such simulations can run side by side.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,8 +82,7 @@ class Checkpoint(NamedTuple):
     interval_s: float = CHECKPOINT_INTERVAL_S
 
 
-@dataclass(frozen=True)
-class RunRequest:
+class RunRequest(msgspec.Struct, frozen=True):
     """What is to run on a network.
 
     Attributes
@@ -247,7 +246,7 @@ def run_isolated(
     """
     config, program = request.config, request.program
     config = replace(config, options={str(key): str(v) for key, v in config.options.items()})
-    request = replace(request, config=config)
+    request = msgspec.structs.replace(request, config=config)
     offsets = np.concatenate([[0], np.cumsum(program.task_nodes, dtype=np.int64)])
     nodes = int(offsets[-1]) if request.record_nodes else 0
     most_body = 8 * (program.ranks + len(program.tasks) + 2 * nodes) + _MOST_WAITS * WAIT.itemsize

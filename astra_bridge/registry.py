@@ -36,7 +36,7 @@ def own_version() -> str:
     return astra_bridge.__version__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
     """What can be chosen by name.
 
@@ -72,7 +72,6 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 
-@dataclass(frozen=True)
 class Registry(Generic[S]):
     """The things of one kind, by name.
 
@@ -102,11 +101,9 @@ class Registry(Generic[S]):
 'teal'?
     """
 
-    kind: str
-    group: str
-    spec: type[S]
-    built_in: Mapping[str, str]
-    loaded: dict[str, S] = field(default_factory=dict, compare=False, repr=False)
+    def __init__(self, kind: str, group: str, spec: type[S], built_in: Mapping[str, str]) -> None:
+        self.kind, self.group, self.spec, self.built_in = kind, group, spec, built_in
+        self.loaded: dict[str, S] = {}
 
     def names(self) -> list[str]:
         """All known names: built in, plugged in and added."""

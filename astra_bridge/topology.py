@@ -18,9 +18,9 @@ building the graph.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +30,7 @@ from astra_bridge.inputs.network import LinkColumns, NetworkDims, NetworkLinks
 __all__ = ["Topology", "links_per_endpoint", "topology_of"]
 
 
-@dataclass(frozen=True)
-class Topology:
+class Topology(msgspec.Struct, frozen=True):
     """A directed graph of endpoints and switches.
 
     Attributes

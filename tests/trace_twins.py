@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ class _PythonOnly:
 
     @staticmethod
     def decode(data: Any) -> tuple[Any, ...]:
-        return tuple(vars(decode.decode(data)).values())
+        return msgspec.structs.astuple(decode.decode(data))
 
 
 def use_decoder(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +71,7 @@ def differences(a: Any, b: Any) -> list[str]:
 
     return [
         name
-        for name, value in vars(a).items()
+        for name, value in msgspec.structs.asdict(a).items()
         if name not in ("file", "read_details") and not same(value, getattr(b, name))
     ]
 

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
-from typing import Any
+from typing import Any, NamedTuple
 
 from astra_bridge.arguments import number_text, whole_text
 from astra_bridge.errors import InputError
@@ -16,8 +14,7 @@ from astra_bridge.text import show
 __all__ = ["FLAGS", "Flag", "help_text", "key_value", "parse_flags"]
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag.
 
     Attributes
@@ -51,7 +48,7 @@ class Flag:
     check: Callable[[str, str], Any] | None = None
     repeated: bool = False
     field: str = ""
-    group: str = dataclass_field(default="ASTRA-sim's flags", compare=False)
+    group: str = "ASTRA-sim's flags"
 
 
 def _semantics(text: str, key: str) -> str:

@@ -129,7 +129,7 @@ class Built:
     same_way: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Algorithm(Spec):
     """A named algorithm.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,7 @@ from astra_bridge.trace import TraceColumns
 __all__ = ["COMPUTE_MODELS", "ComputeModel", "ComputeNodes"]
 
 
-@dataclass(frozen=True, eq=False)
-class ComputeNodes:
+class ComputeNodes(msgspec.Struct, frozen=True, eq=False):
     """Compute nodes of one trace that a model is to time.
 
     Attributes
@@ -49,7 +49,7 @@ class ComputeNodes:
         return self.trace.tensor_size[self.position]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComputeModel(Spec):
     """How compute nodes of an accelerator are timed.
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from astra_bridge.collectives import Kind
 from astra_bridge.registry import Registry, Spec
 
 __all__ = ["DIMENSION_ORDERS", "DimensionOrder", "OrderRequest", "walk"]
 
 
-@dataclass(frozen=True)
-class OrderRequest:
+class OrderRequest(msgspec.Struct, frozen=True):
     """A collective over several dimensions.
 
     Attributes
@@ -32,7 +33,7 @@ class OrderRequest:
     chunk_bytes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DimensionOrder(Spec):
     """How the order of dimensions is chosen.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from astra_bridge.collectives import Kind
 from astra_bridge.program import Policy
 from astra_bridge.registry import Registry, Spec
@@ -17,8 +19,7 @@ from astra_bridge.registry import Registry, Spec
 __all__ = ["QUEUE_POLICIES", "Queued", "QueuePolicy"]
 
 
-@dataclass(frozen=True)
-class Queued:
+class Queued(msgspec.Struct, frozen=True):
     """A collective that will wait in queues.
 
     Attributes
@@ -38,7 +39,7 @@ class Queued:
     priority: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QueuePolicy(Spec):
     """Order of waiting collectives.
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Container
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from astra_bridge.errors import ContractError
 from astra_bridge.network.api import (
@@ -128,7 +127,6 @@ def broken(
     )
 
 
-@dataclass
 class Boundary:
     """The checks of one simulation.
 
@@ -140,15 +138,14 @@ class Boundary:
         Ids in flight of which SENT has been reported.
     """
 
-    STATE: ClassVar = ("_last_ps", "sent")
+    STATE = ("_last_ps", "sent")
     """What changes, as plain data."""
 
-    info: NetworkInfo
-
-    def __post_init__(self) -> None:
+    def __init__(self, info: NetworkInfo) -> None:
+        self.info = info
         self.sent: set[int] = set()
-        self._grid = self.info.resolution_ps
-        self._sends = Capability.SENT in self.info.capabilities
+        self._grid = info.resolution_ps
+        self._sends = Capability.SENT in info.capabilities
         self._last_ps = 0
 
     def refuse(self, call: str, name: str, value: Any, bound: Any = "", item: int = -1) -> NoReturn:

@@ -11,7 +11,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,7 @@ def _stubs() -> dict[str, Any]:
     return made
 
 
-@dataclass
-class Library:
+class Library(msgspec.Struct):
     """A loaded backend library.
 
     Attributes
@@ -215,7 +214,7 @@ class Library:
     missing: frozenset[str]
     info: NetworkInfo
     fatal: str = ""
-    _keep: Any = field(default=None, repr=False)
+    _keep: Any = None
 
     @classmethod
     def load(cls, path: str | Path, *, trusted: bool = False) -> Library:

@@ -88,7 +88,7 @@ class Prepared:
         return self.config.links["src"], self.config.links["dst"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackendSpec(Spec):
     """One network simulator.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +16,6 @@ from astra_bridge.program.tables import Tables
 __all__ = ["Program"]
 
 
-@dataclass(frozen=True, eq=False)
 class Program(Tables):
     """What an engine runs, as arrays; `Tables` has them."""
 

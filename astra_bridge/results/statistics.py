@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,8 +28,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class Roofline:
+class Roofline(msgspec.Struct, frozen=True, eq=False):
     """Averages over a rank's compute nodes, weighted by time; float64 arrays of shape (ranks,).
 
     ASTRA-sim adds 1 ns to the total time that it divides by; so does this.
@@ -41,8 +40,7 @@ class Roofline:
     operation_intensity: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class RankStatistics:
+class RankStatistics(msgspec.Struct, frozen=True, eq=False):
     """Statistics per rank.
 
     Attributes
@@ -149,8 +147,8 @@ def rank_statistics(result: RankTimes) -> RankStatistics:
         if not rooflines
         else Roofline(
             *(
-                np.concatenate([getattr(one, field.name) for one in rooflines])
-                for field in fields(Roofline)
+                np.concatenate([getattr(one, name) for one in rooflines])
+                for name in Roofline.__struct_fields__
             )
         ),
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["JobRows", "NodeTimes", "RankTimes"]
 
 
-@dataclass(frozen=True, eq=False)
-class NodeTimes:
+class NodeTimes(msgspec.Struct, frozen=True, eq=False):
     """When the nodes of one rank ran; ``n`` nodes, in the order of the trace file.
 
     Attributes
@@ -38,8 +38,7 @@ class NodeTimes:
     end_ps: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class JobRows:
+class JobRows(msgspec.Struct, frozen=True, eq=False):
     """A job, and where it was.
 
     Attributes

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from astra_bridge.trace import TraceColumns, Workload
@@ -22,7 +23,7 @@ _DIGEST_BYTES = 16
 def content_hash(*values: Any) -> str:
     """A hash that equal contents have in common, on every machine.
 
-    Of a dataclass count its fields that take part in comparison; of a mapping its keys in
+    Of a record count its fields that take part in comparison; of a mapping its keys in
     ascending order.  A path counts as the content of its file.
 
     Examples
@@ -80,12 +81,19 @@ def _feed(state: Any, value: Any) -> None:
         # Whether equal traces stand once or several times does not matter.
         hashes = [content_hash(columns) for columns in value.columns]
         _feed(state, [hashes[index] for index in value.rank_to_columns])
-    elif is_dataclass(value):
+    elif isinstance(value, msgspec.Struct) or is_dataclass(value):
         _feed(state, type(value).__name__)
-        skipped = ("file", "read_details") if isinstance(value, TraceColumns) else ()
-        for field in fields(value):
-            if field.compare and field.name not in skipped:
-                _feed(state, field.name)
-                _feed(state, getattr(value, field.name))
+        for name in _compared(value):
+            _feed(state, name)
+            _feed(state, getattr(value, name))
     else:
         raise TypeError(f"{type(value).__name__} has no content to compare")
+
+
+def _compared(record: Any) -> Iterable[str]:
+    """The fields that say what it is."""
+    if isinstance(record, TraceColumns):
+        return (name for name in record.__struct_fields__ if name not in ("file", "read_details"))
+    if isinstance(record, msgspec.Struct):
+        return record.__struct_fields__
+    return (field.name for field in fields(record) if field.compare)

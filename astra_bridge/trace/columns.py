@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -63,8 +64,7 @@ INT_COLUMNS = (
 """The int64 columns, in the order in which both readers fill them."""
 
 
-@dataclass(frozen=True)
-class ProcessGroup:
+class ProcessGroup(msgspec.Struct, frozen=True):
     """A PyTorch process group, as a METADATA node declares it.
 
     Attributes
@@ -79,8 +79,7 @@ class ProcessGroup:
     ranks: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class NodeDetails:
+class NodeDetails(msgspec.Struct, frozen=True):
     """What simulation rarely needs of one node, read from its record on demand."""
 
     name: str
@@ -90,8 +89,7 @@ class NodeDetails:
     attributes: dict[str, AttributeValue]
 
 
-@dataclass(frozen=True, eq=False)
-class TraceColumns:
+class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     """One trace; ``n`` nodes, arrays of length n in file order, read only.
 
     Attributes

@@ -17,7 +17,7 @@ from astra_bridge.trace.columns import Workload
 __all__ = ["TRACE_FORMATS", "TraceFormat", "read_workload"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TraceFormat(Spec):
     """A format of traces.
 

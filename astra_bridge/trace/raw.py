@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,8 +27,7 @@ ATTRIBUTES: dict[bytes, int] = {
 IS_CPU_OP, PG_NAME, INVOLVED_DIM = 9, 10, 11
 
 
-@dataclass(frozen=True)
-class RawTrace:
+class RawTrace(msgspec.Struct, frozen=True):
     """Decoded records, before ids, names and groups are checked; n nodes, e dependencies.
 
     Attributes

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import io
 import json
@@ -11,11 +10,11 @@ import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -65,8 +64,7 @@ def _decode(data: Any) -> RawTrace:
     return decode(data)
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(msgspec.Struct, frozen=True):
     """The bytes of a trace: kept (parsed from memory, or compressed), or read again from a file."""
 
     file: Path | None
@@ -319,7 +317,7 @@ def _checked_columns(
         process_groups=_process_groups(raw.type, raw.node_id, source, file),
         read_details=source,
     )
-    for value in vars(columns).values():
+    for value in msgspec.structs.astuple(columns):
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
     return columns
@@ -337,6 +335,8 @@ def _plain(data: bytes, file: Path | None) -> bytes:
 
 
 def _decompress(data: bytes, file: Path | None) -> bytes:
+    import gzip  # most traces are not compressed
+
     most = max(_SMALL_BYTES, _MOST_EXPANSION * len(data))
     try:
         with gzip.open(io.BytesIO(data)) as stream:

@@ -220,7 +220,7 @@ def test_both_decoders_read_the_same_numbers(attribute: str, value: int, duratio
             reader._native = decoder
             try:
                 columns = parse_trace(data)
-                answers.append((columns.duration_micros.tolist(), str(vars(columns)["comm_size"])))
+                answers.append((columns.duration_micros.tolist(), str(columns.comm_size)))
             except InputError as error:
                 answers.append(str(error))
     finally:
