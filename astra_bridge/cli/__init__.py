@@ -74,27 +74,13 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _reader_has_gone(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, BrokenPipeError):
-        error = error.__context__
-    return error is not None
-
-
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["run"]:
-        # Its own small parser: it takes ASTRA-sim's flags as they are, and a small run would
-        # spend a third of its time importing typer and rich.
-        from astra_bridge.cli.run import run
+    if arguments[:1] == ["--version"]:
+        import astra_bridge
 
-        return run(arguments[1:])
-    from astra_bridge.cli.app import Ended, app
+        print(f"astra-bridge {astra_bridge.__version__}")
+        return 0
+    from astra_bridge.cli.command import dispatch
+    from astra_bridge.cli.commands import ROOT
 
-    try:
-        app(args=arguments, prog_name="astra-bridge")
-    except Ended as ended:
-        raise ended.reason from None
-    except SystemExit as end:
-        if _reader_has_gone(end):  # rich makes an end of its own of it
-            raise BrokenPipeError from None
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+    return dispatch(ROOT, arguments)

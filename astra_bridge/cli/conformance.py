@@ -3,38 +3,30 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Sequence
 
-from astra_bridge.cli.flags import key_value
+from astra_bridge.arguments import number_text
+from astra_bridge.cli.command import Argument, Command, key_value
 from astra_bridge.conformance import rule_titles, run_supervised
 from astra_bridge.text import printable
 
-__all__ = ["app"]
-
-app = typer.Typer()
+__all__ = ["COMMAND"]
 
 
-@app.command(epilog="Rules: " + "; ".join(f"{rule} {text}" for rule, text in rule_titles().items()))
-def conformance(
-    target: str = typer.Argument(..., help="Path of a shared library, or name of a backend."),
-    network_configuration: str = typer.Option(
-        None, help="Network file (default: six endpoints, fully connected)."
-    ),
-    network_option: list[str] = typer.Option([], metavar="KEY=VALUE", help="For the backend."),
-    rule: list[str] = typer.Option([], help="Only this rule; may be repeated."),
-    skip: list[str] = typer.Option([], metavar="RULE=REASON", help="May be repeated."),
-    limit: float = typer.Option(120.0, min=0.0, help="Seconds for one rule."),
-) -> None:
-    """Test a network backend against the contract; a verdict per rule.
-
-    Exit code 1 if a rule is broken.
-    """
+def _conformance(
+    target: str,
+    network_configuration: str | None,
+    network_option: Sequence[str],
+    rule: Sequence[str],
+    skip: Sequence[str],
+    limit: float,
+) -> int:
     verdicts = run_supervised(
         target,
         network=network_configuration,
         options=dict(key_value(text, "--network-option") for text in network_option),
         skip=dict(key_value(text, "--skip") for text in skip),
-        rules=rule or None,
+        rules=list(rule) or None,
         limit_s=limit,
     )
     for verdict in verdicts:
@@ -43,4 +35,27 @@ def conformance(
             print(f"           {printable(verdict.detail, indent=' ' * 11)}")
     count = {kind: sum(v.outcome == kind for v in verdicts) for kind in ("pass", "fail", "skip")}
     print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
-    raise typer.Exit(1 if count["fail"] else 0)
+    return 1 if count["fail"] else 0
+
+
+COMMAND = Command(
+    "Test a network backend against the contract; a verdict per rule.",
+    {
+        "arguments": (
+            Argument("TARGET", "", "Path of a shared library, or name of a backend."),
+        ),
+        "options": (
+            Argument("--network-configuration", "FILE", "Network file.",
+                     otherwise="six endpoints, fully connected"),
+            Argument("--network-option", "KEY=VALUE", "For the backend.", repeated=True),
+            Argument("--rule", "RULE", "Only this rule.", repeated=True),
+            Argument("--skip", "RULE=REASON", "Not this rule.", repeated=True),
+            Argument("--limit", "SECONDS", "Time for one rule.", number_text(0, 1e12),
+                     default=120.0),
+        ),
+    },
+    _conformance,
+    "conformance ./libmine.so --network-configuration ring.yml",
+    "Exit code 1 if a rule is broken.\n\nrules:\n"
+    + "\n".join(f"  {rule:<4}  {text}" for rule, text in rule_titles().items()),
+)  # fmt: skip

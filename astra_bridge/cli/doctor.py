@@ -4,26 +4,23 @@
 from __future__ import annotations
 
 import platform
+import sys
+import textwrap
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module, metadata
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from astra_bridge import __version__
+from astra_bridge.cli.command import Command
+from astra_bridge.cli.terminal import columns
 from astra_bridge.engine import native
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.registries import REGISTRIES
 from astra_bridge.registry import Registry
 from astra_bridge.text import one_line
 
-__all__ = ["app"]
-
-app = typer.Typer()
+__all__ = ["COMMAND"]
 
 _EXTRAS = {
     "pyarrow": "Parquet files with --output: pip install 'astra-bridge[data]'",
@@ -63,11 +60,8 @@ def _extra(name: str) -> Row:
     return name, None, version
 
 
-@app.command()
-def doctor() -> None:
-    """Say what can be chosen by name here, and why the rest cannot."""
-    console = Console()
-    console.print(
+def _doctor() -> None:
+    print(
         f"astra-bridge {__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}"
     )
@@ -79,11 +73,23 @@ def doctor() -> None:
         ),
         ("Optional packages", map(_extra, _EXTRAS)),
     ):
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for column in ("name", "available", "notes"):
-            table.add_column(column, overflow="fold")
-        for name, why, what in rows:
-            table.add_row(
-                escape(name), "yes" if why is None else "no", escape(one_line(why or what))
-            )
-        console.print(table)
+        _print(title, list(rows))
+
+
+def _print(title: str, rows: list[Row]) -> None:
+    """A table whose last column goes on below itself."""
+    width = max(len(name) for name, _, _ in [("name", None, ""), *rows])
+    print(f"\n{title}\n{'name':<{width}}  available  notes")
+    for name, why, what in rows:
+        row = f"{name:<{width}}  {'yes' if why is None else 'no':<9}  {one_line(why or what)}"
+        indent = " " * (width + 13)
+        print(textwrap.fill(row, columns(sys.stdout), subsequent_indent=indent,
+                            break_on_hyphens=False).rstrip())  # fmt: skip
+
+
+COMMAND = Command(
+    "Say what can be chosen by name here, and why the rest cannot.",
+    {"options": ()},
+    _doctor,
+    "doctor",
+)

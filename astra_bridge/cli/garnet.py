@@ -4,33 +4,22 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import sys
 import time
+from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 
 import numpy as np
-import typer
 
-__all__ = ["app"]
+from astra_bridge.arguments import number_text, path, whole_text
+from astra_bridge.cli.command import Argument, Command, group_of
+from astra_bridge.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def _garnet() -> None:
-    """Garnet alone: replay message lists, draw latency against load."""
+__all__ = ["COMMAND"]
 
 
-@app.command("replay")
-def replay_command(
-    file: Path = typer.Argument(..., help="A message list (JSON); docs/garnet.md has the format."),
-    json_file: Path | None = typer.Option(
-        None, "--json", help="Write the delivery cycle and more of each message here; - is stdout."
-    ),
-) -> None:
-    """Run a list of messages and say which cycle delivers each."""
+def _replay(file: Path, json: Path | None) -> None:
     from astra_bridge.network.garnet.replay import read_messages, replay
 
     collecting = gc.isenabled()
@@ -40,12 +29,12 @@ def replay_command(
         began = time.perf_counter()
         result = replay(case)
         seconds = time.perf_counter() - began
-        if json_file is not None:
-            _write(json_file, result.to_json().decode())
+        if json is not None:
+            _write(json, result.to_json().decode())
     finally:
         if collecting:
             gc.enable()
-    if str(json_file) == "-":
+    if str(json) == "-":
         return
     rows = result.rows
     print(f"{len(case.messages)} messages, {int(rows['flits'].sum())} flits")
@@ -61,36 +50,21 @@ def replay_command(
             print(f"deliveries equal to those in the file: {same} of {len(expected)}")
 
 
-@app.command("traffic")
-def traffic_command(
-    topology: tuple[str, str] = typer.Option(
-        ("mesh", "8x8"), help="Kind and size: mesh, torus, ring, fullyconnected, crossbar, star."
-    ),
-    network_file: Path | None = typer.Option(
-        None, "--network", help="A Garnet YAML instead of --topology."
-    ),
-    pattern: str = typer.Option("uniform", help="Who sends to whom; docs/garnet.md lists them."),
-    rate: list[float] = typer.Option(
-        [],
-        min=0.0001,
-        max=1.0,
-        help="Offered load in flits per node and cycle; may be repeated. Default: a sweep from "
-        "0.02 to saturation.",
-    ),
-    cycles: int = typer.Option(10_000, min=10, max=10**9, help="Cycles in which packets start."),
-    warmup: int = typer.Option(1_000, min=0, help="Cycles before the measurement."),
-    packet_flits: int = typer.Option(5, min=1, max=10**6, help="Flits per packet."),
-    seed: int = typer.Option(1, min=0, help="Seed of the sources."),
-    json_file: Path | None = typer.Option(None, "--json", help="Write the points here."),
-    plot: Path | None = typer.Option(None, help="Draw latency against load here (matplotlib)."),
-    heat_map: Path | None = typer.Option(
-        None, help="Draw the load of each link at the highest rate here (matplotlib)."
-    ),
+def _traffic(
+    topology: tuple[str, str],
+    network: Path | None,
+    pattern: str,
+    rate: Sequence[float],
+    cycles: int,
+    warmup: int,
+    packet_flits: int,
+    seed: int,
+    json: Path | None,
+    plot: Path | None,
+    heat_map: Path | None,
 ) -> None:
-    """Latency against load for synthetic traffic."""
     from dataclasses import asdict
 
-    from astra_bridge.errors import InputError
     from astra_bridge.network.garnet.reader import read_garnet
     from astra_bridge.network.garnet.traffic import run_traffic, sweep
 
@@ -98,24 +72,24 @@ def traffic_command(
     logging.getLogger("astra_bridge.network.garnet").setLevel(logging.ERROR)
     if warmup >= cycles:
         raise InputError(f"{warmup} leaves nothing of {cycles} cycles", key="--warmup")
-    if network_file is not None:
-        network = read_garnet(network_file)
-        name = str(network_file)
+    if network is not None:
+        name = str(network)
+        built = read_garnet(network)
     else:
         name = " ".join(topology)
         try:
-            network = read_garnet({"topology": name})
+            built = read_garnet({"topology": name})
         except InputError as error:
             raise InputError(error.reason, key="--topology") from None
     options = {"cycles": cycles, "warmup": warmup, "packet_flits": packet_flits, "seed": seed}
     if rate:
-        points = [run_traffic(network, pattern, one, **options) for one in sorted(rate)]
+        points = [run_traffic(built, pattern, one, **options) for one in sorted(rate)]
     else:
-        points = sweep(network, pattern, **options)
+        points = sweep(built, pattern, **options)
     # Files first: whoever reads the table may go early.
-    if json_file is not None:
+    if json is not None:
         kept = [{k: v for k, v in asdict(point).items() if k != "stats"} for point in points]
-        _write(json_file, json.dumps({"network": name, "pattern": pattern, "points": kept}))
+        _write(json, dumps({"network": name, "pattern": pattern, "points": kept}))
     if plot is not None:
         from astra_bridge.network.garnet.plots import plot_curve
 
@@ -124,7 +98,7 @@ def traffic_command(
         from astra_bridge.network.garnet.plots import plot_heat_map
 
         title = f"{name}, {pattern}, {points[-1].rate:g} flits/node/cycle"
-        plot_heat_map(network, points[-1].stats["tables"]["links"]["utilization"], title, heat_map)
+        plot_heat_map(built, points[-1].stats["tables"]["links"]["utilization"], title, heat_map)
     print(f"{name}, {pattern}, packets of {packet_flits} flits, {cycles} cycles")
     print("    rate  accepted   latency   zero load      hops")
     longest = max(point.latency for point in points)
@@ -137,21 +111,14 @@ def traffic_command(
         )
 
 
-@app.command("heat-map")
-def heat_map_command(
-    network_file: Path = typer.Argument(..., help="The Garnet YAML of the run."),
-    folder: Path = typer.Argument(..., help="The folder that `run --output` wrote."),
-    plot: Path = typer.Argument(..., help="The picture to write (matplotlib)."),
-) -> None:
-    """Draw the load of each link in a run."""
+def _heat_map(network: Path, folder: Path, plot: Path) -> None:
     import csv
 
-    from astra_bridge.errors import InputError
     from astra_bridge.inputs.common import read_text
     from astra_bridge.network.garnet.plots import plot_heat_map
     from astra_bridge.network.garnet.reader import read_garnet
 
-    network = read_garnet(network_file)
+    built = read_garnet(network)
     table = folder / "links.csv"
     rows = list(csv.DictReader(read_text(table).splitlines()))
     try:
@@ -159,9 +126,9 @@ def heat_map_command(
         loads = [float(row["utilization"]) for row in rows]
     except (KeyError, ValueError, TypeError):
         raise InputError("not the table of links that a run on Garnet writes", file=table) from None
-    if ends != [(link.src, link.dst) for link in network.links]:
-        raise InputError(f"its links are not those of {network_file}", file=table)
-    plot_heat_map(network, loads, str(network_file), plot)
+    if ends != [(link.src, link.dst) for link in built.links]:
+        raise InputError(f"its links are not those of {network}", file=table)
+    plot_heat_map(built, loads, str(network), plot)
 
 
 def _expected(results: object) -> np.ndarray | None:
@@ -182,7 +149,72 @@ def _write(path: Path, text: str) -> None:
     write_file(path, f"{text}\n".encode())
 
 
-if __name__ == "__main__":
-    from astra_bridge.cli import main
+_ANY = 2**63 - 1
 
-    sys.exit(main(["garnet", *sys.argv[1:]]))
+COMMAND = group_of(
+    "Garnet alone: replay message lists, draw latency against load.",
+    {
+        "replay": Command(
+            "Run a list of messages and say which cycle delivers each.",
+            {
+                "arguments": (
+                    Argument("FILE", "", "A message list (JSON); docs/garnet.md has the format.",
+                             path),
+                ),
+                "options": (
+                    Argument("--json", "FILE", "Write the delivery cycle and more of each message "
+                             "there; - is stdout.", path),
+                ),
+            },
+            _replay,
+            "garnet replay messages.json --json delivered.json",
+        ),
+        "traffic": Command(
+            "Latency against load for synthetic traffic.",
+            {
+                "network": (
+                    Argument("--topology", "KIND SIZE",
+                             "mesh, torus, ring, fullyconnected, crossbar or star.",
+                             default=("mesh", "8x8")),
+                    Argument("--network", "FILE", "A Garnet YAML instead of --topology.", path),
+                ),
+                "traffic": (
+                    Argument("--pattern", "NAME", "Who sends to whom; docs/garnet.md lists them.",
+                             default="uniform"),
+                    Argument("--rate", "LOAD", "Offered load in flits per node and cycle.",
+                             number_text(0.0001, 1.0), otherwise="a sweep from 0.02 to saturation",
+                             repeated=True),
+                    Argument("--packet-flits", "FLITS", "Size of a packet.",
+                             whole_text(1, 10**6), default=5),
+                    Argument("--cycles", "CYCLES", "Time in which packets start.",
+                             whole_text(10, 10**9), default=10_000),
+                    Argument("--warmup", "CYCLES", "Time before the measurement.",
+                             whole_text(0, _ANY), default=1_000),
+                    Argument("--seed", "NUMBER", "Seed of the sources.", whole_text(0, _ANY),
+                             default=1),
+                ),
+                "output": (
+                    Argument("--json", "FILE", "Write the points there.", path),
+                    Argument("--plot", "FILE", "Draw latency against load there (matplotlib).",
+                             path),
+                    Argument("--heat-map", "FILE", "Draw the load of each link at the highest "
+                             "rate there (matplotlib).", path),
+                ),
+            },
+            _traffic,
+            "garnet traffic --topology torus 4x4 --rate 0.1 --rate 0.2",
+        ),
+        "heat-map": Command(
+            "Draw the load of each link in a run.",
+            {
+                "arguments": (
+                    Argument("NETWORK", "", "The Garnet YAML of the run.", path),
+                    Argument("FOLDER", "", "The folder that `run --output` wrote.", path),
+                    Argument("PLOT", "", "The picture to write (matplotlib).", path),
+                ),
+            },
+            _heat_map,
+            "garnet heat-map mesh.yml out links.svg",
+        ),
+    },
+)  # fmt: skip

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -10,28 +11,27 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from astra_bridge.cli.terminal import say
+from astra_bridge.cli.terminal import columns, say
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from astra_bridge.engine.outcome import Progress
 
 __all__ = ["ProgressReport"]
 
+_CLEAR = "\r\x1b[K"  # the rest of the line
 _FIRST_S, _TERMINAL_S, _PLAIN_S = 1.0, 0.2, 10.0
 
 
 class ProgressReport:
     """Callback of ``simulate``: one live line on a terminal, else a line every ten seconds.
 
-    Says nothing in the first second, so that short runs neither flicker nor import rich.  What
+    Says nothing in the first second, so that short runs do not flicker.  What
     comes before the simulation has no measure: a line every ten seconds says that it goes on.
     """
 
     def __init__(self) -> None:
-        self._live: Live | None = None
-        self._terminal = sys.stderr.isatty()
+        self._live = False  # whether a line stands there
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._begin_s = self._last_s = time.monotonic()
         self._last_events = 0
         self._begun = threading.Event()  # the simulation itself, or the end
@@ -54,8 +54,8 @@ class ProgressReport:
         traceback: TracebackType | None,
     ) -> None:
         self._begun.set()
-        if self._live is not None:
-            self._live.stop()
+        if self._live:
+            _write(_CLEAR)
 
     def __call__(self, progress: Progress) -> None:
         self._begun.set()
@@ -70,16 +70,15 @@ class ProgressReport:
             f"simulated {progress.now_ps / 1e9:,.3f} ms, {rate:,.0f} events/s, "
             f"{share:.1%} of {progress.nodes_total:,} nodes done"
         )
-        if not self._terminal:
-            with suppress(OSError):  # nobody listens: no reason to end the simulation
-                sys.stderr.write(f"{line}\n")
-            return
-        from rich.text import Text
+        if self._terminal:
+            # The cursor stays at its beginning, where a message would then be written.
+            _write(f"{_CLEAR}{line[: columns(sys.stderr) - 1]}\r")
+            self._live = True
+        else:
+            _write(f"{line}\n")
 
-        if self._live is None:
-            from rich.console import Console
-            from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
-            self._live.start()
-        self._live.update(Text(line), refresh=True)
+def _write(text: str) -> None:
+    with suppress(OSError):  # nobody listens: no reason to end the simulation
+        sys.stderr.write(text)
+        sys.stderr.flush()

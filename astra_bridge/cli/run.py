@@ -8,26 +8,112 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astra_bridge.cli.flags import FLAGS, help_text, key_value, parse_flags
+from astra_bridge.arguments import number_text, whole_text
+from astra_bridge.cli.command import Argument, Command, key_value, one_of
 from astra_bridge.cli.terminal import say
-from astra_bridge.text import one_line
+from astra_bridge.errors import InputError
+from astra_bridge.semantics import Semantics
+from astra_bridge.text import one_line, show
 
 if TYPE_CHECKING:
     from astra_bridge.results import Result
     from astra_bridge.simulation import Experiment
 
-__all__ = ["run"]
+__all__ = ["COMMAND"]
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; return its exit code, or raise an ``AstraBridgeError``."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text())
-        return 0
-    values = parse_flags(arguments)
+def _file(text: str, name: str) -> str:  # noqa: ARG001 - a check
+    if not text.endswith((".yaml", ".yml")):
+        raise InputError(f"unexpected argument {show(text)}; an experiment is a .yaml file")
+    return text
+
+
+def _semantics(text: str, name: str) -> str:
+    return str(Semantics.of(text, name))
+
+
+_COUNT = whole_text(1, 999_999_999)
+_NUMBER = number_text(0, 1e12)
+
+# What has a field gets no default here: that of Experiment counts, and what a file says before it.
+_ARGUMENTS = {
+    "experiment": (
+        Argument("[EXPERIMENT]", "", "Experiment as a .yaml file (docs/cli.md); flags that are "
+                 "given count more.", _file),
+        Argument("--set", "PATH=VALUE", "Change one value of an input: network.bandwidth[0]=100.",
+                 repeated=True),
+        Argument("--jobs", "FILE", "YAML of several workloads on one network, in place of "
+                 "--workload-configuration: a list of {workload, ranks, start, name, ...}.",
+                 field="jobs"),
+        Argument("--faults", "FILE", "YAML of links and ranks that change meanwhile: a list of "
+                 "{link, at, bandwidth} and {rank, at, slowdown}.", field="faults"),
+    ),
+    "ASTRA-sim's flags": (
+        Argument("--workload-configuration", "PREFIX",
+                 "Traces PREFIX.0.et, PREFIX.1.et, ...; required without EXPERIMENT or --jobs.",
+                 field="workload"),
+        Argument("--system-configuration", "FILE", "System JSON; required without EXPERIMENT.",
+                 field="system"),
+        Argument("--network-configuration", "FILE", "Network file of the backend (YAML; ns-3 takes "
+                 "its config.txt); required without EXPERIMENT.", field="network"),
+        Argument("--remote-memory-configuration", "FILE",
+                 "Remote-memory JSON; required without EXPERIMENT.", field="remote_memory"),
+        Argument("--comm-group-configuration", "FILE", 'Communicator-group JSON; "empty" is none.',
+                 otherwise="empty", field="comm_groups"),
+        Argument("--logical-topology-configuration", "FILE",
+                 'JSON {"logical-dims": ["8", "2"]} (ns-3).', field="logical_topology"),
+        Argument("--num-queues-per-dim", "COUNT", "Queues per network dimension.", _COUNT,
+                 otherwise="1", field="num_queues_per_dim"),
+        Argument("--injection-scale", "FACTOR", "Factor on endpoint-delay.", _NUMBER,
+                 otherwise="1", field="injection_scale"),
+        Argument("--comm-scale", "FACTOR", "Accepted without effect, as in ASTRA-sim.", _NUMBER,
+                 otherwise="1", field="comm_scale"),
+        Argument("--compute-scale", "FACTOR", "Accepted without effect, as in ASTRA-sim.", _NUMBER,
+                 otherwise="1", field="compute_scale"),
+        Argument("--rendezvous-protocol", "", "Receivers ask senders before data flows.",
+                 field="rendezvous_protocol"),
+        Argument("--logging-folder", "FOLDER", "Write log.log and err.log there."),
+        Argument("--logging-configuration", "FILE",
+                 "Accepted without effect (spdlog settings of ASTRA-sim).", otherwise="empty"),
+    ),
+    "simulation": (
+        Argument("--backend", "NAME", "Network simulator: a name that `astra-bridge doctor` lists, "
+                 "or the path of a shared library.", otherwise="analytical-aware", field="backend"),
+        Argument("--network-option", "KEY=VALUE", "For the backend.", repeated=True),
+        Argument("--physical-topology", "FILE", "Topology file of a packet-level backend.",
+                 field="physical_topology"),
+        Argument("--engine", "auto|native|python", "auto takes native where it was built.",
+                 one_of("auto", "native", "python"), default="auto"),
+        Argument("--semantics", "NAME", "astra-sim gives ASTRA-sim's numbers, corrected mends its "
+                 "quirks; ,+NAME adds one of them and ,-NAME takes one away (docs/semantics.md).",
+                 _semantics, otherwise="astra-sim", field="semantics"),
+        Argument("--trace-format", "NAME", "Format of the traces, of those that `astra-bridge "
+                 "doctor` lists.", otherwise="it is found out", field="trace_format"),
+    ),
+    "long runs": (
+        Argument("--checkpoint", "FILE", "Write the state there now and then, if the backend can."),
+        Argument("--checkpoint-interval", "SECONDS", "Real time between two checkpoints.", _NUMBER,
+                 default=60.0),
+        Argument("--resume", "FILE", "Go on from this checkpoint of the same experiment."),
+        Argument("--no-progress-timeout", "SECONDS", "How long a backend may go without progress "
+                 "before it is ended; 0 is without limit.", _NUMBER, default=300.0),
+        Argument("--in-process", "", "Run a backend that is not known to be safe in this process; "
+                 "if it crashes or hangs, so does the command.", default=False),
+    ),
+    "output": (
+        Argument("--output", "FOLDER", "Write tables, timeline, plot and log there."),
+        Argument("--json", "FILE", "Write the result as JSON there."),
+    ),
+}  # fmt: skip
+
+_ROWS = [row for rows in _ARGUMENTS.values() for row in rows]
+_NEEDED = ("workload", "system", "network", "remote_memory")
+
+
+def _run(**values: Any) -> int:
     experiment = _experiment(values)
     said = [*experiment.system_config.warnings, *experiment.memory_config.warnings]
-    if values["logging-configuration"] != "empty":
+    if values["logging_configuration"] not in (None, "empty"):
         said.append("--logging-configuration: ignored: astra-bridge does not use spdlog")
     _warn(said)
 
@@ -37,11 +123,11 @@ def run(arguments: list[str]) -> int:
         result = experiment.run(
             engine=values["engine"],
             progress=progress,
-            in_process=values["in-process"],
-            no_progress_timeout_s=values["no-progress-timeout"],
+            in_process=values["in_process"],
+            no_progress_timeout_s=values["no_progress_timeout"],
             checkpoint=values["checkpoint"],
             resume=values["resume"],
-            checkpoint_interval_s=values["checkpoint-interval"],
+            checkpoint_interval_s=values["checkpoint_interval"],
         )
     _warn(warning for warning in result.warnings if warning not in said)
     now = datetime.now()
@@ -51,34 +137,47 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+COMMAND = Command(
+    "Run a simulation.",
+    _ARGUMENTS,
+    _run,
+    "run --workload-configuration=out/ring \\\n"
+    "    --system-configuration=system.json --network-configuration=ring.yml \\\n"
+    "    --remote-memory-configuration=no_memory.json --json=result.json",
+    "Exit codes: 0 done, 2 bad input, 3 the simulation cannot go on, 4 a network\n"
+    "backend or a plug-in failed.",
+)
+
+
 def _experiment(values: dict[str, Any]) -> Experiment:
     """The experiment that a file and flags describe; flags that are given count more."""
+    file = values["experiment"]
+    arguments = {
+        row.field: values[row.key] for row in _ROWS if row.field and values[row.key] is not None
+    }
+    missing = [
+        row.name
+        for row in _ROWS
+        if row.field in _NEEDED
+        and row.field not in arguments
+        and not (row.field == "workload" and "jobs" in arguments)
+    ]
+    if missing and file is None:
+        raise InputError(f"missing: {', '.join(missing)}; `astra-bridge run --help` explains them")
+    options = dict(key_value(text, "--network-option") for text in values["network_option"])
+
     from astra_bridge.simulation import Experiment
 
-    options = dict(key_value(text, "--network-option") for text in values["network-option"])
-    file, given = values["experiment"], values[""]
-    arguments = {
-        flag.field: values[flag.name]
-        for flag in FLAGS.values()
-        if flag.field and (file is None or flag.name in given)
-    }
     for name in ("faults", "jobs"):
-        if arguments.get(name):
+        if name in arguments:
             arguments[name] = _entries(name, arguments[name])
-        else:
-            arguments.pop(name, None)
-    if options or file is None:
-        arguments["network_options"] = options
-    if file is not None:
-        base = Experiment.from_file(file)
-        changes = (
-            arguments
-            if not options
-            else arguments | {"network_options": {**base.network_options, **options}}
-        )
-        experiment = base.replace(**changes) if changes else base
+    if file is None:
+        experiment = Experiment(**{"workload": None} | arguments, network_options=options)
     else:
-        experiment = Experiment(**arguments)
+        experiment = Experiment.from_file(file)
+        if options:
+            arguments["network_options"] = {**experiment.network_options, **options}
+        experiment = experiment.replace(**arguments) if arguments else experiment
     if values["set"]:
         import yaml
 
@@ -103,7 +202,7 @@ def _warn(warnings: Iterable[str]) -> None:
 def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[int, str]]:
     """Write all files that were asked for; return rank and peak memory where they are tracked."""
     output = None if values["output"] is None else Path(values["output"])
-    folder = values["logging-folder"] or (output and output / "log")
+    folder = values["logging_folder"] or (output and output / "log")
     tracked = result.system.enabled("track-local-mem", result.semantics)
     if not (tracked or values["json"] or output or folder):
         return []

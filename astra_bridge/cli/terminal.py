@@ -7,10 +7,11 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from astra_bridge.text import printable
 
-__all__ = ["drop_stdout", "prepare", "say"]
+__all__ = ["columns", "drop_stdout", "prepare", "say"]
 
 
 def prepare() -> None:
@@ -42,3 +43,10 @@ def drop_stdout() -> None:
     """Throw away what could not be written, so that Python does not try again at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def columns(stream: TextIO) -> int:
+    """How many characters fit in a line of the terminal that a stream is, else 80."""
+    with suppress(OSError, ValueError):
+        return max(os.get_terminal_size(stream.fileno()).columns, 40)
+    return 80

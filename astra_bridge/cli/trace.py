@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import typer
 
+from astra_bridge.arguments import path, whole_text
+from astra_bridge.cli.command import Argument, Command, group_of
 from astra_bridge.errors import InputError
 from astra_bridge.files import write_file
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, TraceColumns
 from astra_bridge.trace.reader import read_bytes, read_trace
 
-__all__ = ["app"]
+__all__ = ["COMMAND"]
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Look at traces and convert them."
-)
+_ANY = 2**63 - 1
 
 
 def _summary(trace: TraceColumns) -> Iterator[str]:
@@ -50,44 +49,31 @@ def _node(trace: TraceColumns, i: int) -> str:
     return "  ".join(parts)
 
 
-@app.command()
-def dump(
-    file: Path = typer.Argument(..., help="Trace: .et (gzip-compressed or not) or Chakra JSON."),
-    first: int = typer.Option(20, "--first", min=0, help="Print that many nodes; 0 prints all."),
-    as_json: bool = typer.Option(False, "--json", help="Print everything as Chakra JSON."),
-) -> None:
-    """Print a summary of a trace and its nodes."""
-    if as_json:
+def _dump(file: Path, first: int, json: bool) -> None:
+    if json:
         from astra_bridge.trace.json import et_to_json
 
         for text in et_to_json(read_bytes(file), file=file):
-            typer.echo(text)
+            print(text)
         return
     trace = read_trace(file)
     for line in _summary(trace):
-        typer.echo(line)
+        print(line)
     shown = min(first or len(trace), len(trace))
     for i in range(shown):
-        typer.echo(_node(trace, i))
+        print(_node(trace, i))
     if shown < len(trace):
-        typer.echo(f"... {len(trace) - shown} more (--first 0 prints all)")
+        print(f"... {len(trace) - shown} more (--first 0 prints all)")
 
 
-@app.command()
-def convert(
-    source: Path = typer.Argument(..., help=".et, Chakra .json, or ASTRA-sim 1.0 text (.txt)."),
-    target: Path = typer.Argument(..., help=".json or .et file; for text a prefix of .et files."),
-    ranks: int = typer.Option(0, "--ranks", min=0, help="Number of ranks (for text)."),
-    passes: int = typer.Option(1, "--passes", min=1, help="Training steps (for text)."),
-) -> None:
-    """Convert a trace: .et to JSON, JSON to .et, ASTRA-sim 1.0 text to .et of all ranks."""
+def _convert(source: Path, target: Path, ranks: int | None, passes: int) -> None:
     if source.suffix == ".txt":
         from astra_bridge.workload.astra1 import import_text
 
-        if ranks < 1:
+        if not ranks:
             raise InputError("a text workload needs the number of ranks", key="--ranks")
         written = import_text(source, ranks, passes=passes).write(target)
-        typer.echo(f"wrote {written[0]} and the other ranks' ({len(written)} files)")
+        print(f"wrote {written[0]} and the other ranks' ({len(written)} files)")
         return
     read_trace(source)  # refuse what cannot be run
     data = read_bytes(source)
@@ -102,4 +88,46 @@ def convert(
             f"cannot write {target.suffix!r}; allowed: .et, .et.gz, .json", file=target
         )
     write_file(target, data)
-    typer.echo(f"wrote {target}")
+    print(f"wrote {target}")
+
+
+COMMAND = group_of(
+    "Look at traces and convert them.",
+    {
+        "dump": Command(
+            "Print a summary of a trace and its nodes.",
+            {
+                "arguments": (
+                    Argument("FILE", "", "Trace: .et (gzip-compressed or not) or Chakra JSON.",
+                             path),
+                ),
+                "options": (
+                    Argument("--first", "COUNT", "Print that many nodes; 0 prints all.",
+                             whole_text(0, _ANY), default=20),
+                    Argument("--json", "", "Print everything as Chakra JSON.", default=False),
+                ),
+            },
+            _dump,
+            "trace dump out/ring.0.et --first 0",
+        ),
+        "convert": Command(
+            "Convert a trace: .et to JSON and back, ASTRA-sim 1.0 text to .et of all ranks.",
+            {
+                "arguments": (
+                    Argument("SOURCE", "", ".et, Chakra .json, or ASTRA-sim 1.0 text (.txt).",
+                             path),
+                    Argument("TARGET", "", ".json or .et file; for text a prefix of .et files.",
+                             path),
+                ),
+                "options, for text": (
+                    Argument("--ranks", "COUNT", "Number of ranks; required for text.",
+                             whole_text(1, _ANY)),
+                    Argument("--passes", "COUNT", "Training steps.", whole_text(1, _ANY),
+                             default=1),
+                ),
+            },
+            _convert,
+            "trace convert model.txt out/model --ranks 16",
+        ),
+    },
+)  # fmt: skip

@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import typer
-from typer.core import TyperGroup
-
+from astra_bridge.arguments import number_text, path, whole_text
+from astra_bridge.cli.command import Argument, Command, Group, some_text
 from astra_bridge.errors import AstraBridgeError, PluginError
 from astra_bridge.text import show
 from astra_bridge.workload.builder import GeneratedWorkload
 from astra_bridge.workload.generators import GENERATORS, Generator, Option
 
-__all__ = ["app"]
-
-_NAMED = inspect.Parameter.KEYWORD_ONLY
-_OUTPUT = typer.Argument(..., help="Prefix of the traces: PREFIX.0.et, PREFIX.1.et, ...")
+__all__ = ["COMMAND"]
 
 
 def _run(generator: Generator, prefix: Path, options: dict[str, Any]) -> None:
@@ -28,67 +27,79 @@ def _run(generator: Generator, prefix: Path, options: dict[str, Any]) -> None:
             f"generator {generator.name!r}: gives {show(generated)}; allowed: a GeneratedWorkload"
         )
     written = generated.write(prefix)
-    typer.echo(f"wrote the traces of {len(generated.traces)} ranks; to run them:")
-    typer.echo(f"  --workload-configuration={prefix}")
+    print(f"wrote the traces of {len(generated.traces)} ranks; to run them:")
+    print(f"  --workload-configuration={prefix}")
     if generated.comm_groups:
-        typer.echo(f"  --comm-group-configuration={written[-1]}")
+        print(f"  --comm-group-configuration={written[-1]}")
 
 
-def _command(generator: Generator) -> Any:
-    """The generator's parameters as options."""
-    kinds: dict[str, Any] = {"output": Path}
-    parameters = [inspect.Parameter("output", _NAMED, default=_OUTPUT)]
-    hints = get_type_hints(generator.generate, include_extras=True)
-    for name, parameter in inspect.signature(generator.generate).parameters.items():
-        kind, option = (*get_args(hints.get(name)), None, None)[:2]
-        if not isinstance(option, Option):
-            raise PluginError(
-                f"generator {generator.name!r}: parameter {name} is not annotated with "
-                "Annotated[type, Option(...)]"
-            )
-        needed = parameter.default is inspect.Parameter.empty
-        default = typer.Option(
-            ... if needed else parameter.default,
-            *([option.flag] if option.flag else []),
-            help=option.help,
+# Type of a parameter -> what ``--help`` calls its value, its check, an example.
+_KINDS: dict[Any, tuple[str, Callable[[str, str], Any], str]] = {
+    int: ("COUNT", whole_text(-(2**63), 2**63 - 1), "8"),
+    float: ("NUMBER", number_text(-1e300, 1e300), "0.5"),
+    str: ("TEXT", some_text, "x"),
+    bool: ("", some_text, ""),
+}
+
+
+def _or_none(kind: Any) -> Any:
+    """Take ``| None`` away."""
+    kinds = [one for one in get_args(kind) if one is not NoneType]
+    return kinds[0] if get_origin(kind) in (Union, UnionType) and len(kinds) == 1 else kind
+
+
+def _argument(generator: Generator, parameter: inspect.Parameter, hint: Any) -> Argument:
+    """A parameter of a generator as a row."""
+    kind, option = (*get_args(hint), None, None)[:2]
+    kind = _or_none(kind)
+    repeated = get_origin(kind) is list
+    kind = _or_none(get_args(kind)[0]) if repeated else kind
+    if not isinstance(option, Option) or kind not in _KINDS:
+        raise PluginError(
+            f"generator {generator.name!r}: parameter {parameter.name} is not annotated with "
+            "Annotated[type, Option(...)], where type is int, float, str, bool, one of these or "
+            "None, or a list of these"
         )
-        kinds[name] = kind
-        parameters.append(inspect.Parameter(name, _NAMED, default=default, annotation=kind))
-
-    def run(output: Path, **options: Any) -> None:
-        _run(generator, output, options)
-
-    run.__doc__ = generator.summary
-    run.__annotations__ = kinds
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    single = typer.Typer(add_completion=False)
-    single.command(generator.name)(run)
-    return typer.main.get_command(single)
+    value, check, _ = _KINDS[kind]
+    needed = parameter.default is inspect.Parameter.empty
+    return Argument(
+        option.flag or "--" + parameter.name.replace("_", "-"), value, option.help, check,
+        default=None if needed else parameter.default, required=needed, repeated=repeated,
+        field=parameter.name,
+    )  # fmt: skip
 
 
-def _loads(name: str) -> bool:
-    """Whether ``--help`` can tell of it; `astra-bridge doctor` tells why not."""
-    try:
-        return GENERATORS.get(name) is not None
-    except AstraBridgeError:
-        return False
+def _command(generator: Generator) -> Command:
+    """A command that has the generator's parameters as options."""
+    hints = get_type_hints(generator.generate, include_extras=True)
+    parameters = inspect.signature(generator.generate).parameters
+    rows = [_argument(generator, one, hints.get(name)) for name, one in parameters.items()]
+    output = Argument("OUTPUT", "", "Prefix of the traces: PREFIX.0.et, PREFIX.1.et, ...", path)
+
+    def run(output: Path, **values: Any) -> None:
+        _run(generator, output, {row.field: values[row.key] for row in rows})
+
+    examples = {value: example for value, _, example in _KINDS.values()}
+    needed = "".join(f" {row.name} {examples[row.value]}" for row in rows if row.required)
+    return Command(
+        f"{generator.summary.rstrip('.')}.",
+        {"arguments": [output], "options": rows},
+        run,
+        f"workload {generator.name} out/{generator.name}{needed}",
+    )
 
 
-class _Generators(TyperGroup):
-    """The registry's names as commands."""
+def _summaries() -> dict[str, str]:
+    """Of those that can be loaded; `astra-bridge doctor` tells why not."""
+    found = {}
+    for name in GENERATORS.names():
+        with suppress(AstraBridgeError):
+            found[name] = GENERATORS.find(name, key="workload").summary
+    return found
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - a method of click
-        return list(filter(_loads, GENERATORS.names()))
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        return _command(GENERATORS.find(cmd_name, key="workload"))
-
-
-app = typer.Typer(
-    cls=_Generators, no_args_is_help=True, add_completion=False, help="Generate workloads."
+COMMAND = Group(
+    "Generate workloads.",
+    _summaries,
+    lambda name: _command(GENERATORS.find(name, key="workload")),
 )
-
-
-@app.callback()
-def _main() -> None:
-    """Generate workloads."""

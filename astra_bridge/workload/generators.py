@@ -25,7 +25,7 @@ class Option(NamedTuple):
     help : str
         One sentence.
     flag : str
-        Its name there; "" is that of the parameter, with dashes.
+        Its name there, such as ``--dp``; "" is that of the parameter, with dashes.
     """
 
     help: str
@@ -84,7 +84,7 @@ def _collective(
     ranks: Annotated[int, Option("Number of ranks.")],
     group: Annotated[
         list[str],
-        Option("Ranks of a group that runs it on its own, such as 0,1,4-7; may be repeated."),
+        Option("Ranks of a group that runs it on its own, such as 0,1,4-7."),
     ] = [],  # noqa: B006 - never changed
     root: Annotated[int | None, Option("Position of the root in its group (default 0).")] = None,
     repeat: Annotated[int, Option("How many, one after the other.")] = 1,

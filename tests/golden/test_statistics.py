@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from astra_bridge.cli.app import app
+from astra_bridge.cli import main
 from tests.golden_case import write_golden_case
 from tests.golden_run import KINDS, Kind, answer, run, why_not
 
@@ -34,14 +33,16 @@ def events(trace: list[dict[str, Any]]) -> Counter[str]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_lines_and_local_memory(
-    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = write_golden_case(case, tmp_path / "in")
     monkeypatch.chdir(tmp_path)
     arguments = ["run", "--backend=analytical-unaware", f"--output={tmp_path / 'out'}"]
-    result = CliRunner().invoke(app, [*arguments, *files.arguments()])
-    assert result.exit_code == 0, result.output
-    lines = re.findall(r"\[(?:statistics|workload)\] \[info\] (sys.*)", result.output)
+    assert main([*arguments, *files.arguments()]) == 0
+    lines = re.findall(r"\[(?:statistics|workload)\] \[info\] (sys.*)", capsys.readouterr().out)
     assert sorted(lines) == case["expect"]["lines"]
     expected = case["expect"].get("local_memory_of_rank_0")
     if expected is not None:

@@ -15,7 +15,8 @@ import pytest
 
 import astra_bridge
 from astra_bridge.cli import main
-from astra_bridge.cli.flags import FLAGS, parse_flags
+from astra_bridge.cli import run as run_module
+from astra_bridge.cli.command import Command, dispatch
 from astra_bridge.cli.progress import ProgressReport
 from astra_bridge.cli.summary import text_table
 from astra_bridge.engine.outcome import Progress
@@ -31,37 +32,58 @@ REQUIRED = {
 ARGUMENTS = [f"--{key}={value}" for key, value in REQUIRED.items()]
 
 
+def parsed(*words: str) -> dict[str, Any]:
+    """What the function of `run` gets."""
+    seen: dict[str, Any] = {}
+    command: Command = run_module.COMMAND._replace(run=lambda **values: seen.update(values))
+    assert dispatch(command, words) == 0
+    return seen
+
+
 def test_astra_sims_flags() -> None:
-    values = parse_flags(
-        [
-            *ARGUMENTS,
-            "--comm-group-configuration=empty",
-            "--num-queues-per-dim=2",
-            "--injection-scale=0.5",
-            "--rendezvous-protocol=true",
-            "--network-option=A=1",
-            "--network-option",
-            "B=x=y",
-        ]
+    values = parsed(
+        *ARGUMENTS,
+        "--comm-group-configuration=empty",
+        "--num-queues-per-dim=2",
+        "--injection-scale",
+        "0.5",
+        "--rendezvous-protocol=true",
+        "--network-option=A=1",
+        "--network-option",
+        "B=x=y",
     )
-    assert {key: values[key] for key in REQUIRED} == REQUIRED
-    assert values["num-queues-per-dim"] == 2
-    assert values["injection-scale"] == 0.5
-    assert values["rendezvous-protocol"] is True
-    assert values["comm-scale"] == 1.0
-    assert values["network-option"] == ["A=1", "B=x=y"]
+    assert {key: values[key.replace("-", "_")] for key in REQUIRED} == REQUIRED
+    assert values["num_queues_per_dim"] == 2
+    assert values["injection_scale"] == 0.5
+    assert values["rendezvous_protocol"] is True
+    assert values["in_process"] is False
+    assert values["comm_scale"] is None
+    assert values["network_option"] == ["A=1", "B=x=y"]
+    assert values["set"] == []
     assert values["output"] is None
-    assert set(values) == {*FLAGS, "", "experiment"}
+    assert parsed("--backend=a", "--backend", "b")["backend"] == "b"
+    assert parsed("--in-process", "x.yaml")["experiment"] == "x.yaml"
+
+
+def test_the_defaults_that_help_says_are_those_of_an_experiment() -> None:
+    defaults = {one.name: one.default for one in fields(astra_bridge.Experiment)}
+    for rows in run_module.COMMAND.arguments.values():
+        for row in rows:
+            if row.field and row.otherwise not in ("", "empty", "it is found out"):
+                assert row.default is None
+                assert row.otherwise == f"{defaults[row.field]}".removesuffix(".0"), row.name
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--rendezvous-protocl=true"], "did you mean 'rendezvous-protocol'"),
-        (["--system_configuration=x"], "did you mean 'system-configuration'"),
+        (["--rendezvous-protocl=true"], "did you mean '--rendezvous-protocol'"),
+        (["--system_configuration=x"], "did you mean '--system-configuration'"),
         (["--zzz"], "run --help"),
+        (["-x"], "unexpected argument '-x'"),
         (["trace"], "unexpected argument 'trace'"),
-        (["--"], "unexpected argument"),
+        (["a.yaml", "b.yaml"], "unexpected argument 'b.yaml'"),
+        (["--", "--backend"], "unexpected argument '--backend'"),
         (["--engine=fast"], "allowed: auto, native, python"),
         (["--semantics=corected"], "did you mean 'corrected'"),
         (["--num-queues-per-dim=0"], "whole numbers from 1"),
@@ -71,7 +93,7 @@ def test_astra_sims_flags() -> None:
         (["--comm-scale=-1"], "numbers from 0 up to"),
         (["--rendezvous-protocol=maybe"], "allowed: true, false"),
         (["--backend="], "--backend: needs a value"),
-        (["--backend"], "--backend: needs a value"),
+        (["--backend"], "--backend: expected one argument"),
         ([], "missing: --workload-configuration, --system-configuration"),
     ],
 )
@@ -139,7 +161,7 @@ def test_run(
     (call,) = calls
     assert call["network_options"] == {"K": "V"}
     assert (call["engine"], call["backend"]) == ("python", "analytical-aware")
-    assert call["comm_groups"] == "empty"
+    assert call["comm_groups"] is None
     assert call["workload"] == Path("trace")
 
 
@@ -187,7 +209,7 @@ def test_bad_network_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["--help"], 0, "doctor"),
         (["run", "--help"], 0, "--remote-memory-configuration"),
         (["doctor"], 0, "analytical-aware"),
-        (["runn"], 2, "runn"),
+        (["runn"], 2, "unknown command 'runn'; did you mean 'run'?"),
     ],
 )
 def test_other_commands(
@@ -212,6 +234,26 @@ def test_progress_speaks_after_a_while_only(
         clock[0] = 30.0
         report(progress)
     assert capsys.readouterr().err == ("simulated 5.000 ms, 100 events/s, 25.0% of 4 nodes done\n")
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("astra_bridge.cli.progress.columns", lambda stream: 30)
+    monkeypatch.setenv("TERM", "xterm")
+    progress = Progress(now_ps=5_000_000_000, events=3000, nodes_done=1, nodes_total=4)
+    with ProgressReport() as report:
+        for clock[0] in (0.9, 2.0, 2.1):  # too early; a line; too soon after it
+            report(progress)
+        said = capsys.readouterr().err
+        assert said == "\r\x1b[Ksimulated 5.000 ms, 1,500 eve\r"
+    assert capsys.readouterr().err == "\r\x1b[K"
+    with ProgressReport():
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_a_long_preparation_says_that_it_goes_on(
@@ -244,10 +286,10 @@ def test_version_is_that_of_the_project() -> None:
 
 
 def test_import_is_light() -> None:
-    """``import astra_bridge`` and the flags of ``run`` need neither numpy nor typer nor rich."""
+    """``import astra_bridge`` and the flags of ``run`` need no numpy."""
     code = (
         "import sys, astra_bridge, astra_bridge.cli.run\n"
-        "heavy = {'numpy', 'typer', 'rich', 'yaml', 'google', 'msgspec'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'yaml', 'shutil', 'textwrap', 'google', 'msgspec'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "assert astra_bridge.InputError.exit_code == 2\n"
     )

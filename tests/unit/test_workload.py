@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from astra_bridge.cli.trace import app as trace_app
-from astra_bridge.cli.workload import app as workload_app
+from astra_bridge.cli.command import dispatch
+from astra_bridge.cli.commands import ROOT
 from astra_bridge.errors import InputError
 from astra_bridge.trace import (
     MISSING,
@@ -532,18 +532,21 @@ def test_text_errors_name_the_line(tmp_path: Path, text: str, message: str) -> N
 # Commands
 
 
-def command(app: Any, *arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command in this process; return what it prints."""
+
+    def run(*words: object) -> str:
+        assert dispatch(ROOT, [str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_command_collective(tmp_path: Path) -> None:
+def test_command_collective(command: Callable[..., str], tmp_path: Path) -> None:
     prefix = tmp_path / "w"
     output = command(
-        workload_app, "collective", prefix, "--kind", "all-gather", "--size", "64KiB",
+        "workload", "collective", prefix, "--kind", "all-gather", "--size", "64KiB",
         "--ranks", 6, "--group", "0-2", "--group", "4,3",
     )  # fmt: skip
     assert f"--workload-configuration={prefix}" in output
@@ -554,21 +557,23 @@ def test_command_collective(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["x", "1-", "3-99999999999999999999", "0-9999999", "1,,2", "5"])
-def test_command_refuses_bad_groups(tmp_path: Path, group: str) -> None:
+def test_command_refuses_bad_groups(
+    command: Callable[..., str], tmp_path: Path, group: str
+) -> None:
     with pytest.raises(InputError):
-        command(workload_app, "collective", tmp_path / "w", "--ranks", 4, "--group", group)
+        command("workload", "collective", tmp_path / "w", "--ranks", 4, "--group", group)
 
 
 @pytest.mark.parametrize("size", ["x", "1.5", "-3", "0", "1QB"])
-def test_command_refuses_bad_sizes(tmp_path: Path, size: str) -> None:
+def test_command_refuses_bad_sizes(command: Callable[..., str], tmp_path: Path, size: str) -> None:
     with pytest.raises(InputError):
-        command(workload_app, "collective", tmp_path / "w", "--ranks", 4, "--size", size)
+        command("workload", "collective", tmp_path / "w", "--ranks", 4, "--size", size)
 
 
-def test_command_transformer(tmp_path: Path) -> None:
+def test_command_transformer(command: Callable[..., str], tmp_path: Path) -> None:
     prefix = tmp_path / "w"
     command(
-        workload_app, "transformer", prefix, "--layers", 2, "--hidden", 64, "--dp", 2, "--tp", 2,
+        "workload", "transformer", prefix, "--layers", 2, "--hidden", 64, "--dp", 2, "--tp", 2,
         "--pp", 2, "--micro-batches", 2,
     )  # fmt: skip
     model = Transformer(layers=2, hidden=64, data=2, tensor=2, pipeline=2, micro_batches=2)
@@ -578,41 +583,41 @@ def test_command_transformer(tmp_path: Path) -> None:
         assert differences(read.of_rank(rank), expected.of_rank(rank)) == []
 
 
-def test_command_dump(tmp_path: Path) -> None:
+def test_command_dump(command: Callable[..., str], tmp_path: Path) -> None:
     collective("all-reduce", 8, 1, repeat=30, compute_us=1).write(tmp_path / "w")
     path = tmp_path / "w.0.et"
-    lines = command(trace_app, "dump", path, "--first", 2).splitlines()
+    lines = command("trace", "dump", path, "--first", 2).splitlines()
     assert lines[0] == f"{path}: schema 0.0.4, 60 nodes, 59 dependencies"
     assert lines[1:3] == ["  COMP      30", "  COMM_COLL 30"]
     assert lines[3].split() == ["0", "COMP", "comp0", "duration_micros=1", "is_cpu_op=False"]
     assert lines[4].endswith("comm_type=0  comm_size=8  after 0")
     assert lines[5] == "... 58 more (--first 0 prints all)"
-    assert len(command(trace_app, "dump", path, "--first", 0).splitlines()) == 3 + 60
-    assert json.loads(command(trace_app, "dump", path, "--json").split("}\n")[0] + "}") == {
+    assert len(command("trace", "dump", path, "--first", 0).splitlines()) == 3 + 60
+    assert json.loads(command("trace", "dump", path, "--json").split("}\n")[0] + "}") == {
         "version": "0.0.4"
     }
 
 
-def test_command_convert_goes_round(tmp_path: Path) -> None:
+def test_command_convert_goes_round(command: Callable[..., str], tmp_path: Path) -> None:
     generated = collective("broadcast", 8, 2, repeat=2)
     source = generated.write(tmp_path / "w")[0]
     for target in ("a.json", "b.et", "c.et.gz", "d.et"):
-        command(trace_app, "convert", source, tmp_path / target)
+        command("trace", "convert", source, tmp_path / target)
         source = tmp_path / target
     assert source.read_bytes() == (tmp_path / "w.0.et").read_bytes()
     with pytest.raises(InputError, match=r"cannot write '\.xml'"):
-        command(trace_app, "convert", source, tmp_path / "x.xml")
+        command("trace", "convert", source, tmp_path / "x.xml")
     with pytest.raises(InputError, match="cannot write: "):
-        command(trace_app, "convert", source, tmp_path / "b.et" / "x.et")
+        command("trace", "convert", source, tmp_path / "b.et" / "x.et")
 
 
-def test_command_convert_text(tmp_path: Path) -> None:
+def test_command_convert_text(command: Callable[..., str], tmp_path: Path) -> None:
     text = tmp_path / "model.txt"
     text.write_text("DATA\n" + LAYERS)
-    command(trace_app, "convert", text, tmp_path / "m", "--ranks", 3)
+    command("trace", "convert", text, tmp_path / "m", "--ranks", 3)
     assert read_workload(tmp_path / "m", 3).rank_to_columns.tolist() == [0, 0, 0]
     with pytest.raises(InputError, match="--ranks"):
-        command(trace_app, "convert", text, tmp_path / "m")
+        command("trace", "convert", text, tmp_path / "m")
 
 
 # Formats of traces

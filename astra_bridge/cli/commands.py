@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""The commands; the module of each is imported when it is chosen."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from astra_bridge.cli.command import Command, Group, unknown
+
+__all__ = ["ROOT"]
+
+# Each is the COMMAND of the module of its name.
+_COMMANDS = {
+    "run": "Run a simulation.",
+    "trace": "Look at traces and convert them.",
+    "workload": "Generate workloads.",
+    "garnet": "Garnet alone: replay message lists, draw latency against load.",
+    "doctor": "Say what can be chosen by name here, and why the rest cannot.",
+    "conformance": "Test a network backend against the contract; a verdict per rule.",
+}
+
+
+def _find(name: str) -> Command | Group:
+    if name not in _COMMANDS:
+        raise unknown("command", name, _COMMANDS)
+    command: Command | Group = import_module(f"astra_bridge.cli.{name}").COMMAND
+    return command
+
+
+ROOT = Group(
+    "Simulate distributed machine-learning training over any network simulator.",
+    lambda: _COMMANDS,
+    _find,
+    "`astra-bridge --version` says which version this is.",
+)
