@@ -12,9 +12,20 @@ Examples
 """
 
 from astra_bridge.fabrics.clos import leaf_spine, rail
+from astra_bridge.fabrics.convert import read_topology
 from astra_bridge.fabrics.dragonfly import dragonfly
 from astra_bridge.fabrics.fat_tree import fat_tree
 from astra_bridge.fabrics.hgx import hgx
+from astra_bridge.fabrics.infragraph import infragraph_text
 from astra_bridge.fabrics.torus import torus
 
-__all__ = ["dragonfly", "fat_tree", "hgx", "leaf_spine", "rail", "torus"]
+__all__ = [
+    "dragonfly",
+    "fat_tree",
+    "hgx",
+    "infragraph_text",
+    "leaf_spine",
+    "rail",
+    "read_topology",
+    "torus",
+]

@@ -15,7 +15,7 @@ from astra_bridge.arguments import Check, integer, number, optional, positive
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, NodeRange
 
-__all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "refuse"]
+__all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "named", "refuse"]
 
 MAX_GPUS = 1 << 20
 MAX_PORTS = 1 << 16
@@ -73,6 +73,27 @@ def exact(value: float) -> Fraction:
     return Fraction(repr(value)).limit_denominator(10**9)
 
 
+def named(network: NetworkLinks) -> list[NodeRange]:
+    """All nodes in ranges, in order; those without a name are gpu or switch."""
+    ranges: list[NodeRange] = []
+    end = 0
+
+    def fill(last: int) -> None:
+        for first, stop, tier in (
+            (end, min(last, network.endpoints), "gpu"),
+            (max(end, network.endpoints), last, "switch"),
+        ):
+            if first < stop:
+                ranges.append(NodeRange(tier, first, stop - first))
+
+    for one in sorted(network.names, key=lambda one: one.first):
+        fill(one.first)
+        ranges.append(one)
+        end = one.first + one.count
+    fill(network.nodes)
+    return ranges
+
+
 class Fabric:
     """Nodes and cables while a fabric is put together.
 
@@ -111,8 +132,8 @@ class Fabric:
         gpus = self.gpus.reshape(count, per_host, 1)
         self.join(gpus, switches, exact(gbps) / nvswitches, latency_ns)
 
-    def network(self, dims: tuple[int, ...]) -> NetworkLinks:
-        """What was put together."""
+    def network(self, dims: tuple[int, ...], *, forward: bool = False) -> NetworkLinks:
+        """What was put together; ``forward``: GPUs forward for one another."""
         columns = [np.concatenate(column) for column in zip(*self._cables, strict=True)]
         columns = columns or [np.zeros(0)] * 4
         columns.append(np.zeros(len(columns[0])))
@@ -122,4 +143,5 @@ class Fabric:
             LinkColumns(*columns),
             tuple(size for size in dims if size > 1) or (math.prod(dims),),
             names=tuple(self._names),
+            endpoints_forward=forward,
         )

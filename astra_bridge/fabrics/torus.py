@@ -72,7 +72,7 @@ def torus(
         end = start + ((own[start] + 1) % size - own[start]) * stride
         fabric.join(start, end, exact(given["nic_gbps"]), given["latency_ns"])
         stride *= size
-    return fabric.network(shape)
+    return fabric.network(shape, forward=True)
 
 
 def _near_cube(count: int) -> tuple[int, ...]:

@@ -264,7 +264,7 @@ class NetworkLinks:
                 f"joins nodes {link.src} and {link.dst}; there are {self.nodes}",
                 key=f"NetworkLinks.links[{stray[0]}]",
             )
-        _check_names(self.names, self.nodes, None, "NetworkLinks.names")
+        _check_names(self.names, self.endpoints, self.nodes, None, "NetworkLinks.names")
         if self.nodes < self.endpoints or math.prod(self.dims) != self.endpoints:
             raise InputError(
                 f"{self.nodes} nodes and dims {show(self.dims)} do not go with {self.endpoints} "
@@ -421,6 +421,8 @@ def network_text(network: NetworkLinks, comment: str = "") -> str:
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     lines += [f"endpoints: {network.endpoints}", f"switches: {network.nodes - network.endpoints}"]
     lines.append(f"dims: [{', '.join(map(str, network.dims))}]")
+    lines += [f"routing: {network.routing}"] if network.routing != "ecmp" else []
+    lines += ["endpoints_forward: true"] if network.endpoints_forward else []
     if network.names:
         lines.append("nodes:")
         lines += [
@@ -552,13 +554,15 @@ def _read_links(raw: Mapping[str, Any], file: Path | None) -> NetworkLinks:
         _add_links(columns, entry, nodes, file, f"links[{index}]")
     links = LinkColumns(*map(np.array, columns))
     _check_connected(endpoints, nodes, links, file)
-    names = _names(raw, nodes, file)
+    names = _names(raw, endpoints, nodes, file)
     routing = in_file(choice(*ROUTINGS), raw.get("routing", "ecmp"), file=file, key="routing")
     forward = in_file(flag, raw.get("endpoints_forward", False), file=file, key="endpoints_forward")
     return NetworkLinks(endpoints, nodes, links, dims, file, names, routing, forward)
 
 
-def _names(raw: Mapping[str, Any], nodes: int, file: Path | None) -> tuple[NodeRange, ...]:
+def _names(
+    raw: Mapping[str, Any], endpoints: int, nodes: int, file: Path | None
+) -> tuple[NodeRange, ...]:
     """The key ``nodes``."""
     entries = raw.get("nodes", [])
     if not isinstance(entries, list):
@@ -578,12 +582,14 @@ def _names(raw: Mapping[str, Any], nodes: int, file: Path | None) -> tuple[NodeR
         first = _integer(entry["first"], file, f"{where}.first", 0, nodes - 1)
         count = _integer(entry.get("count", 1), file, f"{where}.count", 1, nodes - first)
         ranges.append(NodeRange(entry["tier"], first, count, entry.get("name", "")))
-    _check_names(ranges, nodes, file, "nodes")
+    _check_names(ranges, endpoints, nodes, file, "nodes")
     return tuple(ranges)
 
 
-def _check_names(ranges: Sequence[NodeRange], nodes: int, file: Path | None, key: str) -> None:
-    """They lie among the nodes, and no node is in two."""
+def _check_names(
+    ranges: Sequence[NodeRange], endpoints: int, nodes: int, file: Path | None, key: str
+) -> None:
+    """They lie among the ranks or among the switches, and no node is in two."""
     end = 0
     for one in sorted(ranges, key=lambda one: one.first):
         if one.first < end or one.first + one.count > nodes:
@@ -591,6 +597,8 @@ def _check_names(ranges: Sequence[NodeRange], nodes: int, file: Path | None, key
             node = one.first if one.first < end else max(one.first, nodes)
             raise InputError(f"node {node} {problem}", file=file, key=key)
         end = one.first + one.count
+        if one.first < endpoints < end:
+            raise InputError(f"{one.name} has both ranks and switches", file=file, key=key)
 
 
 def _add_links(

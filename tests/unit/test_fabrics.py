@@ -228,6 +228,7 @@ def test_a_balanced_dragonfly_is_that_of_the_paper() -> None:
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3))
 def test_tori(dims: list[int]) -> None:
     network = fabrics.torus(dims=dims)
+    assert network.endpoints_forward
     sound(network, math.prod(dims), 1, forward=True)
     each = [0 if size == 1 else size - 1 if size == 2 else size for size in dims]
     expected = sum(math.prod(dims) // size * n for size, n in zip(dims, each, strict=True))

@@ -393,6 +393,7 @@ def test_wrong_pairs(change: dict[str, object], message: str) -> None:
         ([{"tier": "gpu", "first": 4}], "nodes[0].first: 4 is not allowed"),
         ([{"tier": "gpu", "first": 2, "count": 3}], "nodes[0].count: 3 is not allowed"),
         ([{"tier": "gpu", "first": 2}, {"tier": "b", "first": 0, "count": 3}], "node 2 is named"),
+        ([{"tier": "gpu", "first": 2, "count": 2}], "nodes: gpu has both ranks and switches"),
         ([{"tier": "gpu", "first": 2, "named": "x"}], "nodes[0].named: unknown key"),
     ],
 )
@@ -420,7 +421,15 @@ def test_what_is_written_is_read_again(cables: list[tuple[Any, ...]], word: str)
     for src, dst, *rest, both in cables:
         if src != dst:
             links += [NetworkLink(src, dst, *rest)] + [NetworkLink(dst, src, *rest)] * both
-    network = NetworkLinks(6, 7, tuple(links), (2, 3), names=(NodeRange(word, 3, 2),))
+    network = NetworkLinks(
+        6,
+        7,
+        tuple(links),
+        (2, 3),
+        names=(NodeRange(word, 3, 2), NodeRange("sw", 6)),
+        routing="spray" if word == "leaf" else "ecmp",
+        endpoints_forward=word == "yes",
+    )
     text = network_text(network, comment="one\ntwo")
     raw = yaml.safe_load(text)
     assert read_network(raw) == network
