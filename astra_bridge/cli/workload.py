@@ -50,7 +50,8 @@ def _or_none(kind: Any) -> Any:
 
 def _argument(generator: Generator, parameter: inspect.Parameter, hint: Any) -> Argument:
     """A parameter of a generator as a row."""
-    kind, option = (*get_args(hint), None, None)[:2]
+    # Python 3.10 adds "or None" to what has None as its default.
+    kind, option = (*get_args(_or_none(hint)), None, None)[:2]
     kind = _or_none(kind)
     repeated = get_origin(kind) is list
     kind = _or_none(get_args(kind)[0]) if repeated else kind

@@ -141,6 +141,24 @@ def test_a_command_imports_its_own_module_only() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "x.yaml --backend b --set a=1",
+        "--backend b x.yaml --set=a=1",
+        "--backend=b --set a=1 x.yaml",
+        "--backend=b x.yaml --in-process --set a=1 --no-in-process",
+    ],
+)
+def test_an_experiment_may_stand_anywhere(words: str) -> None:
+    seen: dict[str, Any] = {}
+    run = ROOT.find("run")
+    assert isinstance(run, Command)
+    dispatch(run._replace(run=lambda **v: seen.update(v)), words.split())
+    assert (seen["experiment"], seen["backend"], seen["set"]) == ("x.yaml", "b", ["a=1"])
+    assert seen["in_process"] is False
+
+
 # The parser by itself
 
 
