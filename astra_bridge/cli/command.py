@@ -57,6 +57,8 @@ class Argument(NamedTuple):
         Whether a flag must be given, and whether it may be several times; its value is then a list.
     field : str
         ``run``: the argument of `Experiment` that it gives.
+    short : str
+        A second name of a flag: ``-o``.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Argument(NamedTuple):
     required: bool = False
     repeated: bool = False
     field: str = ""
+    short: str = ""
 
     @property
     def key(self) -> str:
@@ -215,8 +218,8 @@ def _add(section: argparse._ArgumentGroup, row: Argument) -> None:
     elif row.is_switch:
         options |= {"metavar": "=false", "nargs": "?"}  # shown as [=false]
     section.add_argument(
-        row.name, dest=row.key, action="append" if row.repeated else "store",
-        required=row.required, help=said, **options,
+        *filter(None, (row.short, row.name)), dest=row.key, required=row.required, help=said,
+        action="append" if row.repeated else "store", **options,
     )  # fmt: skip
 
 

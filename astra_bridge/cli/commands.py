@@ -14,6 +14,7 @@ _COMMANDS = {
     "run": "Run a simulation.",
     "trace": "Look at traces and convert them.",
     "workload": "Generate workloads.",
+    "topology": "Write the fabric of a cluster as a network file; convert those of others.",
     "garnet": "Garnet alone: replay message lists, draw latency against load.",
     "doctor": "Say what can be chosen by name here, and why the rest cannot.",
     "conformance": "Test a network backend against the contract; a verdict per rule.",

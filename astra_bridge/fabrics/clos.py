@@ -58,8 +58,7 @@ def rail(
     radix
         Ports of a switch.  Default: 64, or the next power of two with which two tiers suffice.
     hosts_per_leaf
-        Hosts of a full leaf.  Default: an even spread over as few leaves as possible, rounded up
-        to whole uplinks.
+        Hosts of a full leaf.  Default: as many as fill as few leaves as possible evenly.
     spines
         Spines per plane.  Default: one for each uplink of a leaf.
 
@@ -193,15 +192,21 @@ def _two_tiers(
         if single and hosts * unit <= ports:
             return _Leaf(hosts * unit, 0, 1, 0)
         if hosts_per_leaf is not None:
-            down = hosts_per_leaf * unit
+            downs = [hosts_per_leaf * unit]
         elif most:
             leaves = max(least_leaves, ceil(hosts * unit / most))
-            down = ceil(hosts * unit / (leaves * step)) * step
+            # All full, if some more leaves are enough for that; else the fewest.
+            full = (hosts // n * unit for n in range(leaves, 2 * leaves) if hosts % n == 0)
+            downs = [down for down in full if down % step == 0][:1]
+            downs.append(ceil(hosts * unit / (leaves * step)) * step)
         else:
             return None
-        up = int(down * ratio)
-        found = _Leaf(down, up, ceil(hosts * unit / down), spines or up)
-        return found if found.ports(rails) <= ports else None
+        for down in downs:
+            up = int(down * ratio)
+            found = _Leaf(down, up, ceil(hosts * unit / down), spines or up)
+            if found.ports(rails) <= ports:
+                return found
+        return None
 
     powers = (1 << bit for bit in range(6, MAX_PORTS.bit_length()))
     plan = leaf(radix) if radix else next(filter(None, map(leaf, powers)), None)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil, log2
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.arguments import path as check_path
 from astra_bridge.fabrics.build import named
+from astra_bridge.fabrics.summary import cables_of, one_way
 from astra_bridge.files import NewFiles
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, NodeRange
 from astra_bridge.plotting import new_figure, save_figure
@@ -60,7 +60,7 @@ def draw_topology(network: NetworkLinks, path: str | Path, title: str = "") -> N
         The file cannot be written.
     """
     file = check_path(path, "path")
-    rows, box_of, row_of = _rows(network)
+    rows, box_of = _rows(network)
     figure = new_figure(10, 1.2 + 1.25 * len(rows))
     axes = figure.subplots()
     centre: dict[int, tuple[float, float]] = {}
@@ -86,7 +86,7 @@ def draw_topology(network: NetworkLinks, path: str | Path, title: str = "") -> N
                 },
             )
         axes.text(-0.03, height, row.tier, ha="right", va="center", fontsize=10, weight="bold")
-    _draw_cables(axes, network, box_of, row_of, centre, rows)
+    _draw_cables(axes, network, box_of, centre, rows)
     axes.set_xlim(-0.1, 1.32)
     arcs = bool(axes.patches)  # between nodes of a tier
     axes.set_ylim(-0.5, len(rows) - 0.5 + 0.5 * arcs)
@@ -97,8 +97,8 @@ def draw_topology(network: NetworkLinks, path: str | Path, title: str = "") -> N
         save_figure(files, figure, file)
 
 
-def _rows(network: NetworkLinks) -> tuple[list[_Row], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows from below, and the box and row of each node."""
+def _rows(network: NetworkLinks) -> tuple[list[_Row], NDArray[np.int64]]:
+    """Rows from below, and the box of each node."""
     links = LinkColumns.of(network.links)
     ranges = named(network)
     tiers: dict[str, list[NodeRange]] = {}
@@ -119,10 +119,9 @@ def _rows(network: NetworkLinks) -> tuple[list[_Row], NDArray[np.int64], NDArray
         for tier, own in tiers.items()
     }
     box_of = np.zeros(network.nodes, np.int64)
-    row_of = np.zeros(network.nodes, np.int64)
     rows: list[_Row] = []
     boxes = 0
-    for number, tier in enumerate(sorted(tiers, key=lambda tier: height[tier])):
+    for tier in sorted(tiers, key=lambda tier: height[tier]):
         row = _Row(tier)
         rows.append(row)
         total = sum(one.count for one in tiers[tier])
@@ -136,8 +135,7 @@ def _rows(network: NetworkLinks) -> tuple[list[_Row], NDArray[np.int64], NDArray
                 row.boxes.append(boxes)
                 box_of[one.first + first : one.first + last + 1] = boxes
                 boxes += 1
-            row_of[one.first : one.first + one.count] = number
-    return rows, box_of, row_of
+    return rows, box_of
 
 
 def _merged(ranges: list[NodeRange]) -> list[NodeRange]:
@@ -159,7 +157,6 @@ def _draw_cables(
     axes: Any,
     network: NetworkLinks,
     box_of: NDArray[np.int64],
-    row_of: NDArray[np.int64],
     centre: dict[int, tuple[float, float]],
     rows: list[_Row],
 ) -> None:
@@ -167,8 +164,7 @@ def _draw_cables(
     from matplotlib.patches import FancyArrowPatch
 
     links = LinkColumns.of(network.links)
-    # A cable is two links; one of them is enough.
-    up = (links.src < links.dst) | ~_goes_back(links)
+    up = one_way(network)
     ends = np.sort(np.stack([box_of[links.src[up]], box_of[links.dst[up]]], axis=1), axis=1)
     pairs, counts = np.unique(ends, axis=0, return_counts=True)
     lines, widths = [], []
@@ -192,28 +188,12 @@ def _draw_cables(
             lines.append([(xa, ya), (xb, yb)])
             widths.append(width)
     axes.add_collection(LineCollection(lines, linewidths=widths, colors=_LINE, zorder=1))
-    kinds = Counter(
-        zip(
-            np.minimum(row_of[links.src[up]], row_of[links.dst[up]]).tolist(),
-            np.maximum(row_of[links.src[up]], row_of[links.dst[up]]).tolist(),
-            np.round(links.bandwidth_GiBps[up] * (1 << 30) * 8 / 1e9, 3).tolist(),
-            links.latency_ns[up].tolist(),
-            strict=True,
-        )
-    )
+    height_of = {row.tier: height for height, row in enumerate(rows)}
     said: dict[float, list[str]] = {}
-    for (low, high, gbps, ns), count in sorted(kinds.items()):
-        text = f"{count} x {gbps:g} Gbps, {ns:g} ns"
-        if high - low > 1:
-            text += f" ({rows[low].tier}-{rows[high].tier})"
-        said.setdefault((low + high) / 2, []).append(text)
+    for one in cables_of(network):
+        low, high = sorted((height_of[one.lower], height_of[one.upper]))
+        far = f" ({rows[low].tier}-{rows[high].tier})" if high - low > 1 else ""
+        said.setdefault((low + high) / 2, []).append(f"{one}{far}")
     for height, texts in said.items():
         shown = texts if len(texts) < 5 else [*texts[:3], f"and {len(texts) - 3} more kinds"]
         axes.text(1.03, height, "\n".join(shown), ha="left", va="center", fontsize=8)
-
-
-def _goes_back(links: LinkColumns) -> NDArray[np.bool_]:
-    """Whether there is a link the other way."""
-    nodes = int(max(links.src.max(initial=0), links.dst.max(initial=0))) + 1
-    there = links.src.astype(np.int64) * nodes + links.dst
-    return np.isin(links.dst.astype(np.int64) * nodes + links.src, there)

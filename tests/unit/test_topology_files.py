@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astra_bridge import fabrics
+from astra_bridge.cli import main
+from astra_bridge.cli.command import Command
+from astra_bridge.cli.topology import COMMAND
 from astra_bridge.errors import InputError
 from astra_bridge.fabrics import infragraph_text, read_topology
+from astra_bridge.fabrics.drawing import draw_topology
 from astra_bridge.fabrics.htsim import is_htsim, read_htsim
 from astra_bridge.fabrics.infragraph import read_infragraph
 from astra_bridge.fabrics.simai import is_simai, read_simai
-from astra_bridge.inputs.network import LinkColumns, NetworkLink, NetworkLinks, network_text
+from astra_bridge.fabrics.summary import cables_of, tiers_of
+from astra_bridge.inputs.network import (
+    LinkColumns,
+    NetworkLink,
+    NetworkLinks,
+    NodeRange,
+    network_text,
+    read_network,
+)
 
 GBPS = 1e9 / 8 / 2**30
 
@@ -312,3 +325,136 @@ def test_an_infragraph_in_a_file(tmp_path: Path) -> None:
     pytest.importorskip("infragraph")
     (tmp_path / "hosts.yaml").write_text(HOSTS)
     assert read_topology(tmp_path / "hosts.yaml").dims == (2, 2)
+
+
+def command(*words: str) -> int:
+    return main(["topology", *words])
+
+
+def test_a_command_for_each_fabric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    group = COMMAND
+    for name in group.summaries():
+        entry = group.find(name)
+        assert isinstance(entry, Command)
+        assert command(name, "--help") == 0
+        if name == "convert":
+            continue
+        assert main(entry.example.split()) == 0
+        file = Path(entry.example.split()[-1])
+        network = read_topology(file)
+        assert file.read_text().startswith(f"# astra-bridge {entry.example.partition(' -o')[0]}\n")
+        made: Any = getattr(fabrics, name.replace("-", "_"))
+        given = re.findall(r"--([\w-]+) (\S+)", entry.example)
+        values = {
+            key.replace("-", "_"): [int(one) for one in value.split(",")]
+            if key == "dims"
+            else int(value)
+            for key, value in given
+        }
+        assert made(**values) == network
+    out = capsys.readouterr().out
+    assert "wrote rail.yml: 512 GPUs, dimensions 8 x 64\n  512 gpu\n  64 nvlink\n  16 leaf\n" in out
+    assert "  gpu-leaf: 512 x 400 Gbps, 500 ns\n" in out
+
+
+def test_what_all_kinds_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["rail", "--gpus", "16", "--dims", "4x4", "--routing", "spray"]
+    assert command(*words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# astra-bridge topology rail --gpus 16 --dims 4,4 --routing spray\n")
+    network = read_network(yaml.safe_load(text))
+    assert isinstance(network, NetworkLinks)
+    assert (network.dims, network.routing) == ((4, 4), "spray")
+    made, back = tmp_path / "rail.yml", tmp_path / "back.yml"
+    assert command(*words, "-o", str(made)) == 0
+    pytest.importorskip("infragraph")
+    assert command("convert", str(made), "--to", "infragraph", "-o", str(back)) == 0
+    again = read_topology(back)
+    assert (again.dims, rows(again)) == ((16,), rows(network))
+    assert command("convert", str(back), "--dims", "4,4", "--output", str(made)) == 0
+    assert rows(read_topology(made)) == rows(network)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rail", "missing: --gpus; `astra-bridge topology rail --help` explains"),
+        ("rail --gpus 12", "--gpus: 12 is not allowed; allowed: multiples of gpus_per_host, which"),
+        ("rail --gpus 8.5", "--gpus: '8.5' is not allowed; allowed: whole numbers from"),
+        ("rail --gpus 64 --nic-gbps -1", "--nic-gbps: -1.0 is not allowed; allowed: numbers above"),
+        ("rail --gpus 64 --spine 2", "unknown flag '--spine'; did you mean '--spines'?"),
+        ("rail --gpus 64 --dims 8,9", "--dims: 8 x 9 is not allowed; allowed: sizes whose product"),
+        ("rail --gpus 64 --dims 8,0", "--dims: '8,0' is not allowed; allowed: sizes such as 8,64"),
+        ("torus --gpus 9 --dims 2,4", "--dims: 2 x 4 is 8, but gpus is 9"),
+        (
+            "rail --gpus 64 --routing best",
+            "--routing: 'best' is not allowed; allowed: ecmp, static",
+        ),
+        ("rail --gpus 64 --to simai", "--to: 'simai' is not allowed; allowed: links, infragraph"),
+        ("leaf --gpus 64", "unknown command 'leaf'"),
+        ("convert none.yml", "none.yml: cannot read the file"),
+        ("convert none.yml --from x", "--from: 'x' is not allowed; allowed: links, infragraph, si"),
+        ("convert none.yml --default-gbps 0", "--default-gbps: 0.0 is not allowed; allowed: numbe"),
+    ],
+)
+def test_a_wrong_command(
+    words: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(*words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["rail", "dragonfly", "torus"])
+def test_a_drawing(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = [tmp_path / name for name in ("a.svg", "b.svg")]
+    network = tmp_path / "network.yml"
+    for picture in pictures:
+        words = ["--gpus", "4096", "-o", str(network), "--drawing", str(picture)]
+        assert command(kind, *words) == 0
+    said = pictures[0].read_text()
+    assert pictures[1].read_text() == said
+    assert len(said) < 400_000  # groups, not nodes
+
+
+def test_a_drawing_of_any_network(tmp_path: Path) -> None:
+    """Nodes without names, links of one way, switches that nobody reaches, parallel cables."""
+    pytest.importorskip("matplotlib")
+    links = [NetworkLink(0, 2, 50.0, 500.0), NetworkLink(2, 0, 50.0, 500.0)] * 2
+    network = NetworkLinks(2, 5, [*links, NetworkLink(1, 2, 1.0, 0.0)], (2,))
+    draw_topology(network, tmp_path / "a.png", "a title")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    names = (NodeRange("leaf", 2, 1), NodeRange("leaf", 3, 1, "other"))
+    draw_topology(replace(network, names=names), tmp_path / "a.png")
+    with pytest.raises(InputError, match="cannot draw a 'doc'"):
+        draw_topology(network, tmp_path / "a.doc")
+    assert [str(one) for one in cables_of(network)] == [
+        "1 x 8.59 Gbps, 0 ns", "2 x 429.497 Gbps, 500 ns"
+    ]  # fmt: skip
+    assert tiers_of(network) == {"gpu": 2, "switch": 3}
+
+
+def test_the_commands_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("infragraph")
+    pytest.importorskip("matplotlib")
+    page = (Path(__file__).parents[2] / "docs/fabrics.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^astra-bridge (topology .*)$", page, re.MULTILINE)
+    assert len(commands) == 3
+    for words in commands:
+        assert main(words.split()) == 0
+        printed = capsys.readouterr().out
+        if "rail --gpus" in words:
+            assert "".join(f"    {line}\n" for line in printed.splitlines()) in page
+    assert rows(read_topology(tmp_path / "again.yml")) == rows(read_topology(tmp_path / "rail.yml"))
+    assert set(COMMAND.summaries()) == {*re.findall(r"^\| `([a-z-]+)` \|", page, re.M), "convert"}
