@@ -40,8 +40,6 @@ __all__ = [
 
 Check = Callable[[Any, str], Any]
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
-
 
 def refusal(value: object, name: str, allowed: str) -> InputError:
     """The error of all checks."""
@@ -106,7 +104,7 @@ def whole_text(low: int, high: int) -> Check:
     allowed = integer(low, high)
 
     def check(value: Any, name: str) -> int:
-        if isinstance(value, str) and _WHOLE.fullmatch(value):
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,40}", value):
             with suppress(InputError):
                 return int(allowed(int(value), name))
         raise refusal(value, name, f"whole numbers from {low} to {high}")

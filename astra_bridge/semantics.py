@@ -9,7 +9,6 @@ quirk acts, it is asked for by its name.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
 
 from astra_bridge.errors import InputError
@@ -59,7 +58,6 @@ _BASES = {
 }
 
 
-@dataclass(frozen=True)
 class Semantics:
     """A set of quirks.
 
@@ -77,7 +75,8 @@ class Semantics:
     'corrected,+direct-in-groups-is-ring'
     """
 
-    quirks: frozenset[str]
+    def __init__(self, quirks: frozenset[str]) -> None:
+        self.quirks = quirks
 
     @staticmethod
     def of(text: str | Semantics, key: str = "semantics") -> Semantics:

@@ -38,7 +38,7 @@ IMPLEMENTED = {
 }
 """Collectives whose algorithm a system file chooses, by the key ``...-implementation``."""
 
-_WINDOW = re.compile(r"(\w*?[A-Za-z])(-1|[1-9][0-9]{0,8})", re.ASCII)
+_WITH_WINDOW = r"(\w*?[A-Za-z])(-1|[1-9][0-9]{0,8})"
 
 
 class Chosen(NamedTuple):
@@ -88,9 +88,8 @@ def algorithm(given: object, *, key: str = "algorithm", file: Path | None = None
     name = given
     if isinstance(name, str):
         found, window = ALGORITHMS.get(name), -1
-        match = _WINDOW.fullmatch(name)
-        if found is None and match is not None:
-            name, window = match.group(1), int(match.group(2))
+        if found is None and (match := re.fullmatch(_WITH_WINDOW, name, re.ASCII)):
+            name, window = match[1], int(match[2])
             found = ALGORITHMS.get(name)
             found = found if found is not None and found.windowed else None
         if found is not None and found.kinds & IMPLEMENTED.keys():

@@ -15,8 +15,6 @@ from astra_bridge.inputs.reading import in_file
 
 __all__ = ["read_comm_groups"]
 
-_ID = re.compile(r"\s*\+?[0-9]{1,10}\s*")
-
 
 def read_comm_groups(
     source: str | Path | Mapping[Any, Any] | None, ranks: int | None = None
@@ -57,7 +55,7 @@ def read_comm_groups(
     groups: dict[int, tuple[int, ...]] = {}
     for key, members in raw.items():
         text = key if isinstance(key, str) else show(key)
-        group = int(text) if _ID.fullmatch(text) else -1
+        group = int(text) if re.fullmatch(r"\s*\+?[0-9]{1,10}\s*", text) else -1
         if not 0 <= group < 2**31:
             raise InputError(
                 f"group id {show(key)} is not allowed; allowed: whole numbers from 1 to 2147483647",

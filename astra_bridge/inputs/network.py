@@ -324,12 +324,11 @@ _LINK_COLUMNS = {
 
 def _label(value: Any, name: str) -> str:
     """A word for people, that also fits in a table."""
-    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.:/-]{1,80}", value):
         raise refusal(value, name, "up to 80 letters, digits and . _ : / -")
     return value
 
 
-_LABEL = re.compile(r"[\w.:/-]{1,80}")
 _RANGE_FIELDS = {
     "tier": _label,
     "first": _NODE,

@@ -131,7 +131,7 @@ class NetworkInfo:
         return self.traffic_classes if Capability.LEVELS in self.capabilities else 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkConfig:
     """What creating a simulation takes: the physical topology and the backend's own options.
 

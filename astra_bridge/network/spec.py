@@ -20,7 +20,7 @@ __all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
 Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkRequest:
     """What the user said about the network; each backend reads what it understands.
 
@@ -46,7 +46,7 @@ class NetworkRequest:
         object.__setattr__(self, "semantics", Semantics.of(self.semantics))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """A request that a backend has understood.
 

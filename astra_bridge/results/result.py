@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Result"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result(RankTimes):
     """The answer of one simulation; besides what `RankTimes` has:
 

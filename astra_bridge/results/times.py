@@ -58,7 +58,7 @@ class JobRows(msgspec.Struct, frozen=True, eq=False):
     system: SystemConfig
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class RankTimes:
     """When ranks and nodes ran, and what was simulated.
 

@@ -72,7 +72,7 @@ _MOST_RECORDED_NODES = 50_000_000
 _NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Experiment:
     """Everything that decides the numbers of a simulation.
 

@@ -17,8 +17,6 @@ from astra_bridge.text import nearest, show
 
 __all__ = ["parse_path", "with_value"]
 
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-
 
 def parse_path(path: str) -> tuple[str | int, ...]:
     """The steps of a dotted path.
@@ -33,12 +31,13 @@ def parse_path(path: str) -> tuple[str | int, ...]:
     >>> parse_path("network.bandwidth[0]")
     ('network', 'bandwidth', 0)
     """
+    step = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
     steps: list[str | int] = []
     at = 0
     while at < len(path):
         if steps and path[at] == ".":
             at += 1
-        found = _STEP.match(path, at)
+        found = step.match(path, at)
         if found is None or (found[1] and steps and path[at - 1] != "."):
             break
         steps.append(found[1] if found[1] else int(found[2]))
