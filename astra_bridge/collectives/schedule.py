@@ -63,7 +63,7 @@ class Packet(NamedTuple):
     flags: PacketFlag
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """The part of one position; see the module's text."""
 
@@ -109,7 +109,7 @@ class Request:
     quirks: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Built:
     """What an algorithm makes of a request.
 

@@ -91,7 +91,7 @@ def _no_rows(dtype: Any) -> Callable[[], Any]:
     return lambda: np.zeros(0, dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tables:
     """Everything an engine needs.
 
