@@ -54,6 +54,7 @@ __all__ = [
     "NodeRange",
     "dim_bandwidth",
     "network_text",
+    "node_labels",
     "read_network",
 ]
 
@@ -96,6 +97,11 @@ class NetworkDims:
             raise InputError(
                 f"{', '.join(columns)} need one entry per dimension each", key="NetworkDims"
             )
+
+    @property
+    def names(self) -> tuple[NodeRange, ...]:
+        """Nodes of dimensions have none."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -282,10 +288,17 @@ class NetworkLinks:
         >>> [network.name_of(node) for node in range(4)]
         ['gpu0', 'gpu1', 'leaf0', 'switch3']
         """
-        for named in self.names:
-            if named.first <= node < named.first + named.count:
-                return f"{named.name}{node - named.first}"
-        return f"{'gpu' if node < self.endpoints else 'switch'}{node}"
+        return str(node_labels(self.names, self.endpoints, node + 1)[node])
+
+
+def node_labels(names: Sequence[NodeRange], endpoints: int, nodes: int) -> NDArray[np.object_]:
+    """What to call nodes 0 .. nodes-1, as text; see `NetworkLinks.name_of`."""
+    labels = np.empty(nodes, object)
+    labels[:] = [f"{'gpu' if node < endpoints else 'switch'}{node}" for node in range(nodes)]
+    for one in names:
+        count = min(one.count, max(nodes - one.first, 0))
+        labels[one.first : one.first + count] = [f"{one.name}{n}" for n in range(count)]
+    return labels
 
 
 def dim_bandwidth(

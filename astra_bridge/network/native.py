@@ -808,6 +808,7 @@ def library_backend(path: Path) -> BackendSpec:
             NetworkConfig(topology.endpoints, topology.nodes, links, options),
             topology.dims,
             dim_bandwidth=dim_bandwidth(read, topology.dims),
+            names=read.names,
         )
 
     def open_(config: NetworkConfig) -> NativeNetwork:

@@ -98,6 +98,7 @@ def _brought(make: Callable[[NetworkConfig], Network]) -> BackendSpec:
             ),
             topology.dims,
             dim_bandwidth=dim_bandwidth(read, topology.dims),
+            names=read.names,
         )
 
     name = getattr(make, "__qualname__", type(make).__name__)

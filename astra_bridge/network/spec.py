@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
@@ -67,6 +68,8 @@ class Prepared:
         themis.  None where that is not known.
     ends
         What `link_ends` gives, where the links do not stand in ``config``.
+    names
+        Names of nodes, for tables; those of a links file.
     """
 
     config: NetworkConfig
@@ -75,6 +78,7 @@ class Prepared:
     receives_at_once: bool = False
     dim_bandwidth: tuple[float, ...] | None = None
     ends: Callable[[], Ends] | None = None
+    names: tuple[NodeRange, ...] = ()
 
     def link_ends(self) -> Ends:
         """The nodes that each link joins, in the numbering of ``set_link``.

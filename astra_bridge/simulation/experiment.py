@@ -35,7 +35,7 @@ from astra_bridge.engine import ENGINES, EngineName, Outcome, ProgressCallback, 
 from astra_bridge.errors import BackendUnavailable, InputError, SimulationError, StalledError
 from astra_bridge.inputs.common import load_json, load_yaml
 from astra_bridge.inputs.memory import RemoteMemoryConfig, read_remote_memory
-from astra_bridge.inputs.network import NetworkDims, NetworkLinks
+from astra_bridge.inputs.network import NetworkDims, NetworkLinks, node_labels
 from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.isolation import (
     CHECKPOINT_INTERVAL_S,
@@ -347,6 +347,17 @@ class Experiment:
             raise InputError(f"no link goes from node {link[0]} to node {link[1]}", key="faults")
         return found
 
+    def _named(self, table: str, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Links with the names of their ends, where the network gives its nodes names."""
+        names = self.prepared.names
+        if table != "links" or not names:
+            return columns
+        ends = [columns[end] for end in ("src", "dst")]
+        nodes = 1 + max(int(end.max(initial=-1)) for end in ends)
+        labels = node_labels(names, self.prepared.config.endpoints, nodes)
+        src, dst = (labels[end] for end in ends)
+        return {**columns, "src_name": src, "dst_name": dst}
+
     def _ready(self, engine: EngineName) -> BackendSpec:
         """The backend, or why it cannot run here; bad input of the network comes first."""
         spec = self.spec
@@ -558,7 +569,10 @@ class Experiment:
             node_offset=outcome.task_node_start,
             node_start_ps=start_ps,
             node_end_ps=end_ps,
-            tables={name: Table(name, columns) for name, columns in run.tables.items()},
+            tables={
+                name: Table(name, self._named(name, columns))
+                for name, columns in run.tables.items()
+            },
             network=run.stats,
             warnings=_unique(
                 *self.system_config.warnings,

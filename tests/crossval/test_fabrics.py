@@ -59,3 +59,7 @@ def test_an_all_reduce_runs(
     assert len(finish_ns) == FABRICS[name].endpoints
     assert least_ns(FABRICS[name]) <= finish_ns.min()
     assert finish_ns.max() < 100_000
+    if "links" in result.tables:
+        ends = zip(result.links["src"].tolist(), result.links["src_name"].tolist(), strict=True)
+        named = {node: label for node, label in ends if node < FABRICS[name].nodes}
+        assert named == {node: FABRICS[name].name_of(node) for node in named}

@@ -80,7 +80,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     options.setdefault("endpoints_forward", "true" if network.endpoints_forward else "false")
     topology = topology_of(network)
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
-    return Prepared(config, topology.dims)
+    return Prepared(config, topology.dims, names=network.names)
 
 
 # What is in Python alone is imported when it is opened: a run on its native twin does without.

@@ -106,7 +106,7 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
             options["vnet_per_dimension"] = "true"
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     known = dim_bandwidth(network, topology.dims)
-    return Prepared(config, topology.dims, dim_bandwidth=known)
+    return Prepared(config, topology.dims, dim_bandwidth=known, names=network.names)
 
 
 def open_garnet(config: NetworkConfig) -> Network:

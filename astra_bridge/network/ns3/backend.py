@@ -124,6 +124,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         warnings,
         receives_at_once=compatibility,
         dim_bandwidth=None if parsed is None else dim_bandwidth(parsed, dims),
+        names=() if parsed is None else parsed.names,
     )
 
 
