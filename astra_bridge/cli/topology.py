@@ -39,6 +39,7 @@ _ROWS = {
     "gpus": ("COUNT", "GPUs in all."),
     "gpus_per_host": ("COUNT", "GPUs of a host, each with a port of its own to the network."),
     "rails": ("COUNT", "GPU g of a host is on rail g modulo this."),
+    "rail_only": ("", "No cable joins two rails: each has spines of its own, if it needs any."),
     "planes": ("COUNT", "Copies of the network that share the bandwidth of a port."),
     "oversubscription": ("RATIO", "Bandwidth of a full leaf towards hosts over that upwards."),
     "radix": ("PORTS", "Ports of a switch."),
@@ -102,6 +103,8 @@ def _row(kind: Callable[..., NetworkLinks], parameter: inspect.Parameter, hint: 
     """A parameter of a fabric as a flag."""
     name, value = parameter.name, parameter.default
     missing = value is inspect.Parameter.empty
+    if hint is bool:
+        return Argument(f"--{name.replace('_', '-')}", *_ROWS[name], default=value)
     check = next((check for one, check in _NUMBERS.items() if one in _types(hint)), _sizes)
     otherwise = _RADIX.get(kind, _RADIX[rail]) if name == "radix" else _OTHERWISE.get(name, "")
     return Argument(
@@ -123,7 +126,7 @@ def _command(name: str, kind: Callable[..., NetworkLinks], example: str) -> Comm
         output: Path | None, drawing: Path | None, to: str, routing: str | None, **given: Any
     ) -> None:
         said = [
-            f"--{key.replace('_', '-')} {_said(value)}"
+            f"--{key.replace('_', '-')} {_said(value)}".rstrip()
             for key, value in given.items()
             if value != next((row.default for row in rows if row.key == key), None)
         ]
@@ -149,7 +152,7 @@ def _command(name: str, kind: Callable[..., NetworkLinks], example: str) -> Comm
 def _said(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return repr(value).removesuffix(".0")
+    return "" if value is True else repr(value).removesuffix(".0")
 
 
 def _write(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from astra_bridge.arguments import Check, integer, number, optional, positive
+from astra_bridge.arguments import Check, flag, integer, number, optional, positive
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, NodeRange
 
@@ -30,6 +30,7 @@ _CHECKS: dict[str, Check] = {
     "gpus": integer(1, MAX_GPUS),
     "gpus_per_host": _COUNT,
     "rails": optional(_COUNT),
+    "rail_only": flag,
     "planes": _COUNT,
     "radix": optional(integer(2, MAX_PORTS)),
     "spines": optional(_COUNT),

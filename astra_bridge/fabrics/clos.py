@@ -22,6 +22,7 @@ def rail(
     *,
     gpus_per_host: int = 8,
     rails: int | None = None,
+    rail_only: bool = False,
     planes: int = 1,
     oversubscription: float = 1.0,
     nic_gbps: float = 400.0,
@@ -43,6 +44,8 @@ def rail(
         GPUs of a host, each with a port of its own to the network.
     rails
         GPU g is on rail ``g % rails``; a divisor of ``gpus_per_host``.  Default: one per GPU.
+    rail_only
+        Each rail has spines of its own, or none where one leaf suffices: no cable joins two rails.
     planes
         Copies of leaves and spines that share the bandwidth of a port.
     oversubscription
@@ -60,7 +63,7 @@ def rail(
     hosts_per_leaf
         Hosts of a full leaf.  Default: as many as fill as few leaves as possible evenly.
     spines
-        Spines per plane.  Default: one for each uplink of a leaf.
+        Spines per plane, of each rail with ``rail_only``.  Default: one for each uplink of a leaf.
 
     Returns
     -------
@@ -74,7 +77,9 @@ def rail(
 
     Notes
     -----
-    The layout of NVIDIA's DGX SuperPOD and of Alibaba's HPN (Qian et al., SIGCOMM 2024).
+    The layout of NVIDIA's DGX SuperPOD and of Alibaba's HPN (Qian et al., SIGCOMM 2024).  With
+    ``rail_only`` that of Wang et al., "Rail-only", HOTI 2024: there is no way between two rails,
+    which hierarchical collectives on the dimensions ``gpus_per_host`` and hosts do not need.
 
     Examples
     --------
@@ -127,7 +132,7 @@ def leaf_spine(
     [('gpu', 64), ('nvlink', 8), ('leaf', 4), ('spine', 8)]
     """
     given = checked(locals())
-    return _two_tiers(**given, rails=1, least_leaves=2)
+    return _two_tiers(**given, rails=1, rail_only=False, least_leaves=2)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class _Leaf:
     leaves
         Leaves of a rail.
     spines
-        Spines of a plane; 0 where one leaf is the whole network.
+        Spines above them; 0 where one leaf suffices.
     """
 
     down: int
@@ -149,9 +154,9 @@ class _Leaf:
     leaves: int
     spines: int
 
-    def ports(self, rails: int) -> int:
-        """The most ports that a switch needs."""
-        spine = rails * self.leaves * (self.up // self.spines) if self.spines else 0
+    def ports(self, joined: int) -> int:
+        """The most ports that a switch needs, where spines join so many rails."""
+        spine = joined * self.leaves * (self.up // self.spines) if self.spines else 0
         return max(self.down + (self.up if self.spines else 0), spine)
 
 
@@ -160,6 +165,7 @@ def _two_tiers(
     gpus: int,
     gpus_per_host: int,
     rails: int,
+    rail_only: bool,
     planes: int,
     oversubscription: float,
     nic_gbps: float,
@@ -180,6 +186,7 @@ def _two_tiers(
     step = ratio.denominator * (spines or 1) // gcd(ratio.numerator, spines or 1)
     step = lcm(step, unit)
     least_leaves = min(least_leaves, hosts)
+    joined = 1 if rail_only else rails
     if hosts_per_leaf is not None and hosts_per_leaf * unit % step:
         raise refuse(
             "hosts_per_leaf", hosts_per_leaf, f"multiples of {step // unit}, for whole uplinks"
@@ -188,7 +195,7 @@ def _two_tiers(
     def leaf(ports: int) -> _Leaf | None:
         """The leaves of switches with so many ports; None if they do not suffice."""
         most = int(ports / (1 + ratio)) // step * step
-        single = hosts <= (hosts_per_leaf or hosts) and rails == least_leaves == 1
+        single = hosts <= (hosts_per_leaf or hosts) and joined == least_leaves == 1
         if single and hosts * unit <= ports:
             return _Leaf(hosts * unit, 0, 1, 0)
         if hosts_per_leaf is not None:
@@ -204,7 +211,7 @@ def _two_tiers(
         for down in downs:
             up = int(down * ratio)
             found = _Leaf(down, up, ceil(hosts * unit / down), spines or up)
-            if found.ports(rails) <= ports:
+            if found.ports(joined) <= ports:
                 return found
         return None
 
@@ -231,9 +238,13 @@ def _two_tiers(
             leaves = fabric.add("leaf", plan.leaves, name)
             own = fabric.gpus[place % rails == number]
             fabric.join(own, leaves[host[own] * unit // plan.down], port, latency_ns)
-            tops.append(leaves)
-        if plan.spines:
-            spine = fabric.add("spine", plan.spines, f"{before}spine")
+            tops.append((f"{before}rail{number}.spine", leaves))
+        if not plan.spines:
+            continue
+        if not rail_only:
+            tops = [(f"{before}spine", np.concatenate([leaves for _, leaves in tops]))]
+        for name, leaves in tops:
+            spine = fabric.add("spine", plan.spines, name)
             cables = np.tile(spine, plan.up // plan.spines)
-            fabric.join(np.concatenate(tops)[:, None], cables[None, :], uplink, latency_ns)
+            fabric.join(leaves[:, None], cables[None, :], uplink, latency_ns)
     return fabric.network((gpus_per_host, hosts))

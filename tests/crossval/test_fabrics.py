@@ -17,6 +17,7 @@ SIZE = 1 << 16
 
 FABRICS = {
     "rail": fabrics.rail(16, gpus_per_host=4, hosts_per_leaf=2),
+    "rails alone": fabrics.rail(16, gpus_per_host=4, hosts_per_leaf=2, rail_only=True),
     "two planes": fabrics.rail(16, gpus_per_host=4, planes=2),
     "leaf-spine": fabrics.leaf_spine(16, gpus_per_host=4, oversubscription=2, hosts_per_leaf=2),
     "fat-tree": fabrics.fat_tree(16, gpus_per_host=4),

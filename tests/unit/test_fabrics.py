@@ -176,6 +176,18 @@ def test_fat_trees(hosts: int, given_: dict[str, Any]) -> None:
         assert ports(network, {"edge", "aggregation", "core"}) <= (given_["radix"] or 1 << 16)
 
 
+@pytest.mark.parametrize("hosts_per_leaf", [8, 2])
+def test_rails_alone(hosts_per_leaf: int) -> None:
+    """Four leaves of two hosts in each rail need spines; one leaf of eight does not."""
+    network = fabrics.rail(64, rail_only=True, hosts_per_leaf=hosts_per_leaf, nvlink_gbps=0)
+    assert tier_of(network).count("spine") == (8 * 2 if hosts_per_leaf == 2 else 0)
+    assert reached(network, 0, endpoints_forward=False) == 8  # those of rail 0
+    switches = network.name_of(network.nodes - 1)
+    assert switches == ("rail7.spine1" if hosts_per_leaf == 2 else "rail7.leaf0")
+    joined = fabrics.rail(64, hosts_per_leaf=hosts_per_leaf)
+    assert reached(joined, 0, endpoints_forward=False) == 64
+
+
 @pytest.mark.parametrize("k", [4, 6, 8])
 def test_a_full_fat_tree_is_that_of_the_paper(k: int) -> None:
     network = fabrics.fat_tree(k**3 // 4, gpus_per_host=1)

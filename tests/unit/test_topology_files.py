@@ -361,6 +361,11 @@ def test_a_command_for_each_fabric(
 
 
 def test_what_all_kinds_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("rail", "--gpus", "16", "--rail-only") == 0
+    made = network_text(
+        fabrics.rail(16, rail_only=True), "astra-bridge topology rail --gpus 16 --rail-only"
+    )
+    assert capsys.readouterr().out == made
     words = ["rail", "--gpus", "16", "--dims", "4x4", "--routing", "spray"]
     assert command(*words) == 0
     text = capsys.readouterr().out
@@ -368,14 +373,14 @@ def test_what_all_kinds_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     network = read_network(yaml.safe_load(text))
     assert isinstance(network, NetworkLinks)
     assert (network.dims, network.routing) == ((4, 4), "spray")
-    made, back = tmp_path / "rail.yml", tmp_path / "back.yml"
-    assert command(*words, "-o", str(made)) == 0
+    file, back = tmp_path / "rail.yml", tmp_path / "back.yml"
+    assert command(*words, "-o", str(file)) == 0
     pytest.importorskip("infragraph")
-    assert command("convert", str(made), "--to", "infragraph", "-o", str(back)) == 0
+    assert command("convert", str(file), "--to", "infragraph", "-o", str(back)) == 0
     again = read_topology(back)
     assert (again.dims, rows(again)) == ((16,), rows(network))
-    assert command("convert", str(back), "--dims", "4,4", "--output", str(made)) == 0
-    assert rows(read_topology(made)) == rows(network)
+    assert command("convert", str(back), "--dims", "4,4", "--output", str(file)) == 0
+    assert rows(read_topology(file)) == rows(network)
 
 
 @pytest.mark.parametrize(
