@@ -156,7 +156,7 @@ import numpy  # older ones need some of it themselves
 before = set(sys.modules)
 from astra_bridge import simulate
 simulate("{inputs}/all_reduce/trace", "{inputs}/system.json", "{inputs}/ring.yml")
-slow = ["importlib.metadata", "difflib", "hashlib", "tempfile", "numpy.ma", "zipfile"]
+slow = ["importlib.metadata", "difflib", "gzip", "hashlib", "tempfile", "numpy.ma", "zipfile"]
 print([name for name in slow if name in sys.modules and name not in before])
 """
     done = subprocess.run(
