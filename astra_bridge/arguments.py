@@ -65,7 +65,8 @@ from 1 to 8
 
     def check(value: Any, name: str) -> int:
         try:
-            whole = None if _is_bool(value) else operator.index(value)
+            plain = type(value) is int
+            whole = value if plain else None if _is_bool(value) else operator.index(value)
         except TypeError:
             whole = None
         if whole is None or not low <= whole <= high:
@@ -79,6 +80,8 @@ def number(low: float, high: float) -> Check:
     """Finite numbers low .. high as a float, NumPy's too; no bool."""
 
     def check(value: Any, name: str) -> float:
+        if type(value) is float and low <= value <= high < math.inf:
+            return value
         try:
             ordinary = not (_is_bool(value) or isinstance(value, (str, bytes, bytearray)))
             real = float(value) if ordinary and not hasattr(value, "__len__") else math.nan
@@ -164,6 +167,9 @@ def text(value: Any, name: str) -> str:
     raise refusal(value, name, "text without NUL characters and lone surrogates")
 
 
+_PATH = type(Path())  # of this system
+
+
 def path(value: Any, name: str) -> Path:
     """A path, as text or path object."""
     if isinstance(value, (str, os.PathLike)):
@@ -171,7 +177,7 @@ def path(value: Any, name: str) -> Path:
         if isinstance(plain, str) and plain and "\0" not in plain:
             with suppress(UnicodeEncodeError):
                 os.fsencode(plain)
-                return Path(plain)
+                return value if type(value) is _PATH else Path(plain)
     raise refusal(value, name, "a path")
 
 

@@ -53,6 +53,10 @@ def show(value: object) -> str:
     >>> show("\033[2J")
     "'\\x1b[2J'"
     """
+    if type(value) is str and len(value) <= _short.maxstring:
+        plain = repr(value)
+        if len(plain) <= _short.maxstring:  # what follows takes ten times as long to say the same
+            return plain
     return _short.repr(value)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.collectives.schedule import Built, Request, Schedule
 from astra_bridge.errors import InputError
-from astra_bridge.program import FAMILY, PACKET, SCHEDULE, STEP, Peers
+from astra_bridge.program import FAMILY, PACKET, SCHEDULE, STEP, Peers, compiled
 from astra_bridge.text import show
 from astra_bridge.units import checked_int64
 
@@ -25,6 +25,14 @@ _COLUMNS: dict[Any, tuple[str, ...]] = {
     PACKET: ("bytes", "flags"),
     SCHEDULE: ("window", "burst", "gate_step", "gate_received", "end"),
 }
+_LIMITS = {
+    dtype: tuple(
+        np.array([getattr(np.iinfo(dtype[name]), end) for name in names]) for end in ("min", "max")
+    )
+    for dtype, names in _COLUMNS.items()
+}
+"""The least and the greatest number of each column."""
+
 _MOST_BYTES = 2**62
 
 Numbers = NDArray[np.int64]
@@ -114,15 +122,16 @@ def _numbers(rows: list[Any], dtype: Any, what: str) -> Numbers:
 
 
 def _check_limits(values: Any, dtype: Any, what: str) -> None:
-    for column, name in enumerate(_COLUMNS[dtype]):
-        one, limits = values[:, column], np.iinfo(dtype[name])
-        outside = (one < limits.min) | (one > limits.max)
-        if outside.any():
-            row = int(np.argmax(outside))
-            raise InputError(
-                f"is {one[row]}; allowed: {limits.min} to {limits.max}",
-                key=f"{what}[{row}].{name}",
-            )
+    """Every number fits into its column."""
+    low, high = _LIMITS[dtype]
+    if not len(values) or ((values.min(axis=0) >= low) & (values.max(axis=0) <= high)).all():
+        return
+    outside = (values < low) | (values > high)
+    row, column = divmod(int(np.argmax(outside)), len(low))
+    raise InputError(
+        f"is {values[row, column]}; allowed: {low[column]} to {high[column]}",
+        key=f"{what}[{row}].{_COLUMNS[dtype][column]}",
+    )
 
 
 def joined(families: Sequence[Tables]) -> Joined:
@@ -182,6 +191,12 @@ def check_peers(sizes: NDArray[np.int64], families: Joined) -> None:
     InputError
         Names both members and the size.
     """
+    tables = families._asdict() | {"sizes": sizes}
+    compiled.check("peers_agree", tables, lambda: say_peers(sizes, families))
+
+
+def say_peers(sizes: NDArray[np.int64], families: Joined) -> None:
+    """As `check_peers`, in Python, which says what is wrong."""
     rows, steps = families.families, families.steps
     start, count = families.schedules["step_start"], families.schedules["step_count"]
     xor = np.concatenate([[0], np.cumsum(steps["peers"] == Peers.XOR)])

@@ -195,13 +195,13 @@ def packet_flags(kind: Kind, window: int, charged: int, count: int) -> list[Pack
     """
     flags: list[PacketFlag] = []
     first_half = False
+    sent_back = max(0, charged - window)
     while len(flags) < count:
         first_half = not first_half
-        flags += [PacketFlag.TO_MEMORY] * window
         reduced = kind == Kind.REDUCE_SCATTER or (kind == Kind.ALL_REDUCE and first_half)
-        for left in range(charged, 0, -1):
-            flag = PacketFlag.REDUCED if reduced else PacketFlag(0)
-            flags.append(flag | PacketFlag.SEND_BACK if left > window else flag)
+        flag = PacketFlag.REDUCED if reduced else PacketFlag(0)
+        flags += [PacketFlag.TO_MEMORY] * window
+        flags += [flag | PacketFlag.SEND_BACK] * sent_back + [flag] * (charged - sent_back)
     return flags[:count]
 
 

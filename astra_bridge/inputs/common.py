@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ _MOST_DIGITS = 400
 _T = TypeVar("_T")
 
 
-def open_regular(file: Path) -> io.FileIO:
+def open_regular(file: str | Path) -> io.FileIO:
     """Open a file to be read, never to wait: not for a pipe, a device or the kernel's messages.
 
     Raises
@@ -76,7 +76,8 @@ def read_text(path: str | Path) -> str:
     try:
         with open_regular(file) as handle:
             # Some files of the system have no size.
-            content = handle.read(_MAX_FILE_BYTES + 1) or b""
+            size = os.fstat(handle.fileno()).st_size or _MAX_FILE_BYTES
+            content = handle.read(min(size, _MAX_FILE_BYTES) + 1) or b""
         if len(content) > _MAX_FILE_BYTES:
             raise InputError("file is larger than 256 MiB", file=file)
         return content.decode("utf-8-sig")
@@ -144,10 +145,10 @@ def _number(text: str) -> int | float | str:
         return value if math.isfinite(value) else text
 
 
-def load_yaml(path: str | Path) -> Any:
-    """Parse a YAML file; a repeated key is an error."""
-    text = read_text(path)
-    import yaml  # here, because JSON inputs should not pay for its import
+@cache
+def _yaml_loader() -> Any:
+    """What reads YAML: each key once, and no number that takes for ever."""
+    import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -173,18 +174,26 @@ def load_yaml(path: str | Path) -> Any:
         Loader.add_constructor(
             f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}")
         )
+    return Loader
 
+
+def load_yaml(path: str | Path) -> Any:
+    """Parse a YAML file; a repeated key is an error."""
+    text = read_text(path)
+    import yaml  # here, because JSON inputs should not pay for its import
+
+    loader = _yaml_loader()
     try:
         # The C composer recurses without a limit and would take the process with it.  Nothing is
         # nested deeper than the text is long, so small files skip the check.
         if len(text) > _MAX_YAML_DEPTH:
             depth = 0
-            for event in yaml.parse(text, Loader):
+            for event in yaml.parse(text, loader):
                 depth += isinstance(event, yaml.CollectionStartEvent)
                 depth -= isinstance(event, yaml.CollectionEndEvent)
                 if depth > _MAX_YAML_DEPTH:
                     raise yaml.YAMLError(f"nested more than {_MAX_YAML_DEPTH} deep")
-        return yaml.load(text, Loader)
+        return yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(

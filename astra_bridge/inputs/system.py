@@ -69,8 +69,8 @@ def check_output_name(name: str, key: str, file: Path | None = None) -> None:
     InputError
         It is empty, absolute, has a ".." or a NUL.
     """
-    parts = PurePath(name).parts
-    if not parts or PurePath(name).is_absolute() or ".." in parts or "\0" in name:
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise InputError(
             f"{show(name)} is not allowed; allowed: a name, or a relative path without '..': "
             "files stay in the folder of outputs",

@@ -80,14 +80,12 @@ class Collectives:
             ids = trace.node_id[positions].astype(np.int64)
             custom = np.isin(ids, list(self._setting.system.per_node_custom))
             columns.append(np.where(custom, ids, -1))
-        table, first, inverse = np.unique(
-            np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
-        )
+        rows = np.stack(columns, axis=1)
+        first, inverse = _distinct(rows)
         indices = [
-            self._collective(view, int(positions[at]), row)
-            for at, row in zip(first.tolist(), table.tolist(), strict=True)
+            self._collective(view, int(positions[at]), rows[at].tolist()) for at in first.tolist()
         ]
-        arg = np.array(indices, np.int32)[inverse.reshape(-1)]
+        arg = np.array(indices, np.int32)[inverse]
         nodes["op"][which] = np.where(arg < 0, Op.NOTHING, Op.COLLECTIVE)
         nodes["arg"][which] = arg
         if self._changes:
@@ -199,3 +197,16 @@ class Collectives:
             "alternate_slots": self._phases.slots,
             **self._phases.schedules.arrays(),
         }
+
+
+def _distinct(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each distinct row stands first, in their order, and which of them each row is.
+
+    As np.unique along an axis, which takes a tenth of a small run.
+    """
+    order = np.lexsort(rows.T[::-1])
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(axis=1)
+    inverse = np.empty(len(rows), np.int64)
+    inverse[order] = np.cumsum(new) - 1
+    return order[new], inverse

@@ -98,9 +98,13 @@ def watch_calls(callback: Callable[[str], None] | None) -> None:
     _on_call = callback or _unwatched
 
 
+_OWN = Path(astra_bridge.__file__).parent / "_native"
+
+
+@functools.cache
 def library_path(name: str) -> Path:
     """Where the build puts the library of the backend ``name`` (which may not exist)."""
-    return Path(astra_bridge.__file__).parent / "_native" / f"libastra_net_{name}.so"
+    return _OWN / f"libastra_net_{name}.so"
 
 
 _EXCEPTIONS: dict[int, type[NetworkError]] = {
@@ -232,7 +236,7 @@ class Library(msgspec.Struct):
             crashes.
         """
         path = _existing(path)
-        if not trusted and path.parent != library_path("").parent and not contained():
+        if not trusted and path.parent != _OWN and not contained():
             probe(path)
         # Once per process: the system's loader would return the same library again, too.
         return _load(path)
@@ -259,7 +263,9 @@ class Library(msgspec.Struct):
 
 
 def _existing(path: str | Path) -> Path:
-    path = Path(path).resolve()
+    path = Path(path)
+    if path.parent != _OWN:
+        path = path.resolve()
     if not path.is_file():
         raise InputError("no such library", file=path)
     return path

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import fields
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from astra_bridge.program import schema
 from astra_bridge.program.tables import Tables
 
-__all__ = ["arrays", "layout", "module", "unavailable"]
+__all__ = ["arrays", "check", "layout", "module", "unavailable"]
 
 _MODULE = "astra_bridge._native._engine"
 
@@ -50,10 +50,26 @@ def module() -> Any:
     return engine
 
 
+def check(rule: str, tables: dict[str, Any], say: Callable[[], None]) -> None:
+    """Check tables: in native code where that is built, else, and where it refuses, in Python.
+
+    Parameters
+    ----------
+    rule : str
+        The function of the module, whose answer is whether all is well.
+    tables : dict of str to ndarray
+        What it looks at, as records that are known to be of their type.
+    say : callable
+        The same rule in Python, which raises an error that says what is wrong.
+    """
+    native = unavailable() is None
+    if native and getattr(module(), rule)(tables):
+        return
+    say()
+    if native:
+        raise RuntimeError(f"{rule}: native code refuses what Python allows: a defect")
+
+
 def arrays(tables: Tables) -> dict[str, Any]:
     """The tables as the native engine takes them."""
-    values = {field.name: getattr(tables, field.name) for field in fields(tables)}
-    return {
-        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-        for name, value in values.items()
-    }
+    return dict(vars(tables))

@@ -73,12 +73,7 @@ def check_program(program: Tables) -> None:
     """
     _check_types(program)
     _check_scalars(program)
-    native = compiled.unavailable() is None
-    if native and compiled.module().keeps_rules(compiled.arrays(program)):
-        return
-    check_tables(program)
-    if native:
-        raise RuntimeError("the native engine refuses a Program that keeps the rules: a defect")
+    compiled.check("keeps_rules", compiled.arrays(program), lambda: check_tables(program))
 
 
 def check_tables(program: Tables) -> None:
@@ -635,11 +630,11 @@ def check_schedules(schedules: Any, steps: Any, packets: Any, sizes: Ints) -> No
     InputError
         Names table, row, field, value and rule.
     """
-    if compiled.unavailable() is None:
-        tables = {"schedules": schedules, "steps": steps, "packets": packets, "sizes": sizes}
-        if compiled.module().schedules_keep_rules(tables):
-            return
-    _say_schedules(schedules, steps, packets, sizes)
+    compiled.check(
+        "schedules_keep_rules",
+        {"schedules": schedules, "steps": steps, "packets": packets, "sizes": sizes},
+        lambda: _say_schedules(schedules, steps, packets, sizes),
+    )
 
 
 def _say_schedules(schedules: Any, steps: Any, packets: Any, sizes: Ints) -> None:

@@ -20,14 +20,14 @@ using engine::Engine;
 using engine::Program;
 using engine::Table;
 
-// Arrays stay alive with the dict that holds them.
+// Arrays stay alive with the dict that holds them; one that is not contiguous is replaced there.
 template <class T>
 Table<T> table(const py::dict& arrays, const char* name) {
-  const py::array array = py::cast<py::array>(arrays[name]);
+  constexpr int kPlain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  py::array array = py::cast<py::array>(arrays[name]);
   if (array.itemsize() != static_cast<py::ssize_t>(sizeof(T)))
     throw std::invalid_argument(std::string(name) + ": records have another size here");
-  if ((array.flags() & py::array::c_style) == 0)
-    throw std::invalid_argument(std::string(name) + ": not contiguous");
+  if ((array.flags() & kPlain) != kPlain) arrays[name] = array = py::array::ensure(array, kPlain);
   return {static_cast<const T*>(array.data()), static_cast<size_t>(array.nbytes()) / sizeof(T)};
 }
 
@@ -63,6 +63,14 @@ bool schedules_keep_rules(const py::dict& arrays) {
   return engine::schedules_keep_rules(
       table<Schedule>(arrays, "schedules"), table<Step>(arrays, "steps"),
       table<Packet>(arrays, "packets"), table<int64_t>(arrays, "sizes"));
+}
+
+bool peers_agree(const py::dict& arrays) {
+  using namespace engine;
+  return engine::peers_agree(table<Family>(arrays, "families"),
+                             table<int32_t>(arrays, "schedule_of_position"),
+                             table<Schedule>(arrays, "schedules"), table<Step>(arrays, "steps"),
+                             table<int64_t>(arrays, "sizes"));
 }
 
 // An engine, and the arrays that its Program stands in.
@@ -195,6 +203,7 @@ PYBIND11_MODULE(_engine, module) {
   module.def("keeps_rules",
              [](const py::dict& arrays) { return engine::keeps_rules(program_of(arrays)); });
   module.def("schedules_keep_rules", &schedules_keep_rules);
+  module.def("peers_agree", &peers_agree);
   // Record -> field -> (offset, bytes).
   py::dict layout;
   engine::each_field([&layout](const char* record, const char* field, size_t offset, size_t bytes) {

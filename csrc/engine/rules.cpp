@@ -669,6 +669,50 @@ class Users {
   std::vector<Member> listed_;
 };
 
+// ---- what an algorithm has built ----
+
+// What the members of one group send to one another, and what they expect.
+class Messages {
+ public:
+  // One member stands for all: who receives, where it sends.
+  Messages(int64_t size, bool shared) : size_(size), shared_(shared) {}
+
+  // False where a peer is no member.
+  bool add(int64_t own, const Step& step) {
+    if (step.send_bytes > 0) {
+      const int64_t to = peer(own, step.peers, step.send_to);
+      if (to >= size_) return false;
+      sent_.emplace_back(own, to, step.send_bytes);
+    }
+    if (step.recv_bytes > 0) {
+      int64_t from = peer(own, step.peers, step.recv_from), to = own;
+      if (from >= size_) return false;
+      if (shared_) {
+        to = step.peers == Peers::kXor ? from : (size_ - from) % size_;
+        from = 0;
+      }
+      wanted_.emplace_back(from, to, step.recv_bytes);
+    }
+    return true;
+  }
+
+  bool agree() {
+    if (sent_ == wanted_) return true;
+    std::sort(sent_.begin(), sent_.end());
+    std::sort(wanted_.begin(), wanted_.end());
+    return sent_ == wanted_;
+  }
+
+ private:
+  int64_t peer(int64_t own, Peers peers, int64_t value) const {
+    return peers == Peers::kXor ? own ^ value : ((own + value) % size_ + size_) % size_;
+  }
+
+  int64_t size_;
+  bool shared_;
+  std::vector<std::tuple<int64_t, int64_t, int64_t>> sent_, wanted_;  // from, to, bytes
+};
+
 }  // namespace rules
 
 bool keeps_rules(const Program& program) {
@@ -682,6 +726,34 @@ bool keeps_rules(const Program& program) {
 bool schedules_keep_rules(const Table<Schedule>& schedules, const Table<Step>& steps,
                           const Table<Packet>& packets, const Table<int64_t>& sizes) {
   return rules::schedules(schedules, steps, packets, sizes);
+}
+
+bool peers_agree(const Table<Family>& families, const Table<int32_t>& schedule_of_position,
+                 const Table<Schedule>& schedules, const Table<Step>& steps,
+                 const Table<int64_t>& sizes) {
+  for (size_t i = 0; i < families.size(); ++i) {
+    const Family& family = families[i];
+    const int64_t size = sizes[i];
+    const Schedule& first = schedules[family.first];
+    int64_t exclusive = 0;
+    for (int64_t k = 0; k < first.step_count; ++k)
+      exclusive += steps[first.step_start + k].peers == Peers::kXor;
+    // An exclusive or stays within a power of two.
+    const bool shared =
+        family.positions == 0 &&
+        (exclusive == 0 || (exclusive == first.step_count && (size & (size - 1)) == 0));
+    const int64_t members = shared ? 1 : family.positions == 0 ? size : family.positions;
+    rules::Messages messages(size, shared);
+    for (int64_t own = 0; own < members; ++own) {
+      const int64_t which =
+          family.positions == 0 ? 0 : schedule_of_position[family.position_start + own];
+      const Schedule& one = schedules[family.first + which];
+      for (int64_t k = 0; k < one.step_count; ++k)
+        if (!messages.add(own, steps[one.step_start + k])) return false;
+    }
+    if (!messages.agree()) return false;
+  }
+  return true;
 }
 
 }  // namespace engine

@@ -16,6 +16,12 @@ bool keeps_rules(const Program& program);
 bool schedules_keep_rules(const Table<Schedule>& schedules, const Table<Step>& steps,
                           const Table<Packet>& packets, const Table<int64_t>& sizes);
 
+// Whether every message that a member sends is one that another receives, as check_peers in
+// astra_bridge/collectives/check.py; `sizes`: members of the group that runs each family.
+bool peers_agree(const Table<Family>& families, const Table<int32_t>& schedule_of_position,
+                 const Table<Schedule>& schedules, const Table<Step>& steps,
+                 const Table<int64_t>& sizes);
+
 }  // namespace engine
 
 #endif  // ASTRA_ENGINE_RULES_HPP

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from astra_bridge.collectives import ALGORITHMS, Algorithm, Built, Kind, Request
+from astra_bridge.collectives.check import joined, say_peers, tables
 from astra_bridge.collectives.schedule import Packet, Schedule, Step
 from astra_bridge.errors import InputError
-from astra_bridge.program import PacketFlag, Peers
+from astra_bridge.program import PacketFlag, Peers, compiled
 from tests.small import MIB, network, run, same_on_all, system
 
 N = 8
@@ -156,3 +159,37 @@ def test_too_many_chunks_are_refused_at_once(splits: int, kind: Kind, semantics:
             network("Ring", N),
             semantics=semantics,
         )
+
+
+@pytest.mark.skipif(compiled.unavailable() is not None, reason="compared with the rule in C++")
+@pytest.mark.parametrize("name", ALGORITHMS.built_in)
+def test_members_agree_in_both_languages_or_in_none(name: str) -> None:
+    """One step of many is changed: both find the message that nobody sends, or receives."""
+    rng, found = random.Random(name), ALGORITHMS.find(name, key="name")
+    agreed = []
+    for kind, n in ((kind, n) for kind in sorted(found.kinds) for n in (2, 4, 6, 8)):
+        request = Request(kind, n, 96 * n, root=n - 1)
+        families = joined([tables(request, found.build(request))])
+        sizes = np.array([n])
+        for change in range(30):
+            steps = families.steps.copy()
+            if change:
+                field = rng.choice(steps.dtype.names)
+                row = rng.randrange(len(steps))
+                value = int(steps[field][row]) + rng.choice((-2, -1, 1, 2))
+                steps[field][row] = value % 2 if field == "peers" else max(value, 0)
+            changed = families._replace(steps=steps)
+            told = said(lambda changed=changed, sizes=sizes: say_peers(sizes, changed))
+            native = compiled.module().peers_agree(changed._asdict() | {"sizes": sizes})
+            assert native == (told == ""), told
+            agreed.append(native)
+    assert any(agreed)
+    assert not all(agreed)
+
+
+def said(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except InputError as error:
+        return str(error)
+    return ""

@@ -60,3 +60,24 @@ def test_every_record_and_enum_is_in_the_header() -> None:
 def test_an_enum_stands_for_fields_that_exist() -> None:
     for record, field in program.ENUMS:
         assert field in RECORDS[record].names
+
+
+@needs_native
+def test_arrays_may_lie_in_memory_as_they_like() -> None:
+    """Neither contiguous nor aligned: the native code makes copies of them."""
+    rows = np.zeros(6, program.MESSAGE)
+    shifted = np.zeros(3 * rows.itemsize + 1, np.uint8)[1:].view(program.MESSAGE)
+    rows["bytes"], shifted["bytes"] = 5, 5
+    for messages in (rows[::2], shifted):
+        given = program.Program(
+            tasks=program.tasks([0]),
+            jobs=program.one_job(1),
+            machine_of_rank=np.zeros(1, np.int32),
+            memory_server=np.full(1, -1, np.int32),
+            templates=np.zeros(1, program.TEMPLATE),
+            messages=messages,
+        )
+        given.validate()
+        messages["bytes"][2] = 0
+        with pytest.raises(ValueError, match=r"messages\[2\]\.bytes: is 0"):
+            given.validate()
