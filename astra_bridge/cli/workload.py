@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from astra_bridge.arguments import number_text, path, whole_text
 from astra_bridge.cli.command import Argument, Command, Group, some_text
 from astra_bridge.errors import AstraBridgeError, PluginError
 from astra_bridge.text import show
 from astra_bridge.workload.builder import GeneratedWorkload
-from astra_bridge.workload.generators import GENERATORS, Generator, Option
+from astra_bridge.workload.generators import GENERATORS, Generator, Parameter, parameters
 
 __all__ = ["COMMAND"]
 
@@ -42,39 +40,19 @@ _KINDS: dict[Any, tuple[str, Callable[[str, str], Any], str]] = {
 }
 
 
-def _or_none(kind: Any) -> Any:
-    """Take ``| None`` away."""
-    kinds = [one for one in get_args(kind) if one is not NoneType]
-    return kinds[0] if get_origin(kind) in (Union, UnionType) and len(kinds) == 1 else kind
-
-
-def _argument(generator: Generator, parameter: inspect.Parameter, hint: Any) -> Argument:
+def _argument(parameter: Parameter) -> Argument:
     """A parameter of a generator as a row."""
-    # Python 3.10 adds "or None" to what has None as its default.
-    kind, option = (*get_args(_or_none(hint)), None, None)[:2]
-    kind = _or_none(kind)
-    repeated = get_origin(kind) is list
-    kind = _or_none(get_args(kind)[0]) if repeated else kind
-    if not isinstance(option, Option) or kind not in _KINDS:
-        raise PluginError(
-            f"generator {generator.name!r}: parameter {parameter.name} is not annotated with "
-            "Annotated[type, Option(...)], where type is int, float, str, bool, one of these or "
-            "None, or a list of these"
-        )
-    value, check, _ = _KINDS[kind]
-    needed = parameter.default is inspect.Parameter.empty
+    value, check, _ = _KINDS[parameter.kind]
     return Argument(
-        option.flag or "--" + parameter.name.replace("_", "-"), value, option.help, check,
-        default=None if needed else parameter.default, required=needed, repeated=repeated,
-        field=parameter.name,
+        parameter.flag, value, parameter.help, check,
+        default=None if parameter.required else parameter.default,
+        required=parameter.required, repeated=parameter.repeated, field=parameter.name,
     )  # fmt: skip
 
 
 def _command(generator: Generator) -> Command:
     """A command that has the generator's parameters as options."""
-    hints = get_type_hints(generator.generate, include_extras=True)
-    parameters = inspect.signature(generator.generate).parameters
-    rows = [_argument(generator, one, hints.get(name)) for name, one in parameters.items()]
+    rows = [_argument(one) for one in parameters(generator)]
     output = Argument("OUTPUT", "", "Prefix of the traces: PREFIX.0.et, PREFIX.1.et, ...", path)
 
     def run(output: Path, **values: Any) -> None:

@@ -82,8 +82,8 @@ class Experiment:
     Parameters
     ----------
     workload
-        Prefix of the traces (``{prefix}.{rank}.et``), or an already read or generated workload;
-        None with ``jobs``.
+        Prefix of the traces (``{prefix}.{rank}.et``), an already read or generated workload, or
+        what to generate (``{"generator": "collective", "size": "1MiB"}``); None with ``jobs``.
     system, network, remote_memory, comm_groups
         Paths, parsed contents, or already read configurations.  No remote memory is the same as
         ``NO_MEMORY_EXPANSION``.
@@ -130,7 +130,7 @@ class Experiment:
     True
     """
 
-    workload: str | Path | Workload | GeneratedWorkload | None
+    workload: str | Path | Mapping[str, Any] | Workload | GeneratedWorkload | None
     system: str | Path | Mapping[str, Any] | SystemConfig
     network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks
     remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None
@@ -641,7 +641,7 @@ class Experiment:
 
 
 def simulate(
-    workload: str | Path | Workload | GeneratedWorkload,
+    workload: str | Path | Mapping[str, Any] | Workload | GeneratedWorkload,
     system: str | Path | Mapping[str, Any] | SystemConfig,
     network: str | Path | Mapping[str, Any] | NetworkDims | NetworkLinks,
     remote_memory: str | Path | Mapping[str, Any] | RemoteMemoryConfig | None = None,
@@ -733,9 +733,11 @@ def _content(given: Any, dotted: str) -> Any:
 
 
 def _workload(value: Any, name: str) -> Any:
-    """A workload, or its path."""
+    """A workload, its path, or what to generate."""
     if isinstance(value, (str, PathLike)):
         return path(value, name)
+    if isinstance(value, Mapping):
+        return value
     # Only who generates a workload pays for the import.
     from astra_bridge.workload.builder import GeneratedWorkload as Generated
 

@@ -27,7 +27,9 @@ _Input = str | dict[str, Any]
 
 
 class _JobEntry(msgspec.Struct, forbid_unknown_fields=True):
-    workload: Annotated[str, _said("Prefix of its traces, relative to this file.")]
+    workload: Annotated[
+        _Input, _said("Prefix of its traces, relative to this file; or what to generate.")
+    ]
     name: Annotated[str | None, _said("What reports call it; default job0, job1, ...")] = None
     ranks: Annotated[
         str | list[int] | None,
@@ -64,7 +66,11 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     system: Annotated[_Input, _said("System JSON, or its content.")]
     network: Annotated[_Input, _said("Network file of the backend, or its content.")]
     workload: Annotated[
-        str | None, _said("Prefix of the traces PREFIX.0.et, PREFIX.1.et, ...; or see jobs.")
+        _Input | None,
+        _said(
+            "Prefix of the traces PREFIX.0.et, PREFIX.1.et, ..., or what to generate: "
+            "{generator: NAME, OPTION: VALUE, ...}; or see jobs."
+        ),
     ] = None
     jobs: Annotated[
         list[dict[str, Any]] | None,

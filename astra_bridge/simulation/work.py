@@ -98,15 +98,29 @@ class JobWork:
     @cached_property
     def traces(self) -> Workload:
         """The traces of all its ranks."""
-        given: Any = self.job.workload
+        given: Any = self._workload
         if isinstance(given, (str, Path)):
             return read_workload(given, self.ranks, trace_format=self._given("trace_format"))
         return given if isinstance(given, Workload) else given.workload()
 
     @cached_property
+    def _workload(self) -> Any:
+        """What the job says, or what it has a generator make."""
+        given = self.job.workload
+        if not isinstance(given, Mapping):
+            return given
+        # Only who generates a workload pays for the import.
+        from astra_bridge.workload.generators import generated
+
+        return generated(given, self.ranks)
+
+    @cached_property
     def groups(self) -> dict[int, tuple[int, ...]]:
         """Its communicator groups."""
-        return read_comm_groups(self._given("comm_groups"), self.ranks)
+        given = self._given("comm_groups")
+        if given is None and isinstance(self.job.workload, Mapping):
+            given = self._workload.comm_groups  # a generator knows the groups of its traces
+        return read_comm_groups(given, self.ranks)
 
     @cached_property
     def lowered(self) -> Lowered:

@@ -186,3 +186,61 @@ def test_a_checkpoint_of_another_experiment_is_refused(
     file.write_bytes(file.read_bytes()[:-9])
     assert main(["run", *arguments]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+# A workload that is generated
+
+
+def generated_file(folder: Path, **workload: Any) -> Path:
+    return written(folder, workload={"generator": "collective", **workload})
+
+
+def test_a_workload_can_be_generated(tmp_path: Path) -> None:
+    from astra_bridge.workload import collective
+
+    file = generated_file(tmp_path, kind="all-gather", size="64KiB", repeat=2)
+    one = ab.Experiment.from_file(file)
+    same = one.replace(workload=collective("all-gather", 2**16, 8, repeat=2))
+    assert one.run().finish_ps.tolist() == same.run().finish_ps.tolist()
+    assert one == same
+    larger = one.replace({"workload.size": 2**20})
+    assert larger == one.replace(workload=collective("all-gather", 2**20, 8, repeat=2))
+    assert results(tmp_path, str(file), "--set=workload.size=1MiB")["finish_ns"] == (
+        larger.run().finish_ns.tolist()
+    )
+
+
+def test_a_generated_workload_has_its_own_groups(tmp_path: Path) -> None:
+    content = {"generator": "transformer", "layers": 1, "dp": 2, "tp": 4, "micro_batches": 1}
+    generated = ab.Experiment.from_file(written(tmp_path, workload=content))
+    made = generated.work[0]
+    assert made.groups
+    prefix = tmp_path / "traces" / "gpt"
+    assert main(["workload", "transformer", str(prefix), "--layers=1", "--dp=2", "--tp=4",
+                 "--micro-batches=1"]) == 0  # fmt: skip
+    read = written(
+        tmp_path, workload=str(prefix), comm_groups=str(prefix.parent / "comm_group.json")
+    )
+    assert generated == ab.Experiment.from_file(read)
+    jobs = written(tmp_path, workload=None, jobs=[{"workload": content}])
+    assert ab.Experiment.from_file(jobs).work[0].groups == made.groups
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ({"generator": "colective"}, r"workload\.generator: .*did you mean 'collective'"),
+        ({}, r"workload\.generator: .*allowed: collective, transformer"),
+        ({"generator": "collective", "sise": 1}, r"workload\.sise: .*did you mean 'size'"),
+        ({"generator": "collective", "size": "1 parsec"}, r"workload\.size: unknown size unit"),
+        ({"generator": "collective", "size": [1]}, r"workload\.size"),
+        ({"generator": "collective", "repeat": "x"}, r"workload\.repeat: 'x' is not allowed"),
+        ({"generator": "collective", "overlap": 1}, r"workload\.overlap"),
+        ({"generator": "collective", "group": ["0-9"]}, r"workload\.groups"),
+    ],
+)
+def test_what_is_wrong_with_a_generated_workload_is_named(
+    tmp_path: Path, workload: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        ab.Experiment.from_file(written(tmp_path, workload=workload)).run()
