@@ -79,7 +79,11 @@ def test_help_has_every_argument_and_fits(
             assert not table or f"{title}:" in lines
         for row in rows(command):
             shown = f"  {row.name.strip('[]')} {row.value or '[=false]' * row.is_flag}".rstrip()
-            assert any(line.startswith(shown) for line in lines), row.name
+            # Behind a short name, which some versions of Python give a value of its own.
+            assert any(
+                line.startswith(shown) or (row.short and f", {shown.strip()}" in line)
+                for line in lines
+            ), row.name
         at = lines.index("example:")
         assert lines[at + 1].startswith(f"  astra-bridge {' '.join(path)}")
 
