@@ -83,7 +83,8 @@ class Garnet final : public astra_net::Model {
     if (!network_->has_route(message.src, message.dst))
       throw Error(ASTRA_NET_MODEL, "transfer " + std::to_string(transfer.id) +
                                        ": no route from node " + std::to_string(message.src) +
-                                       " to node " + std::to_string(message.dst));
+                                       " to node " + std::to_string(message.dst) +
+                                       (config.graph ? config.graph->remedy() : ""));
     message.packet_bytes = network_->packet_bytes(message.src, message.dst);
     const int64_t largest =
         message.packet_bytes ? std::min(message.packet_bytes, transfer.bytes) : transfer.bytes;

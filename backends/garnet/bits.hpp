@@ -26,6 +26,11 @@ struct Bits {
     for (int w = 0; w < W; ++w) result.word[w] = word[w] & other.word[w];
     return result;
   }
+  uint32_t count() const {
+    uint32_t all = 0;
+    for (uint64_t w : word) all += static_cast<uint32_t>(__builtin_popcountll(w));
+    return all;
+  }
   uint32_t first() const {
     for (int w = 0; w < W; ++w)
       if (word[w]) return static_cast<uint32_t>(w * 64 + __builtin_ctzll(word[w]));

@@ -251,6 +251,7 @@ void validate(const Config& config) {
 
 std::vector<int32_t> compute_routes(const Config& config) {
   const size_t routers = config.router_latency.size();
+  if (config.routing == Routing::kGraph) return {};
   if (config.routing == Routing::kTable) return weight_table(config);
   const bool by_node = config.routing == Routing::kCustom;
   std::vector<int32_t> table = by_node ? custom_table(config) : xy_table(config);

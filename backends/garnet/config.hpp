@@ -4,9 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "astra_routes.hpp"
 
 namespace garnet {
 
@@ -45,7 +48,7 @@ struct Route {  // custom routing: at `router`, packets for `node` go to router 
   int32_t router = 0, node = 0, next = 0;
 };
 
-enum class Routing { kTable, kXy, kCustom };
+enum class Routing { kTable, kXy, kCustom, kGraph };
 
 struct Config {
   int64_t clock_hz = 1'000'000'000;
@@ -67,6 +70,7 @@ struct Config {
   std::vector<Node> nodes;
   std::vector<Channel> channels;
   std::vector<Route> routes;
+  std::optional<astra_net::Routes> graph;  // of kGraph: a router per node, a channel per link
 };
 
 // Throws ConfigError.

@@ -111,6 +111,7 @@ Core<W>::Core(const Config& config) : Network(config) {
   binned_flits_.resize(config.channels.size());
   binned_router_flits_.resize(routers);
 
+  graph_ = config.graph;
   route_by_node_ = config.routing == Routing::kCustom;
   targets_ = route_by_node_ ? nodes : routers;
   const std::vector<int32_t> table = compute_routes(config);

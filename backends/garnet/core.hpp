@@ -192,7 +192,9 @@ class Core final : public Network {
     return config_.nodes[(out.src & kInterface ? out.src : input.dst) & ~kInterface].wire;
   }
   void add_link(uint32_t src, uint32_t dst, const Wire& wire, int32_t channel);
-  uint32_t next_output(uint32_t router, const Packet& packet) const;
+  Packet lone_packet(int32_t dst) const;
+  uint32_t next_output(uint32_t router, int32_t src, const Packet& packet) const;
+  uint32_t next_on_graph(int32_t router, int32_t src, const Packet& packet) const;
   void route(uint32_t slot, uint32_t router);
   void wake(uint32_t component);
   void post(std::vector<std::vector<uint32_t>>& wheel, bool credit, int64_t at, uint32_t event);
@@ -253,6 +255,7 @@ class Core final : public Network {
   std::vector<Packet> packet_pool_;
   std::vector<uint32_t> free_packets_;
   uint64_t serial_ = 0;
+  mutable std::optional<astra_net::Routes> graph_;  // finds its ways when they are needed
   int64_t in_flight_ = 0;
   std::priority_queue<Start, std::vector<Start>, std::greater<Start>> starts_;
 

@@ -215,17 +215,22 @@ Config read_config(astra_net::Config& given) {
   Config config;
   astra_net::Options& options = given.options;
   config.clock_hz = options.integer("clock_hz", 1'000'000'000, 1, kPsPerS);
-  const std::string routing = options.choice("routing", "table", {"table", "xy", "custom"});
+  const bool own = !options.text("nodes", "").empty();
+  const std::string routing = options.choice(
+      "routing", "table",
+      own ? std::vector<std::string>{"table", "xy", "custom"}
+          : std::vector<std::string>{"table", "ecmp", "static", "spray", "adaptive"});
   config.routing = routing == "xy"       ? Routing::kXy
                    : routing == "custom" ? Routing::kCustom
-                                         : Routing::kTable;
+                   : routing == "table"  ? Routing::kTable
+                                         : Routing::kGraph;
+  if (config.routing == Routing::kGraph) config.graph.emplace(given);
   config.num_rows = static_cast<int32_t>(options.integer("num_rows", 0, 0, 65'535));
   config.dateline =
       options.choice("deadlock_avoidance", "none", {"none", "dateline"}) == "dateline";
   config.deadlock_threshold = options.integer("deadlock_threshold", 50'000, 1);
   config.series_cycles = options.integer("series_cycles", 0);
   config.record_packets = options.flag("record_packets", false);
-  const bool own = !options.text("nodes", "").empty();
   // Derived buffers keep a link busy only if packets do not take turns flit by flit, which an
   // ordered vnet prevents; see derive_topology.
   config.vnets = read_vnets(options, own ? "data" : "data ordered");

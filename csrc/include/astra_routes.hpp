@@ -125,9 +125,13 @@ class Routes {
   // Where a way breaks off: what an error says.
   std::string no_way(int32_t src, int32_t dst) const {
     return "no way from endpoint " + std::to_string(src) + " to endpoint " + std::to_string(dst) +
-           (forward_ ? ""
-                     : " over switches alone; endpoints_forward: true lets endpoints pass on what "
-                       "is for others");
+           remedy();
+  }
+  std::string remedy() const {
+    return forward_
+               ? ""
+               : " over switches alone; endpoints_forward: true lets endpoints pass on what is "
+                 "for others";
   }
 
  private:

@@ -104,6 +104,9 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
             # A virtual network per dimension; the backend's limit is 32.
             options["vnets"] = ", ".join(["data ordered"] * min(32, len(network.topology)))
             options["vnet_per_dimension"] = "true"
+    else:
+        options.setdefault("routing", network.routing)
+        options.setdefault("endpoints_forward", "true" if network.endpoints_forward else "false")
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     known = dim_bandwidth(network, topology.dims)
     return Prepared(config, topology.dims, dim_bandwidth=known, names=network.names)

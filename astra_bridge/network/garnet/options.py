@@ -21,6 +21,8 @@ OPTIONS = (
     "series_cycles",
     "record_packets",
     "record_transfers",
+    "routing",
+    "endpoints_forward",
 )
 """What ``--network-option`` may set; the same names as in a Garnet YAML."""
 
