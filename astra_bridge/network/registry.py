@@ -25,6 +25,7 @@ BACKENDS = Registry(
         "analytical-unaware": "astra_bridge.network.analytical:BACKENDS",
         "analytical-aware-python": "astra_bridge.network.analytical:BACKENDS",
         "analytical-unaware-python": "astra_bridge.network.analytical:BACKENDS",
+        "flow": "astra_bridge.network.flow:BACKENDS",
         "ns3": "astra_bridge.network.ns3:BACKENDS",
         "garnet": "astra_bridge.network.garnet:BACKENDS",
     },

@@ -48,6 +48,38 @@ class LinkList {
     return {link, rate_of(link), {links_[static_cast<size_t>(link)].dst, -1}};
   }
 
+  // A link of all the ways of a pair, and which share of what is sent crosses it where each node
+  // spreads evenly; `first` of those of one way.
+  struct Part {
+    int32_t link, rate;
+    double weight;
+    bool first;
+  };
+  std::vector<Part> spread(int32_t src, int32_t dst) {
+    std::vector<Part> parts;
+    std::map<int32_t, double> at{{src, 1.0}};
+    for (int32_t first = src; first != dst;) {
+      std::map<int32_t, double> after;
+      int32_t next = dst;
+      for (const auto& [node, share] : at) {
+        const astra_net::Routes::Choice choice = routes_.choices(dst, node);
+        if (choice.count() == 0) throw Error(ASTRA_NET_MODEL, routes_.no_way(src, dst));
+        const double weight = share / choice.count();
+        for (int32_t i = 0; i < choice.count(); ++i) {
+          const int32_t link = choice.link(static_cast<size_t>(i));
+          const int32_t there = links_[static_cast<size_t>(link)].dst;
+          const bool on_first = node == first && i == 0;
+          parts.push_back({link, rate_of(link), weight, on_first});
+          after[there] += weight;
+          if (on_first) next = there;
+        }
+      }
+      first = next;
+      at = std::move(after);
+    }
+    return parts;
+  }
+
   Cost cost(int32_t src, int32_t dst, int64_t message = 0) {
     Cost all{0.0, std::numeric_limits<double>::infinity()};
     for (Position at{src}; at.node != dst;) {

@@ -13,16 +13,16 @@ from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepare
 from astra_bridge.semantics import Semantics
 from astra_bridge.topology import topology_of
 
-__all__ = ["BACKENDS", "prepare"]
+__all__ = ["BACKENDS", "OF_LINKS", "prepare", "topology_options"]
 
+OF_LINKS = {"routing": ROUTINGS, "endpoints_forward": ("true", "false")}
+"""Options that networks of links have, and those of dimensions have not."""
 _QUIRKS = ("store-and-forward", "first-dimension-only")
 _OPTIONS = {
     "semantics": ("astra-sim", "corrected"),
     **dict.fromkeys(_QUIRKS, ("true", "false")),
-    "routing": ROUTINGS,
-    "endpoints_forward": ("true", "false"),
+    **OF_LINKS,
 }
-_OF_LINKS = ("routing", "endpoints_forward")
 
 
 def prepare(request: NetworkRequest) -> Prepared:
@@ -50,9 +50,14 @@ def prepare(request: NetworkRequest) -> Prepared:
     semantics = Semantics.of(options.get("semantics", request.semantics))
     for quirk in _QUIRKS:
         options.setdefault(quirk, "true" if quirk in semantics else "false")
-    network = read_network(request.network)  # type: ignore[arg-type]
+    return topology_options(request.network, options)
+
+
+def topology_options(source: object, options: dict[str, str]) -> Prepared:
+    """Read a network, and add what says so to the options; flow networks take the same."""
+    network = read_network(source)  # type: ignore[arg-type]
     if isinstance(network, NetworkDims):
-        for key in _OF_LINKS:
+        for key in OF_LINKS:
             if key in options:
                 raise InputError(
                     "is for networks of links; dimensions have one way between two ranks", key=key

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""The backend: what users give becomes what the native library takes."""
+
+from __future__ import annotations
+
+from astra_bridge.errors import ContractError, InputError
+from astra_bridge.network.analytical.backend import OF_LINKS, topology_options
+from astra_bridge.network.api import Network, NetworkConfig
+from astra_bridge.network.native import NativeNetwork, library_path
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.text import nearest
+
+__all__ = ["BACKENDS", "prepare"]
+
+_OPTIONS = ("mtu_bytes", "header_bytes", "queue_pairs", "start_up_round_trips", *OF_LINKS)
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Turn a network input, dimensions or links, into what ``create`` takes.
+
+    Raises
+    ------
+    InputError
+        The network input, or an option, is not understood.
+    """
+    for key in request.options:
+        if key not in _OPTIONS:
+            raise InputError(
+                f"unknown option {key!r}; flow has: {', '.join(_OPTIONS)}{nearest(key, _OPTIONS)}",
+                key="--network-option",
+            )
+    return topology_options(request.network, dict(request.options))
+
+
+def _open(config: NetworkConfig) -> Network:
+    try:
+        return NativeNetwork.open(library_path("flow"), config)
+    except ContractError as error:
+        # The configuration is the user's: a value that the readers could not judge alone.
+        raise InputError(str(error), key="network") from None
+
+
+def _unavailable() -> str | None:
+    if library_path("flow").exists():
+        return None
+    return "not built: install again where a C++17 compiler is found"
+
+
+BACKENDS = (
+    BackendSpec(
+        "flow",
+        "Flows share links max-min fairly; routes, headers and latencies as packets have them.",
+        prepare,
+        _open,
+        unavailable=_unavailable,
+        isolate=False,
+    ),
+)

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+//
+// Links shared max-min fairly by the flows that cross them, by progressive filling (Bertsekas and
+// Gallager, "Data Networks", 2nd ed., 1992, section 6.5.2): the link with the least share for each
+// of its flows is full; its flows get that share, everywhere; again, with what is left.
+//
+// Only the flows that a change can touch are looked at: those that are joined to the changed links
+// by links that they share.  What they get depends on which flows there are, and not on how they
+// came, so that a simulation that is cut into pieces gives the same bits.
+#ifndef ASTRA_FLOW_SHARING_HPP
+#define ASTRA_FLOW_SHARING_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace flow {
+
+// A part of a flow's way: the flow sends `weight` of its rate over this link.
+struct Leg {
+  int32_t link;
+  int32_t place = -1;  // in the link's list of legs, while the flow is there
+  double weight = 1;
+  template <class A>
+  void visit(A& archive) {
+    archive(link, place, weight);
+  }
+};
+
+class Sharing {
+ public:
+  // `weighted`: legs may have weights other than 1.
+  explicit Sharing(bool weighted) : weighted_(weighted) {}
+
+  int32_t add_link(double bytes_per_ps) {
+    links_.emplace_back();
+    links_.back().bytes_per_ps = bytes_per_ps;
+    return static_cast<int32_t>(links_.size() - 1);
+  }
+  void set_rate(int32_t link, double bytes_per_ps) {
+    links_[static_cast<size_t>(link)].bytes_per_ps = bytes_per_ps;
+    touch(link);
+  }
+
+  // The flow in `slot` begins to send.  No two flows have the same id.
+  void begin(int32_t slot, int64_t id, const std::vector<Leg>& legs) {
+    if (static_cast<size_t>(slot) >= flows_.size()) flows_.resize(static_cast<size_t>(slot) + 1);
+    Flow& flow = flows_[static_cast<size_t>(slot)];
+    flow.rate = 0;
+    flow.id = id;
+    flow.legs = legs;
+    for (size_t i = 0; i < flow.legs.size(); ++i) {
+      Link& link = links_[static_cast<size_t>(flow.legs[i].link)];
+      flow.legs[i].place = static_cast<int32_t>(link.members.size());
+      link.members.push_back({slot, static_cast<int32_t>(i)});
+      touch(flow.legs[i].link);
+    }
+  }
+  void end(int32_t slot) {
+    Flow& flow = flows_[static_cast<size_t>(slot)];
+    for (const Leg& leg : flow.legs) {
+      Link& link = links_[static_cast<size_t>(leg.link)];
+      const Member last = link.members.back();
+      link.members[static_cast<size_t>(leg.place)] = last;
+      flows_[static_cast<size_t>(last.slot)].legs[static_cast<size_t>(last.leg)].place = leg.place;
+      link.members.pop_back();
+      touch(leg.link);
+    }
+    flow.legs.clear();
+  }
+
+  bool changed() const { return !touched_.empty(); }
+
+  // Gives every flow that a change touched its rate, and calls `apply(slot, bytes_per_ps)` for each.
+  template <class Apply>
+  void share(Apply&& apply) {
+    gather();
+    fill();
+    for (const int32_t slot : together_) apply(slot, flows_[static_cast<size_t>(slot)].rate);
+  }
+
+  template <class A>
+  void visit(A& archive) {
+    archive(links_, flows_, touched_);
+    if (A::kReads) round_ = 0;
+  }
+
+ private:
+  struct Member {
+    int32_t slot, leg;
+  };
+  struct Link {
+    double bytes_per_ps = 0;
+    std::vector<Member> members;
+    // While shares are found: what is left for how many flows, of what weight.
+    double left = 0, weight = 0;
+    int32_t open = 0;
+    uint64_t seen = 0;
+    bool touched = false;
+    double share() const { return left > 0 ? left / weight : 0; }
+    template <class A>
+    void visit(A& archive) {
+      archive(bytes_per_ps, members, touched);
+    }
+  };
+  struct Flow {
+    double rate = 0;
+    int64_t id = 0;
+    uint64_t seen = 0;
+    bool open = false;
+    std::vector<Leg> legs;
+    template <class A>
+    void visit(A& archive) {
+      archive(rate, id, legs);
+    }
+  };
+  using Offer = std::pair<double, int32_t>;  // share, link: the least first, of equals the first
+
+  void touch(int32_t link) {
+    Link& one = links_[static_cast<size_t>(link)];
+    if (one.touched) return;
+    one.touched = true;
+    touched_.push_back(link);
+  }
+
+  // together_ and around_: the flows and links that are joined to the touched ones.
+  void gather() {
+    ++round_;
+    around_.clear();
+    together_.clear();
+    for (const int32_t link : touched_) {
+      links_[static_cast<size_t>(link)].touched = false;
+      reach(link);
+    }
+    touched_.clear();
+    for (size_t i = 0; i < around_.size(); ++i) {
+      for (const Member& member : links_[static_cast<size_t>(around_[i])].members) {
+        Flow& flow = flows_[static_cast<size_t>(member.slot)];
+        if (flow.seen == round_) continue;
+        flow.seen = round_;
+        flow.open = true;
+        together_.push_back(member.slot);
+        for (const Leg& leg : flow.legs) reach(leg.link);
+      }
+    }
+  }
+  void reach(int32_t number) {
+    Link& link = links_[static_cast<size_t>(number)];
+    if (link.seen == round_) return;
+    link.seen = round_;
+    around_.push_back(number);
+  }
+
+  // Sums of unequal numbers depend on the order of the terms.
+  auto by_id() const {
+    return [this](int32_t a, int32_t b) {
+      return flows_[static_cast<size_t>(a)].id < flows_[static_cast<size_t>(b)].id;
+    };
+  }
+  void fill() {
+    offers_.clear();
+    for (const int32_t number : around_) {
+      Link& link = links_[static_cast<size_t>(number)];
+      link.left = link.bytes_per_ps;
+      link.open = static_cast<int32_t>(link.members.size());
+      link.weight = weight_of(link);
+      if (link.open > 0) offers_.emplace_back(link.share(), number);
+    }
+    const auto later = std::greater<Offer>();
+    std::make_heap(offers_.begin(), offers_.end(), later);
+    while (!offers_.empty()) {
+      const auto [offered, number] = offers_.front();
+      std::pop_heap(offers_.begin(), offers_.end(), later);
+      offers_.pop_back();
+      Link& link = links_[static_cast<size_t>(number)];
+      if (link.open == 0) continue;
+      const double share = link.share();
+      if (share > offered) {  // its flows got less elsewhere
+        offers_.emplace_back(share, number);
+        std::push_heap(offers_.begin(), offers_.end(), later);
+        continue;
+      }
+      closing_.clear();
+      for (const Member& member : link.members)
+        if (flows_[static_cast<size_t>(member.slot)].open) closing_.push_back(member.slot);
+      if (weighted_) std::sort(closing_.begin(), closing_.end(), by_id());
+      for (const int32_t slot : closing_) close(slot, std::max(share, offered));
+    }
+  }
+  void close(int32_t slot, double share) {
+    Flow& flow = flows_[static_cast<size_t>(slot)];
+    flow.open = false;
+    flow.rate = share;
+    for (const Leg& leg : flow.legs) {
+      Link& link = links_[static_cast<size_t>(leg.link)];
+      link.left -= leg.weight * share;
+      link.weight -= leg.weight;
+      --link.open;
+    }
+  }
+  double weight_of(const Link& link) {
+    if (!weighted_) return static_cast<double>(link.members.size());
+    weights_.clear();
+    for (const Member& member : link.members) {
+      const Flow& flow = flows_[static_cast<size_t>(member.slot)];
+      weights_.emplace_back(flow.id, flow.legs[static_cast<size_t>(member.leg)].weight);
+    }
+    std::sort(weights_.begin(), weights_.end());
+    double sum = 0;
+    for (const auto& [id, weight] : weights_) sum += weight;
+    return sum;
+  }
+
+  std::vector<Link> links_;
+  std::vector<Flow> flows_;
+  std::vector<int32_t> touched_, around_, together_, closing_;
+  std::vector<Offer> offers_;
+  std::vector<std::pair<int64_t, double>> weights_;  // id, weight
+  uint64_t round_ = 0;
+  bool weighted_;
+};
+
+}  // namespace flow
+
+#endif  // ASTRA_FLOW_SHARING_HPP
