@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from astra_bridge.arguments import Check, flag, integer, number, optional, positive
+from astra_bridge.arguments import Check, flag, integer, number, optional
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, NodeRange
 
-__all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "named", "refuse"]
+__all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "named", "refuse", "room"]
 
 MAX_GPUS = 1 << 20
 MAX_PORTS = 1 << 16
+MAX_CABLES = 1 << 24
+"""Of one tier to the next; also the most nodes of a tier.  More take all memory."""
 
 NVLINK_LATENCY_NS = 25.0
 """Of a GPU's link to the NVSwitch; SimAI's generator of topologies has it as a default, too."""
 
 _COUNT = integer(1, MAX_PORTS)
-_RATE = positive(1e9)
+_RATE = number(1e-6, 1e9)
 _TIME = number(0, 1e12)
 _CHECKS: dict[str, Check] = {
     "gpus": integer(1, MAX_GPUS),
@@ -38,7 +40,7 @@ _CHECKS: dict[str, Check] = {
     "oversubscription": number(1e-3, 1e3),
     "nic_gbps": _RATE,
     "uplink_gbps": optional(_RATE),
-    "nvlink_gbps": number(0, 1e9),
+    "nvlink_gbps": lambda value, name: number(0, 1e9)(value, name) and _RATE(value, name),
     "nvswitches": _COUNT,
     "latency_ns": _TIME,
     "nvlink_latency_ns": _TIME,
@@ -67,6 +69,19 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     if gpus % per_host:
         raise refuse("gpus", gpus, f"multiples of gpus_per_host, which is {per_host}")
     return plain
+
+
+def room(count: int, key: str) -> int:
+    """A number of cables or nodes, before they are made.
+
+    Raises
+    ------
+    InputError
+        They are too many; names the parameter that makes them so.
+    """
+    if count > MAX_CABLES:
+        raise InputError(f"makes {count} cables or nodes; allowed: up to {MAX_CABLES}", key=key)
+    return count
 
 
 def exact(value: float) -> Fraction:
@@ -109,12 +124,14 @@ class Fabric:
 
     def add(self, tier: str, count: int, name: str) -> NDArray[np.int64]:
         """More switches; their ids."""
+        room(count, "gpus")
         self._names.append(NodeRange(tier, self.nodes, count, name))
         self.nodes += count
         return np.arange(self.nodes - count, self.nodes)
 
     def join(self, a: ArrayLike, b: ArrayLike, gbps: Fraction | float, latency_ns: float) -> None:
         """A cable from each of ``a`` to that of ``b``, which NumPy broadcasts to one shape."""
+        room(np.broadcast(a, b).size, "gpus")
         ends = np.stack([one.ravel() for one in np.broadcast_arrays(a, b)], axis=1)
         both = np.stack([ends, ends[:, ::-1]], axis=1).reshape(-1, 2)
         # As "400Gbps" in a file is read: whole bits, then bytes, then GiB.

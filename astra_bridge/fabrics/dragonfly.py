@@ -8,7 +8,15 @@ from math import ceil
 
 import numpy as np
 
-from astra_bridge.fabrics.build import MAX_PORTS, NVLINK_LATENCY_NS, Fabric, checked, exact, refuse
+from astra_bridge.fabrics.build import (
+    MAX_PORTS,
+    NVLINK_LATENCY_NS,
+    Fabric,
+    checked,
+    exact,
+    refuse,
+    room,
+)
 from astra_bridge.inputs.network import NetworkLinks
 
 __all__ = ["dragonfly"]
@@ -98,6 +106,8 @@ def dragonfly(
     p, a, h, _ = found
     groups = ceil(gpus / (p * a))
     cables = a * h // (groups - 1) if groups > 1 else 0
+    room(groups * a * a // 2, "routers_per_group")
+    room(groups * (groups - 1) // 2 * cables, "global_links")
     rate = exact(given["nic_gbps"]) / given["planes"]
     far = latency_ns if given["global_latency_ns"] is None else given["global_latency_ns"]
     fabric = Fabric(given["gpus"])

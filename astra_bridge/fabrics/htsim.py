@@ -14,7 +14,7 @@ import numpy as np
 
 from astra_bridge.arguments import number_text
 from astra_bridge.errors import InputError
-from astra_bridge.fabrics.build import MAX_GPUS, Fabric, exact
+from astra_bridge.fabrics.build import MAX_GPUS, Fabric, exact, room
 from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.inputs.reading import in_file
 from astra_bridge.text import nearest
@@ -125,6 +125,9 @@ def read_htsim(text: str, file: Path | None = None) -> NetworkLinks:
         float(exact(t["downlink_latency_ns"]) + half[at] + half[at + 1])
         for at, t in enumerate(tiers)
     ]
+    links = [pods * racks * up[0], pods * up[0] // bundle[1] * up[-1] * (count == 3)]
+    for tier, number in enumerate(links):
+        in_file(room, number, file=file, key=f"tier {tier} radix_up")
     fabric = Fabric(nodes)
     rack = fabric.add("leaf", pods * racks, "leaf")
     fabric.join(fabric.gpus, rack[fabric.gpus // down[0]], speeds[0], delays[0])

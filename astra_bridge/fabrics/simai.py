@@ -8,6 +8,7 @@ delay and the probability of an error.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def read_simai(text: str, file: Path | None = None) -> NetworkLinks:
         )
     ids = [whole("id of a switch", 0, nodes - 1) for _ in range(nvswitches + switches)]
     if len(set(ids)) < len(ids):
-        again = next(one for at, one in enumerate(ids) if one in ids[:at])
+        again = next(one for one, count in Counter(ids).items() if count > 1)
         raise InputError(f"{again} is there twice", file=file, key="id of a switch")
     rows: list[tuple[int, int, float, float, float]] = []
     for index in range(count):

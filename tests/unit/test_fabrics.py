@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -305,3 +306,39 @@ def test_the_least_radix_that_is_named_suffices() -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     assert fabrics.rail(np.int64(64)) == fabrics.rail(64)  # type: ignore[arg-type]
+
+
+ANY = st.one_of(st.none(), st.integers(-1, 9), st.integers(0, 1 << 20), st.floats(0, 1e6))
+NUMBERS = sorted(
+    {name for kind in (fabrics.rail, fabrics.dragonfly, fabrics.hgx)
+     for name in inspect.signature(kind).parameters} - {"gpus"}
+)  # fmt: skip
+ODD = st.dictionaries(st.sampled_from(NUMBERS), ANY, max_size=4)
+
+
+@FUZZ
+@given(
+    st.sampled_from([getattr(fabrics, name) for name in ("rail", "leaf_spine", "fat_tree")]
+                    + [fabrics.dragonfly, fabrics.hgx]),
+    st.sampled_from([1, 8, 64, 960, 4096, 1 << 20]),
+    ODD,
+)  # fmt: skip
+def test_odd_numbers_make_a_network_or_an_error(
+    kind: Callable[..., NetworkLinks], gpus: int, odd: dict[str, Any]
+) -> None:
+    known = inspect.signature(kind).parameters
+    try:
+        network = kind(gpus, **{name: value for name, value in odd.items() if name in known})
+    except InputError as error:
+        assert error.key in known  # noqa: PT017 - most are refused
+    else:
+        assert network.endpoints == gpus
+
+
+def test_what_takes_all_memory_is_refused() -> None:
+    for message, make in [
+        ("routers_per_group: makes", lambda: fabrics.dragonfly(8, gpus_per_router=1 << 15)),
+        ("gpus: makes", lambda: fabrics.leaf_spine(1 << 20, oversubscription=0.01)),
+    ]:
+        with pytest.raises(InputError, match=message):
+            make()
