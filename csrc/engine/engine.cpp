@@ -406,7 +406,7 @@ int32_t Engine::find_message(int64_t id) const {
 }
 
 void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
-  const astra_net_completion completion = completions_[static_cast<size_t>(item)];
+  const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
   const int32_t index = find_message(completion.id);
   if (index < 0 || !boundary_.plain(completion, now_ps)) {
     const bool sent = index >= 0 && messages_[static_cast<size_t>(index)].sent;

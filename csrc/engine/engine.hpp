@@ -370,7 +370,9 @@ class Engine {
   std::vector<Done> done_;
 
   std::vector<Message> messages_;
-  int64_t index_mask_ = 63;  // the bits of an id that are the index of its message
+  // The bits of an id that are the index of its message.  Ids that had fewer bits are found by a
+  // second look into memory, so there are enough for most runs, and still 2^44 ids.
+  int64_t index_mask_ = (int64_t{1} << 18) - 1;
   int32_t free_message_ = -1;
   std::vector<Channel> channels_;
   std::vector<int32_t> free_channels_;
