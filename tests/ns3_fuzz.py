@@ -18,6 +18,9 @@ OPTIONS: dict[str, tuple[object, ...]] = {
     "mtu_bytes": (256, 4096, 9000),
     "variable_window": ("false",),
     "rate_bound": ("false",),
+    "queue_pairs": (0, 3),
+    "loss_recovery": ("go-back-n",),
+    "routing": ("static", "spray", "adaptive"),
     "chunk_bytes": (0, 1, 1000),
     "ack_interval_bytes": (0, 1, 5000),
     "back_to_zero": ("true",),
@@ -42,6 +45,10 @@ def drawn(rng: random.Random) -> tuple[NetworkConfig, list[Any], list[Any]]:
     chosen = {key: rng.choice(values) for key, values in OPTIONS.items() if rng.random() < 0.2}
     chosen["congestion_control"] = rng.choice(net.CONTROLS)
     chosen["window"] = rng.choice(("none", "pair", "global"))
+    if "back_to_zero" in chosen:
+        chosen |= {"queue_pairs": 0, "loss_recovery": "go-back-n"}
+    if chosen.get("loss_recovery") == "go-back-n" and chosen.get("routing") != "static":
+        chosen.pop("routing", None)
     shape = rng.randrange(3)
     if shape == 0:
         rate, latency = rng.choice((1, 25, 100, 400)) * GBPS, rng.choice((0, 1000, 10**6))

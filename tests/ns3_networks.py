@@ -15,7 +15,7 @@ from astra_bridge.units import TIME_NEVER
 NS3 = BACKENDS[0]
 GBPS = 1e9 / 8
 HEADER = 82  # bytes per data packet on the wire
-MTU = 1000
+MTU = 4096
 
 Cable = tuple[int, int, float, int]  # a, b, bytes per second, latency [ps]
 

@@ -197,6 +197,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   std::string TcpStats() const;
   std::string FabricStats() const;
   void ReadParameters(astra_net::Options& options, Parameters* parameters);
+  void ReadRouting(astra_net::Config& config);
   void Build(astra_net::Config& config);
   void BuildTcp(astra_net::Config& config);
   std::vector<uint32_t> Reverse(const astra_net::Config& config) const;
@@ -221,6 +222,10 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   std::vector<QueueSample> samples_;
   std::string statistics_;  // empty where something happened since
   std::vector<astra_net_link> links_;  // TCP only
+  // The network as it was given: nodes from `stand_in_` on are the switches of endpoints that forward.
+  astra_net::Config graph_;
+  int32_t stand_in_ = INT32_MAX;
+  uint32_t own_links_ = 0;  // of the network as it was given
   astra_net::Log log_;
 };
 
@@ -229,6 +234,10 @@ Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log& log) : log_(
   Parameters parameters;
   if (!tcp) ReadParameters(config.options, &parameters);
   tick_ps_ = tcp ? 1 : parameters.tick_ps;
+  std::vector<std::string> routings = {"ecmp"};
+  if (!tcp && !parameters.upstream_order) routings = {"ecmp", "static", "spray", "adaptive"};
+  config.options.choice("routing", "ecmp", routings);
+  ReadRouting(config);
   // Only once in a process: ns-3 aborts on a second change.
   if (ns3::Time::GetResolution() != ns3::Time::PS) ns3::Time::SetResolution(ns3::Time::PS);
   simulator_ = ns3::CreateObject<FabricSimulator>();
@@ -241,6 +250,8 @@ Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log& log) : log_(
       fabric_ = std::make_unique<Fabric>(ns3::PeekPointer(simulator_), std::move(parameters));
       Build(config);
     }
+    config.nodes = graph_.nodes;
+    config.links = graph_.links;
     ReadFaults(config);
   } catch (...) {
     fabric_.reset();
@@ -254,15 +265,25 @@ Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log& log) : log_(
 void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
   p->tick_ps = options.choice("tick_ps", "1", {"1", "1000"}) == "1" ? 1 : 1000;
   const double per_us = 1e6 / static_cast<double>(p->tick_ps);
-  p->mtu_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 1000, 1, 1 << 20));
+  p->upstream_order = options.choice("order", "plain", {"plain", "astra-sim"}) == "astra-sim";
+  p->queue_pairs = static_cast<uint32_t>(options.integer("queue_pairs", 1, 0, 1024));
+  p->selective = options.choice("loss_recovery", p->upstream_order ? "go-back-n" : "selective",
+                                {"selective", "go-back-n"}) == "selective";
+  // RoCE's largest.
+  p->mtu_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 4096, 1, 1 << 20));
   // RoCEv2 on the wire: preamble 8, Ethernet 18, gap 12, IPv4 20, UDP 8, BTH 12, ICRC 4; an ACK
   // adds AETH 4; a PFC frame is the smallest Ethernet frame.
   p->header_bytes = static_cast<uint32_t>(options.integer("header_bytes", 82, 0, 4096));
   p->ack_bytes = static_cast<uint32_t>(options.integer("ack_bytes", 86, 1, 4096));
   p->pause_bytes = static_cast<uint32_t>(options.integer("pause_bytes", 84, 1, 4096));
   p->chunk_bytes = static_cast<uint64_t>(options.integer("chunk_bytes", 4000, 0));
-  p->ack_interval_bytes = static_cast<uint64_t>(options.integer("ack_interval_bytes", 1, 0));
+  p->ack_interval_bytes = static_cast<uint64_t>(
+      options.integer("ack_interval_bytes", p->upstream_order ? 1 : 16384, 0));
   p->back_to_zero = options.flag("back_to_zero", false);
+  if (p->back_to_zero && (p->selective || p->queue_pairs > 0))
+    Refuse("option 'back_to_zero' needs loss_recovery=go-back-n and queue_pairs=0");
+  if (p->selective && p->upstream_order)
+    Refuse("option 'loss_recovery' is selective, but the fork's order has only go-back-n");
   p->nack_interval = static_cast<Tick>(options.number("nack_interval_us", 500, 0, 1e9) * per_us);
   p->retransmit_timeout = static_cast<Tick>(options.number("rto_us", 4000, 0.1, 1e9) * per_us);
   p->retransmit_limit = static_cast<uint32_t>(options.integer("retry_limit", 7, 0, 1000));
@@ -273,7 +294,6 @@ void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
   p->ack_high_priority = options.flag("ack_high_priority", false);
   p->ecn = options.flag("ecn", true);
   p->pfc = options.flag("pfc", true);
-  p->upstream_order = options.choice("order", "plain", {"plain", "astra-sim"}) == "astra-sim";
   p->telemetry_multiple =
       static_cast<uint32_t>(options.integer("telemetry_multiple", 1, 1, 1 << 20));
   p->telemetry_exact = options.flag("telemetry_exact", true);
@@ -297,6 +317,10 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
   ns3::ObjectFactory factory("astra_ns3::" + types.at(name));
   fabric_->control = factory.Create<CongestionControl>();
   fabric_->control->fabric = fabric_.get();
+  // Those that take a measure from every acknowledgement get one for every packet.
+  if (name != "none" && name != "dcqcn" && name != "dcqcn-sigcomm15" &&
+      options.text("ack_interval_bytes", "").empty())
+    fabric_->parameters.ack_interval_bytes = 1;
   fabric_->parameters.telemetry = name == "hpcc";
   fabric_->parameters.pint = name == "hpcc-pint";
   // cc.<Attribute> sets an attribute of the ns-3 object.  The text is read here, for ns-3 ends the
@@ -328,6 +352,33 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
         static_cast<const DcqcnSigcomm15&>(*fabric_->control).CnpInterval();
   if (name == "hpcc-pint")
     fabric_->parameters.pint_log_base = static_cast<const HpccPint&>(*fabric_->control).log_base;
+}
+
+// An endpoint that passes packets on for others becomes two nodes: a NIC, and a switch that has its
+// links, one after the other without delay, by a link as fast as all of these together.
+void Ns3Model::ReadRouting(astra_net::Config& config) {
+  graph_ = config;
+  own_links_ = static_cast<uint32_t>(config.links.size());
+  if (!config.options.flag("endpoints_forward", false)) return;
+  stand_in_ = config.nodes;
+  std::vector<double> rates(static_cast<size_t>(config.endpoints), 0);
+  for (astra_net_link& link : config.links) {
+    if (link.src < config.endpoints) {
+      rates[static_cast<size_t>(link.src)] += link.bytes_per_second;
+      link.src += stand_in_;
+    }
+    if (link.dst < config.endpoints) link.dst += stand_in_;
+  }
+  config.nodes += config.endpoints;
+  for (int32_t host = 0; host < config.endpoints; ++host) {
+    astra_net_link cable{};
+    cable.src = host;
+    cable.dst = host + stand_in_;
+    cable.bytes_per_second = std::max(1.0, rates[static_cast<size_t>(host)]);
+    config.links.push_back(cable);
+    std::swap(cable.src, cable.dst);
+    config.links.push_back(cable);
+  }
 }
 
 // Directed links in pairs: the k-th from a to b with the k-th from b to a.
@@ -423,18 +474,24 @@ void Ns3Model::Build(astra_net::Config& config) {
   const auto run = static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20));
   fabric.random = RandomStreams(seed, run);
   fabric.random.SkipStreams(static_cast<uint64_t>(options.integer("streams_taken", 0, 0, 1 << 30)));
+  // At least the HPCC paper's, which is a small switch's, and Tomahawk 4's 113 MB per 25.6 Tbit/s.
   const auto buffer = static_cast<uint64_t>(options.integer("buffer_bytes", 32 << 20, 1));
+  const bool scaled = options.text("buffer_bytes", "").empty();
   const double headroom_factor = options.number("headroom_factor", 2, 0, 1000);
-  const auto headroom_extra = static_cast<int64_t>(options.integer("headroom_extra_bytes", 4096));
+  const auto headroom_extra = static_cast<int64_t>(options.integer(
+      "headroom_extra_bytes",
+      std::max<int64_t>(4096, 2 * (fabric.parameters.mtu_bytes + fabric.parameters.header_bytes +
+                                   fabric.parameters.pause_bytes))));
   std::vector<uint32_t> ids;
   for (const auto& row : Table("node_ids", options.text("node_ids", ""), 1))
     ids.push_back(static_cast<uint32_t>(row[0]));
-  if (!ids.empty() && ids.size() != static_cast<size_t>(config.nodes))
+  if (!ids.empty() && ids.size() != static_cast<size_t>(graph_.nodes))
     Refuse("option 'node_ids' has " + std::to_string(ids.size()) + " entries for " +
-           std::to_string(config.nodes) + " nodes");
+           std::to_string(graph_.nodes) + " nodes");
   if (config.nodes > 65535) Refuse("more than 65535 nodes");
   for (int32_t node = 0; node < config.nodes; ++node) {
-    const uint32_t id = ids.empty() ? static_cast<uint32_t>(node) : ids[static_cast<size_t>(node)];
+    const auto at = static_cast<size_t>(node);
+    const uint32_t id = at < ids.size() ? ids[at] : static_cast<uint32_t>(node);
     if (node < config.endpoints)
       fabric.AddNic(node, id);
     else
@@ -467,6 +524,12 @@ void Ns3Model::Build(astra_net::Config& config) {
   }
   const std::vector<uint32_t> reverse = Reverse(config);
   for (uint32_t i = 0; i < reverse.size(); ++i) fabric.Join(i, reverse[i]);
+  if (scaled) fabric.ScaleBuffers(4.4e-6);
+  if (!fabric.parameters.upstream_order) fabric.SetGraph(graph_, stand_in_);
+  if (fabric.Reorders() && !fabric.parameters.selective)
+    Refuse(
+        "option 'routing' brings packets out of order, which loss_recovery=go-back-n takes for "
+        "loss");
 
   // ECN thresholds per link rate; without an entry, the DCQCN paper's in proportion to the rate.
   std::map<int64_t, std::vector<double>> ecn;
@@ -494,14 +557,14 @@ void Ns3Model::Build(astra_net::Config& config) {
   fabric.on_notice = [this](const std::string& text) { log_(30, text); };
   fabric.Finish();
   ReadCapture(config);
-  fabric.on_complete = [this](const QueuePair& qp, Tick now) {
-    deliver(qp.id, now * tick_ps_);
+  fabric.on_complete = [this](const QueuePair& qp, const Message& message, Tick now) {
+    deliver(message.id, now * tick_ps_);
     fabric_->stop = true;
     if (!record_flows_) return;
-    const auto start = static_cast<int64_t>(qp.start_ps);
-    flows_.push_back({qp.id, qp.src, qp.dst, static_cast<int64_t>(qp.bytes), start,
-                      now * tick_ps_ - start, fabric_->IdealTicks(qp) * tick_ps_,
-                      static_cast<int64_t>(qp.retransmitted)});
+    const auto start = static_cast<int64_t>(message.start_ps);
+    flows_.push_back({message.id, qp.src, qp.dst, static_cast<int64_t>(message.Bytes()), start,
+                      now * tick_ps_ - start, fabric_->IdealTicks(qp, message) * tick_ps_,
+                      static_cast<int64_t>(message.retransmitted)});
   };
 }
 
@@ -509,7 +572,7 @@ void Ns3Model::ReadCapture(astra_net::Config& config) {
   const std::string path = config.options.text("pcap", "");
   std::vector<bool> wanted(config.links.size(), true);
   const std::string links = config.options.text("pcap_links", "");
-  if (!links.empty()) wanted.assign(config.links.size(), false);
+  if (!links.empty()) wanted.assign(wanted.size(), false);
   for (const auto& row : Table("pcap_links", links, 1)) {
     if (!(row[0] >= 0 && row[0] < static_cast<double>(wanted.size())))
       Refuse("option 'pcap_links': there are links 0 to " + std::to_string(wanted.size() - 1));
@@ -575,9 +638,14 @@ std::string Ns3Model::FabricStats() const {
     marks += port->marks;
     pauses += port->pauses;
     resumes += port->resumes;
+    // A forwarding endpoint's switch is it, but for the cable in between.
+    const auto end = [&](const Device& device) {
+      const bool own = port->link < own_links_;
+      return own && device.node >= stand_in_ ? device.node - stand_in_ : device.node;
+    };
     const int64_t row[] = {port->link,
-                           port->owner->node,
-                           port->peer->owner->node,
+                           end(*port->owner),
+                           end(*port->peer->owner),
                            static_cast<int64_t>(port->tx_bytes),
                            port->busy_ticks * tick_ps_,
                            static_cast<int64_t>(port->tx_packets),

@@ -51,6 +51,16 @@ Capture::Capture(const std::string& path, const Parameters& parameters) : parame
   if (!file_.Fail()) file_.Init(kEthernet, kSnapBytes, ns3::PcapFile::ZONE_DEFAULT, false, true);
 }
 
+// Of data its own, of an acknowledgement that of the last packet that it covers, of a NACK that of the
+// first that is missing.
+uint64_t Capture::PacketNumber(const PacketRecord& packet) const {
+  const bool covers = packet.kind != PacketKind::kData && packet.kind != PacketKind::kNack;
+  const uint64_t byte = covers && packet.seq > 0 ? packet.seq - 1 : packet.seq;
+  const Message* message = byte < packet.qp->acked_seq ? nullptr : packet.qp->Find(byte);
+  if (message == nullptr) return byte / parameters_.mtu_bytes & 0xffffff;
+  return (message->first_packet + (byte - message->begin) / parameters_.mtu_bytes) & 0xffffff;
+}
+
 void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   const auto ns = static_cast<uint64_t>(now) * static_cast<uint64_t>(parameters_.tick_ps) / 1000;
   const auto seconds = static_cast<uint32_t>(ns / 1000000000);
@@ -102,7 +112,10 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   out.Put(kRocePort, 2);
   out.Put(8 + transport, 2);
   out.Put(0, 2);
-  const bool first = packet.seq == 0, last = packet.seq + payload >= qp.bytes;
+  // Of a message that is over there is no record, and what comes of it again is a middle one.
+  const Message* message = packet.seq < qp.acked_seq ? nullptr : qp.Find(packet.seq);
+  const bool first = message != nullptr && packet.seq == message->begin;
+  const bool last = message != nullptr && packet.seq + payload >= message->end;
   const uint8_t opcode = cnp             ? kCnp
                          : !data         ? kAck
                          : first && last ? kSendOnly
@@ -114,13 +127,11 @@ void Capture::Write(const Port& port, const PacketRecord& packet, Tick now) {
   out.Put(0xffff, 2);
   out.Put(cnp || (!data && packet.marked) ? 0x40 : 0, 1);  // BECN: the mark travels back
   out.Put(static_cast<uint64_t>(qp.id) & 0xffffff, 3);
-  // An acknowledgement names the last packet that it covers.
-  const uint64_t byte = data || packet.seq == 0 ? packet.seq : packet.seq - 1;
-  out.Put(data ? 0x80 : 0, 1);
-  out.Put(byte / parameters_.mtu_bytes & 0xffffff, 3);
+  out.Put(data && packet.wants_ack ? 0x80 : 0, 1);
+  out.Put(PacketNumber(packet), 3);
   if (!data && !cnp) {
     out.Put(packet.kind == PacketKind::kNack ? 0x60 : 0x1f, 1);  // PSN sequence error, or ACK
-    out.Put(byte / parameters_.mtu_bytes & 0xffffff, 3);
+    out.Put(PacketNumber(packet), 3);
   }
   const auto whole = static_cast<uint32_t>(frame_.size()) + payload + padding + 4;
   frame_.resize(std::max<size_t>(whole, kSnapBytes));  // Write() takes the first kSnapBytes of it

@@ -22,6 +22,8 @@ class Capture {
   void Write(const Port& port, const PacketRecord& packet, Tick now);
 
  private:
+  uint64_t PacketNumber(const PacketRecord& packet) const;
+
   const Parameters& parameters_;
   ns3::PcapFile file_;
   std::vector<uint8_t> frame_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "congestion.h"
 #include "ecmp.h"
@@ -134,7 +135,7 @@ void Fabric::AddPort(int32_t src, int64_t bps, Tick delay, double loss) {
   port->fabric = this;
   port->link = static_cast<uint32_t>(ports.size());
   port->local = static_cast<uint16_t>(owner->ports.size());
-  port->nominal_bps = port->bps = bps;
+  port->nominal_bps = port->bps = port->best_bps = bps;
   port->delay = delay;
   port->loss = loss;
   if (parameters.upstream_order) port->pairs.WatchAll();
@@ -145,6 +146,25 @@ void Fabric::AddPort(int32_t src, int64_t bps, Tick delay, double loss) {
 void Fabric::Join(uint32_t link, uint32_t reverse) {
   ports[link]->peer = ports[reverse].get();
   ports[reverse]->peer = ports[link].get();
+}
+
+void Fabric::ScaleBuffers(double bytes_per_bps) {
+  for (auto& node : nodes) {
+    auto* device = dynamic_cast<SharedBufferSwitch*>(ns3::PeekPointer(node));
+    if (device == nullptr) continue;
+    double bps = 0;
+    for (const Port* port : device->ports) bps += static_cast<double>(port->bps);
+    device->buffer_bytes =
+        std::max(device->buffer_bytes, static_cast<uint64_t>(bps * bytes_per_bps));
+  }
+}
+
+void Fabric::SetGraph(astra_net::Config graph, int32_t stand_in) {
+  graph_ = std::make_unique<astra_net::Config>(std::move(graph));
+  stand_in_ = stand_in;
+  MakeRoutes();
+  reorders_ = routes_->routing() == astra_net::Routing::kSpray ||
+              routes_->routing() == astra_net::Routing::kAdaptive;
 }
 
 void Fabric::Finish() {
@@ -350,31 +370,87 @@ Port* Fabric::Choose(const Device& at, int32_t from, int32_t to, uint16_t source
   return choices.begin[ns3::Hash32(reinterpret_cast<const char*>(key.data()), 12) % choices.count];
 }
 
+// The ways by the links that are up.
+void Fabric::MakeRoutes() {
+  astra_net::Config now = *graph_;
+  now.links.clear();
+  route_ports_.clear();
+  for (uint32_t link = 0; link < graph_->links.size(); ++link) {
+    if (!ports[link]->up || !ports[link]->peer->up) continue;
+    now.links.push_back(graph_->links[link]);
+    route_ports_.push_back(link);
+  }
+  routes_ = std::make_unique<astra_net::Routes>(now);
+}
+
+int32_t Fabric::GraphNode(const Device& at) const {
+  return at.node >= stand_in_ ? at.node - stand_in_ : at.node;
+}
+
+// Where a packet of the pair leaves a node: for `packet` itself, or for those without a way of their own.
+Port* Fabric::Pick(const Device& at, const QueuePair& qp, bool data, const PacketRecord* packet) {
+  const int32_t from = data ? qp.src : qp.dst, to = data ? qp.dst : qp.src;
+  const int32_t node = GraphNode(at);
+  // An endpoint with a stand-in has one cable, which is the last one of the stand-in's.
+  if (stand_in_ != INT32_MAX && at.node != node && node == to) return at.ports.back();
+  if (stand_in_ != INT32_MAX && static_cast<size_t>(at.node) < hosts_) return at.ports.back();
+  uint64_t label = qp.index;
+  if (packet != nullptr) {
+    if (routes_->routing() == astra_net::Routing::kAdaptive) return LeastWaiting(at, qp);
+    label |= (packet->seq + 1) << 16;
+  }
+  const int32_t link = routes_->next(from, to, node, label);
+  return link < 0 ? nullptr : ports[route_ports_[static_cast<size_t>(link)]].get();
+}
+
+// The shortest queue; of equally short ones the next after the one that the hash says.
+Port* Fabric::LeastWaiting(const Device& at, const QueuePair& qp) {
+  const int32_t node = GraphNode(at);
+  const astra_net::Routes::Choice choice = routes_->choices(qp.dst, node);
+  const auto count = static_cast<size_t>(choice.count());
+  if (count == 0) return nullptr;
+  const size_t first = astra_net::flow_hash(qp.src, qp.dst, node, qp.index) % count;
+  Port* best = nullptr;
+  uint64_t least = UINT64_MAX;
+  for (size_t i = 0; i < count; ++i) {
+    const auto link = static_cast<size_t>(choice.link((first + i) % count));
+    Port* port = ports[route_ports_[link]].get();
+    const uint64_t waiting = 2ull * port->waiting_bytes + (port->Busy() ? 1 : 0);
+    if (waiting >= least) continue;
+    least = waiting;
+    best = port;
+  }
+  return best;
+}
+
 void Fabric::FindPath(QueuePair* qp) {
-  const auto walk = [this](const Device& from, int32_t source, int32_t to, uint16_t sport,
-                           uint16_t dport, Route* path) {
+  const auto choose = [this, qp](const Device& at, bool data) {
+    if (routes_) return Pick(at, *qp, data, nullptr);
+    return data ? Choose(at, qp->src, qp->dst, qp->source_port, kDestinationPort)
+                : Choose(at, qp->dst, qp->src, kDestinationPort, qp->source_port);
+  };
+  const auto walk = [&](int32_t from, int32_t to, bool data, Route* path) {
     path->clear();
     path->epoch = epoch_;
-    Port* first = Choose(from, source, to, sport, dport);
+    Port* first = choose(*nodes[static_cast<size_t>(from)], data);
     for (const Port* port = first; port != nullptr && port->peer->owner->node != to;) {
-      port = Choose(*port->peer->owner, source, to, sport, dport);
+      port = choose(*port->peer->owner, data);
       if (port == nullptr) break;
       path->push_back(ports[port->link].get());
     }
     return first;
   };
-  const Device& sender = *nodes[static_cast<size_t>(qp->src)];
-  const Device& receiver = *nodes[static_cast<size_t>(qp->dst)];
-  Port* port = walk(sender, qp->src, qp->dst, qp->source_port, kDestinationPort, &qp->forward);
+  Port* port = walk(qp->src, qp->dst, true, &qp->forward);
   qp->routed = port != nullptr;
   if (qp->routed) qp->port = port;
-  qp->receiver_port =
-      walk(receiver, qp->dst, qp->src, kDestinationPort, qp->source_port, &qp->backward);
+  qp->receiver_port = walk(qp->dst, qp->src, false, &qp->backward);
+  qp->stale = false;
 }
 
 Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
   const QueuePair* qp = packet->qp;
   const bool data = packet->kind == PacketKind::kData;
+  if (reorders_ && data) return Pick(at, *qp, true, packet);
   const Route& path = data ? qp->forward : qp->backward;
   if (packet->epoch == epoch_ && packet->egress != nullptr && packet->egress->owner == &at) {
     Port* egress = packet->egress;
@@ -385,6 +461,7 @@ Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
   if (packet->epoch == path.epoch && packet->hop < path.size() && path[packet->hop]->owner == &at)
     return path[packet->hop++];
   // The routes have changed since it was sent: look it up like a switch would.
+  if (routes_) return Pick(at, *qp, data, nullptr);
   return data ? Choose(at, qp->src, qp->dst, qp->source_port, kDestinationPort)
               : Choose(at, qp->dst, qp->src, kDestinationPort, qp->source_port);
 }
@@ -394,6 +471,36 @@ Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
 
 void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_t traffic_class,
                    int64_t start_ps) {
+  QueuePair* qp = PairFor(id, src, dst, traffic_class);
+  Message* message = Enqueue(qp, id, bytes, start_ps);
+  if (!watching_) {
+    watching_ = true;
+    sim->After(watch_interval_, this, 0);
+  }
+  if (!qp->routed) return;  // the watchdog reports it, unless a link comes up
+  if (routes_) message->ideal = LeastTicks(qp, bytes);
+  if (qp->max_bps == 0) Begin(qp);
+  Resume(qp);
+}
+
+// The next in turn of the pairs that last, or a new one.
+QueuePair* Fabric::PairFor(int64_t id, int32_t src, int32_t dst, uint32_t traffic_class) {
+  if (parameters.queue_pairs == 0) return NewPair(id, src, dst, traffic_class, false, 0);
+  Channel& channel =
+      channels_[static_cast<uint64_t>(src) << 35 | static_cast<uint64_t>(dst) << 3 | traffic_class];
+  const uint32_t turn = channel.turn;
+  channel.turn = (turn + 1) % parameters.queue_pairs;
+  if (turn < channel.pairs.size()) {
+    if (channel.pairs[turn]->stale) Reroute(channel.pairs[turn]);
+    return channel.pairs[turn];
+  }
+  channel.pairs.push_back(
+      NewPair(static_cast<int64_t>(pairs_.size()), src, dst, traffic_class, true, turn));
+  return channel.pairs.back();
+}
+
+QueuePair* Fabric::NewPair(int64_t id, int32_t src, int32_t dst, uint32_t traffic_class,
+                           bool lasting, uint32_t index) {
   if (free_pairs_.empty()) {
     pairs_.push_back(std::make_unique<QueuePair>());
     free_pairs_.push_back(pairs_.back().get());
@@ -403,35 +510,115 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   qp->id = id;
   qp->src = src;
   qp->dst = dst;
-  qp->bytes = bytes;
+  qp->bytes = qp->packets = 0;
+  qp->lasting = lasting;
   qp->fabric = this;
   auto& source_ports = next_source_port_[static_cast<size_t>(src)];
   if (source_ports.empty()) source_ports.assign(hosts_, kFirstSourcePort);
   qp->source_port = source_ports[static_cast<size_t>(dst)]++;
+  qp->index = lasting ? index : qp->source_port - kFirstSourcePort;
   qp->queue = static_cast<uint8_t>(3 + traffic_class);
   qp->next_seq = qp->acked_seq = 0;
+  // The fork acknowledges by rules of its own: whoever is bound by the window waits.
+  qp->requested_seq = parameters.upstream_order ? UINT64_MAX : 0;
   qp->expected_seq = qp->nacked_seq = 0;
   qp->nack_until = qp->cnp_until = 0;
-  qp->next_available = qp->start = qp->progress = sim->NowTick();
-  qp->start_ps = static_cast<uint64_t>(start_ps);
+  qp->marked_since = false;
+  qp->repair.reset();
+  qp->next_available = qp->progress = sim->NowTick();
   qp->port = nullptr;
   qp->max_bps = qp->bps = 0;  // until it has a route
   qp->last_wire_bytes = 0;
   qp->timeouts = 0;
-  qp->retransmitted = 0;
+  qp->ideal_bytes = 0;
   qp->in_network = 0;
-  qp->listed = qp->acknowledged = qp->delivered = false;
+  qp->listed = qp->acknowledged = false;
   qp->timer.fill(0);
   FindPath(qp);
-  ++active_;
-
   UseClass(traffic_class);
-  const Path path = PathOf(src, dst);
+  SetWindow(qp);
+  return qp;
+}
+
+Message* Fabric::Enqueue(QueuePair* qp, int64_t id, uint64_t bytes, int64_t start_ps) {
+  if (free_messages_ == nullptr) {
+    constexpr size_t kBlock = 256;
+    message_blocks_.emplace_back(new Message[kBlock]);
+    for (size_t i = 0; i < kBlock; ++i) {
+      message_blocks_.back()[i].next = free_messages_;
+      free_messages_ = &message_blocks_.back()[i];
+    }
+  }
+  Message* message = free_messages_;
+  free_messages_ = message->next;
+  const Tick now = sim->NowTick();
+  message->next = nullptr;
+  message->id = id;
+  message->begin = qp->bytes;
+  message->end = qp->bytes + bytes;
+  message->first_packet = qp->packets;
+  message->start_ps = static_cast<uint64_t>(start_ps);
+  message->start = now;
+  message->ideal = kNeverTick;
+  message->retransmitted = 0;
+  if (qp->Finished()) {
+    qp->progress = now;
+    qp->timeouts = 0;
+  }
+  qp->packets += (bytes + parameters.mtu_bytes - 1) / parameters.mtu_bytes;
+  qp->bytes += bytes;
+  if (qp->oldest == nullptr) {
+    qp->oldest = message;
+  } else {
+    qp->newest->next = message;
+  }
+  qp->newest = message;
+  if (qp->sending == nullptr) {
+    qp->sending = message;
+    qp->send_end = message->end;
+  }
+  if (qp->receiving == nullptr) {
+    qp->receiving = message;
+    qp->receive_end = message->end;
+  }
+  ++active_;
+  return message;
+}
+
+// A window of one bandwidth-delay product.  What the fork counts as the delay are two latencies and
+// one packet's transmissions; a product that holds a link busy has those of headers and of the
+// acknowledgement too, and the bytes for which none has been asked yet.
+void Fabric::SetWindow(QueuePair* qp) {
   const bool global = parameters.window == "global";
-  const Tick rtt = path.delay < 0 ? 0 : 2 * path.delay + path.transmit;
-  qp->base_rtt = global ? max_rtt : rtt;
-  qp->bdp_bytes = global ? max_bdp : path.delay < 0 ? 0 : std::max<uint64_t>(1, Bdp(rtt, path.bps));
-  qp->window = parameters.window == "none" ? 0 : qp->bdp_bytes;
+  if (!routes_) {
+    const Path path = PathOf(qp->src, qp->dst);
+    const Tick rtt = path.delay < 0 ? 0 : 2 * path.delay + path.transmit;
+    qp->base_rtt = global ? max_rtt : rtt;
+    qp->bdp_bytes = global           ? max_bdp
+                    : path.delay < 0 ? 0
+                                     : std::max<uint64_t>(1, Bdp(rtt, path.bps));
+    qp->window = parameters.window == "none" ? 0 : qp->bdp_bytes;
+  } else if (qp->routed) {
+    Tick rtt = 0;
+    int64_t bps = qp->port->nominal_bps;
+    const auto add = [&](const Port* port, uint32_t bytes) {
+      rtt += port->delay + Ticks(bytes, port->nominal_bps);
+    };
+    add(qp->port, parameters.mtu_bytes + parameters.header_bytes);
+    for (uint32_t hop = 0; hop < qp->forward.size(); ++hop) {
+      add(qp->forward[hop], parameters.mtu_bytes + parameters.header_bytes);
+      bps = std::min(bps, qp->forward[hop]->nominal_bps);
+    }
+    if (qp->receiver_port != nullptr) add(qp->receiver_port, parameters.ack_bytes);
+    for (uint32_t hop = 0; hop < qp->backward.size(); ++hop)
+      add(qp->backward[hop], parameters.ack_bytes);
+    qp->base_rtt = global ? std::max(max_rtt, rtt) : rtt;
+    qp->bdp_bytes = std::max(global ? max_bdp : uint64_t{1}, Bdp(rtt, bps));
+    const uint64_t unasked =
+        std::max<uint64_t>(parameters.ack_interval_bytes, parameters.mtu_bytes) -
+        parameters.mtu_bytes;
+    qp->window = parameters.window == "none" ? 0 : qp->bdp_bytes + unasked;
+  }
   if (parameters.telemetry && !parameters.telemetry_exact && qp->forward.size() > kForkTelemetry &&
       blind_transfers++ == 0)
     on_notice("HPCC: a path has " + std::to_string(qp->forward.size()) +
@@ -440,44 +627,144 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
               std::to_string(kForkTelemetry) +
               ": such transfers stay at line rate (compatibility=none has no such limit)");
   qp->current_window = qp->window;
-  if (!watching_) {
-    watching_ = true;
-    sim->After(watch_interval_, this, 0);
-  }
-  if (!qp->routed) return;  // the watchdog reports it, unless a link comes up
-  qp->max_bps = qp->bps = qp->port->bps;
-  control->Begin(*qp);
-  static_cast<RdmaNic*>(ns3::PeekPointer(nodes[static_cast<size_t>(src)]))->Add(qp);
 }
 
-Tick Fabric::IdealTicks(const QueuePair& qp) {
-  const Path path = PathOf(qp.src, qp.dst);
-  const double mtu = parameters.mtu_bytes, bytes = static_cast<double>(qp.bytes);
-  const double packets = std::ceil(bytes / mtu);
-  if (parameters.complete_at_ack) {
-    // As the fork has it: two delays, a packet's transmissions, and everything at the bottleneck,
-    // each packet with 48 bytes of headers.
-    return 2 * path.delay + path.transmit +
-           static_cast<Tick>((bytes + packets * 48) * 8e12 /
-                             static_cast<double>(parameters.tick_ps) /
-                             static_cast<double>(path.bps));
+void Fabric::Begin(QueuePair* qp) {
+  if (routes_) SetWindow(qp);
+  qp->max_bps = qp->bps = qp->port->bps;
+  control->Begin(*qp);
+}
+
+void Fabric::Resume(QueuePair* qp) {
+  if (qp->listed)
+    qp->Changed();
+  else
+    qp->port->pairs.Add(qp);
+  qp->port->RequestService();
+}
+
+// Ways have changed: what is under way may be the faster for having had two.
+void Fabric::Reroute(QueuePair* qp) {
+  FindPath(qp);
+  qp->ideal_bytes = 0;
+  for (Message* message = qp->oldest; message != nullptr; message = message->next)
+    message->ideal = std::min(message->ideal, LeastOnAnyRoute(*qp, message->Bytes()));
+  if (qp->routed && qp->max_bps == 0) Begin(qp);
+}
+
+// Store and forward of whole packets and a last one, which is the shorter: all of them follow one
+// another at the narrowest link up to some hop, from which on the last one decides.
+Tick Fabric::LeastOnRoute(const QueuePair& qp, uint64_t packets, uint32_t last) const {
+  const uint32_t whole = parameters.mtu_bytes + parameters.header_bytes;
+  const uint32_t rest = last + parameters.header_bytes;
+  Tick delay = 0, before = 0, slowest = 0, after = 0, most = 0;
+  const auto at = [&qp](uint32_t hop) { return hop == 0 ? qp.port : qp.forward[hop - 1]; };
+  const uint32_t hops = 1 + qp.forward.size();
+  for (uint32_t hop = 0; hop < hops; ++hop) {
+    delay += at(hop)->delay;
+    after += Ticks(rest, at(hop)->best_bps);
   }
-  const double header = parameters.header_bytes;
-  const double first = std::min(bytes, mtu) + header;
-  return path.delay + static_cast<Tick>(static_cast<double>(path.transmit) * first / mtu) +
-         Ticks(bytes + packets * header - first, path.bps);
+  if (packets == 1) return delay + after;
+  for (uint32_t hop = 0; hop < hops; ++hop) {
+    const Tick one = Ticks(whole, at(hop)->best_bps);
+    before += one;
+    slowest = std::max(slowest, one);
+    most = std::max(most, before + static_cast<Tick>(packets - 2) * slowest + after);
+    after -= Ticks(rest, at(hop)->best_bps);
+  }
+  return delay + most;
+}
+
+// Whatever the way: all bytes leave the sender by its cables, and come to the receiver by its own.
+Tick Fabric::LeastOnAnyRoute(const QueuePair& qp, uint64_t bytes) const {
+  const uint64_t packets = (bytes + parameters.mtu_bytes - 1) / parameters.mtu_bytes;
+  const auto wire = static_cast<double>(bytes + packets * parameters.header_bytes);
+  Tick longest = 0, delays = 0, longest_delay = 0;
+  bool direct = false;
+  for (const int32_t end : {qp.src, qp.dst}) {
+    int64_t bps = 0;
+    Tick delay = kNeverTick;
+    for (const Port* port : nodes[static_cast<size_t>(end)]->ports) {
+      const Port* used = end == qp.src ? port : port->peer;
+      direct = direct || port->peer->owner->node == (end == qp.src ? qp.dst : qp.src);
+      bps += used->best_bps;
+      delay = std::min(delay, used->delay);
+    }
+    if (bps == 0) return 0;
+    longest = std::max(longest, Ticks(wire, bps) - static_cast<Tick>(packets));  // each is rounded
+    longest_delay = std::max(longest_delay, delay);
+    delays += delay;
+  }
+  return std::max<Tick>(longest, 0) + (direct ? longest_delay : delays);
+}
+
+// A transfer often has the size of the one before it.
+Tick Fabric::LeastTicks(QueuePair* qp, uint64_t bytes) {
+  if (qp->ideal_bytes == bytes) return qp->ideal;
+  const uint64_t packets = (bytes + parameters.mtu_bytes - 1) / parameters.mtu_bytes;
+  const uint64_t last = bytes - (packets - 1) * parameters.mtu_bytes;
+  qp->ideal_bytes = bytes;
+  qp->ideal = reorders_ ? LeastOnAnyRoute(*qp, bytes)
+                        : LeastOnRoute(*qp, packets, static_cast<uint32_t>(last));
+  if (parameters.complete_at_ack && qp->receiver_port != nullptr) {
+    const auto add = [&](const Port* port) {
+      qp->ideal += port->delay + Ticks(parameters.ack_bytes, port->best_bps);
+    };
+    add(qp->receiver_port);
+    for (uint32_t hop = 0; hop < qp->backward.size(); ++hop) add(qp->backward[hop]);
+  }
+  return qp->ideal;
+}
+
+Tick Fabric::IdealTicks(const QueuePair& qp, const Message& message) {
+  if (routes_) return message.ideal == kNeverTick ? 0 : message.ideal;
+  // As the fork has it: two delays, a packet's transmissions, and everything at the bottleneck,
+  // each packet with 48 bytes of headers.
+  const Path path = PathOf(qp.src, qp.dst);
+  const double mtu = parameters.mtu_bytes, bytes = static_cast<double>(message.Bytes());
+  const double packets = std::ceil(bytes / mtu);
+  return 2 * path.delay + path.transmit +
+         static_cast<Tick>((bytes + packets * 48) * 8e12 / static_cast<double>(parameters.tick_ps) /
+                           static_cast<double>(path.bps));
 }
 
 void Fabric::Deliver(QueuePair* qp) {
-  qp->delivered = true;
-  if (!parameters.complete_at_ack) on_complete(*qp, sim->NowTick());
+  while (qp->receiving != nullptr && qp->expected_seq >= qp->receive_end) {
+    const Message* message = qp->receiving;
+    qp->receiving = message->next;
+    qp->receive_end = message->next == nullptr ? UINT64_MAX : message->next->end;
+    if (!parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
+  }
 }
 
-void Fabric::Acknowledged(QueuePair* qp) {
-  qp->acknowledged = true;
-  control->End(*qp);
-  --active_;
-  if (parameters.complete_at_ack) on_complete(*qp, sim->NowTick());
+void Fabric::Acknowledge(QueuePair* qp) {
+  if (!qp->lasting && qp->Finished()) {
+    qp->acknowledged = true;
+    control->End(*qp);
+  }
+  while (qp->oldest != nullptr && qp->acked_seq >= qp->oldest->end) {
+    Message* message = qp->oldest;
+    qp->oldest = message->next;
+    if (qp->oldest == nullptr) qp->newest = nullptr;
+    if (qp->sending == message) {
+      qp->sending = message->next;
+      if (qp->sending != nullptr) qp->send_end = qp->sending->end;
+    }
+    --active_;
+    static_cast<RdmaNic*>(ns3::PeekPointer(nodes[static_cast<size_t>(qp->src)]))
+        ->trace_complete(message->id, static_cast<uint64_t>(sim->NowTick() - message->start));
+    if (parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
+    message->next = free_messages_;
+    free_messages_ = message;
+  }
+}
+
+void Fabric::Repeat(QueuePair* qp, uint64_t begin, uint64_t end) {
+  ++retransmissions;
+  for (Message* message = qp->oldest; message != nullptr && message->begin < end;
+       message = message->next)
+    if (message->end > begin)
+      message->retransmitted += std::min(end, message->end) - std::max(begin, message->begin);
 }
 
 void Fabric::Release(QueuePair* qp) {
@@ -522,10 +809,19 @@ void Fabric::SetLink(uint32_t link, double scale) {
     port.tx_cache_ = {};
     port.up = true;
     watch_interval_ = std::max(watch_interval_, HopTicks(port));
+    if (port.bps > port.best_bps) {
+      port.best_bps = port.bps;
+      for (auto& pair : pairs_) {
+        pair->ideal_bytes = 0;
+        for (Message* message = pair->oldest; message != nullptr; message = message->next)
+          message->ideal = std::min(message->ideal, LeastOnAnyRoute(*pair, message->Bytes()));
+      }
+    }
   }
   if (port.up != was_up) {
     ++epoch_;
     for (auto& table : tables_) table.reset();
+    if (routes_) MakeRoutes();
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports)
         for (QueuePair* qp : other->pairs.Clear()) Release(qp);
@@ -533,13 +829,10 @@ void Fabric::SetLink(uint32_t link, double scale) {
     for (auto& pair : pairs_) {
       QueuePair* qp = pair.get();
       if (qp->acknowledged) continue;
-      FindPath(qp);
-      if (!qp->routed) continue;
-      if (qp->max_bps == 0) {
-        qp->max_bps = qp->bps = qp->port->bps;
-        control->Begin(*qp);
-      }
-      qp->port->pairs.Add(qp);
+      qp->stale = qp->Finished();
+      if (qp->stale) continue;
+      Reroute(qp);
+      if (qp->routed) qp->port->pairs.Add(qp);
     }
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports) other->RequestService();
@@ -559,7 +852,8 @@ Tick Fabric::HopTicks(const Port& port) const {
 // knows, and need not guess.
 bool Fabric::Lost(QueuePair* qp, Tick now) {
   if (qp->in_network > 0) return false;
-  if (!qp->routed || qp->next_seq > qp->acked_seq) return true;
+  const bool asked = qp->next_seq > qp->acked_seq && qp->requested_seq > qp->acked_seq;
+  if (!qp->routed || (asked && qp->LostBytes() == 0)) return true;
   const bool paused = (qp->port->paused >> qp->queue & 1) != 0;
   if (!paused && !qp->port->Busy() && qp->next_available <= now) qp->port->RequestService();
   return false;
@@ -575,7 +869,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
   bool waiting = on_wire > 0;
   for (auto& pair : pairs_) {
     QueuePair* qp = pair.get();
-    if (qp->acknowledged) continue;
+    if (qp->Finished()) continue;
     // Exponential backoff, at most 64 times the timeout.
     const Tick patience = parameters.retransmit_timeout << std::min<uint32_t>(qp->timeouts, 6);
     if (now < qp->progress + patience) {
@@ -584,8 +878,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
       continue;
     }
     if (!Lost(qp, now)) {
-      waiting = waiting ||
-                (qp->BytesLeft() > 0 && !qp->WindowBound() && !(qp->port->paused >> qp->queue & 1));
+      waiting = waiting || (qp->Able() && !(qp->port->paused >> qp->queue & 1));
       continue;
     }
     if (qp->timeouts >= parameters.retransmit_limit) {
@@ -597,18 +890,8 @@ void Fabric::Fire(uint32_t, uint64_t) {
     ++timeouts;
     qp->progress = now;
     waiting = true;
-    if (qp->next_seq > qp->acked_seq) {
-      qp->retransmitted += qp->next_seq - qp->acked_seq;
-      ++retransmissions;
-    }
-    qp->next_seq = qp->acked_seq;
-    if (qp->routed) {
-      if (qp->listed)
-        qp->Changed();
-      else
-        qp->port->pairs.Add(qp);
-      qp->port->RequestService();
-    }
+    TimedOut(qp);
+    if (qp->routed) Resume(qp);
   }
   if (!waiting && on_wire == 0) {
     failure = "deadlock: nothing has moved and nothing can: what is left waits for pauses to end" +
@@ -620,17 +903,49 @@ void Fabric::Fire(uint32_t, uint64_t) {
   sim->After(std::max<Tick>(next - now, 1), this, 0);
 }
 
+// What the sender then learns, by asking for an acknowledgement of its first byte, is which bytes
+// the receiver has.
+void Fabric::TimedOut(QueuePair* qp) {
+  if (!parameters.selective) {
+    if (qp->next_seq > qp->acked_seq) Repeat(qp, qp->acked_seq, qp->next_seq);
+    qp->GoBack();
+    return;
+  }
+  Repair& repair = qp->Repairs();
+  repair.lost.clear();
+  repair.unsent = 0;
+  const auto lose = [&](uint64_t begin, uint64_t end) {
+    if (begin >= end) return;
+    repair.Lose(begin, end);
+    Repeat(qp, begin, end);
+  };
+  uint64_t missing = qp->acked_seq;
+  if (qp->expected_seq > missing) {  // only its acknowledgement
+    const Message* message = qp->Find(missing);
+    lose(missing, std::min(missing + parameters.mtu_bytes, message->end));
+    missing = qp->expected_seq;
+  }
+  for (const ByteRange& range : repair.held) {
+    lose(missing, range.begin);
+    missing = range.end;
+  }
+  lose(missing, qp->next_seq);
+}
+
 std::string Fabric::WhereStuck() const {
   std::string text;
   int named = 0;
   for (const auto& pair : pairs_) {
     const QueuePair& qp = *pair;
-    if (qp.acknowledged) continue;
-    if (++named > 3) break;
-    text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(qp.id) + " (" +
-            std::to_string(qp.src) + " -> " + std::to_string(qp.dst) + ", " +
-            std::to_string(qp.acked_seq) + " of " + std::to_string(qp.bytes) + " bytes" +
-            (!qp.routed || qp.receiver_port == nullptr ? ", no route" : "") + ")";
+    for (const Message* message = qp.oldest; message != nullptr; message = message->next) {
+      if (++named > 3) break;
+      const uint64_t done = std::max(qp.acked_seq, message->begin) - message->begin;
+      text += (named == 1 ? "; waiting: transfer " : ", transfer ") + std::to_string(message->id) +
+              " (" + std::to_string(qp.src) + " -> " + std::to_string(qp.dst) + ", " +
+              std::to_string(done) + " of " + std::to_string(message->Bytes()) + " bytes" +
+              (!qp.routed || qp.receiver_port == nullptr ? ", no route" : "") + ")";
+    }
+    if (named > 3) break;
   }
   if (static_cast<int>(active_) > named) text += ", of " + std::to_string(active_);
   return text;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The fabric: ports, packets and queue pairs, and the two devices that handle them, RdmaNic and
-// SharedBufferSwitch.  A packet here is a record of 64 bytes; an ns3::Packet is made of it only
+// SharedBufferSwitch.  A packet here is a record of 72 bytes; an ns3::Packet is made of it only
 // for a pcap.  A packet-hop costs one event (its arrival) while its port is free, and a second
 // one (the port becoming free) only when something waits for the port.
 #ifndef ASTRA_NS3_FABRIC_H
@@ -13,14 +13,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "astra_routes.hpp"
 #include "ns3/object.h"
 #include "ns3/ptr.h"
 #include "ns3/traced-callback.h"
 #include "pairs.h"
 #include "random.h"
+#include "repair.h"
 #include "simulator.h"
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
@@ -53,7 +56,7 @@ struct PacketRecord {
   PacketRecord* next;  // of the queue or the wire that it is on
   QueuePair* qp;
   Port* egress;  // where it leaves the next switch, so that this need not ask its pair; or null
-  uint64_t seq;  // data: its first byte; ACK and NACK: the byte that is expected next
+  uint64_t seq;  // data: its first byte; ACK and NACK: the byte that is expected next, or is lost
   Tick arrive;  // while on a wire: when, and at which place, it arrives
   uint64_t order;
   union {
@@ -62,13 +65,15 @@ struct PacketRecord {
     Tick sent;  // TIMELY, Swift
   };
   uint32_t wire_bytes;
+  uint32_t gap;  // NACK of selective repeat: bytes lost from `seq` on; ACK: arrived beyond `seq`
   uint16_t ingress;  // local index of the port by which it entered this switch
   PacketKind kind;
   uint8_t queue;
   uint8_t hop;  // index of the next egress port in its path
   uint8_t hops;  // of its path
   uint8_t epoch;  // of the routes that its path belongs to
-  bool marked;  // ECN congestion experienced
+  bool marked : 1;  // ECN congestion experienced
+  bool wants_ack : 1;  // the AckReq bit of RoCE
 };
 
 struct PacketQueue {
@@ -103,6 +108,7 @@ struct Port final : public EventTarget {
   double loss = 0;
   RandomStreams* loss_stream = nullptr;  // decides on losses
   int64_t nominal_bps = 0, bps = 0;
+  int64_t best_bps = 0;  // that it ever had
   Tick delay = 0;
 
   // Transmitter
@@ -243,19 +249,40 @@ class alignas(64) Route {
   std::vector<Port*> far_;
 };
 
-// A reliable connection that carries one transfer.  Sender and receiver side in one record.
+// A transfer: a stretch of the bytes of its queue pair.
+struct Message {
+  Message* next;  // of its pair, or of those that are free
+  int64_t id;
+  uint64_t begin, end;
+  uint64_t first_packet;  // how many packets the pair's messages before it have
+  uint64_t start_ps;
+  Tick start;
+  Tick ideal;  // least time that it can take; kNeverTick is not known
+  uint64_t retransmitted;
+  uint64_t Bytes() const { return end - begin; }
+};
+
+// A reliable connection.  It carries its messages one after the other; the fork has one for each.
+// Sender and receiver side in one record.
 struct QueuePair final : public EventTarget {
-  int64_t id = 0;  // of the transfer
+  int64_t id = 0;  // its number, or the fork's transfer
   int32_t src = 0, dst = 0;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, packets = 0;  // of all messages
+  bool lasting = false;  // lives as long as the run
+  uint32_t index = 0;  // among those of its ranks and class
+  Message *oldest = nullptr, *newest = nullptr;  // that are not acknowledged
+  Message *sending = nullptr, *receiving = nullptr;  // null where there is none
+  uint64_t send_end = 0, receive_end = UINT64_MAX;  // of these
   Fabric* fabric = nullptr;
   Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
   bool routed = false;
+  bool stale = false;  // its route is one of before the last change
   uint16_t source_port = 0;
   uint8_t queue = 3;
 
   // Sender
   uint64_t next_seq = 0, acked_seq = 0;
+  uint64_t requested_seq = 0;  // the last byte for which an acknowledgement was asked ends here
   uint64_t window = 0;  // [bytes], 0 is none; of the path
   uint64_t current_window = 0;  // after congestion control
   uint64_t bdp_bytes = 0;  // of the path, or the largest with window=global
@@ -263,16 +290,18 @@ struct QueuePair final : public EventTarget {
   Tick base_rtt = 0;
   Tick next_available = 0;
   uint32_t last_wire_bytes = 0;
-  Tick start = 0, progress = 0;
-  uint64_t start_ps = 0;
+  Tick progress = 0;
   uint32_t timeouts = 0;
-  uint64_t retransmitted = 0;
+  uint64_t ideal_bytes = 0;  // the size whose least time is the next
+  Tick ideal = 0;
 
   // Receiver
   Port* receiver_port = nullptr;
   uint64_t expected_seq = 0, nacked_seq = 0;
   Tick nack_until = 0;
   Tick cnp_until = 0;  // no other CNP before
+  bool marked_since = false;  // a packet was marked whose arrival nothing has answered yet
+  std::unique_ptr<Repair> repair;  // of both sides, once something is missing
 
   Route forward, backward;  // of data and of acknowledgements
 
@@ -281,7 +310,7 @@ struct QueuePair final : public EventTarget {
   bool listed = false;  // in its port's list
   bool counted_finished = false, counted_adapting = false;  // by that list
   uint32_t slot = 0;  // in it
-  bool acknowledged = false, delivered = false;
+  bool acknowledged = false;  // and over
 
   std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
   union {
@@ -297,7 +326,30 @@ struct QueuePair final : public EventTarget {
   QueuePair() : hpcc() {}
   bool Finished() const { return acked_seq >= bytes; }
   uint64_t BytesLeft() const { return bytes > next_seq ? bytes - next_seq : 0; }
-  bool WindowBound() const { return current_window != 0 && next_seq - acked_seq >= current_window; }
+  uint64_t LostBytes() const { return repair ? repair->unsent : 0; }  // to be sent again
+  // Where no acknowledgement is to come that would open the window, a packet may ask for one.
+  bool WindowBound() const {
+    return current_window != 0 && next_seq - acked_seq >= current_window &&
+           requested_seq > acked_seq;
+  }
+  bool Able() const { return (BytesLeft() > 0 && !WindowBound()) || LostBytes() > 0; }
+  Repair& Repairs() {
+    if (!repair) repair = std::make_unique<Repair>();
+    return *repair;
+  }
+  // The message that holds a byte which is not acknowledged.
+  Message* Find(uint64_t seq) const {
+    Message* message = oldest;
+    while (message != nullptr && message->end <= seq) message = message->next;
+    return message;
+  }
+  // Go on sending from the first byte that is not acknowledged.
+  void GoBack() {
+    next_seq = acked_seq;
+    requested_seq = requested_seq == UINT64_MAX ? UINT64_MAX : acked_seq;
+    sending = oldest;
+    send_end = sending->end;
+  }
   // Tells its port that what decides on its sending has changed.
   void Changed();
   // The rate at which it is paced; a variable window follows it.
@@ -324,7 +376,6 @@ class RdmaNic final : public Device {
   static ns3::TypeId GetTypeId();
   void Receive(Port& ingress, PacketRecord* packet) override;
   void Serve(Port& port) override;
-  void Add(QueuePair* qp);
   // The rate of a pair has changed while it waits for its next packet's time.
   void ChangeRate(QueuePair* qp, int64_t bps);
   void Wake(Port& port, Tick at);
@@ -335,11 +386,16 @@ class RdmaNic final : public Device {
  private:
   QueuePair* Select(Port& port);
   void SendData(Port& port, QueuePair* qp);
+  bool AsksForAck(const QueuePair& qp) const;
+  uint32_t TakeLost(QueuePair* qp, PacketRecord* packet);
   bool MoreToSend(const Port& port) const;
   void SetAlarm(Port& port);
   void ReceiveData(PacketRecord* packet);
+  bool TakeInOrder(QueuePair* qp, const PacketRecord& packet);
+  bool TakeEarly(QueuePair* qp, PacketRecord* packet);
   void SendCnp(QueuePair* qp);
   void ReceiveAck(PacketRecord* packet);
+  void FindLost(QueuePair* qp, const PacketRecord& answer);
 
   std::vector<QueuePair*> dropped_;  // empty between calls
 };
@@ -379,6 +435,8 @@ struct Parameters {
   int64_t tick_ps = 1000;
   uint32_t mtu_bytes = 1000;
   uint32_t header_bytes = 36, ack_bytes = 48, pause_bytes = 31;  // on the wire, without telemetry
+  uint32_t queue_pairs = 1;  // per ordered pair of ranks and class; 0: one for each message
+  bool selective = true;  // repeat; else go-back-N
   uint64_t chunk_bytes = 4000, ack_interval_bytes = 1;
   bool back_to_zero = false;
   Tick nack_interval = 500000;
@@ -408,9 +466,14 @@ class Fabric final : public EventTarget {
   // Building
   void AddNic(int32_t node, uint32_t address_id);
   void AddSwitch(int32_t node, uint32_t address_id, uint64_t buffer_bytes);
+  // The graph by which packets find their way, unless it is the fork's: its links are the first ports,
+  // and an endpoint that passes something on is the switch `stand_in` + its number.
+  void SetGraph(astra_net::Config graph, int32_t stand_in);
   // Links are directed; `reverse` is the index of the other direction.
   void AddPort(int32_t src, int64_t bps, Tick delay, double loss);
   void Join(uint32_t link, uint32_t reverse);
+  // Switches have a buffer of at least so many bytes for each bit/s of their ports.
+  void ScaleBuffers(double bytes_per_bps);
   void Finish();
 
   // Running
@@ -418,8 +481,8 @@ class Fabric final : public EventTarget {
              int64_t start_ps);
   void SetLink(uint32_t link, double scale);
   size_t InFlight() const { return active_; }
-  // What the transfer would take alone.
-  Tick IdealTicks(const QueuePair& qp);
+  // What the transfer takes at least, alone in the network.
+  Tick IdealTicks(const QueuePair& qp, const Message& message);
   std::string WhereStuck() const;
 
   // For the devices
@@ -427,8 +490,10 @@ class Fabric final : public EventTarget {
   void Free(PacketRecord* packet);
   Telemetry* NewTelemetry();
   Port* NextHop(const Device& at, PacketRecord* packet);
-  void Deliver(QueuePair* qp);
-  void Acknowledged(QueuePair* qp);
+  void Deliver(QueuePair* qp);  // all messages that have arrived
+  void Acknowledge(QueuePair* qp);  // all messages whose arrival the sender knows
+  void Repeat(QueuePair* qp, uint64_t begin, uint64_t end);  // counts it
+  bool Reorders() const { return reorders_; }  // packets of a pair take several ways
   void Release(QueuePair* qp);
   void Fire(uint32_t kind, uint64_t order) override;  // the watchdog
   Tick Ticks(double bytes, int64_t bps) const;
@@ -442,7 +507,7 @@ class Fabric final : public EventTarget {
   RandomStreams random;
   LibraryRandom library_random;
   std::vector<std::unique_ptr<RandomStreams>> loss_streams;  // of ports that do not use `random`
-  std::function<void(const QueuePair&, Tick)> on_complete;
+  std::function<void(const QueuePair&, const Message&, Tick)> on_complete;
   std::function<void(const std::string&)> on_notice;  // something that users should know
   std::function<void(const Port&, const PacketRecord&)> on_transmit;  // pcap; usually empty
   uint32_t lossless_classes = 1;  // that switches set memory aside for
@@ -487,6 +552,22 @@ class Fabric final : public EventTarget {
   Table SearchFrom(int32_t root, bool as_built) const;
   const Table& TableTo(int32_t root, bool as_built = false);
   void FindPath(QueuePair* qp);
+  void MakeRoutes();
+  int32_t GraphNode(const Device& at) const;
+  Port* Pick(const Device& at, const QueuePair& qp, bool data, const PacketRecord* packet);
+  Port* LeastWaiting(const Device& at, const QueuePair& qp);
+  QueuePair* NewPair(int64_t id, int32_t src, int32_t dst, uint32_t traffic_class, bool lasting,
+                     uint32_t index);
+  QueuePair* PairFor(int64_t id, int32_t src, int32_t dst, uint32_t traffic_class);
+  Message* Enqueue(QueuePair* qp, int64_t id, uint64_t bytes, int64_t start_ps);
+  void SetWindow(QueuePair* qp);
+  void Begin(QueuePair* qp);
+  void Resume(QueuePair* qp);
+  void Reroute(QueuePair* qp);
+  Tick LeastTicks(QueuePair* qp, uint64_t bytes);
+  Tick LeastOnRoute(const QueuePair& qp, uint64_t packets, uint32_t last) const;
+  Tick LeastOnAnyRoute(const QueuePair& qp, uint64_t bytes) const;
+  void TimedOut(QueuePair* qp);
   bool Lost(QueuePair* qp, Tick now);
   void UseClass(uint32_t traffic_class);
   Hops Choices(const Device& at, int32_t to);
@@ -501,6 +582,11 @@ class Fabric final : public EventTarget {
   std::vector<std::unique_ptr<Table>> tables_;  // per node, made when they are first needed
   std::vector<std::unique_ptr<Table>> built_;  // the same, as if every link were up
   std::vector<std::vector<uint16_t>> next_source_port_;  // [source][destination]
+  std::unique_ptr<astra_net::Config> graph_;  // null: the fork's routes
+  std::unique_ptr<astra_net::Routes> routes_;
+  std::vector<uint32_t> route_ports_;  // per link of the routes: its port
+  int32_t stand_in_ = INT32_MAX;
+  bool reorders_ = false;
   uint8_t epoch_ = 0;
   uint32_t classes_used_ = 0;  // bit per traffic class
   bool rerouted_ = false;
@@ -511,6 +597,13 @@ class Fabric final : public EventTarget {
   Telemetry* free_telemetry_ = nullptr;
   std::vector<std::unique_ptr<QueuePair>> pairs_;
   std::vector<QueuePair*> free_pairs_;
+  struct Channel {
+    std::vector<QueuePair*> pairs;
+    uint32_t turn = 0;  // whose it is
+  };
+  std::unordered_map<uint64_t, Channel> channels_;  // by source, destination and class
+  std::vector<std::unique_ptr<Message[]>> message_blocks_;
+  Message* free_messages_ = nullptr;
   size_t active_ = 0;
   bool watching_ = false;
   Tick watch_interval_ = 0;

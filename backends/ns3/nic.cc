@@ -28,11 +28,6 @@ ns3::TypeId RdmaNic::GetTypeId() {
   return tid;
 }
 
-void RdmaNic::Add(QueuePair* qp) {
-  qp->port->pairs.Add(qp);
-  qp->port->RequestService();
-}
-
 void RdmaNic::Wake(Port& port, Tick at) {
   port.wake_at = at;
   port.wake_order = fabric->sim->Reserve();
@@ -90,13 +85,49 @@ bool RdmaNic::MoreToSend(const Port& port) const {
   return fabric->parameters.upstream_order && port.pairs.ForkLooksAgain(port.busy_until);
 }
 
+// A message's last packet asks for an acknowledgement, as does one in so many, and one after which the
+// sender may not go on.
+bool RdmaNic::AsksForAck(const QueuePair& qp) const {
+  return qp.next_seq == qp.send_end ||
+         qp.next_seq - qp.requested_seq >= fabric->parameters.ack_interval_bytes ||
+         (qp.current_window != 0 && qp.next_seq - qp.acked_seq >= qp.current_window);
+}
+
+// The first packet that is to be sent again; its payload.
+uint32_t RdmaNic::TakeLost(QueuePair* qp, PacketRecord* packet) {
+  Repair& repair = *qp->repair;
+  LostRange& range = *std::find_if(repair.lost.begin(), repair.lost.end(),
+                                   [](const LostRange& lost) { return lost.next < lost.end; });
+  const uint64_t end =
+      std::min({range.end, qp->Find(range.next)->end, range.next + fabric->parameters.mtu_bytes});
+  const auto payload = static_cast<uint32_t>(end - range.next);
+  packet->seq = range.next;
+  range.next = end;
+  range.sent_before = qp->next_seq;
+  repair.unsent -= payload;
+  packet->wants_ack = end == range.end;
+  return payload;
+}
+
 void RdmaNic::SendData(Port& port, QueuePair* qp) {
   const Parameters& parameters = fabric->parameters;
-  const auto payload =
-      static_cast<uint32_t>(std::min<uint64_t>(qp->BytesLeft(), parameters.mtu_bytes));
   PacketRecord* packet = fabric->NewPacket();
   packet->qp = qp;
-  packet->seq = qp->next_seq;
+  uint32_t payload;
+  if (qp->LostBytes() > 0) {
+    payload = TakeLost(qp, packet);
+  } else {
+    while (qp->next_seq >= qp->send_end) {
+      qp->sending = qp->sending->next;
+      qp->send_end = qp->sending->end;
+    }
+    payload = static_cast<uint32_t>(
+        std::min<uint64_t>(qp->send_end - qp->next_seq, parameters.mtu_bytes));
+    packet->seq = qp->next_seq;
+    qp->next_seq += payload;
+    packet->wants_ack = AsksForAck(*qp);
+    if (packet->wants_ack && !parameters.upstream_order) qp->requested_seq = qp->next_seq;
+  }
   packet->wire_bytes = payload + parameters.header_bytes;
   packet->kind = PacketKind::kData;
   packet->queue = qp->queue;
@@ -108,7 +139,6 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
     packet->power = 0;
   else
     packet->sent = fabric->sim->NowTick();
-  qp->next_seq += payload;
   ++qp->in_network;
   ++fabric->data_packets;
   port.Send(packet);
@@ -147,39 +177,83 @@ void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
   }
 }
 
+// Whether to acknowledge a packet that comes in its turn.
+bool RdmaNic::TakeInOrder(QueuePair* qp, const PacketRecord& packet) {
+  const Parameters& parameters = fabric->parameters;
+  qp->expected_seq += packet.wire_bytes - parameters.header_bytes;
+  bool closes = false;
+  if (qp->repair && !qp->repair->held.Empty()) {
+    const uint64_t end = qp->repair->held.TakeUpTo(qp->expected_seq);
+    closes = end != qp->expected_seq;
+    qp->expected_seq = end;
+  }
+  if (qp->expected_seq >= qp->receive_end) fabric->Deliver(qp);
+  if (parameters.chunk_bytes != 0 && (parameters.upstream_order || parameters.back_to_zero) &&
+      qp->expected_seq % parameters.chunk_bytes == 0)
+    return true;
+  if (!parameters.upstream_order) return packet.wants_ack || closes;
+  // The fork: everything past the interval, and the end of the transfer.
+  return qp->expected_seq >= parameters.ack_interval_bytes || qp->expected_seq >= qp->bytes;
+}
+
+// Whether to answer, by the NACK that `packet` then is, one that comes before its turn.  Selective
+// repeat names what is missing, once; where all packets take one way, that is lost.
+bool RdmaNic::TakeEarly(QueuePair* qp, PacketRecord* packet) {
+  const Parameters& parameters = fabric->parameters;
+  const uint64_t expected = qp->expected_seq;
+  if (parameters.selective) {
+    ByteRanges& held = qp->Repairs().held;
+    const uint64_t known = held.Empty() ? expected : held.End();
+    const uint64_t begin = packet->seq;
+    held.Add(begin, begin + packet->wire_bytes - parameters.header_bytes);
+    if (begin <= known || fabric->Reorders()) return false;
+    packet->kind = PacketKind::kNack;
+    packet->seq = known;
+    packet->gap = static_cast<uint32_t>(std::min<uint64_t>(begin - known, UINT32_MAX));
+    return true;
+  }
+  const Tick now = fabric->sim->NowTick();
+  if (now < qp->nack_until && qp->nacked_seq == expected) return false;
+  qp->nack_until = now + parameters.nack_interval;
+  qp->nacked_seq = expected;
+  if (parameters.back_to_zero && parameters.chunk_bytes != 0)
+    qp->expected_seq = expected / parameters.chunk_bytes * parameters.chunk_bytes;
+  packet->kind = PacketKind::kNack;
+  packet->seq = qp->expected_seq;
+  packet->gap = 0;
+  return true;
+}
+
 void RdmaNic::ReceiveData(PacketRecord* packet) {
   const Parameters& parameters = fabric->parameters;
   QueuePair* qp = packet->qp;
-  const uint64_t expected = qp->expected_seq;
   if (packet->marked && parameters.cnp_interval > 0) SendCnp(qp);
-  PacketKind answer = PacketKind::kData;  // none
-  if (packet->seq == expected) {
-    qp->expected_seq = expected + (packet->wire_bytes - parameters.header_bytes);
-    if (qp->expected_seq >= qp->bytes && !qp->delivered) fabric->Deliver(qp);
-    // Acknowledged: everything past the ACK interval, chunk ends, and the end of the transfer.
-    if (qp->expected_seq >= parameters.ack_interval_bytes || qp->expected_seq >= qp->bytes ||
-        (parameters.chunk_bytes != 0 && qp->expected_seq % parameters.chunk_bytes == 0))
-      answer = PacketKind::kAck;
-  } else if (packet->seq > expected) {
-    const Tick now = fabric->sim->NowTick();
-    if (now >= qp->nack_until || qp->nacked_seq != expected) {
-      qp->nack_until = now + parameters.nack_interval;
-      qp->nacked_seq = expected;
-      if (parameters.back_to_zero && parameters.chunk_bytes != 0)
-        qp->expected_seq = expected / parameters.chunk_bytes * parameters.chunk_bytes;
-      answer = PacketKind::kNack;
-    }
-  } else if (!parameters.upstream_order || qp->timeouts > 0) {
+  bool acknowledge;
+  if (packet->seq == qp->expected_seq) {
+    acknowledge = TakeInOrder(qp, *packet);
+  } else if (packet->seq > qp->expected_seq) {
+    acknowledge = !TakeEarly(qp, packet) && parameters.selective && packet->wants_ack;
+  } else {
     // Again, because the first ACK may be lost.  The fork has no timeouts, and keeps silent.
-    answer = PacketKind::kAck;
+    acknowledge = parameters.upstream_order ? qp->timeouts > 0 : packet->wants_ack;
   }
-  if (answer == PacketKind::kData) {
+  if (acknowledge) {
+    packet->kind = PacketKind::kAck;
+    packet->seq = qp->expected_seq;
+    packet->gap = 0;
+    if (qp->repair && !qp->repair->held.Empty())
+      packet->gap = static_cast<uint32_t>(
+          std::min<uint64_t>(qp->repair->held.End() - qp->expected_seq, UINT32_MAX));
+  } else if (packet->kind == PacketKind::kData) {  // no answer
+    qp->marked_since = qp->marked_since || packet->marked;
     fabric->Free(packet);
     return;
   }
   // The packet turns into its answer: telemetry, timestamp and mark travel back in it.
-  packet->kind = answer;
-  packet->seq = qp->expected_seq;
+  if (!parameters.upstream_order) {
+    packet->marked = packet->marked || qp->marked_since;
+    qp->marked_since = false;
+  }
   packet->wire_bytes = parameters.ack_bytes;
   qp->backward.Enter(packet);
   // The fork gives acknowledgements priority in its NICs and forgets its switches.
@@ -221,7 +295,7 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     fabric->Free(packet);
     return;
   }
-  uint64_t seq = packet->seq;
+  uint64_t seq = packet->kind == PacketKind::kNack && packet->gap > 0 ? 0 : packet->seq;
   if (parameters.back_to_zero && parameters.chunk_bytes != 0 && seq < qp->bytes)
     seq = seq / parameters.chunk_bytes * parameters.chunk_bytes;
   if (seq > qp->acked_seq) {
@@ -229,27 +303,54 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     qp->next_seq = std::max(qp->next_seq, seq);  // a retransmission that proved needless
     qp->progress = fabric->sim->NowTick();
     qp->timeouts = 0;
+    if (qp->repair) qp->repair->Arrived(seq);
     qp->Changed();
   }
   Port* port = qp->routed ? qp->port : nullptr;  // read now: an ended pair may be taken anew
-  if (qp->Finished()) {
-    trace_complete(qp->id, static_cast<uint64_t>(fabric->sim->NowTick() - qp->start));
-    fabric->Acknowledged(qp);
+  const bool over = !qp->lasting && qp->Finished();
+  if (qp->oldest != nullptr && qp->acked_seq >= qp->oldest->end) fabric->Acknowledge(qp);
+  if (over) {
     // The fork goes on to adapt the rate of the pair that has just ended, which may wake its NIC
     // earlier and draws random numbers.
     if (parameters.upstream_order && (parameters.telemetry || parameters.pint))
       fabric->control->OnAck(*qp, *packet);
   } else {
-    if (packet->kind == PacketKind::kNack) {
-      qp->retransmitted += qp->next_seq - qp->acked_seq;
-      ++fabric->retransmissions;
-      qp->next_seq = qp->acked_seq;
+    if (parameters.selective) {
+      if (packet->gap > 0) FindLost(qp, *packet);
+    } else if (packet->kind == PacketKind::kNack && qp->oldest != nullptr) {
+      if (qp->next_seq > qp->acked_seq) fabric->Repeat(qp, qp->acked_seq, qp->next_seq);
+      qp->GoBack();
       qp->Changed();
     }
     fabric->control->OnAck(*qp, *packet);
   }
   fabric->Free(packet);
   if (port != nullptr) port->RequestService();
+}
+
+// A NACK names what is lost.  An ACK that tells of bytes beyond the one that it expects says that this one
+// is lost: if the sender does not know, the NACK was lost too, and if a packet has arrived that was
+// sent after it had been sent again, it is lost again.
+void RdmaNic::FindLost(QueuePair* qp, const PacketRecord& answer) {
+  const uint64_t begin = std::max(answer.seq, qp->acked_seq);
+  uint64_t end = answer.seq + answer.gap;
+  if (answer.kind == PacketKind::kAck) {
+    if (fabric->Reorders() || answer.seq != qp->acked_seq || qp->Finished()) return;
+    std::vector<LostRange>& lost = qp->Repairs().lost;
+    if (!lost.empty() && lost.front().begin <= begin) {
+      LostRange& head = lost.front();
+      if (head.next < head.end || end <= head.sent_before) return;
+      fabric->Repeat(qp, head.begin, head.end);
+      qp->repair->Again(head);
+      qp->Changed();
+      return;
+    }
+    end = std::min(begin + fabric->parameters.mtu_bytes, qp->Find(begin)->end);
+  }
+  if (begin >= end) return;
+  qp->Repairs().Lose(begin, end);
+  fabric->Repeat(qp, begin, end);
+  qp->Changed();
 }
 
 }  // namespace astra_ns3

@@ -107,9 +107,8 @@ void PairList::Rebuild() {
 
 void PairList::Update(QueuePair* qp) {
   const size_t slot = qp->slot;
-  const bool able = qp->BytesLeft() > 0 && !qp->WindowBound();
-  able_[qp->queue].Set(slot, able ? qp->next_available : kNeverTick);
-  if (qp->Finished() != qp->counted_finished) {
+  able_[qp->queue].Set(slot, qp->Able() ? qp->next_available : kNeverTick);
+  if (!qp->lasting && qp->Finished() != qp->counted_finished) {
     qp->counted_finished = !qp->counted_finished;
     if (qp->counted_finished) {
       ended_.Add(slot);

@@ -16,7 +16,7 @@ FOLDER = "examples/analytical"
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 
 
-@pytest.mark.parametrize(("option", "finish_ns"), [("tcp", 69540), ("rdma", 29066)])
+@pytest.mark.parametrize(("option", "finish_ns"), [("tcp", 69540), ("rdma", 28865)])
 def test_one_experiment_on_either_transport(
     option: str,
     finish_ns: int,

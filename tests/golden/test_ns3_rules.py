@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rules of ASTRA-sim's RDMA fork of ns-3 that ``compatibility=astra-sim`` follows.
+"""Rules of ASTRA-sim's RDMA fork of ns-3 that ``compatibility=fork`` follows.
 
 One small network per rule: hosts on one switch, every flow starts at 0.  The expected flow
 completion times [ns] are the fork's answers.

@@ -83,7 +83,7 @@ def on_ns3(semantics: str) -> Seen:
     if build.unavailable() is not None:
         pytest.skip(str(build.unavailable()))
     workload = same_on_all(2, lambda t: t.coll(CommType.ALL_REDUCE, MIB))
-    fork = {"compatibility": "astra-sim"}
+    fork = {"compatibility": "fork"}
     one = Experiment(
         workload,
         system(),

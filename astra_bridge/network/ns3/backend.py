@@ -49,8 +49,20 @@ COMPATIBILITY = {
     # Three delays' worth of bytes, whatever the packet size.
     "headroom_factor": "3",
     "headroom_extra_bytes": "0",
+    # A queue pair for each message, and the packets and switches of its time.
+    "queue_pairs": "0",
+    "loss_recovery": "go-back-n",
+    "mtu_bytes": "1000",
+    "ack_interval_bytes": "1",
+    "buffer_bytes": str(32 << 20),
 }
-"""What ``compatibility=astra-sim`` sets: how the public RDMA fork of ns-3 differs from RoCEv2."""
+"""What ``compatibility=fork`` sets: how the public RDMA fork of ns-3 differs from RoCEv2."""
+
+_FORK_DCQCN = {"cc.AdditiveRate": "40000000", "cc.HyperRate": "400000000"}
+"""Of a network without a config.txt, which would say them."""
+
+_BACK_TO_ZERO = {"queue_pairs": "0", "loss_recovery": "go-back-n"}
+"""What going back to the beginning of a chunk needs."""
 
 _TELEMETRY_BYTES = {"hpcc": 42, "timely": 8, "hpcc-pint": 2}
 _NOT_WRITTEN = (
@@ -71,13 +83,13 @@ def prepare(request: NetworkRequest) -> Prepared:
     """
     network: Any = request.network
     given = dict(request.options)
-    warnings: tuple[str, ...] = ()
     config: Ns3Config | None = None
     parsed: NetworkDims | NetworkLinks | None = None
     dims: tuple[int, ...] | None = None
-    compatibility = _compatibility(given, is_config=_names_config(network))
+    compatibility, warnings = _compatibility(given, is_config=_names_config(network))
     if _names_config(network):
-        config, warnings = read_ns3_config(network)
+        config, more = read_ns3_config(network)
+        warnings += more
         physical = read_physical_topology(request.physical_topology or topology_path(config))
         options, more = _options_of(config, compatibility, given.get("congestion_control"))
         warnings += more
@@ -96,7 +108,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         if config.enable_qcn:
             options["ecn_map"] = _ecn_map(config, physical)
     else:
-        options = dict(COMPATIBILITY) if compatibility else {}
+        options = _fork_options(given) if compatibility else {}
         parsed = read_network(network)
         dims = parsed.npus_count if isinstance(parsed, NetworkDims) else parsed.dims
         if request.physical_topology is not None:
@@ -111,7 +123,11 @@ def prepare(request: NetworkRequest) -> Prepared:
                     file=request.physical_topology,
                 )
         else:
-            endpoints, nodes, links = _graph_of_network(parsed)
+            endpoints, nodes, links, forwards = _graph_of_network(parsed)
+            if forwards:
+                options["endpoints_forward"] = "true"
+            if isinstance(parsed, NetworkLinks) and parsed.routing != "ecmp":
+                options["routing"] = parsed.routing
     if request.logical_topology is not None:
         dims = read_logical_topology(request.logical_topology, endpoints)
     options |= given
@@ -132,14 +148,19 @@ def _names_config(network: object) -> bool:
     return isinstance(network, (str, Path)) and is_ns3_config(network)
 
 
-def _compatibility(given: dict[str, str], *, is_config: bool) -> bool:
-    """Takes the option out: it stands for others."""
-    value = given.pop("compatibility", "astra-sim" if is_config else "none")
-    if value not in ("astra-sim", "none"):
-        raise InputError(
-            f"compatibility={value}: must be astra-sim or none", key="--network-option"
-        )
-    return value == "astra-sim"
+def _compatibility(given: dict[str, str], *, is_config: bool) -> tuple[bool, tuple[str, ...]]:
+    """Takes the option out, for it stands for others: whether it is the fork's, and warnings."""
+    value = given.pop("compatibility", "fork" if is_config else "none")
+    if value == "astra-sim":
+        return True, ("compatibility=astra-sim is called compatibility=fork now",)
+    if value not in ("fork", "none"):
+        raise InputError(f"compatibility={value}: must be fork or none", key="--network-option")
+    return value == "fork", ()
+
+
+def _fork_options(given: dict[str, str]) -> dict[str, str]:
+    dcqcn = given.setdefault("congestion_control", "dcqcn") == "dcqcn"
+    return {**COMPATIBILITY, **(_FORK_DCQCN if dcqcn else {})}
 
 
 def _flag(value: bool) -> str:
@@ -172,6 +193,7 @@ def _options_of(
         "chunk_bytes": str(config.l2_chunk_size),
         "ack_interval_bytes": str(config.l2_ack_interval),
         "back_to_zero": _flag(config.l2_back_to_zero),
+        **(_BACK_TO_ZERO if config.l2_back_to_zero else {}),
         "window": "none" if not config.has_win else "global" if config.global_t == 1 else "pair",
         "variable_window": _flag(config.var_win),
         "rate_bound": _flag(config.rate_bound),
@@ -249,7 +271,7 @@ def _interval(config: Ns3Config, key: str, compatibility: bool) -> str:
         return repr(value)
     if value < 1:
         raise InputError(
-            f"{value:g} is cut to whole microseconds, 0, with compatibility=astra-sim",
+            f"{value:g} is cut to whole microseconds, 0, with compatibility=fork",
             file=config.source,
             key=key,
         )
@@ -332,51 +354,16 @@ def _graph_of(
     return len(physical.endpoints), physical.nodes, links, ids if renumbered else None
 
 
-def _graph_of_network(network: NetworkDims | NetworkLinks) -> tuple[int, int, NDArray[Any]]:
-    """Endpoints do not forward packets: where they must, each gets a switch of its own.
-
-    Its links move to that switch, and a link without delay, as fast as all of them together,
-    joins the two.
-    """
+def _graph_of_network(
+    network: NetworkDims | NetworkLinks,
+) -> tuple[int, int, NDArray[Any], bool]:
+    """Endpoints, nodes, directed links; and whether endpoints pass on what is for others."""
     topology = topology_of(network)
-    links = topology.records(LINK)
-    endpoints, nodes = topology.endpoints, topology.nodes
     if isinstance(network, NetworkDims):
         forwards = len(network.topology) > 1 or network.topology[0] == "Ring"
     else:
-        forwards = not _connected_by_switches(endpoints, nodes, links)
-    if not forwards:
-        return endpoints, nodes, links
-    total = np.bincount(links["src"], weights=links["bytes_per_second"], minlength=nodes).clip(
-        min=1.0
-    )
-    for end in ("src", "dst"):
-        at_endpoint = links[end] < endpoints
-        links[end][at_endpoint] += nodes
-    attached = np.zeros(2 * endpoints, LINK)
-    host = np.arange(endpoints)
-    attached["src"][0::2] = attached["dst"][1::2] = host
-    attached["dst"][0::2] = attached["src"][1::2] = host + nodes
-    attached["bytes_per_second"] = np.repeat(total[:endpoints], 2)
-    return endpoints, nodes + endpoints, np.concatenate([links, attached])
-
-
-def _connected_by_switches(endpoints: int, nodes: int, links: NDArray[Any]) -> bool:
-    """Whether every endpoint reaches every other without passing through a third."""
-    out: list[list[int]] = [[] for _ in range(nodes)]
-    for src, dst in zip(links["src"].tolist(), links["dst"].tolist(), strict=True):
-        out[src].append(dst)
-    for start in range(endpoints):
-        reached, queue = {start}, [start]
-        while queue:
-            for node in out[queue.pop()]:
-                if node not in reached:
-                    reached.add(node)
-                    if node >= endpoints:
-                        queue.append(node)
-        if sum(node < endpoints for node in reached) < endpoints:
-            return False
-    return True
+        forwards = network.endpoints_forward
+    return topology.endpoints, topology.nodes, topology.records(LINK), forwards
 
 
 def _open(config: NetworkConfig) -> Network:

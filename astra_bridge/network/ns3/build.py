@@ -127,7 +127,7 @@ def cache_folder() -> Path:
 def _sources() -> list[Path]:
     root = source_root()
     return [
-        *sorted((root / "csrc" / "include").glob("astra_net.h*")),
+        *sorted((root / "csrc" / "include").glob("astra_*.h*")),
         *sorted(path for path in (root / "backends" / "ns3").iterdir() if path.is_file()),
     ]
 
