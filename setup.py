@@ -82,12 +82,30 @@ def keep_header(folder: Path) -> None:
     keep(folder)
 
 
-def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) -> list[Path]:
-    """Run CMake and copy the libraries that it made to ``target``; return their paths."""
+def kept_pybind11(folder: Path) -> Path:
+    """Copy pybind11 into the build folder; where its CMake files are.
+
+    pip has it in another temporary folder each time, and headers elsewhere are headers that
+    changed: all that includes them would be compiled again.
+    """
     import pybind11
 
+    package, cmake_files = Path(pybind11.__file__).parent, Path(pybind11.get_cmake_dir())
+    if not cmake_files.is_relative_to(package):  # a package of the system, which stays
+        return cmake_files
+    kept = folder / f"pybind11-{pybind11.__version__}"
+    if not kept.exists():
+        partial = folder / "pybind11.partial"
+        shutil.copytree(package, partial, dirs_exist_ok=True)
+        partial.replace(kept)
+    return kept / cmake_files.relative_to(package)
+
+
+def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) -> list[Path]:
+    """Run CMake and copy the libraries that it made to ``target``; return their paths."""
     made = build_folder / "out"
     with locked(build_folder):
+        cmake_files = kept_pybind11(build_folder)
         # A part that is gone or was renamed must not leave its old library behind.
         shutil.rmtree(made, ignore_errors=True)
         configure = [
@@ -96,7 +114,7 @@ def compile_into(target: Path, build_folder: Path, parts: str, sanitize: str) ->
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DPYTHON_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-Dpybind11_DIR={cmake_files}",
             f"-DASTRA_PARTS={parts.replace(',', ';')}",
             f"-DASTRA_SANITIZE={sanitize}",
             f"-DASTRA_WERROR={'ON' if os.environ.get('ASTRA_BRIDGE_STRICT') == '1' else 'OFF'}",

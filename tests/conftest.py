@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and how they run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.network.native import library_path
+from tests.effort import EVERYTHING
+
+_MOST_WORKERS = 4
 
 
 def _skip_unless_required(name: str, reason: str) -> None:
@@ -19,15 +22,34 @@ def _skip_unless_required(name: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A whole suite runs on several cores, one file of tests on one; ``-n`` says otherwise."""
+    option = config.option
+    workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    whole = config.args_source != pytest.Config.ArgsSource.ARGS
+    if (
+        whole and workers > 1 and getattr(option, "numprocesses", 0) is None
+        and not option.usepdb and not hasattr(config, "workerinput")
+    ):  # fmt: skip
+        option.numprocesses = workers
+        # Modules compile what their tests share.  In this order the small ones come last, so that
+        # the workers end together.
+        option.dist = "loadfile"
+        option.loadscopereorder = False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """In CI, warnings of other libraries are errors; on a user's machine they are not ours."""
     if os.environ.get("ASTRA_BRIDGE_STRICT") == "1":
         config.addinivalue_line("filterwarnings", "error")
+    # What a loss of power leaves is not tested, and a disk takes milliseconds for each file.
+    os.fsync = lambda _: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked slow runs where ``ASTRA_BRIDGE_ALL=1``, as in CI."""
-    if os.environ.get("ASTRA_BRIDGE_ALL") != "1":
+    if not EVERYTHING:
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="long; set ASTRA_BRIDGE_ALL=1 to run it"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from astra_bridge import simulate
@@ -16,9 +15,6 @@ Kind = Literal["native", "python", "mixed"]
 """Both native, both Python, or the Python engine on the native network."""
 
 KINDS: tuple[Kind, ...] = ("native", "python", "mixed")
-
-EVERYTHING = os.environ.get("ASTRA_BRIDGE_ALL") == "1"
-"""Whether the long runs of the Python engine are wanted, too."""
 
 
 def why_not(kind: Kind) -> str | None:

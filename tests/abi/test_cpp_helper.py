@@ -21,6 +21,7 @@ from astra_bridge.conformance.subject import Subject, subject
 from astra_bridge.errors import BackendError, ContractError, Interrupted, SimulationError
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig, Stop
 from astra_bridge.network.native import NativeNetwork, library_backend
+from tests.effort import examples
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "backend" / "wire.cpp"
@@ -86,7 +87,7 @@ TRANSFERS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     rows=TRANSFERS,
     steps=st.lists(st.integers(0, 12_000), max_size=6),

@@ -34,11 +34,11 @@ from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
+from tests.effort import examples
 from tests.random_programs import experiment
 from tests.small import network, per_rank, run, system
 
 ROOT = Path(__file__).parents[2]
-FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-aware", "analytical-unaware")
 
@@ -77,7 +77,7 @@ def played(program: Program, name: str, engine: Any, config: NetworkConfig) -> d
         return summary(outcome) | {"links": opened.stats()}
 
 
-@settings(max_examples=150 * FACTOR, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63), model=st.sampled_from(MODELS))
 def test_same_events_on_analytical_networks(seed: int, model: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def test_same_events_on_analytical_networks(seed: int, model: str) -> None:
     assert played(program, model, "native", config) == python
 
 
-@settings(max_examples=80 * FACTOR, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63), latency_ps=st.sampled_from([0, 16, 16000]))
 def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narrow: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +156,7 @@ def test_the_class_of_a_message_is_its_dimension(classes: int, expected: set[int
             assert level == (min(dimension, classes - 1) if declared else 0)
 
 
-@settings(max_examples=50 * FACTOR, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63))
 def test_every_message_arrives_once_and_not_before_physics(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -133,22 +133,24 @@ def test_python(graphs: list[Graph], ways: list[list[int] | None], most_room: in
     assert max(len(way) for way in ways if way) >= 4
 
 
-@pytest.mark.parametrize("most_room", [1, 40, 1 << 25])
-def test_native(
-    graphs: list[Graph],
-    ways: list[list[int] | None],
-    most_room: int,
-    tmp_path: Path,
-    missing: Callable[[str, str], None],
-) -> None:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]) -> Path:
+    """Reads graphs, and says the native network's ways."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         missing("compiler", "no C++ compiler")
-    program = tmp_path / "routes"
+    made = tmp_path_factory.mktemp("routes") / "routes"
     command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
     command += [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'backends' / 'analytical'}"]
-    command += [str(Path(__file__).with_name("routes.cpp")), "-o", str(program)]
+    command += [str(Path(__file__).with_name("routes.cpp")), "-o", str(made)]
     subprocess.run(command, check=True, timeout=110)
+    return made
+
+
+@pytest.mark.parametrize("most_room", [1, 40, 1 << 25])
+def test_native(
+    graphs: list[Graph], ways: list[list[int] | None], most_room: int, program: Path
+) -> None:
     text = [str(most_room)]
     for endpoints, nodes, links, routing, forward in graphs:
         text.append(f"{endpoints} {nodes} {len(links)} {routing} {str(forward).lower()}")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,10 +18,10 @@ from astra_bridge.errors import ContractError, InputError, SimulationError, Unsu
 from astra_bridge.network.registry import backend
 from astra_bridge.program import SLOWDOWN, Program
 from astra_bridge.program.join import joined, placed
+from tests.effort import examples
 from tests.program_fuzz import drawn
 
-FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
-SEEDS = range(25 * FACTOR)
+SEEDS = range(examples(25))
 
 
 @pytest.fixture(params=["native", "python", "unordered-native", "unordered-python"])

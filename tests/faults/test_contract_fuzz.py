@@ -16,6 +16,7 @@ from astra_bridge.conformance.subject import Subject, subject
 from astra_bridge.errors import AstraBridgeError, ContractError, SimulationError, Unsupported
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, Stop
 from astra_bridge.network.native import library_path
+from tests.effort import examples
 
 NAMES = ["mock", "analytical-aware", "analytical-unaware", "garnet"]
 NAMES += ["analytical-aware-python", "analytical-unaware-python"]
@@ -62,7 +63,7 @@ CALL = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(calls=st.lists(CALL, min_size=1, max_size=8))
 def test_any_calls_in_any_order(backend: Subject, calls: list[tuple[object, ...]]) -> None:
     # A cycle-level network would really send 2**62 bytes, so it is given little time.

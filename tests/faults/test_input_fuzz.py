@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.inputs.network import read_network
 from astra_bridge.inputs.system import read_system
 from astra_bridge.trace import read_trace
+from tests.effort import examples
 
 # A longer run: ASTRA_BRIDGE_FUZZ=100 python -m pytest tests/faults/test_input_fuzz.py
-FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 FUZZ = settings(
-    max_examples=150 * FACTOR,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -18,6 +18,7 @@ from astra_bridge.errors import AstraBridgeError, ContractError
 from astra_bridge.network import boundary
 from astra_bridge.trace import CommType
 from tests import reply_fuzz
+from tests.effort import examples
 from tests.small import network, same_on_all, system
 
 pytestmark = pytest.mark.skipif(
@@ -167,7 +168,7 @@ NUMBERS = st.integers(-4, 70) | st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     place=st.sampled_from([(call, field) for call, some in FIELDS.items() for field in some]),
     how=st.sampled_from("=+-"),

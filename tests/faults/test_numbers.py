@@ -38,6 +38,7 @@ from astra_bridge.units import (
     parse_time_ps,
     time_ps,
 )
+from tests.effort import examples
 
 BOMBS = [
     "1e99999999", "1e-99999999", "-1e99999999", "9" * 6000, "-" + "9" * 6000, "0." + "9" * 6000,
@@ -156,7 +157,7 @@ def test_the_key_and_a_short_value_are_named(tmp_path: Path) -> None:
     ),
     unit=st.sampled_from(["", "s", "ps", "ns", "B", "KiB", "TB", "Gbps", "B/s", "x", " ms"]),
 )
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=examples(150), deadline=1000)
 def test_any_text_of_a_quantity(parse: Callable[[str], Any], number: str, unit: str) -> None:
     try:
         value = parse(number + unit)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.effort import examples
 from tests.golden_case import write_golden_case
 from tests.golden_run import answer, run, why_not
 
@@ -81,7 +82,7 @@ def experiment(rng: random.Random) -> dict[str, Any]:
 
 
 @NATIVE
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", range(examples(80)))
 def test_random_groups_end_alike_in_both_engines(seed: int, tmp_path: Path) -> None:
     case = write_golden_case(experiment(random.Random(seed)), tmp_path)
     assert answer(run(case, "native")) == answer(run(case, "python"))

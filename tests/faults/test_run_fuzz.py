@@ -7,7 +7,6 @@ Both engines, where the native one is built, with the same answer.
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from astra_bridge.cli import main
 from astra_bridge.engine import native
 from astra_bridge.trace import NodeType
 from astra_bridge.trace.writer import write_trace
+from tests.effort import examples
 from tests.made_result import node
 
-FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 RANKS = 4
 ENGINES = ("python",) if native.unavailable() else ("python", "native")
 
@@ -141,7 +140,7 @@ def traces(draw: st.DrawFn) -> dict[str, list[Any]]:
 
 
 @settings(
-    max_examples=120 * FACTOR,
+    max_examples=examples(120),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

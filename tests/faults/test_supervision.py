@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
 from functools import cache
@@ -24,32 +23,20 @@ from astra_bridge.inputs.system import read_system
 from astra_bridge.isolation import _read
 from astra_bridge.lowering import lower
 from astra_bridge.program import WAIT, Program
-from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, Parent, ask, received
+from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, ask, received
 from astra_bridge.trace import CommType
+from tests.effort import examples
 from tests.small import same_on_all, system
 
 RANKS = 4
-ME = "tests.faults.test_supervision"
+CHILDREN = "tests.faults.children"
 
 
 @pytest.fixture(autouse=True)
 def with_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children find this module, which stands in the working directory."""
+    """Children find theirs, which stands in the working directory."""
     path = [str(Path(__file__).parents[2]), *supervision.safe_path()]
     monkeypatch.setattr(supervision, "safe_path", lambda: path)
-
-
-def echo(parent: Parent) -> None:
-    parent.send("echo", bytes(parent.request), length=len(parent.request))
-
-
-def write_raw(parent: Parent) -> None:
-    """Write bytes into the pipe, as a library could; ``token`` stands for the child's own."""
-    os.write(parent._answers, parent.request.replace(b"token", parent._token))
-
-
-def raise_it(parent: Parent) -> None:
-    raise parent.request
 
 
 def frame(head: bytes, body: bytes = b"", **wrong: Any) -> bytes:
@@ -65,7 +52,7 @@ assert supervision._FRAME.size == 8 + struct.calcsize("<IQI")
 @pytest.mark.parametrize("size", [0, 10, 3_000_000])
 def test_a_message_crosses(size: int) -> None:
     content = np.random.default_rng(1).bytes(size)
-    with Child(f"{ME}:echo", content, most_body=size) as child:
+    with Child(f"{CHILDREN}:echo", content, most_body=size) as child:
         message = child.receive(60)
         assert message == Message("echo", {"length": size}, content)
         with pytest.raises(ChildEnded, match="ended with exit code 0"):
@@ -92,7 +79,7 @@ def test_a_message_crosses(size: int) -> None:
 )
 def test_nonsense_in_the_pipe(raw: bytes) -> None:
     with pytest.raises(BackendError, match=r"mine: start: the process that runs it (wrote|ended)"):
-        ask(f"{ME}:write_raw", raw, backend="mine", timeout_s=20)
+        ask(f"{CHILDREN}:write_raw", raw, backend="mine", timeout_s=20)
 
 
 @pytest.mark.parametrize(
@@ -108,19 +95,19 @@ def test_nonsense_in_the_pipe(raw: bytes) -> None:
 )  # fmt: skip
 def test_messages_of_a_wrong_form(head: str) -> None:
     with pytest.raises(BackendError, match="sent an answer of a wrong form"):
-        ask(f"{ME}:write_raw", frame(head.encode()), backend="mine", timeout_s=20)
+        ask(f"{CHILDREN}:write_raw", frame(head.encode()), backend="mine", timeout_s=20)
 
 
 def test_errors_cross_as_themselves() -> None:
     with pytest.raises(InputError) as caught:
-        ask(f"{ME}:raise_it", InputError("bad", file="f", key="k"), backend="mine")
+        ask(f"{CHILDREN}:raise_it", InputError("bad", file="f", key="k"), backend="mine")
     assert (caught.value.file, caught.value.key, str(caught.value)) == ("f", "k", "f: k: bad")
     with pytest.raises(BackendError, match="mine: start: KeyError: 'x'"):
-        ask(f"{ME}:raise_it", KeyError("x"), backend="mine")
+        ask(f"{CHILDREN}:raise_it", KeyError("x"), backend="mine")
     with pytest.raises(MemoryError):
-        ask(f"{ME}:raise_it", MemoryError(), backend="mine")
+        ask(f"{CHILDREN}:raise_it", MemoryError(), backend="mine")
     with pytest.raises(BackendError, match="SystemExit"):
-        ask(f"{ME}:raise_it", SystemExit(0), backend="mine")
+        ask(f"{CHILDREN}:raise_it", SystemExit(0), backend="mine")
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -146,7 +133,7 @@ def test_whatever_an_error_says(head: dict[str, Any]) -> None:
     assert isinstance(error, (AstraBridgeError, MemoryError))
 
 
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(200), suppress_health_check=list(HealthCheck), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["sizes", "events", "transfers", "relieved", "failed", "engine"]),

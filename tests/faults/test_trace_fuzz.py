@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +27,7 @@ from astra_bridge.trace.reader import parse_trace
 from astra_bridge.trace.schema import ATTRIBUTE_FIELDS
 from astra_bridge.trace.writer import TraceNode, encode_trace
 from astra_bridge.workload.astra1 import import_text
+from tests.effort import FACTOR, examples
 from tests.fuzz_trace import (
     SEEDS,
     build_sanitized,
@@ -38,12 +38,10 @@ from tests.fuzz_trace import (
 )
 from tests.trace_twins import differences, native_decoder
 
-FACTOR = int(os.environ.get("ASTRA_BRIDGE_FUZZ", "1"))
 
-
-def fuzz(examples: int) -> settings:
+def fuzz(most: int) -> settings:
     return settings(
-        max_examples=examples * FACTOR,
+        max_examples=examples(most),
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.effort import EVERYTHING
 from tests.golden_case import GOLDEN, write_golden_case
 from tests.golden_run import answer, run, why_not
 
@@ -64,7 +65,11 @@ WHY = {f"10_{number:04}": why for why, numbers in CASES.items() for number in nu
 FILES = sorted((GOLDEN / "analytical_upstream_fails").glob("*.json"))
 pytestmark = pytest.mark.skipif(not FILES, reason=f"no golden cases at {GOLDEN}")
 
+# More than half a second with the Python engine.
+LONG = {f"10_{number:04}" for number in (10, 77, 84, 100, 208, 216, 225, 269, 360, 169)}
+
 _AT_MOST_S = 10
+"""Of processor time, so that a busy machine changes nothing."""
 
 
 def test_every_case_has_its_reason() -> None:
@@ -76,6 +81,8 @@ def test_every_case_has_its_reason() -> None:
 def test_there_is_an_answer(
     path: Path, tmp_path: Path, missing: Callable[[str, str], None]
 ) -> None:
+    if path.stem in LONG and not EVERYTHING:
+        pytest.skip("long; set ASTRA_BRIDGE_ALL=1 to run it")
     data = json.loads(path.read_text())
     why = WHY[path.stem]
     delay_ns = int(
@@ -89,9 +96,9 @@ def test_there_is_an_answer(
     for kind in ("python", "native"):
         if (reason := why_not(kind)) is not None:
             missing("native", reason)
-        began = time.monotonic()
+        began = time.process_time()
         result = run(case, kind)
-        assert time.monotonic() - began < _AT_MOST_S
+        assert time.process_time() - began < _AT_MOST_S
         assert (result.node_start_ps >= 0).all()
         assert (result.node_end_ps >= result.node_start_ps).all()
         assert result.finish_ns.max() == result.node_end_ps.max() // 1000

@@ -18,6 +18,7 @@ from astra_bridge.network.garnet.backend import BACKENDS, prepare
 from astra_bridge.network.garnet.reader import is_garnet, read_garnet
 from astra_bridge.network.garnet.replay import read_messages, replay
 from astra_bridge.network.spec import NetworkRequest
+from tests.effort import examples
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "garnet"
 RING: dict[str, Any] = {
@@ -309,7 +310,9 @@ KEYS = ("topology", "routers", "nodes", "links", "vnets", "routing", "num_rows",
 
 @needs_native
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.lists(
@@ -330,7 +333,9 @@ def test_any_messages_are_run_or_refused(tmp_path: Path, messages: list[Any]) ->
 def test_any_network_is_read_or_refused() -> None:
     opened = []
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=5), st.booleans())
     def try_one(changes: dict[str, Any], on_top: bool) -> None:
         raw = {**RING, **changes} if on_top else changes

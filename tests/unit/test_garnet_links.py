@@ -19,6 +19,7 @@ from astra_bridge.network.garnet.options import options_of
 from astra_bridge.network.garnet.reader import read_garnet
 from astra_bridge.simulation.jobs import LinkFault
 from astra_bridge.workload import TraceBuilder
+from tests.effort import examples
 from tests.small import per_rank, system
 
 pytestmark = pytest.mark.skipif(
@@ -124,7 +125,7 @@ def test_the_last_change_of_an_instant_counts() -> None:
     step=st.sampled_from([None, 700, NS, 4321, 33_333]),
     late=st.booleans(),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_changes_follow_the_rule(
     flits: int, changes: list[tuple[int, float]], step: int | None, late: bool
 ) -> None:

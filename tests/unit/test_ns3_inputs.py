@@ -18,6 +18,7 @@ from astra_bridge.network.ns3.backend import prepare
 from astra_bridge.network.ns3.config import Ns3Config, is_ns3_config, read_ns3_config
 from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
 from astra_bridge.network.spec import NetworkRequest
+from tests.effort import examples
 
 TOPOLOGY = "3 1 2\n2\n2 0 100Gbps 0.001ms 0\n2 1 100Gbps 500ns 0.25\n"
 CONFIG = """CC_MODE 1
@@ -238,7 +239,7 @@ MUTANTS = st.sampled_from(["", "-1", "x", "1e400", "nan", "9" * 30, "\n", "0"])
 def test_mutated_files_give_answers_or_input_errors(folder: Path) -> None:
     answers = []
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(150), deadline=None)
     @given(data=st.data())
     def try_one(data: st.DataObject) -> None:
         for name, text in (("config.txt", CONFIG), ("topology.txt", TOPOLOGY)):

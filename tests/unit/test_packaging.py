@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,3 +153,26 @@ def test_the_readme_installs_the_checkout_itself() -> None:
     ]
     assert len(commands) == 3
     assert all("pip install -e " in command for command in commands)
+
+
+def test_pybind11_stays_where_it_was_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the README's second command would compile again what the first one has compiled."""
+    kept = runpy.run_path(str(ROOT / "setup.py"))["kept_pybind11"]
+    build = tmp_path / "build"
+
+    def keep(place: str, cmake_files: str) -> Path:
+        package = tmp_path / place / "pybind11"
+        (package / "share").mkdir(parents=True)
+        (package / "share" / "from").write_text(place)
+        found = SimpleNamespace(
+            __file__=str(package / "__init__.py"),
+            __version__="1.2",
+            get_cmake_dir=lambda: str(package / cmake_files),
+        )
+        monkeypatch.setitem(sys.modules, "pybind11", found)
+        return Path(kept(build))
+
+    assert keep("one", "share") == keep("two", "share") == build / "pybind11-1.2" / "share"
+    assert (build / "pybind11-1.2" / "share" / "from").read_text() == "one"
+    # A package of the system has them elsewhere, and stays there.
+    assert keep("three", "/usr/share/cmake") == Path("/usr/share/cmake")
