@@ -14,6 +14,7 @@ from astra_bridge.errors import SimulationError
 from astra_bridge.network.garnet import BACKENDS
 from astra_bridge.network.garnet.model import GarnetLink, GarnetNetwork, GarnetNode, GarnetVnet
 from astra_bridge.network.garnet.replay import MESSAGE, MessageList, read_messages, replay
+from tests.effort import spread
 from tests.garnet_reference import Reference
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,8 @@ def expected(case: MessageList) -> list[int]:
 @pytest.mark.parametrize("first", range(0, 72, 24))
 def test_random_networks(first: int) -> None:
     same = 0
-    for seed in range(first, first + 24):
+    seeds = spread(range(first, first + 24), 3)
+    for seed in seeds:
         case = random_case(seed)
         try:
             answer = replay(case).rows["deliver"].tolist()
@@ -98,7 +100,7 @@ def test_random_networks(first: int) -> None:
             continue
         assert answer == expected(case), f"seed {seed}"
         same += 1
-    assert same >= 18
+    assert same >= 0.75 * len(seeds)
 
 
 @pytest.mark.parametrize("name", ["a19_ordered", "b01_parking_lot", "k11_ring4_ties_ordered"])

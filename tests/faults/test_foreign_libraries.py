@@ -24,7 +24,8 @@ from tests.foreign import foreign_library
 from tests.small import network, system
 
 RANKS = 4
-TIMEOUT_S = 1.0
+TIMEOUT_S = 3.0
+"""Enough for a child to start on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,10 @@ DEATHS = {
     "closeall": "closed the pipe that belongs to astra_bridge",
     "writeall": "wrote into the pipe that belongs to astra_bridge",
     "chatter": "wrote into the pipe that belongs to astra_bridge",
-    "hang": "no progress for 1 s",
-    "spin": "no progress for 1 s",
-    "print": "no progress for 1 s",
-    "stop": "no progress for 1 s",
+    "hang": f"no progress for {TIMEOUT_S:g} s",
+    "spin": f"no progress for {TIMEOUT_S:g} s",
+    "print": f"no progress for {TIMEOUT_S:g} s",
+    "stop": f"no progress for {TIMEOUT_S:g} s",
 }
 CALLS = {
     "create": "create",

@@ -130,7 +130,8 @@ def test_files_that_change_all_the_time(seed: int, tmp_path: Path) -> None:
     try:
         for _ in range(60):
             with suppress(InputError):
-                assert len(read_trace(file)) == 20_000
+                # Cut between two records before it is read, it is a shorter trace.
+                assert 0 < len(read_trace(file)) <= 20_000
     finally:
         done.set()
         thread.join()
