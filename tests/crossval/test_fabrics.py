@@ -38,7 +38,9 @@ def least_ns(network: NetworkLinks) -> float:
     return 2 * (n - 1) / n * SIZE / rate + float(links.latency_ns[own].min())
 
 
-@pytest.mark.parametrize("backend", ["analytical-unaware", "analytical-aware", "garnet", "ns3"])
+@pytest.mark.parametrize(
+    "backend", ["analytical-unaware", "analytical-aware", "flow", "garnet", "ns3"]
+)
 @pytest.mark.parametrize("name", FABRICS)
 @pytest.mark.timeout(900)  # ns-3 may have to be compiled first
 def test_an_all_reduce_runs(
