@@ -74,7 +74,7 @@ _OTHERWISE = {
 _RADIX = {rail: "64, or the power of two that suffices", fat_tree: "the fewest that suffice"}
 _KINDS: dict[str, tuple[Callable[..., NetworkLinks], str]] = {
     "rail": (rail, "--gpus 512 --hosts-per-leaf 32 -o rail.yml"),
-    "leaf-spine": (leaf_spine, "--gpus 256 --oversubscription 2 -o leaf_spine.yml"),
+    "leaf-spine": (leaf_spine, "--gpus 256 --oversubscription 2 -o leaf.yml"),
     "fat-tree": (fat_tree, "--gpus 1024 -o fat_tree.yml"),
     "dragonfly": (dragonfly, "--gpus 1056 --gpus-per-host 4 -o dragonfly.yml"),
     "torus": (torus, "--dims 4,4,4 -o torus.yml"),
