@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from astra_bridge import fabrics
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, network_text, read_network
+from tests.effort import examples
 
 GBPS = 1e9 / 8 / 2**30
 
@@ -100,7 +101,9 @@ CLOS = {
     "spines": st.sampled_from([None, 1, 2, 3, 4]),
     "uplink_gbps": st.sampled_from([None, 400.0, 800.0]),
 }
-FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+FUZZ = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(60)
+)
 
 
 def sound(network: NetworkLinks, gpus: int, per_host: int, *, forward: bool = False) -> None:

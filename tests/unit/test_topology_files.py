@@ -33,6 +33,7 @@ from astra_bridge.inputs.network import (
     network_text,
     read_network,
 )
+from tests.effort import examples
 
 GBPS = 1e9 / 8 / 2**30
 
@@ -267,7 +268,9 @@ def test_an_infragraph_without_a_bandwidth() -> None:
         read_infragraph(raw | {"edges": [], "instances": raw["instances"][1:]})
 
 
-SMALL = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+SMALL = settings(
+    deadline=None, max_examples=examples(24), suppress_health_check=[HealthCheck.too_slow]
+)
 MADE = st.one_of(
     st.builds(
         fabrics.rail,
