@@ -62,7 +62,8 @@ class Flow final : public astra_net::Model {
       dimensions_.emplace(config, false);
     else
       graph_.emplace(config);
-    sharing_.emplace(graph_ && graph_->by_message());
+    const double tolerance = config.options.number("tolerance", 0.02, 0, 1);
+    sharing_.emplace(graph_ && graph_->by_message(), tolerance);
     const int64_t count = link_count(0);
     if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
   }
@@ -83,7 +84,7 @@ class Flow final : public astra_net::Model {
       const int64_t id = step();
       if (id != kNobody) deliver(id, now_ps_);
     }
-    return {now_ps_, next_ps() == kNever && !sharing_->changed()};
+    return {now_ps_, next_ps() == kNever && !sharing_->asks()};
   }
 
   // -- the contract: exchange ----------------------------------------------------------------
@@ -187,7 +188,7 @@ class Flow final : public astra_net::Model {
   }
 
  private:
-  enum class Stage : int32_t { kWaits, kBegins, kFlows, kArrives };
+  enum class Stage : int32_t { kWaits, kBegins, kFlows, kArrives, kShares };
   static constexpr int64_t kNobody = INT64_MIN;
   static constexpr int64_t kDenseLinks = int64_t{1} << 16;
 
@@ -208,7 +209,7 @@ class Flow final : public astra_net::Model {
     int64_t id = 0, bytes = 0;
     int64_t time_ps = 0;  // of its next event
     double left = 0;  // bytes that have not left the narrowest link at since_ps
-    int64_t since_ps = 0;
+    int64_t since_ps = 0, began_ps = 0;
     double rate = 0;  // [bytes per ps]
     int32_t connection = 0;
     int32_t at = -1;  // in the heap
@@ -216,7 +217,7 @@ class Flow final : public astra_net::Model {
     Stage stage = Stage::kWaits;
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, time_ps, left, since_ps, rate, connection, at, after, stage);
+      archive(id, bytes, time_ps, left, since_ps, began_ps, rate, connection, at, after, stage);
     }
   };
   // A pair of endpoints with messages between them.
@@ -257,8 +258,9 @@ class Flow final : public astra_net::Model {
 
   template <class A>
   void visit(A& archive) {
-    archive(now_ps_, links_, messages_, free_message_, connections_, free_connections_, heap_,
-            changes_, next_change_, changed_, *sharing_, transfers_, bytes_, sharings_);
+    archive(now_ps_, share_ps_, shared_ps_, links_, messages_, free_message_, connections_,
+            free_connections_, heap_, changes_, next_change_, changed_, *sharing_, transfers_,
+            bytes_, sharings_);
     if (!A::kReads) return;
     for (size_t i = 0; i < links_.size(); ++i) {
       const auto index = static_cast<int32_t>(i);
@@ -295,18 +297,29 @@ class Flow final : public astra_net::Model {
     if (!heap_.empty()) next = key_of(heap_[0]);
     if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next.time_ps)
       next = {changes_[next_change_].at_ps, changes_[next_change_].index, Stage::kWaits, true};
+    if (share_ps_ < next.time_ps) next = {share_ps_, kMostPlace, Stage::kShares};
     return next;
   }
   int64_t next_ps() const { return next_key().time_ps; }
 
-  // Finds the rates, if what flows has changed in this instant and nothing else happens in it; then
-  // whether nothing is left to happen.
+  // At the end of an instant, when nothing else happens in it: finds the rates, if they are due, or
+  // decides when they will be.  Then whether nothing is left to happen.
   bool settled() {
-    if (sharing_->changed() && next_ps() > now_ps_) {
+    if (sharing_->asks() && next_ps() > now_ps_) {
       ++sharings_;
-      sharing_->share([this](int32_t slot, double rate) { set_rate(slot, rate); });
+      const double patience_ps =
+          sharing_->settle([this](int32_t slot, double rate) { set_rate(slot, rate); });
+      if (patience_ps < 9e18)
+        share_ps_ = std::min(
+            share_ps_, std::max(now_ps_, astra_net::add_ps(shared_ps_, whole_ps(patience_ps))));
     }
     return next_ps() == kNever;
+  }
+  void share() {
+    share_ps_ = kNever;
+    shared_ps_ = now_ps_;
+    ++sharings_;
+    sharing_->share([this](int32_t slot, double rate) { set_rate(slot, rate); });
   }
 
   // The next event; returns the id of a transfer that has arrived, or kNobody.
@@ -323,6 +336,10 @@ class Flow final : public astra_net::Model {
         changes_.clear();
         next_change_ = 0;
       }
+      return kNobody;
+    }
+    if (next.stage == Stage::kShares) {
+      share();
       return kNobody;
     }
     const int32_t slot = heap_[0];
@@ -395,7 +412,7 @@ class Flow final : public astra_net::Model {
     one.stage = Stage::kFlows;
     one.left = static_cast<double>(one.bytes) +
                static_cast<double>(packets) * static_cast<double>(header_bytes_);
-    one.since_ps = now_ps_;
+    one.since_ps = one.began_ps = now_ps_;
     one.rate = 0;
     for (const Leg& leg : connection.legs) {
       Link& link = links_[static_cast<size_t>(leg.link)];
@@ -403,13 +420,13 @@ class Flow final : public astra_net::Model {
       link.wire_bytes += leg.weight * one.left;
       ++link.flows;
     }
-    sharing_->begin(slot, one.id, connection.legs);
+    sharing_->begin(slot, one.id, one.left, connection.legs);
   }
 
   // Its last byte has left the narrowest link.
   void leave(int32_t slot) {
-    sharing_->end(slot);
     Message& one = message(slot);
+    sharing_->end(slot, now_ps_ - one.began_ps);
     const int32_t index = one.connection;
     Connection& connection = connections_[static_cast<size_t>(index)];
     const auto packet_bytes = static_cast<double>(std::min(one.bytes, mtu_bytes_) + header_bytes_);
@@ -572,6 +589,8 @@ class Flow final : public astra_net::Model {
   std::optional<LinkList> graph_;
   std::optional<Sharing> sharing_;
   int64_t now_ps_ = 0;
+  int64_t share_ps_ = kNever;  // when the rates of many flows are to be found,
+  int64_t shared_ps_ = 0;  // and when they were
   std::vector<int32_t> dense_;  // number of a link -> index into links_, or -1
   astra::FlatMap<int32_t> sparse_;  // the same, where there are too many links for a table
   std::vector<Link> links_;  // those in use

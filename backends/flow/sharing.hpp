@@ -7,6 +7,11 @@
 // Only the flows that a change can touch are looked at: those that are joined to the changed links
 // by links that they share.  What they get depends on which flows there are, and not on how they
 // came, so that a simulation that is cut into pieces gives the same bits.
+//
+// Shares are found at the end of every instant in which flows came or went, where that touches a few
+// hundred flows at most.  Where it would touch more, one flow more or less changes little for each:
+// shares are found again after `tolerance` of the time that the flows take, at the earliest.  Until then
+// what the gone ones had stays unused, and those that came wait.
 #ifndef ASTRA_FLOW_SHARING_HPP
 #define ASTRA_FLOW_SHARING_HPP
 
@@ -14,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -33,7 +39,7 @@ struct Leg {
 class Sharing {
  public:
   // `weighted`: legs may have weights other than 1.
-  explicit Sharing(bool weighted) : weighted_(weighted) {}
+  Sharing(bool weighted, double tolerance) : tolerance_(tolerance), weighted_(weighted) {}
 
   int32_t add_link(double bytes_per_ps) {
     links_.emplace_back();
@@ -42,24 +48,28 @@ class Sharing {
   }
   void set_rate(int32_t link, double bytes_per_ps) {
     links_[static_cast<size_t>(link)].bytes_per_ps = bytes_per_ps;
-    touch(link);
+    change(link);
   }
 
   // The flow in `slot` begins to send.  No two flows have the same id.
-  void begin(int32_t slot, int64_t id, const std::vector<Leg>& legs) {
+  void begin(int32_t slot, int64_t id, double bytes, const std::vector<Leg>& legs) {
     if (static_cast<size_t>(slot) >= flows_.size()) flows_.resize(static_cast<size_t>(slot) + 1);
     Flow& flow = flows_[static_cast<size_t>(slot)];
     flow.rate = 0;
     flow.id = id;
+    flow.bytes = bytes;
     flow.legs = legs;
     for (size_t i = 0; i < flow.legs.size(); ++i) {
       Link& link = links_[static_cast<size_t>(flow.legs[i].link)];
       flow.legs[i].place = static_cast<int32_t>(link.members.size());
       link.members.push_back({slot, static_cast<int32_t>(i)});
-      touch(flow.legs[i].link);
+      change(flow.legs[i].link);
     }
+    fresh_.push_back(slot);
   }
-  void end(int32_t slot) {
+  // It has sent all, for `taken_ps`.
+  void end(int32_t slot, int64_t taken_ps) {
+    patience_ps_ = std::min(patience_ps_, tolerance_ * static_cast<double>(taken_ps));
     Flow& flow = flows_[static_cast<size_t>(slot)];
     for (const Leg& leg : flow.legs) {
       Link& link = links_[static_cast<size_t>(leg.link)];
@@ -67,25 +77,72 @@ class Sharing {
       link.members[static_cast<size_t>(leg.place)] = last;
       flows_[static_cast<size_t>(last.slot)].legs[static_cast<size_t>(last.leg)].place = leg.place;
       link.members.pop_back();
-      touch(leg.link);
+      change(leg.link);
     }
     flow.legs.clear();
   }
 
-  bool changed() const { return !touched_.empty(); }
+  // Whether flows came or went in this instant.
+  bool asks() const { return !recent_.empty(); }
 
-  // Gives every flow that a change touched its rate, and calls `apply(slot, bytes_per_ps)` for each.
+  // At the end of an instant: gives every flow that its changes touch its rate, by calls of
+  // `apply(slot, bytes_per_ps)`, but where these are many.  Returns after what time share() may follow
+  // the one before, in ps: infinite where none is needed.
+  template <class Apply>
+  double settle(Apply&& apply) {
+    const uint64_t first = stamp_ + 1;
+    double patience_ps = patience_ps_;
+    for (const int32_t number : recent_) {
+      Link& link = links_[static_cast<size_t>(number)];
+      link.recent = false;
+      if (link.touched || link.seen >= first) continue;
+      around_.clear();
+      together_.clear();
+      ++stamp_;
+      reach(number);
+      if (gather(first, kFew)) {
+        fill();
+        for (const int32_t slot : together_) apply(slot, flows_[static_cast<size_t>(slot)].rate);
+      } else {
+        touch(number);
+      }
+    }
+    recent_.clear();
+    for (const int32_t slot : fresh_) {
+      const Flow& flow = flows_[static_cast<size_t>(slot)];
+      if (flow.rate > 0) continue;
+      double alone_ps = 0;
+      for (const Leg& leg : flow.legs) {
+        const Link& link = links_[static_cast<size_t>(leg.link)];
+        alone_ps = std::max(
+            alone_ps, flow.bytes * static_cast<double>(link.members.size()) / link.bytes_per_ps);
+      }
+      patience_ps = std::min(patience_ps, tolerance_ * alone_ps);
+    }
+    fresh_.clear();
+    patience_ps_ = std::numeric_limits<double>::infinity();
+    return touched_.empty() ? patience_ps_ : patience_ps;
+  }
+
+  // The rates of all flows that a change has touched.
   template <class Apply>
   void share(Apply&& apply) {
-    gather();
+    around_.clear();
+    together_.clear();
+    ++stamp_;
+    for (const int32_t number : touched_) {
+      links_[static_cast<size_t>(number)].touched = false;
+      reach(number);
+    }
+    touched_.clear();
+    gather(stamp_, std::numeric_limits<size_t>::max());
     fill();
     for (const int32_t slot : together_) apply(slot, flows_[static_cast<size_t>(slot)].rate);
   }
 
   template <class A>
   void visit(A& archive) {
-    archive(links_, flows_, touched_);
-    if (A::kReads) round_ = 0;
+    archive(links_, flows_, touched_, recent_, fresh_, patience_ps_);
   }
 
  private:
@@ -99,58 +156,57 @@ class Sharing {
     double left = 0, weight = 0;
     int32_t open = 0;
     uint64_t seen = 0;
-    bool touched = false;
+    bool touched = false, recent = false;
     double share() const { return left > 0 ? left / weight : 0; }
     template <class A>
     void visit(A& archive) {
-      archive(bytes_per_ps, members, touched);
+      archive(bytes_per_ps, members, touched, recent);
     }
   };
   struct Flow {
-    double rate = 0;
+    double rate = 0, bytes = 0;
     int64_t id = 0;
     uint64_t seen = 0;
     bool open = false;
     std::vector<Leg> legs;
     template <class A>
     void visit(A& archive) {
-      archive(rate, id, legs);
+      archive(rate, bytes, id, legs);
     }
   };
+  static constexpr size_t kFew = 128;
   using Offer = std::pair<double, int32_t>;  // share, link: the least first, of equals the first
 
-  void touch(int32_t link) {
-    Link& one = links_[static_cast<size_t>(link)];
-    if (one.touched) return;
-    one.touched = true;
-    touched_.push_back(link);
+  void change(int32_t number) {
+    Link& link = links_[static_cast<size_t>(number)];
+    if (!link.recent) recent_.push_back(number);
+    link.recent = true;
+  }
+  void touch(int32_t number) {
+    Link& link = links_[static_cast<size_t>(number)];
+    if (!link.touched) touched_.push_back(number);
+    link.touched = true;
   }
 
-  // together_ and around_: the flows and links that are joined to the touched ones.
-  void gather() {
-    ++round_;
-    around_.clear();
-    together_.clear();
-    for (const int32_t link : touched_) {
-      links_[static_cast<size_t>(link)].touched = false;
-      reach(link);
-    }
-    touched_.clear();
+  // together_ and around_: the flows and links that are joined to those in around_.  False where
+  // there are more than `most` flows, or those that such a search from `first` on has found.
+  bool gather(uint64_t first, size_t most) {
     for (size_t i = 0; i < around_.size(); ++i) {
       for (const Member& member : links_[static_cast<size_t>(around_[i])].members) {
         Flow& flow = flows_[static_cast<size_t>(member.slot)];
-        if (flow.seen == round_) continue;
-        flow.seen = round_;
-        flow.open = true;
+        if (flow.seen == stamp_) continue;
+        if (flow.seen >= first || together_.size() == most) return false;
+        flow.seen = stamp_;
         together_.push_back(member.slot);
         for (const Leg& leg : flow.legs) reach(leg.link);
       }
     }
+    return true;
   }
   void reach(int32_t number) {
     Link& link = links_[static_cast<size_t>(number)];
-    if (link.seen == round_) return;
-    link.seen = round_;
+    if (link.seen == stamp_) return;
+    link.seen = stamp_;
     around_.push_back(number);
   }
 
@@ -162,6 +218,7 @@ class Sharing {
   }
   void fill() {
     offers_.clear();
+    for (const int32_t slot : together_) flows_[static_cast<size_t>(slot)].open = true;
     for (const int32_t number : around_) {
       Link& link = links_[static_cast<size_t>(number)];
       link.left = link.bytes_per_ps;
@@ -216,10 +273,14 @@ class Sharing {
 
   std::vector<Link> links_;
   std::vector<Flow> flows_;
-  std::vector<int32_t> touched_, around_, together_, closing_;
+  double tolerance_;
+  std::vector<int32_t> touched_;  // links with changes that wait for share()
+  std::vector<int32_t> recent_, fresh_;  // links that changed, and flows that came, in this instant
+  double patience_ps_ = std::numeric_limits<double>::infinity();  // for the flows that went in it
+  std::vector<int32_t> around_, together_, closing_;
   std::vector<Offer> offers_;
   std::vector<std::pair<int64_t, double>> weights_;  // id, weight
-  uint64_t round_ = 0;
+  uint64_t stamp_ = 0;
   bool weighted_;
 };
 

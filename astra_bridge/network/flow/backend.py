@@ -12,7 +12,10 @@ from astra_bridge.text import nearest
 
 __all__ = ["BACKENDS", "prepare"]
 
-_OPTIONS = ("mtu_bytes", "header_bytes", "queue_pairs", "start_up_round_trips", *OF_LINKS)
+_OPTIONS = (
+    *("mtu_bytes", "header_bytes", "queue_pairs", "start_up_round_trips", "tolerance"),
+    *OF_LINKS,
+)
 
 
 def prepare(request: NetworkRequest) -> Prepared:
