@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["summary", "text_table"]
 
 _BUSIEST_LINKS = 3
+_TROUBLES = {
+    "drops": "packets dropped",
+    "lost": "packets lost on links",
+    "retransmissions": "retransmissions",
+    "timeouts": "timeouts",
+    "pfc_pauses": "PFC pauses",
+    "ecn_marks": "ECN marks",
+}
+"""What a packet-level network counts, the worst first; worth a word where it is not zero."""
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:
@@ -58,4 +67,24 @@ def summary(result: Result) -> str:
             for at in order.tolist()
         ]  # fmt: skip
         parts.append(text_table([f"busiest of {len(links['bytes'])} links", "bytes", "busy"], rows))
+    troubles = _troubles(result)
+    if troubles:
+        parts.append(f"in the network: {troubles}")
     return "\n\n".join(parts)
+
+
+def _troubles(result: Result) -> str:
+    """What went otherwise than in an idle network, and the link that has most of it."""
+    links = result.tables.get("links")
+    said = []
+    for key, name in _TROUBLES.items():
+        count = result.network.get(key, 0)
+        if not isinstance(count, int) or count <= 0:
+            continue
+        column = {"pfc_pauses": "pauses_sent"}.get(key, key)
+        where = ""
+        if links is not None and column in links and links[column].dtype.kind in "iu":
+            at = int(np.argmax(links[column]))
+            where = f" ({links[column][at]:,} at {links['src'][at]} -> {links['dst'][at]})"
+        said.append(f"{count:,} {name}{where}")
+    return ", ".join(said)

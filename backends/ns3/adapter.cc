@@ -313,7 +313,9 @@ void Ns3Model::ReadControl(astra_net::Options& options) {
                                                     {"swift", "Swift"}};
   std::vector<std::string> names;
   for (const auto& [name, type] : types) names.push_back(name);
-  const std::string name = options.choice("congestion_control", "dcqcn", names);
+  const std::string name =
+      options.choice("congestion_control",
+                     fabric_->parameters.upstream_order ? "dcqcn" : "dcqcn-sigcomm15", names);
   ns3::ObjectFactory factory("astra_ns3::" + types.at(name));
   fabric_->control = factory.Create<CongestionControl>();
   fabric_->control->fabric = fabric_.get();
@@ -479,9 +481,7 @@ void Ns3Model::Build(astra_net::Config& config) {
   const bool scaled = options.text("buffer_bytes", "").empty();
   const double headroom_factor = options.number("headroom_factor", 2, 0, 1000);
   const auto headroom_extra = static_cast<int64_t>(options.integer(
-      "headroom_extra_bytes",
-      std::max<int64_t>(4096, 2 * (fabric.parameters.mtu_bytes + fabric.parameters.header_bytes +
-                                   fabric.parameters.pause_bytes))));
+      "headroom_extra_bytes", 4 * (fabric.parameters.mtu_bytes + fabric.parameters.header_bytes)));
   std::vector<uint32_t> ids;
   for (const auto& row : Table("node_ids", options.text("node_ids", ""), 1))
     ids.push_back(static_cast<uint32_t>(row[0]));

@@ -25,11 +25,21 @@ int64_t Scale(int64_t bps, double factor) {
 }
 int64_t Mean(int64_t a, int64_t b) { return a / 2 + b / 2; }
 
+// The step of DCQCN's increase.  The paper has R_AI = 40 Mbit/s for 40 Gbit/s, and mlx5 adapters ten
+// times as much for R_HAI (rpg_ai_rate 5, rpg_hai_rate 50).
+int64_t IncreaseStep(const QueuePair& qp, bool hyper, int64_t additive_bps, int64_t hyper_bps) {
+  const int64_t given = hyper ? hyper_bps : additive_bps;
+  return given != 0 ? given : std::max<int64_t>(1, qp.port->bps / (hyper ? 100 : 1000));
+}
+
 }  // namespace
 
 #define RATE(name, text, Class, member)                                  \
   AddAttribute(name, text " [bit/s]", ns3::IntegerValue(Class().member), \
                ns3::MakeIntegerAccessor(&Class::member), ns3::MakeIntegerChecker<int64_t>(1))
+#define STEP(name, text, Class, member)                                                       \
+  AddAttribute(name, text " [bit/s]; 0: by the line rate", ns3::IntegerValue(Class().member), \
+               ns3::MakeIntegerAccessor(&Class::member), ns3::MakeIntegerChecker<int64_t>(0))
 #define NUMBER(name, text, Class, member, least, most)       \
   AddAttribute(name, text, ns3::DoubleValue(Class().member), \
                ns3::MakeDoubleAccessor(&Class::member),      \
@@ -88,8 +98,8 @@ ns3::TypeId Dcqcn::GetTypeId() {
                 decrease_interval_us)
           .TIME("IncreaseInterval", "Time between increases [us]", Dcqcn, increase_interval_us)
           .COUNT("FastRecoveryTimes", "F: steps of fast recovery", Dcqcn, fast_recovery_times)
-          .RATE("AdditiveRate", "Step of additive increase", Dcqcn, additive_bps)
-          .RATE("HyperRate", "Step of hyper increase", Dcqcn, hyper_bps)
+          .STEP("AdditiveRate", "Step of additive increase", Dcqcn, additive_bps)
+          .STEP("HyperRate", "Step of hyper increase", Dcqcn, hyper_bps)
           .FLAG("ClampTarget", "Every decrease lowers the target rate", Dcqcn, clamp_target);
   return tid;
 }
@@ -179,8 +189,8 @@ void Dcqcn::OnTimer(QueuePair& qp, uint32_t kind) {
       // current rate goes half way to it (equation 3).
       if (s.stage >= fast_recovery_times)
         s.target_bps =
-            std::min(qp.port->bps,
-                     s.target_bps + (s.stage == fast_recovery_times ? additive_bps : hyper_bps));
+            std::min(qp.port->bps, s.target_bps + IncreaseStep(qp, s.stage != fast_recovery_times,
+                                                               additive_bps, hyper_bps));
       const int64_t bps = Mean(qp.bps, s.target_bps);
       // At the top nothing changes any more, until a decrease starts the timer anew.
       if (s.stage > fast_recovery_times && s.target_bps == qp.port->bps && bps == qp.bps)
@@ -221,8 +231,8 @@ ns3::TypeId DcqcnSigcomm15::GetTypeId() {
                         ns3::MakeUintegerChecker<uint64_t>(1))
           .COUNT("FastRecoveryTimes", "F: steps of fast recovery", DcqcnSigcomm15,
                  fast_recovery_times)
-          .RATE("AdditiveRate", "R_AI: step of additive increase", DcqcnSigcomm15, additive_bps)
-          .RATE("HyperRate", "R_HAI: step of hyper increase", DcqcnSigcomm15, hyper_bps);
+          .STEP("AdditiveRate", "R_AI: step of additive increase", DcqcnSigcomm15, additive_bps)
+          .STEP("HyperRate", "R_HAI: step of hyper increase", DcqcnSigcomm15, hyper_bps);
   return tid;
 }
 
@@ -278,7 +288,8 @@ int64_t DcqcnSigcomm15::Increased(QueuePair& qp) const {
   CnpState& s = qp.cnp;
   if (std::max(s.timer_stage, s.byte_stage) >= fast_recovery_times) {
     const bool hyper = std::min(s.timer_stage, s.byte_stage) > fast_recovery_times;
-    s.target_bps = std::min(qp.port->bps, s.target_bps + (hyper ? hyper_bps : additive_bps));
+    s.target_bps =
+        std::min(qp.port->bps, s.target_bps + IncreaseStep(qp, hyper, additive_bps, hyper_bps));
   }
   return Mean(qp.bps, s.target_bps);
 }

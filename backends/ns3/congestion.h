@@ -52,7 +52,7 @@ class Dcqcn final : public CongestionControl {
   double gain = 1.0 / 256;
   double alpha_interval_us = 55, decrease_interval_us = 4, increase_interval_us = 55;
   uint32_t fast_recovery_times = 5;
-  int64_t additive_bps = 40000000, hyper_bps = 400000000;
+  int64_t additive_bps = 0, hyper_bps = 0;  // 0: in proportion to the line rate
   bool clamp_target = false;
 
  private:
@@ -81,7 +81,7 @@ class DcqcnSigcomm15 final : public CongestionControl {
   double cnp_interval_us = 50, alpha_interval_us = 55, increase_interval_us = 55;
   uint64_t byte_counter = 10000000;
   uint32_t fast_recovery_times = 5;
-  int64_t additive_bps = 40000000, hyper_bps = 400000000;
+  int64_t additive_bps = 0, hyper_bps = 0;  // 0: in proportion to the line rate
 
  private:
   enum Timer : uint32_t { kIncrease };

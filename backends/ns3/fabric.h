@@ -265,52 +265,53 @@ struct Message {
 // A reliable connection.  It carries its messages one after the other; the fork has one for each.
 // Sender and receiver side in one record.
 struct QueuePair final : public EventTarget {
-  int64_t id = 0;  // its number, or the fork's transfer
-  int32_t src = 0, dst = 0;
-  uint64_t bytes = 0, packets = 0;  // of all messages
-  bool lasting = false;  // lives as long as the run
-  uint32_t index = 0;  // among those of its ranks and class
-  Message *oldest = nullptr, *newest = nullptr;  // that are not acknowledged
-  Message *sending = nullptr, *receiving = nullptr;  // null where there is none
-  uint64_t send_end = 0, receive_end = UINT64_MAX;  // of these
+  // What every packet needs stands first, on few lines of the cache.
   Fabric* fabric = nullptr;
-  Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
-  bool routed = false;
-  bool stale = false;  // its route is one of before the last change
-  uint16_t source_port = 0;
-  uint8_t queue = 3;
-
-  // Sender
+  uint64_t bytes = 0;  // of all messages
   uint64_t next_seq = 0, acked_seq = 0;
   uint64_t requested_seq = 0;  // the last byte for which an acknowledgement was asked ends here
-  uint64_t window = 0;  // [bytes], 0 is none; of the path
-  uint64_t current_window = 0;  // after congestion control
-  uint64_t bdp_bytes = 0;  // of the path, or the largest with window=global
-  int64_t max_bps = 0, bps = 0;
-  Tick base_rtt = 0;
+  uint64_t send_end = 0;  // of the message that is being sent
+  uint64_t current_window = 0;  // [bytes], after congestion control; 0 is none
+  std::unique_ptr<Repair> repair;  // of both sides, once something is missing
+  Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
   Tick next_available = 0;
+  int64_t max_bps = 0, bps = 0;
   uint32_t last_wire_bytes = 0;
+  uint32_t in_network = 0;  // packets
+  uint32_t slot = 0;  // in its port's list
+  uint8_t queue = 3;
+  bool listed = false;  // in its port's list
+  bool counted_finished = false, counted_adapting = false;  // by that list
+  bool lasting = false;  // lives as long as the run
+  bool acknowledged = false;  // and over: the record is reused when nothing holds it any more
+  bool routed = false;
+  bool stale = false;  // its route is one of before the last change
+
+  // Receiver
+  uint64_t expected_seq = 0;
+  uint64_t receive_end = UINT64_MAX;  // of the message that is expected
+  Port* receiver_port = nullptr;
+  bool marked_since = false;  // a packet was marked whose arrival nothing has answered yet
+  uint64_t nacked_seq = 0;
+  Tick nack_until = 0;
+  Tick cnp_until = 0;  // no other CNP before
+
   Tick progress = 0;
+  Message *oldest = nullptr, *newest = nullptr;  // that are not acknowledged
+  Message *sending = nullptr, *receiving = nullptr;  // null where there is none
+  Route forward, backward;  // of data and of acknowledgements
+
+  int64_t id = 0;  // its number, or the fork's transfer
+  int32_t src = 0, dst = 0;
+  uint32_t index = 0;  // among those of its ranks and class
+  uint16_t source_port = 0;
+  uint64_t packets = 0;  // of all messages
+  uint64_t window = 0;  // [bytes], 0 is none; of the path
+  uint64_t bdp_bytes = 0;  // of the path, or the largest with window=global
+  Tick base_rtt = 0;
   uint32_t timeouts = 0;
   uint64_t ideal_bytes = 0;  // the size whose least time is the next
   Tick ideal = 0;
-
-  // Receiver
-  Port* receiver_port = nullptr;
-  uint64_t expected_seq = 0, nacked_seq = 0;
-  Tick nack_until = 0;
-  Tick cnp_until = 0;  // no other CNP before
-  bool marked_since = false;  // a packet was marked whose arrival nothing has answered yet
-  std::unique_ptr<Repair> repair;  // of both sides, once something is missing
-
-  Route forward, backward;  // of data and of acknowledgements
-
-  // Life: the record is reused when none of these holds it
-  uint32_t in_network = 0;  // packets
-  bool listed = false;  // in its port's list
-  bool counted_finished = false, counted_adapting = false;  // by that list
-  uint32_t slot = 0;  // in it
-  bool acknowledged = false;  // and over
 
   std::array<uint64_t, 3> timer{};  // order of the running event, per kind; 0 is none
   union {

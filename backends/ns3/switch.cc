@@ -84,8 +84,8 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
   const uint32_t queue = packet->queue;
   Port* egress = fabric->NextHop(*this, packet);
   if (egress == nullptr || !egress->up) {
-    ++ingress.drops;
-    trace_drop(ingress.link, packet->wire_bytes);
+    ++ingress.peer->drops;
+    trace_drop(ingress.peer->link, packet->wire_bytes);
     fabric->Free(packet);
     return;
   }
@@ -100,8 +100,8 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
                       buffered_bytes_ + bytes > static_cast<int64_t>(buffer_bytes);
     if (full || (headroom + bytes > ingress.headroom_limit &&
                  bytes + SharedUse(ingress, queue) > threshold)) {
-      ++ingress.drops;
-      trace_drop(ingress.link, packet->wire_bytes);
+      ++ingress.peer->drops;
+      trace_drop(ingress.peer->link, packet->wire_bytes);
       fabric->Free(packet);
       return;
     }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astra_bridge import simulate
+from astra_bridge.cli.summary import summary
 from astra_bridge.fabrics import rail
 from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.network.api import LINK, NetworkConfig
 from astra_bridge.network.ns3 import build
 from astra_bridge.topology import topology_of
 from astra_bridge.trace import CommType
+from astra_bridge.workload import TraceBuilder
 from tests import ns3_networks as net
-from tests.small import MIB, same_on_all, system
+from tests.small import MIB, per_rank, same_on_all, system
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
@@ -262,3 +265,38 @@ def test_a_ring_over_two_leaves_forms_no_convoys() -> None:
         network_options={"semantics": "corrected"},
     )
     assert max(quick.finish_ns) < max(packets.finish_ns) < 1.1 * max(quick.finish_ns)
+
+
+def test_the_terminal_names_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = 17
+    network = {
+        "endpoints": hosts,
+        "switches": 1,
+        "links": [
+            {"src": host, "dst": hosts, "bandwidth": 10, "latency": 500} for host in range(hosts)
+        ],
+    }
+
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        for src in range(1, hosts):
+            if rank == 0:
+                trace.recv(src, 2 * MIB, src)
+            elif rank == src:
+                trace.send(0, 2 * MIB, src)
+
+    def told(**options: object) -> str:
+        named = {key: str(value) for key, value in options.items()}
+        result = simulate(
+            per_rank(hosts, fill), system(), network, backend="ns3", network_options=named
+        )
+        return summary(result).rpartition("in the network: ")[2]
+
+    small = {"buffer_bytes": MIB, "window": "none", "congestion_control": "none"}
+    assert re.fullmatch(
+        rf"[\d,]+ PFC pauses \([\d,]+ at {hosts} -> \d+\), "
+        rf"[\d,]+ ECN marks \([\d,]+ at {hosts} -> 0\)",
+        told(**small),
+    )
+    lossy = told(**small, pfc="false")
+    assert re.match(r"[\d,]+ packets dropped \([\d,]+ at \d+ -> 17\), [\d,]+ retransm", lossy)
+    assert told(ecn="false").startswith(f"{hosts} ranks")  # nothing went wrong

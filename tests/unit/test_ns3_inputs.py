@@ -174,6 +174,32 @@ def test_prepare(folder: Path) -> None:
     assert plain.dims == (2,)
 
 
+def test_the_old_name_of_the_forks_numbers(folder: Path) -> None:
+    request = NetworkRequest(folder / "config.txt", options={"compatibility": "astra-sim"})
+    named = prepare(request)
+    assert named.warnings == ("compatibility=astra-sim is called compatibility=fork now",)
+    fork = prepare(NetworkRequest(folder / "config.txt", options={"compatibility": "fork"}))
+    assert fork.config.options == named.config.options
+    assert fork.warnings == ()
+    with pytest.raises(InputError, match="compatibility=forks: must be fork or none"):
+        prepare(NetworkRequest(folder / "config.txt", options={"compatibility": "forks"}))
+
+
+def test_links_say_how_packets_find_their_way() -> None:
+    links = [
+        {"src": src, "dst": dst, "bandwidth": 50, "latency": 500}
+        for src, dst in ((0, 2), (0, 3), (1, 2), (1, 3))
+    ]
+    network = {"endpoints": 2, "switches": 2, "links": links}
+    assert "routing" not in prepare(NetworkRequest(network)).config.options
+    said = network | {"routing": "spray", "endpoints_forward": True}
+    options = prepare(NetworkRequest(said)).config.options
+    assert options["routing"] == "spray"
+    assert options["endpoints_forward"] == "true"
+    given = NetworkRequest(said, options={"routing": "static"})
+    assert prepare(given).config.options["routing"] == "static"
+
+
 def test_endpoints_need_not_come_first(folder: Path) -> None:
     (folder / "topology.txt").write_text("3 1 2\n0\n0 1 100Gbps 0.001ms 0\n0 2 100Gbps 0.001ms 0\n")
     config = prepare(NetworkRequest(folder / "config.txt")).config
