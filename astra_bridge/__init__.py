@@ -16,6 +16,7 @@ __all__ = [
     "BackendError",
     "BackendSpec",
     "BackendUnavailable",
+    "Comparison",
     "ContractError",
     "Experiment",
     "GeneratedWorkload",
@@ -41,6 +42,7 @@ __all__ = [
     "Workload",
     "__version__",
     "collective",
+    "compare",
     "fabrics",
     "read_workload",
     "simulate",
@@ -48,6 +50,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from astra_bridge import fabrics
+    from astra_bridge.comparison import Comparison, compare
     from astra_bridge.engine import Outcome, Progress, Session, Stop, Watch
     from astra_bridge.errors import (
         AstraBridgeError,
@@ -74,6 +77,7 @@ _HOMES = {
     "BackendError": "astra_bridge.errors",
     "BackendSpec": "astra_bridge.network.spec",
     "BackendUnavailable": "astra_bridge.errors",
+    "Comparison": "astra_bridge.comparison",
     "ContractError": "astra_bridge.errors",
     "Experiment": "astra_bridge.simulation",
     "GeneratedWorkload": "astra_bridge.workload",
@@ -98,6 +102,7 @@ _HOMES = {
     "Watch": "astra_bridge.engine",
     "Workload": "astra_bridge.trace",
     "collective": "astra_bridge.workload",
+    "compare": "astra_bridge.comparison",
     "read_workload": "astra_bridge.trace",
     "simulate": "astra_bridge.simulation",
 }

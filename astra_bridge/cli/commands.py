@@ -12,6 +12,7 @@ __all__ = ["ROOT"]
 # Each is the COMMAND of the module of its name.
 _COMMANDS = {
     "run": "Run a simulation.",
+    "compare": "Run experiments on several backends: errors, cost, where they part.",
     "trace": "Look at traces and convert them.",
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",

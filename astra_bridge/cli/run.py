@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from astra_bridge.results import Result
     from astra_bridge.simulation import Experiment
 
-__all__ = ["COMMAND"]
+__all__ = ["ARGUMENTS", "COMMAND", "experiment_of"]
 
 
 def _file(text: str, name: str) -> str:  # noqa: ARG001 - a check
@@ -36,7 +36,7 @@ _COUNT = whole_text(1, 999_999_999)
 _NUMBER = number_text(0, 1e12)
 
 # What has a field gets no default here: that of Experiment counts, and what a file says before it.
-_ARGUMENTS = {
+ARGUMENTS = {
     "experiment": (
         Argument("[EXPERIMENT]", "", "Experiment as a .yaml file (docs/cli.md); flags that are "
                  "given count more.", _file),
@@ -106,12 +106,12 @@ _ARGUMENTS = {
     ),
 }  # fmt: skip
 
-_ROWS = [row for rows in _ARGUMENTS.values() for row in rows]
+_ROWS = [row for rows in ARGUMENTS.values() for row in rows]
 _NEEDED = ("workload", "system", "network", "remote_memory")
 
 
 def _run(**values: Any) -> int:
-    experiment = _experiment(values)
+    experiment = experiment_of(values)
     said = [*experiment.system_config.warnings, *experiment.memory_config.warnings]
     if values["logging_configuration"] not in (None, "empty"):
         said.append("--logging-configuration: ignored: astra-bridge does not use spdlog")
@@ -139,7 +139,7 @@ def _run(**values: Any) -> int:
 
 COMMAND = Command(
     "Run a simulation.",
-    _ARGUMENTS,
+    ARGUMENTS,
     _run,
     "run --workload-configuration=out/ring \\\n"
     "    --system-configuration=system.json --network-configuration=ring.yml \\\n"
@@ -149,11 +149,14 @@ COMMAND = Command(
 )
 
 
-def _experiment(values: dict[str, Any]) -> Experiment:
-    """The experiment that a file and flags describe; flags that are given count more."""
+def experiment_of(values: dict[str, Any]) -> Experiment:
+    """The experiment that a file and flags describe; flags that are given count more.
+
+    A command may have some of the rows only.
+    """
     file = values["experiment"]
     arguments = {
-        row.field: values[row.key] for row in _ROWS if row.field and values[row.key] is not None
+        row.field: values[row.key] for row in _ROWS if row.field and values.get(row.key) is not None
     }
     missing = [
         row.name
@@ -163,7 +166,7 @@ def _experiment(values: dict[str, Any]) -> Experiment:
         and not (row.field == "workload" and "jobs" in arguments)
     ]
     if missing and file is None:
-        raise InputError(f"missing: {', '.join(missing)}; `astra-bridge run --help` explains them")
+        raise InputError(f"missing: {', '.join(missing)}; `--help` explains them")
     options = dict(key_value(text, "--network-option") for text in values["network_option"])
 
     from astra_bridge.simulation import Experiment

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from astra_bridge.results.table import Table
     from astra_bridge.results.times import RankTimes
 
-__all__ = ["save", "save_local_memory", "save_log", "write_json"]
+__all__ = ["save", "save_local_memory", "save_log", "save_table", "write_json"]
 
 _LONGEST_NAME = 100
 
@@ -70,7 +70,7 @@ def save(
     for name, table in tables:
         file = _file_name(name, names)
         names.add(file)
-        written += _save_table(files, folder / file, table)
+        written += save_table(files, folder / file, table)
     written += _save_plot(files, result, folder / "ranks.svg")
     return written
 
@@ -87,7 +87,7 @@ def _file_name(table: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
+def save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
     """Write ``stem.csv``, and ``stem.parquet`` where pyarrow is installed."""
     text = stem.with_name(f"{stem.name}.csv")
     try:

@@ -47,7 +47,8 @@ LEVELS = {
     "stall": 5,
     "results": 5,
     "simulation": 6,
-    "cli": 7,
+    "comparison": 7,
+    "cli": 8,
 }
 
 

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+"""The same experiments on several backends: errors, cost, and where they part."""
+
+from astra_bridge.comparison.comparison import Comparison
+from astra_bridge.comparison.runs import Step, compare
+
+__all__ = ["Comparison", "Step", "compare"]

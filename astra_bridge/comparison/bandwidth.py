@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Bandwidth of a collective as nccl-tests print it, by their doc/PERFORMANCE.md.
+
+The algorithm bandwidth is the size over the time; the bus bandwidth is that times a factor, such
+that it can be compared with the bandwidth of the hardware, whatever the number of ranks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from astra_bridge.trace import CommType, NodeType, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OneCollective", "bus_factor", "one_collective"]
+
+
+def bus_factor(kind: CommType, ranks: int) -> float | None:
+    """Bus bandwidth over algorithm bandwidth; None for what nccl-tests do not measure.
+
+    Examples
+    --------
+    >>> bus_factor(CommType.ALL_REDUCE, 8), bus_factor(CommType.BROADCAST, 8)
+    (1.75, 1.0)
+    """
+    share = (ranks - 1) / ranks
+    factors = {
+        CommType.ALL_REDUCE: 2 * share,
+        CommType.ALL_GATHER: share,
+        CommType.REDUCE_SCATTER: share,
+        CommType.REDUCE_SCATTER_BLOCK: share,
+        CommType.ALL_TO_ALL: share,
+        CommType.BROADCAST: 1.0,
+        CommType.REDUCE: 1.0,
+    }
+    return factors.get(kind)
+
+
+class OneCollective(NamedTuple):
+    """A collective that is all that an experiment communicates.
+
+    Attributes
+    ----------
+    kind : CommType
+    ranks : int
+        Members of it.
+    size_bytes : int
+        As nccl-tests count it: the buffer of a rank, the larger one of the two.
+    """
+
+    kind: CommType
+    ranks: int
+    size_bytes: int
+
+    def bandwidth_GBps(self, duration_ps: float) -> tuple[float, float]:
+        """Algorithm and bus bandwidth [10**9 bytes per second] of one that takes so long.
+
+        Examples
+        --------
+        >>> OneCollective(CommType.ALL_REDUCE, 8, 10**6).bandwidth_GBps(10**7)
+        (100.0, 175.0)
+        """
+        algorithm = self.size_bytes * 1e3 / duration_ps
+        return algorithm, algorithm * (bus_factor(self.kind, self.ranks) or 0.0)
+
+
+def one_collective(traces: Workload, groups: Mapping[int, tuple[int, ...]]) -> OneCollective | None:
+    """The one collective that the traces of a job do, be it several times; else None."""
+    found: set[tuple[int, int, str]] = set()
+    for columns in traces.columns:
+        if ((columns.type == NodeType.COMM_SEND) | (columns.type == NodeType.COMM_RECV)).any():
+            return None
+        for at in (columns.type == NodeType.COMM_COLL).nonzero()[0].tolist():
+            group = int(columns.pg_name[at])
+            name = columns.strings[group] if group >= 0 else ""
+            found.add((int(columns.comm_type[at]), int(columns.comm_size[at]), name))
+            if len({one[:2] for one in found}) > 1:
+                return None
+    if not found:
+        return None
+    everyone = tuple(range(len(traces.rank_to_columns)))
+    sizes = {len(groups.get(int(name), everyone) if name.isdecimal() else everyone)
+             for _, _, name in found}  # fmt: skip
+    number, size_bytes, _ = min(found)
+    kind, ranks = CommType(number), min(sizes)
+    if len(sizes) > 1 or ranks < 2 or size_bytes < 1 or bus_factor(kind, ranks) is None:
+        return None
+    # Chakra gives what a rank contributes to an all-gather.
+    return OneCollective(kind, ranks, size_bytes * (ranks if kind is CommType.ALL_GATHER else 1))
