@@ -65,15 +65,17 @@ struct PacketRecord {
     Tick sent;  // TIMELY, Swift
   };
   uint32_t wire_bytes;
-  uint32_t gap;  // NACK of selective repeat: bytes lost from `seq` on; ACK: arrived beyond `seq`
+  union {
+    bool wants_ack;  // data: the AckReq bit of RoCE
+    uint32_t gap;  // NACK of selective repeat: bytes lost from `seq` on; ACK: arrived beyond `seq`
+  };
   uint16_t ingress;  // local index of the port by which it entered this switch
   PacketKind kind;
   uint8_t queue;
   uint8_t hop;  // index of the next egress port in its path
   uint8_t hops;  // of its path
   uint8_t epoch;  // of the routes that its path belongs to
-  bool marked : 1;  // ECN congestion experienced
-  bool wants_ack : 1;  // the AckReq bit of RoCE
+  bool marked;  // ECN congestion experienced
 };
 
 struct PacketQueue {

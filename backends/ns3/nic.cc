@@ -125,7 +125,7 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
         std::min<uint64_t>(qp->send_end - qp->next_seq, parameters.mtu_bytes));
     packet->seq = qp->next_seq;
     qp->next_seq += payload;
-    packet->wants_ack = AsksForAck(*qp);
+    packet->wants_ack = parameters.upstream_order || AsksForAck(*qp);
     if (packet->wants_ack && !parameters.upstream_order) qp->requested_seq = qp->next_seq;
   }
   packet->wire_bytes = payload + parameters.header_bytes;

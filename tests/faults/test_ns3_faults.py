@@ -79,6 +79,25 @@ def test_traffic_moves_to_the_other_path() -> None:
     assert clean < time < 3 * clean
 
 
+def test_a_connection_that_rests_while_its_link_fails_goes_on_by_the_other_path() -> None:
+    flows = [(0, 1, BYTES, 0), (0, 1, BYTES, 4000 * US)]
+    [clean, _], before = net.run(two_paths(), flows)
+    links = before["tables"]["links"]
+    used = next(link for link in (2, 4) if links["packets"][link] > 0)
+    down, up = 2000 * US, 9000 * US
+    faults = [(used, down, 0.0), (used, up, 1.0)]
+    assert clean < down
+    times, stats = net.run(two_paths(), [*flows, (0, 1, BYTES, 12000 * US)], faults)
+    # Each as long as the first: nothing is lost, and by the other path it is as far.
+    assert [
+        time - start
+        for time, (_, _, _, start) in zip(times[1:], (flows[1], (0, 1, 0, 12000 * US)), strict=True)
+    ] == [clean, clean]
+    assert stats["retransmissions"] == stats["lost"] == 0
+    sent = stats["tables"]["links"]["packets"]
+    assert sent[6 - used] == sent[used] // 2 > 0
+
+
 def test_a_failed_link_that_recovers_only_delays() -> None:
     config = net.dumbbell(1, RATE, LATENCY, rto_us=200)
     [clean], _ = net.run(config, [(0, 1, BYTES, 0)])
