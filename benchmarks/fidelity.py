@@ -104,7 +104,7 @@ def run(one: dict[str, Any], backend: str) -> dict[str, Any]:
             layers=2,
             hidden=hidden,
             sequence=512,
-            dp=gpus,
+            data=gpus,
             micro_batches=1,
             vocabulary=1024,
             **experts,
