@@ -16,6 +16,7 @@ __all__ = [
     "BackendError",
     "BackendSpec",
     "BackendUnavailable",
+    "Calibration",
     "Comparison",
     "ContractError",
     "Experiment",
@@ -41,6 +42,7 @@ __all__ = [
     "Watch",
     "Workload",
     "__version__",
+    "calibrate",
     "collective",
     "compare",
     "fabrics",
@@ -50,7 +52,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from astra_bridge import fabrics
-    from astra_bridge.comparison import Comparison, compare
+    from astra_bridge.comparison import Calibration, Comparison, calibrate, compare
     from astra_bridge.engine import Outcome, Progress, Session, Stop, Watch
     from astra_bridge.errors import (
         AstraBridgeError,
@@ -77,6 +79,7 @@ _HOMES = {
     "BackendError": "astra_bridge.errors",
     "BackendSpec": "astra_bridge.network.spec",
     "BackendUnavailable": "astra_bridge.errors",
+    "Calibration": "astra_bridge.comparison",
     "Comparison": "astra_bridge.comparison",
     "ContractError": "astra_bridge.errors",
     "Experiment": "astra_bridge.simulation",
@@ -101,6 +104,7 @@ _HOMES = {
     "Unsupported": "astra_bridge.errors",
     "Watch": "astra_bridge.engine",
     "Workload": "astra_bridge.trace",
+    "calibrate": "astra_bridge.comparison",
     "collective": "astra_bridge.workload",
     "compare": "astra_bridge.comparison",
     "read_workload": "astra_bridge.trace",

@@ -13,6 +13,7 @@ __all__ = ["ROOT"]
 _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
+    "calibrate": "Fit parameters of a backend to another one, or to measurements.",
     "trace": "Look at traces and convert them.",
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",

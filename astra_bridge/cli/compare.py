@@ -18,7 +18,7 @@ from astra_bridge.text import one_line, show
 if TYPE_CHECKING:
     from astra_bridge.comparison import Comparison, Step
 
-__all__ = ["COMMAND", "parse_vary"]
+__all__ = ["COMMAND", "Report", "options_of", "parse_vary", "rows_of"]
 
 _EVERY_S = 10.0
 _MOST_LINES = 8
@@ -31,7 +31,7 @@ def _names(text: str, name: str) -> list[str]:
     return names
 
 
-def _rows(title: str, *without: str) -> list[Argument]:
+def rows_of(title: str, *without: str) -> list[Argument]:
     """Rows of `run` that say what runs."""
     return [row for row in ARGUMENTS[title] if row.name not in without]
 
@@ -47,12 +47,13 @@ _ARGUMENTS = {
         Argument("--tolerance", "SHARE", "Two runs part where the end of a node differs by more.",
                  number_text(0, 1e9), default=0.05),
     ),
-    "experiment": _rows("experiment"),
-    "ASTRA-sim's flags": _rows("ASTRA-sim's flags", "--logging-folder", "--logging-configuration"),
+    "experiment": rows_of("experiment"),
+    "ASTRA-sim's flags": rows_of("ASTRA-sim's flags", "--logging-folder",
+                                 "--logging-configuration"),
     "simulation": [
         Argument("--network-option", "[BACKEND:]KEY=VALUE", "For all backends, or for one.",
                  repeated=True),
-        *_rows("simulation", "--backend", "--network-option"),
+        *rows_of("simulation", "--backend", "--network-option"),
         *[row for row in ARGUMENTS["long runs"] if row.name == "--no-progress-timeout"],
     ],
     "output": (
@@ -81,7 +82,9 @@ def parse_vary(texts: list[str]) -> dict[str, list[Any]]:
 def _run(**values: Any) -> int:
     from astra_bridge.comparison import compare
 
-    common, options = _options(values["network_option"], values)
+    common, options = options_of(
+        values["network_option"], [*values["backends"], *filter(None, [values["reference"]])]
+    )
     experiment = experiment_of(values | {"network_option": common})
     for warning in (*experiment.system_config.warnings, *experiment.memory_config.warnings):
         say("warning", warning)
@@ -93,7 +96,7 @@ def _run(**values: Any) -> int:
         options=options,
         tolerance=values["tolerance"],
         engine=values["engine"],
-        progress=_Report(),
+        progress=Report(),
         no_progress_timeout_s=values["no_progress_timeout"],
     )
     _write(comparison, values)
@@ -103,11 +106,8 @@ def _run(**values: Any) -> int:
     return _failed(comparison)
 
 
-def _options(
-    texts: list[str], values: dict[str, Any]
-) -> tuple[list[str], dict[str, dict[str, str]]]:
+def options_of(texts: list[str], names: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Options for all backends, and those for one."""
-    names = [*values["backends"], *filter(None, [values["reference"]])]
     common: list[str] = []
     options: dict[str, dict[str, str]] = {}
     for text in texts:
@@ -125,7 +125,7 @@ def _options(
     return common, options
 
 
-class _Report:
+class Report:
     """A line on stderr for each run that ends, and now and then of one that takes long."""
 
     def __init__(self) -> None:

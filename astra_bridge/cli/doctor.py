@@ -25,6 +25,7 @@ __all__ = ["COMMAND"]
 _EXTRAS = {
     "pyarrow": "Parquet files with --output: pip install 'astra-bridge[data]'",
     "matplotlib": "plots with --output: pip install 'astra-bridge[plot]'",
+    "scipy": "astra-bridge calibrate: pip install 'astra-bridge[calibrate]'",
     "scalesim": "compute model scalesim: pip install 'astra-bridge[scalesim]'",
 }
 

@@ -781,7 +781,14 @@ def _faults(value: Any, name: str) -> tuple[Fault, ...]:
 
 
 def _options(value: Any, name: str) -> Any:
-    return optional(mapping_of(text, text))(value, name) or {}
+    return optional(mapping_of(text, _option))(value, name) or {}
+
+
+def _option(value: Any, name: str) -> str:
+    """Options are text for backends; numbers and truth values are written as files write them."""
+    if isinstance(value, (bool, int, float)):
+        return str(value).lower()
+    return str(text(value, name))
 
 
 _FIELDS: dict[str, Check] = {

@@ -149,15 +149,8 @@ def experiment_arguments(file: str | Path) -> dict[str, Any]:
             arguments[name] = beside(arguments[name], source)
     if "/" in read.backend:
         arguments["backend"] = str(beside(read.backend, source))
-    if read.network_options is not None:
-        options = read.network_options
-        arguments["network_options"] = {key: _option(value) for key, value in options.items()}
     if raw.get("jobs") is not None:
         arguments["jobs"] = read_jobs(raw["jobs"], file=source)
     if raw.get("faults") is not None:
         arguments["faults"] = read_faults(raw["faults"], file=source)
     return {"workload": None} | arguments
-
-
-def _option(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""``astra-bridge calibrate``: fit parameters of a backend to another one, or to measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from astra_bridge.arguments import path
+from astra_bridge.cli.command import Argument, Command, key_value
+from astra_bridge.cli.compare import Report, options_of, parse_vary, rows_of
+from astra_bridge.cli.run import experiment_of
+from astra_bridge.cli.summary import text_table
+from astra_bridge.errors import InputError
+from astra_bridge.text import one_line, show
+
+__all__ = ["COMMAND"]
+
+_ARGUMENTS = {
+    "calibration": (
+        Argument("--to", "NAME", "Another backend, or a CSV file of measurements: columns of "
+                 "paths, and finish_ns.", required=True),
+        Argument("--fit", "PATH=LOW:HIGH", "What is fitted, and its bounds: "
+                 "network.bandwidth[0]=10:100.", repeated=True),
+        Argument("--vary", "PATH=VALUES", "The points, as those of compare; every second one is "
+                 "held out.", repeated=True),
+    ),
+    "experiment": rows_of("experiment"),
+    "ASTRA-sim's flags": rows_of("ASTRA-sim's flags", "--logging-folder",
+                                 "--logging-configuration"),
+    "simulation": [
+        Argument("--network-option", "[BACKEND:]KEY=VALUE", "For both backends, or for one.",
+                 repeated=True),
+        *rows_of("simulation", "--network-option", "--engine"),
+    ],
+    "output": (
+        Argument("--output", "FILE", "Write the fitted experiment there, as .yaml.", path,
+                 short="-o"),
+    ),
+}  # fmt: skip
+
+
+def _bounds(text: str) -> tuple[str, tuple[str, str]]:
+    name, bounds = key_value(text, "--fit")
+    low, colon, high = bounds.partition(":")
+    if not colon:
+        raise InputError(f"{show(bounds)} is not allowed; allowed: LOW:HIGH", key=f"--fit {name}")
+    return name, (low, high)
+
+
+def _run(**values: Any) -> None:
+    from astra_bridge.comparison import calibrate
+
+    experiment = experiment_of(values | {"network_option": []})
+    own = str(experiment.backend)
+    common, options = options_of(values["network_option"], [own, values["to"]])
+    given = dict(key_value(text, "--network-option") for text in common) | options.pop(own, {})
+    if given:
+        experiment = experiment.replace(network_options={**experiment.network_options, **given})
+    found = calibrate(
+        experiment,
+        dict(map(_bounds, values["fit"])),
+        values["to"],
+        parse_vary(values["vary"]),
+        options=options,
+        progress=Report(),
+    )
+    if values["output"] is not None:
+        found.save(values["output"])
+    header = [*(one_line(name, 30) for name in found.varied), "used", "target [ns]", "before",
+              "after"]  # fmt: skip
+    print(text_table(header, [
+        [*(one_line(str(row[name]), 30) for name in found.varied), "yes" if row["used"] else "no",
+         f"{row['target_ns']:,}",
+         *(f"{row[name] / row['target_ns'] - 1:+.1%}" for name in ("before_ns", "after_ns"))]
+        for row in found.rows
+    ]))  # fmt: skip
+    print(f"\n{one_line(str(found.experiment.backend))} fitted to {one_line(found.target)}:")
+    for name, value in found.values.items():
+        print(f"  {one_line(name)} = {value}")
+    print(f"Error on the points that were used: {found.fit_before} before, {found.fit_after} after")
+    print(f"Error on the others:                {found.before} before, {found.after} after")
+    if values["output"] is not None:
+        print(f"wrote {one_line(str(values['output']))}")
+
+
+COMMAND = Command(
+    "Fit parameters of a backend to another one, or to measurements.",
+    _ARGUMENTS,
+    _run,
+    "calibrate experiment.yaml --to ns3 -o fitted.yaml \\\n"
+    "    --fit network.links[1].bandwidth=100Gbps:800Gbps \\\n"
+    "    --vary workload.size=64KiB,256KiB,1MiB,4MiB,16MiB",
+    "Least squares of the logarithm of finish over target, by SciPy.",
+)
