@@ -394,7 +394,7 @@ class RdmaNic final : public Device {
   bool MoreToSend(const Port& port) const;
   void SetAlarm(Port& port);
   void ReceiveData(PacketRecord* packet);
-  bool TakeInOrder(QueuePair* qp, const PacketRecord& packet);
+  [[gnu::always_inline]] bool TakeInOrder(QueuePair* qp, const PacketRecord& packet);
   bool TakeEarly(QueuePair* qp, PacketRecord* packet);
   void SendCnp(QueuePair* qp);
   void ReceiveAck(PacketRecord* packet);

@@ -178,7 +178,7 @@ void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
 }
 
 // Whether to acknowledge a packet that comes in its turn.
-bool RdmaNic::TakeInOrder(QueuePair* qp, const PacketRecord& packet) {
+inline bool RdmaNic::TakeInOrder(QueuePair* qp, const PacketRecord& packet) {
   const Parameters& parameters = fabric->parameters;
   qp->expected_seq += packet.wire_bytes - parameters.header_bytes;
   bool closes = false;
