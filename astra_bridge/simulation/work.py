@@ -118,8 +118,8 @@ class JobWork:
     def groups(self) -> dict[int, tuple[int, ...]]:
         """Its communicator groups."""
         given = self._given("comm_groups")
-        if given is None and isinstance(self.job.workload, Mapping):
-            given = self._workload.comm_groups  # a generator knows the groups of its traces
+        if given is None:  # a generated workload knows the groups of its traces
+            given = getattr(self._workload, "comm_groups", None)
         return read_comm_groups(given, self.ranks)
 
     @cached_property

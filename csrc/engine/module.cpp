@@ -23,7 +23,8 @@ using engine::Table;
 // Arrays stay alive with the dict that holds them; one that is not contiguous is replaced there.
 template <class T>
 Table<T> table(const py::dict& arrays, const char* name) {
-  constexpr int kPlain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int kPlain = static_cast<int>(py::array::c_style) | kAligned;
   py::array array = py::cast<py::array>(arrays[name]);
   if (array.itemsize() != static_cast<py::ssize_t>(sizeof(T)))
     throw std::invalid_argument(std::string(name) + ": records have another size here");

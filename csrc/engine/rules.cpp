@@ -532,6 +532,7 @@ class Users {
   // For each collective its group, and the lists that its phases are laid out in.
   bool find_groups(Lists& result) const {
     std::vector<std::pair<int64_t, int64_t>> spans;
+    spans.reserve(p.plans.size());
     for (int64_t i = 0; i < count_of(p.plans); ++i)
       spans.emplace_back(p.plans[i].phase_start, p.plans[i].phase_count);
     const auto plan_spans = spans;
@@ -632,6 +633,7 @@ class Users {
       return static_cast<double>(count);
     };
     std::vector<double> of_schedule;
+    of_schedule.reserve(p.schedules.size());
     for (int64_t i = 0; i < count_of(p.schedules); ++i)
       of_schedule.push_back(sends(p.schedules[i]));
     for (int64_t i = 0; i < count_of(p.families); ++i) {
@@ -731,7 +733,7 @@ bool schedules_keep_rules(const Table<Schedule>& schedules, const Table<Step>& s
 bool peers_agree(const Table<Family>& families, const Table<int32_t>& schedule_of_position,
                  const Table<Schedule>& schedules, const Table<Step>& steps,
                  const Table<int64_t>& sizes) {
-  for (size_t i = 0; i < families.size(); ++i) {
+  for (int64_t i = 0; i < rules::count_of(families); ++i) {
     const Family& family = families[i];
     const int64_t size = sizes[i];
     const Schedule& first = schedules[family.first];

@@ -173,3 +173,13 @@ def test_a_backend_that_a_program_adds() -> None:
     assert result.backend == "of-this-test"
     expected = example(backend="analytical-unaware").run()
     assert result.finish_ns.tolist() == expected.finish_ns.tolist()
+
+
+def test_a_generated_workload_brings_its_groups() -> None:
+    made = collective("all-reduce", 1 << 20, 4, groups=[[0, 1], [2, 3]])
+    network = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [50.0], "latency": [500.0]}
+    system = {"all-reduce-implementation": ["ring"]}
+    brought = ab.Experiment(made, system, network)
+    named = ab.Experiment(made, system, network, comm_groups=made.comm_groups)
+    assert brought.run().finish_ps.tolist() == named.run().finish_ps.tolist()
+    assert brought.token == named.token
