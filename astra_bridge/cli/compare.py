@@ -175,7 +175,7 @@ def _parts(comparison: Comparison) -> list[str]:
     if comparison.reference is not None:
         name = one_line(comparison.reference)
         parts[0] += f"\nError: relative to {name}, {comparison.rule}."
-        parts += [_groups(comparison), _collectives(comparison), _partings(comparison)]
+        parts += [_groups(comparison), _kinds(comparison), _partings(comparison)]
     return [part for part in parts if part]
 
 
@@ -225,18 +225,28 @@ def _groups(comparison: Comparison) -> str:
     ])  # fmt: skip
 
 
-def _collectives(comparison: Comparison) -> str:
-    """Those whose duration is most off, where there are several."""
-    judged = [row for row in comparison.collectives if row["error"]]
-    if len({(row["job"], row["node_id"]) for row in comparison.collectives}) < 2 or not judged:
+def _kinds(comparison: Comparison) -> str:
+    """Collectives by kind and size, those that take longest, where there are several."""
+    if all(row["count"] == 1 for row in comparison.kinds) and len(
+        {(row["job"], row["kind"], row["size_bytes"]) for row in comparison.kinds}
+    ) < 2:  # fmt: skip
         return ""
-    worst = sorted(judged, key=lambda row: -abs(row["error"]))[:_MOST_LINES]
-    header = [*_header(comparison), f"worst of {len(judged)} collectives", "bytes", "took [ns]",
-              "error"]  # fmt: skip
+    longest: dict[tuple[Any, ...], int] = {}
+    for row in comparison.kinds:
+        key = (*(str(row[path]) for path in comparison.varied), row["job"], row["kind"],
+               row["size_bytes"])  # fmt: skip
+        longest[key] = max(longest.get(key, 0), row["total_ns"])
+    shown = sorted(longest, key=lambda key: -longest[key])[:_MOST_LINES]
+    header = [*_header(comparison), "collectives", "bytes", "count", "in sum [ns]", "error"]
     return text_table(header, [
-        [*_place(comparison, row), _node(row, row["kind"]), f"{row['size_bytes']:,}",
-         f"{row['duration_ns']:,}", _percent(row["error"])]
-        for row in worst
+        [*_place(comparison, row),
+         f"{one_line(row['job'], 20)}: {row['kind']}" if row["job"] else row["kind"],
+         f"{row['size_bytes']:,}", str(row["count"]), f"{row['total_ns']:,}",
+         _percent(row["error"])]
+        for key in shown
+        for row in comparison.kinds
+        if key == (*(str(row[path]) for path in comparison.varied), row["job"], row["kind"],
+                   row["size_bytes"])
     ])  # fmt: skip
 
 

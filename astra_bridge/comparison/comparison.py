@@ -76,17 +76,20 @@ class Comparison:
     Attributes
     ----------
     rows : list of dict
-        A run: ``finish_ns`` (of the last rank), ``error``, ``cpu_s``, ``wall_s``, ``prepare_s``,
-        ``peak_mb``, ``events``, ``engine``; where the experiment is one collective ``size_bytes``,
-        ``algbw_GBps`` and ``busbw_GBps``, as nccl-tests print them; ``failure``, which is None or
-        says why there is nothing else.
+        A run: ``finish_ns`` (of the last rank), ``error``, ``exposed_comm_ns`` (of the rank where
+        it is longest), ``cpu_s``, ``wall_s``, ``prepare_s``, ``peak_mb``, ``events``, ``engine``;
+        where the experiment is one collective ``size_bytes``, ``algbw_GBps`` and ``busbw_GBps``, as
+        nccl-tests print them; ``failure``, which is None or says why there is nothing else.
     groups : list of dict
         Ranks that belong together (a job; ranks that finish together in the reference, but for
         the tolerance):
         ``group``, ``ranks``, ``first_ns``, ``finish_ns``, ``error``.
     collectives : list of dict
-        ``job``, ``node_id``, ``name``, ``kind``, ``size_bytes``, ``ranks``, ``start_ns``,
-        ``duration_ns``, ``error`` of the duration.
+        ``job``, ``node_id``, ``name``, ``kind``, ``group``, ``size_bytes``, ``ranks``,
+        ``start_ns``, ``duration_ns``, ``error`` of the duration.
+    kinds : list of dict
+        The collectives of a kind and size in sum: ``job``, ``kind``, ``size_bytes``, ``count``,
+        ``total_ns``, ``error``.
     partings : list of dict
         Where a run parts from the reference: ``job``, ``rank``, ``node_id``, ``name``, ``type``,
         ``end_ns``, ``reference_end_ns``, ``error``; no row where it does not.
@@ -105,6 +108,7 @@ class Comparison:
     rows: list[Row]
     groups: list[Row]
     collectives: list[Row]
+    kinds: list[Row]
     partings: list[Row]
     varied: tuple[str, ...]
     reference: str | None
@@ -114,15 +118,15 @@ class Comparison:
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """The four tables by name, for pandas and arrow; what has no value is NaN or ""."""
+        """The tables by name, for pandas and arrow; what has no value is NaN or ""."""
         named = {"runs": self.rows, "groups": self.groups, "collectives": self.collectives,
-                 "partings": self.partings}  # fmt: skip
+                 "kinds": self.kinds, "partings": self.partings}  # fmt: skip
         return {name: _table(name, rows) for name, rows in named.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``--json``: plain numbers, strings and lists."""
         names = ("reference", "rule", "tolerance", "varied", "rows", "groups", "collectives",
-                 "partings")  # fmt: skip
+                 "kinds", "partings")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def save_json(self, file: str | Path) -> None:
@@ -194,6 +198,7 @@ def comparison_of(
     rows: list[Row] = []
     groups: list[Row] = []
     collectives: list[Row] = []
+    kinds: list[Row] = []
     partings: list[Row] = []
     for point, some in zip(points, runs, strict=True):
         done = [run for run in some if run.result is not None]
@@ -211,13 +216,16 @@ def comparison_of(
             spans = list(work.spans(run.result))
             rows.append(start | _row(work, run.result, base, spans))
             collectives += [start | row for row in _collectives(spans, durations_ps)]
+            kinds += [start | row for row in _kinds(spans, base_spans)]
             parting = None if base is None else work.parting(run.result, base, tolerance)
             if parting is not None:
                 partings.append(start | _parting(parting))
     failures = tuple(run.failure for some in runs for run in some if run.failure is not None)
     name = None if at is None else runs[0][at].backend
     varied = tuple(points[0].values) if points else ()
-    return Comparison(rows, groups, collectives, partings, varied, name, rule, tolerance, failures)
+    return Comparison(
+        rows, groups, collectives, kinds, partings, varied, name, rule, tolerance, failures
+    )
 
 
 def _reference(runs: Sequence[Sequence[Run]], given: str | None) -> tuple[int | None, str]:
@@ -237,8 +245,8 @@ def _reference(runs: Sequence[Sequence[Run]], given: str | None) -> tuple[int | 
 
 
 _FAILED: Row = dict.fromkeys(
-    ("finish_ns", "error", "cpu_s", "wall_s", "prepare_s", "peak_mb", "events", "engine",
-     "size_bytes", "algbw_GBps", "busbw_GBps")
+    ("finish_ns", "error", "exposed_comm_ns", "cpu_s", "wall_s", "prepare_s", "peak_mb", "events",
+     "engine", "size_bytes", "algbw_GBps", "busbw_GBps")
 )  # fmt: skip
 
 
@@ -253,6 +261,7 @@ def _row(work: Work, run: Measured, base: Measured | None, spans: Sequence[Span]
     return {
         "finish_ns": finish,
         "error": relative(finish, None if base is None else finish_ns(base.finish_ps)),
+        "exposed_comm_ns": run.exposed_comm_ps // PS_PER_NS,
         "cpu_s": run.cpu_s,
         "wall_s": run.wall_s,
         "prepare_s": run.prepare_s,
@@ -287,7 +296,7 @@ def _groups(
 
 
 def _collectives(
-    spans: Sequence[Span], durations_ps: Mapping[tuple[str, int, str, int], int]
+    spans: Sequence[Span], durations_ps: Mapping[tuple[str, int, str, str, int], int]
 ) -> Iterator[Row]:
     for one in spans:
         duration_ps = one.end_ps - one.start_ps
@@ -296,11 +305,34 @@ def _collectives(
             "node_id": one.node_id,
             "name": one.name,
             "kind": one.kind,
+            "group": one.group,
             "size_bytes": one.size_bytes,
             "ranks": one.ranks,
             "start_ns": one.start_ps // PS_PER_NS,
             "duration_ns": duration_ps // PS_PER_NS,
             "error": relative(duration_ps, durations_ps.get(one.key)),
+        }
+
+
+def _kinds(spans: Sequence[Span], base: Sequence[Span]) -> Iterator[Row]:
+    """In the order in which they first start."""
+    sums: dict[tuple[str, str, int], list[int]] = {}
+    expected_ps: dict[tuple[str, str, int], int] = {}
+    for one in spans:
+        found = sums.setdefault((one.job, one.kind, one.size_bytes), [0, 0])
+        found[0] += 1
+        found[1] += one.end_ps - one.start_ps
+    for one in base:
+        key = (one.job, one.kind, one.size_bytes)
+        expected_ps[key] = expected_ps.get(key, 0) + one.end_ps - one.start_ps
+    for (job, kind, size_bytes), (count, total_ps) in sums.items():
+        yield {
+            "job": job,
+            "kind": kind,
+            "size_bytes": size_bytes,
+            "count": count,
+            "total_ns": total_ps // PS_PER_NS,
+            "error": relative(total_ps, expected_ps.get((job, kind, size_bytes))),
         }
 
 

@@ -50,11 +50,13 @@ class Group(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A collective: all nodes of the same id, kind and size in a job.
+    """A collective: all nodes of the same id, kind, size and communicator group in a job.
 
     Attributes
     ----------
     job, name, kind : str
+    group : str
+        The communicator group; "" is all ranks of the job.
     node_id, size_bytes, ranks : int
     start_ps, end_ps : int
         From its first rank's start to its last rank's end.
@@ -63,6 +65,7 @@ class Span(NamedTuple):
     job: str
     name: str
     kind: str
+    group: str
     node_id: int
     size_bytes: int
     ranks: int
@@ -70,9 +73,9 @@ class Span(NamedTuple):
     end_ps: int
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
+    def key(self) -> tuple[str, int, str, str, int]:
         """What it is, whenever it was."""
-        return self.job, self.node_id, self.kind, self.size_bytes
+        return self.job, self.node_id, self.kind, self.group, self.size_bytes
 
 
 class Parting(NamedTuple):
@@ -147,7 +150,7 @@ class Work:
         """Each collective, in the order of start."""
         if not len(run.node_end_ps):
             return
-        found: dict[tuple[str, int, str, int], Span] = {}
+        found: dict[tuple[str, int, str, str, int], Span] = {}
         for index, columns in enumerate(self.traces.columns):
             rows = np.flatnonzero(self.traces.rank_to_columns == index)
             nodes = np.flatnonzero(columns.type == NodeType.COMM_COLL)
@@ -158,10 +161,18 @@ class Work:
             counts = (nodes, ran, starts.min(axis=0), ends.max(axis=0))
             for at, ranks, start_ps, end_ps in zip(*(c.tolist() for c in counts), strict=True):
                 kind = CommType(int(columns.comm_type[at])).name.lower().replace("_", "-")
+                group = int(columns.pg_name[at])
                 one = Span(
-                    self._of_row(int(rows[0]))[0], columns.name(at), kind,
-                    int(columns.node_id[at]), int(columns.comm_size[at]), ranks, start_ps, end_ps,
-                )  # fmt: skip
+                    self._of_row(int(rows[0]))[0],
+                    columns.name(at),
+                    kind,
+                    columns.strings[group] if group >= 0 else "",
+                    int(columns.node_id[at]),
+                    int(columns.comm_size[at]),
+                    ranks,
+                    start_ps,
+                    end_ps,
+                )
                 other = found.get(one.key)
                 if other is not None:
                     one = other._replace(

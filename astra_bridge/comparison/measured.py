@@ -33,6 +33,8 @@ class Measured(NamedTuple):
         When each rank of each job ended.
     node_start_ps, node_end_ps : ndarray of int64, shape (nodes of all rows,)
         In the order of the traces; -1 where a node did not run; empty where there are too many.
+    exposed_comm_ps : int
+        The longest time that a rank's GPU did not compute.
     events : int
     engine : str
     cpu_s, wall_s : float
@@ -46,6 +48,7 @@ class Measured(NamedTuple):
     finish_ps: NDArray[np.int64]
     node_start_ps: NDArray[np.int64]
     node_end_ps: NDArray[np.int64]
+    exposed_comm_ps: int
     events: int
     engine: str
     cpu_s: float
@@ -114,6 +117,7 @@ def _read(message: Message, rows: int, nodes: int) -> Measured:
         values[:rows],
         values[rows : rows + recorded],
         values[rows + recorded :],
+        int(message.head["exposed_comm_ps"]),
         int(message.head["events"]),
         str(message.head["engine"]),
         *(float(message.head[number]) for number in _NUMBERS),
@@ -149,6 +153,7 @@ def serve(parent: Parent) -> None:
     parent.send(
         "result",
         b"".join(np.ascontiguousarray(array, np.int64).tobytes() for array in arrays),
+        exposed_comm_ps=int(result.exposed_comm_ps.max(initial=0)),
         events=int(result.events),
         engine=result.engine,
         cpu_s=cpu_s,

@@ -58,6 +58,7 @@ def test_the_numbers_are_those_of_separate_runs() -> None:
         assert row["error"] == (row["finish_ns"] - reference) / reference
         assert row["failure"] is None
         assert row["events"] == alone.events
+        assert row["exposed_comm_ns"] == alone.exposed_comm_ns.max()
         # Of itself: neither the 100 MB of the tests nor nothing.
         assert all(0 < row[name] < 60 for name in ("cpu_s", "wall_s", "prepare_s"))
         assert 10 < row["peak_mb"] < 1000
@@ -96,6 +97,7 @@ def test_a_backend_is_equal_to_itself(kind: str, size: int, compute_us: int, nam
     assert found.partings == []
     assert {row["error"] for row in found.groups} == {0.0}
     assert {row["error"] for row in found.collectives} == {0.0}
+    assert {(row["count"], row["error"]) for row in found.kinds} == {(2, 0.0)}
 
 
 def test_the_reference_is_the_dearest_unless_one_is_given() -> None:
@@ -171,6 +173,11 @@ def test_collectives_are_those_of_a_result() -> None:
         assert row["duration_ns"] == took_ps // 1000
     assert [row["name"] for row in found.collectives] == ["gradients", "tokens"]
     assert [row["size_bytes"] for row in found.collectives] == [MIB, 2 * MIB]
+    assert [(row["kind"], row["count"]) for row in found.kinds] == [
+        ("all-reduce", 1), ("all-to-all", 1),
+    ]  # fmt: skip
+    for kind, row in zip(found.kinds, found.collectives, strict=True):
+        assert kind["total_ns"] == row["duration_ns"]
     assert found.rows[0]["busbw_GBps"] is None  # two kinds
 
 
@@ -290,7 +297,8 @@ def test_a_backend_that_crashes_or_lies_is_a_row(fault: str, said: str, mock_lib
 
 
 SCHEMA = {
-    "backend": str, "finish_ns": int, "error": float, "cpu_s": float, "wall_s": float,
+    "backend": str, "finish_ns": int, "error": float, "exposed_comm_ns": int, "cpu_s": float,
+    "wall_s": float,
     "prepare_s": float, "peak_mb": float, "events": int, "engine": str, "size_bytes": int,
     "algbw_GBps": float, "busbw_GBps": float,
 }  # fmt: skip
@@ -323,7 +331,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [row["finish_ns"] for row in table if row["backend"] == AWARE] == [
         f"{row['finish_ns']}" for row in rows if row["backend"] == AWARE
     ]
-    for name in ("groups.csv", "collectives.csv", "partings.csv"):
+    for name in ("groups.csv", "collectives.csv", "kinds.csv", "partings.csv"):
         assert (folder / name).stat().st_size > 0
     pytest.importorskip("matplotlib")
     drawn = {plot.name for plot in folder.glob("*.svg")}
@@ -383,3 +391,17 @@ def test_the_page_is_true(
     code = code.replace('"flow"', f'"{AWARE}"').replace("found.tables", "0 and found.tables")
     exec(code, {})
     assert (tmp_path / "out" / "comparison.json").exists()
+
+
+def test_groups_that_run_at_different_times_are_collectives_of_their_own() -> None:
+    """Two stages of a pipeline, whose nodes have the same ids."""
+    workload = {"generator": "transformer", "layers": 2, "pp": 2, "tp": 4, "hidden": 512}
+    experiment = ring(workload)
+    found = ab.compare(experiment, [AWARE])
+    assert {row["ranks"] for row in found.collectives} == {4}
+    assert len({row["group"] for row in found.collectives}) == 2
+    table = experiment.run().collectives
+    whole_ns = sum(row["total_ns"] for row in found.kinds)
+    assert sum(row["count"] for row in found.kinds) == len(table) // 4
+    # No longer than what the ranks of a group took together.
+    assert whole_ns <= (table["end_ps"] - table["start_ps"]).sum() / 1000
