@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """How far the cheaper networks are from ns-3, on experiments of the kinds that clusters run.
 
-    python benchmarks/fidelity.py [--count 63] [--seed 1] [--backends flow,analytical-aware] [-o F]
+    python benchmarks/fidelity.py [--count 63] [--seed 1] [--backends a,b,...] [-o F] [--page F]
 
 Each experiment is a fabric (rail, leaf-spine, fat-tree; 32 to 256 GPUs; 1:1 to 4:1), a workload
 (all-reduce by ring, tree and halving-doubling, all-to-all, incast, a data-parallel and a
 mixture-of-experts step) and a size (64 KiB to 64 MiB).  What a run takes is the CPU time of its
-engine and network, as `astra-bridge compare` measures it.
+engine and network, as `astra-bridge compare` measures it.  `--page docs/fidelity.md` writes that
+page.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ WORKLOADS = (
     *("incast", "data-parallel", "mixture-of-experts"),
 )
 REFERENCE = "ns3"
+BACKENDS = "flow,analytical-aware,analytical-unaware"
+
+PAGE = Path(__file__).with_name("fidelity_page.md")
 
 
 def experiments(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -116,8 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=63)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--backends", default="flow,analytical-aware")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--backends", default=BACKENDS)
+    parser.add_argument("-o", "--output", type=Path, help="the rows as JSON")
+    parser.add_argument("--page", type=Path, help="a page of what came out")
     given = parser.parse_args()
     names = given.backends.split(",")
     rows: list[dict[str, Any]] = []
@@ -145,20 +150,51 @@ def main() -> None:
         print(said, flush=True)
         if given.output:
             given.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    for name in names:
-        mine = [row for row in rows if row["backend"] == name]
-        if not mine:
-            continue
-        errors = [abs(row["error"]) for row in mine]
-        mean = math.exp(sum(map(math.log1p, errors)) / len(errors)) - 1
-        ratios = [row["reference_cpu_s"] / row["cpu_s"] for row in mine]
-        ratio = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        total = sum(row["reference_cpu_s"] for row in mine) / sum(row["cpu_s"] for row in mine)
-        print(
-            f"{name}: {len(mine)} experiments; error of the finish: geometric mean {mean:.1%}, "
-            f"worst {max(errors):.1%}, at most 5 % in {sum(one <= 0.05 for one in errors)}; "
-            f"{ratio:.0f} times less CPU time than {REFERENCE} (geometric mean; {total:.0f} in sum)"
+    said = [line for name in names if (line := summary(name, rows))]
+    print("\n".join(said))
+    if given.page:
+        page = PAGE.read_text(encoding="utf-8").format(
+            count=len({tuple(row[key] for key in KEYS) for row in rows}),
+            seed=given.seed,
+            summary="\n".join(f"* {line}" for line in said),
+            table="\n".join(table(names, rows)),
         )
+        given.page.write_text(page, encoding="utf-8")
+
+
+KEYS = ("fabric", "gpus", "oversubscription", "workload", "bytes")
+
+
+def geometric_mean(errors: list[float]) -> float:
+    return math.exp(sum(math.log1p(abs(one)) for one in errors) / len(errors)) - 1
+
+
+def summary(name: str, rows: list[dict[str, Any]]) -> str:
+    mine = [row for row in rows if row["backend"] == name]
+    if not mine:
+        return ""
+    errors = [row["error"] for row in mine]
+    ratios = [row["reference_cpu_s"] / row["cpu_s"] for row in mine]
+    ratio = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    total = sum(row["reference_cpu_s"] for row in mine) / sum(row["cpu_s"] for row in mine)
+    return (
+        f"`{name}`: error of the finish {geometric_mean(errors):.1%} (geometric mean), at worst "
+        f"{max(errors, key=abs):+.1%}, at most 5 % in {sum(abs(one) <= 0.05 for one in errors)} of "
+        f"{len(errors)}; {ratio:.0f} times less CPU time than {REFERENCE} (geometric mean; "
+        f"{total:.0f} in sum)"
+    )
+
+
+def table(names: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """In Markdown: a row per workload."""
+    yield "| workload | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for workload in WORKLOADS:
+        cells = []
+        for name in names:
+            mine = [r["error"] for r in rows if r["backend"] == name and r["workload"] == workload]
+            cells.append(f"{geometric_mean(mine):.1%} ({max(mine, key=abs):+.0%})" if mine else "-")
+        yield f"| {workload} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ class Sharing {
   }
 
  private:
+  using Offer = std::pair<double, int32_t>;  // share, link: the least first, of equals the first
   struct Member {
     int32_t slot, leg;
   };
@@ -168,6 +169,7 @@ class Sharing {
     int64_t id = 0;
     uint64_t seen = 0;
     bool open = false;
+    Offer own;  // of the narrowest link that it has for itself
     std::vector<Leg> legs;
     template <class A>
     void visit(A& archive) {
@@ -175,7 +177,6 @@ class Sharing {
     }
   };
   static constexpr size_t kFew = 128;
-  using Offer = std::pair<double, int32_t>;  // share, link: the least first, of equals the first
 
   void change(int32_t number) {
     Link& link = links_[static_cast<size_t>(number)];
@@ -218,14 +219,26 @@ class Sharing {
   }
   void fill() {
     offers_.clear();
-    for (const int32_t slot : together_) flows_[static_cast<size_t>(slot)].open = true;
+    const Offer none{std::numeric_limits<double>::infinity(), -1};
+    for (const int32_t slot : together_) {
+      flows_[static_cast<size_t>(slot)].open = true;
+      flows_[static_cast<size_t>(slot)].own = none;
+    }
     for (const int32_t number : around_) {
       Link& link = links_[static_cast<size_t>(number)];
       link.left = link.bytes_per_ps;
       link.open = static_cast<int32_t>(link.members.size());
       link.weight = weight_of(link);
-      if (link.open > 0) offers_.emplace_back(link.share(), number);
+      const Offer offer{link.share(), number};
+      if (link.open > 1) offers_.push_back(offer);
+      // Of the links that a flow has for itself, which are many, the narrowest alone counts.
+      if (link.open != 1) continue;
+      Offer& own = flows_[static_cast<size_t>(link.members[0].slot)].own;
+      own = std::min(own, offer);
     }
+    for (const int32_t slot : together_)
+      if (flows_[static_cast<size_t>(slot)].own != none)
+        offers_.push_back(flows_[static_cast<size_t>(slot)].own);
     const auto later = std::greater<Offer>();
     std::make_heap(offers_.begin(), offers_.end(), later);
     while (!offers_.empty()) {
