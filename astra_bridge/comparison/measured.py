@@ -19,7 +19,7 @@ from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S, NONSENSE, Message, P
 if TYPE_CHECKING:
     from astra_bridge.simulation import Experiment
 
-__all__ = ["Measured", "measure", "serve"]
+__all__ = ["Measured", "Shape", "measure", "serve", "shape_of"]
 
 _BYTES_PER_MB = 10**6
 
@@ -57,11 +57,34 @@ class Measured(NamedTuple):
     peak_mb: float
 
 
+class Shape(NamedTuple):
+    """How large a result is.
+
+    Attributes
+    ----------
+    rows : int
+        Ranks of all jobs.
+    nodes : int
+        Of all rows.
+    """
+
+    rows: int
+    nodes: int
+
+
+def shape_of(experiment: Experiment) -> Shape:
+    """The size of the experiment's result, whatever its backend; reads the traces."""
+    traces = experiment.traces
+    sizes = np.array([len(columns) for columns in traces.columns], np.int64)
+    return Shape(len(traces.rank_to_columns), int(sizes[traces.rank_to_columns].sum()))
+
+
 _NUMBERS = ("cpu_s", "wall_s", "prepare_s", "peak_mb")
 
 
 def measure(
     experiment: Experiment,
+    shape: Shape,
     *,
     engine: EngineName = "auto",
     progress: ProgressCallback | None = None,
@@ -80,10 +103,7 @@ def measure(
     # What has to be compiled first is no part of the run.
     if experiment.spec.unavailable() is None:
         experiment.spec.make_ready()
-    traces = experiment.traces
-    sizes = np.array([len(columns) for columns in traces.columns], np.int64)
-    rows = len(traces.rank_to_columns)
-    nodes = int(sizes[traces.rank_to_columns].sum())
+    rows, nodes = shape
     name = str(experiment.backend)
 
     def report(reached: tuple[int, ...]) -> None:

@@ -19,7 +19,7 @@ from astra_bridge.arguments import (
     text,
 )
 from astra_bridge.comparison.comparison import Comparison, Point, Run, comparison_of
-from astra_bridge.comparison.measured import measure
+from astra_bridge.comparison.measured import Shape, measure, shape_of
 from astra_bridge.engine import ENGINES, EngineName, Progress
 from astra_bridge.errors import AstraBridgeError, InputError
 from astra_bridge.simulation import Experiment
@@ -165,24 +165,29 @@ def compare(
             raise InputError(f"is none of {', '.join(names)}", key=f"options: {name}")
     points = points_of(experiment, vary)
 
-    def run(at: int, point: Point, name: str) -> Run:
-        step = Step(at + 1, len(points) * len(names), name, point.values)
+    shapes: dict[int, Shape] = {}  # of each point: its traces are read for one backend, not for all
+
+    def run(number: int, at: int, name: str) -> Run:
+        step = Step(number, len(points) * len(names), name, points[at].values)
         report(step)
-        one = on_backend(point.experiment, name, options.get(name, {}))
+        one = on_backend(points[at].experiment, name, options.get(name, {}))
+        kept = one.replace()  # without what it has read
         try:
-            done = Run(name, one, measure(
-                one, engine=engine, no_progress_timeout_s=timeout_s,
+            if at not in shapes:
+                shapes[at] = shape_of(one)
+            done = Run(name, kept, measure(
+                one, shapes[at], engine=engine, no_progress_timeout_s=timeout_s,
                 progress=lambda reached: report(step._replace(reached=reached)),
             ))  # fmt: skip
         except AstraBridgeError as error:
-            done = Run(name, one, None, error)
+            done = Run(name, kept, None, error)
         except MemoryError:
-            done = Run(name, one, None, AstraBridgeError("no memory"))
+            done = Run(name, kept, None, AstraBridgeError("no memory"))
         report(step._replace(run=done))
         return done
 
-    counter = itertools.count()
-    runs = [[run(next(counter), point, name) for name in names] for point in points]
+    counter = itertools.count(1)
+    runs = [[run(next(counter), at, name) for name in names] for at in range(len(points))]
     return comparison_of(points, runs, reference, tolerance)
 
 
