@@ -154,6 +154,7 @@ class Dimensions {
   // ASTRA-sim's congestion-unaware model counts the first differing dimension only.
   Cost cost(int32_t src, int32_t dst) const { return cost(src, dst, first_only_); }
   bool shortened(int32_t src, int32_t dst) const {
+    if (!first_only_ || dimensions_.size() == 1) return false;
     const Cost ours = cost(src, dst), whole = cost(src, dst, false);
     return ours.latency_ns != whole.latency_ns || ours.bytes_per_ns != whole.bytes_per_ns;
   }
