@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Time and memory of whole commands, beside ASTRA-sim's: ``python benchmarks/speed.py [--quick]``.
 
+``--against PYTHON`` runs the same commands with another installation, in turn with ours, and prints
+the ratios.
+
 A row is one command in a process of its own: CPU seconds (user + system, start of Python included)
 and peak resident memory, the least of several runs.  The answer of every simulation is checked.
 The inputs are made by the benchmark.  "ASTRA-sim" is the same work on ASTRA-sim 2.0 (C++, stock
@@ -225,11 +228,13 @@ def make_inputs(name: str, folder: Path) -> None:
 
 
 def measure(
-    arguments: list[str], finish_ns: int | None, environment: dict[str, str]
+    python: str, arguments: list[str], finish_ns: int | None, environment: dict[str, str]
 ) -> tuple[float, float]:
     """CPU seconds and peak resident MB (10**6) of ``python arguments``; checks the answer."""
     with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen([sys.executable, *arguments], stdout=output, env=environment)
+        child = subprocess.Popen(
+            [python, *arguments], stdout=output, env=environment, cwd=tempfile.gettempdir()
+        )
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
@@ -247,30 +252,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two runs each, no long rows")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the least counts")
+    parser.add_argument("--against", metavar="PYTHON", help="another installation's")
+    parser.add_argument("--rows", default="", help="only rows whose work has this in it")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         make_inputs(options.make[0], Path(options.make[1]))
         return
     runs = 2 if options.quick else options.runs
-    print("| work | ASTRA-sim C++ | target | CPU s | peak MB |\n|---|---|---|---|---|", flush=True)
+    pythons = [sys.executable, *([options.against] if options.against else [])]
+    more = " the other's CPU s | ratio |" if options.against else ""
+    rule = "---|" * (7 if more else 5)
+    print(f"| work | ASTRA-sim C++ | target | CPU s | peak MB |{more}\n|{rule}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         # Modules are compiled once, as after an installation, also where the tree is read-only.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(name, "pycache"))}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for row in ROWS:
-            if options.quick and row.long:
+            if (options.quick and row.long) or options.rows not in row.work:
                 continue
             folder = str(Path(name, row.inputs))
             if row.inputs and not Path(folder).exists():
                 subprocess.run([sys.executable, __file__, "--make", row.inputs, folder], check=True)
             arguments = [argument.replace("FOLDER", folder) for argument in row.arguments]
-            done = [measure(arguments, row.finish_ns, environment) for _ in range(runs)]
-            cpu_s, peak_MB = (min(column) for column in zip(*done, strict=True))
-            print(
-                f"| {row.work} | {row.astra_sim} | {row.target} | {cpu_s:.2f} | {peak_MB:.0f} |",
-                flush=True,
-            )
+            measured: list[list[tuple[float, float]]] = [[] for _ in pythons]
+            for _ in range(runs):
+                for python, done in zip(pythons, measured, strict=True):
+                    done.append(measure(python, arguments, row.finish_ns, environment))
+            cpu_s, peak_MB = (min(column) for column in zip(*measured[0], strict=True))
+            line = f"| {row.work} | {row.astra_sim} | {row.target} | {cpu_s:.2f} | {peak_MB:.0f} |"
+            if options.against:
+                other_s = min(cpu for cpu, _ in measured[1])
+                line += f" {other_s:.2f} | {cpu_s / other_s:.2f} |"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
