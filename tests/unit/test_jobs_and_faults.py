@@ -163,7 +163,7 @@ def test_any_placement_is_a_relabelling(backend: str) -> None:
     assert inner.finish_ps.tolist() == expected.finish_ps.tolist()
 
 
-@pytest.mark.parametrize("backend", [*MODELS, "garnet", "ns3"])
+@pytest.mark.parametrize("backend", [*MODELS, "flow", "garnet", "ns3"])
 def test_a_slow_rank_takes_longer_from_a_time_on(
     backend: str, missing: Callable[[str, str], None]
 ) -> None:
