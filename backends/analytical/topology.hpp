@@ -151,23 +151,25 @@ class Dimensions {
     return {one.first_link + 2 * static_cast<int64_t>(there) + 1, by.dimension, {there, -1}};
   }
 
-  // ASTRA-sim's congestion-unaware model counts the first differing dimension only.
-  Cost cost(int32_t src, int32_t dst) const { return cost(src, dst, first_only_); }
-  bool shortened(int32_t src, int32_t dst) const {
-    if (!first_only_ || dimensions_.size() == 1) return false;
-    const Cost ours = cost(src, dst), whole = cost(src, dst, false);
-    return ours.latency_ns != whole.latency_ns || ours.bytes_per_ns != whole.bytes_per_ns;
-  }
-  Cost cost(int32_t src, int32_t dst, bool first_only) const {
-    Cost all{0.0, std::numeric_limits<double>::infinity()};
-    while (src != dst) {
+  // What a transfer costs, and whether that is for a part of its way: ASTRA-sim's congestion-unaware
+  // model counts the first differing dimension only.
+  struct Price {
+    Cost cost;
+    bool shortened;
+  };
+  Price price(int32_t src, int32_t dst) const {
+    Price all{{0.0, std::numeric_limits<double>::infinity()}, false};
+    Cost whole = all.cost;
+    for (bool first = true; src != dst; first = false) {
       const Difference by = difference(src, dst);
       const Rate& rate = rates_[static_cast<size_t>(by.dimension)];
-      all.latency_ns += hops(by) * rate.latency_ns;
-      all.bytes_per_ns = std::min(all.bytes_per_ns, rate.bytes_per_ns);
-      if (first_only) break;
+      whole.latency_ns += hops(by) * rate.latency_ns;
+      whole.bytes_per_ns = std::min(whole.bytes_per_ns, rate.bytes_per_ns);
+      if (first || !first_only_) all.cost = whole;
       src += (by.to - by.from) * dimensions_[static_cast<size_t>(by.dimension)].stride;
     }
+    all.shortened =
+        all.cost.latency_ns != whole.latency_ns || all.cost.bytes_per_ns != whole.bytes_per_ns;
     return all;
   }
 

@@ -74,12 +74,14 @@ class Unaware final : public Core<Unaware> {
   };
 
   [[gnu::noinline]] Recent found(const astra_net_transfer& transfer) {
-    const Cost cost = dimensions_ ? dimensions_->cost(transfer.src, transfer.dst)
-                                  : links_->cost(transfer.src, transfer.dst, transfer.id);
+    Dimensions::Price price{};
+    if (dimensions_)
+      price = dimensions_->price(transfer.src, transfer.dst);
+    else
+      price.cost = links_->cost(transfer.src, transfer.dst, transfer.id);
+    const double serialisation_ns = static_cast<double>(transfer.bytes) / price.cost.bytes_per_ns;
     return {transfer.dst, transfer.bytes,
-            whole_ns(cost.latency_ns + static_cast<double>(transfer.bytes) / cost.bytes_per_ns,
-                     kArrival),
-            dimensions_ && dimensions_->shortened(transfer.src, transfer.dst)};
+            whole_ns(price.cost.latency_ns + serialisation_ns, kArrival), price.shortened};
   }
 
   std::optional<Dimensions> dimensions_;
