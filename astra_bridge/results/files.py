@@ -87,6 +87,12 @@ def _file_name(table: str, taken: Iterable[str]) -> str:
     return name
 
 
+def _number(value: Any) -> Any:
+    """A number as pyarrow writes it: whole ones without a fraction."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return int(value) if whole else value
+
+
 def save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
     """Write ``stem.csv``, and ``stem.parquet`` where pyarrow is installed."""
     text = stem.with_name(f"{stem.name}.csv")
@@ -99,7 +105,8 @@ def save_table(files: NewFiles, stem: Path, table: Table) -> list[Path]:
         with files.open(text) as out, _Text(out) as lines:
             writer = csv.writer(lines, lineterminator="\n")
             writer.writerow(table.keys())
-            writer.writerows(zip(*(values.tolist() for _, values in table.items()), strict=True))
+            columns = ([_number(value) for value in values.tolist()] for _, values in table.items())
+            writer.writerows(zip(*columns, strict=True))
         return [text]
     parquet = stem.with_name(f"{stem.name}.parquet")
     arrow = table.to_arrow()
