@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from astra_bridge.cli import main
 from astra_bridge.network.analytical.topologies import LinkList
 from astra_bridge.network.api import LINK, TIME_NEVER, TRANSFER, NetworkConfig
 from astra_bridge.network.native import library_path
@@ -202,3 +206,17 @@ def test_spray_uses_all_ways_at_once() -> None:
         (found,) = arrivals(config, [(0, MiB, 0, 1)])
         ways = 20 + 80 + 80 + 20 - 80  # a packet at every link but one of the narrowest [ps/B]
         assert found == math.ceil(MiB * 8000 / rate + 4096 * ways)
+
+
+def test_the_command_of_the_page(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/flow.md").read_text()
+    found = re.search(r"```\nastra-bridge (.*?)```", page, re.DOTALL)
+    assert found
+    monkeypatch.chdir(root)
+    assert main(shlex.split(found[1])) == 0
+    said = capsys.readouterr().out
+    (finish_ns,) = {int(one) for one in re.findall(r"finished, (\d+) cycles", said)}
+    assert f"ends at {finish_ns:,} ns; on `analytical-aware`" in page
