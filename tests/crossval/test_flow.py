@@ -216,7 +216,7 @@ def test_the_command_of_the_page(
     found = re.search(r"```\nastra-bridge (.*?)```", page, re.DOTALL)
     assert found
     monkeypatch.chdir(root)
-    assert main(shlex.split(found[1])) == 0
+    assert main(shlex.split(found[1].replace("\\\n", " "))) == 0
     said = capsys.readouterr().out
     (finish_ns,) = {int(one) for one in re.findall(r"finished, (\d+) cycles", said)}
     assert f"ends at {finish_ns:,} ns; on `analytical-aware`" in page
