@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core.hpp"
+#include "link_index.hpp"
 #include "link_list.hpp"
 #include "topology.hpp"
 
@@ -42,13 +43,12 @@ class Aware final : public Core<Aware> {
     by_message_ = graph_ && graph_->by_message();
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
     for (const Rate& rate : rates) speeds_.push_back({rate});
-    const int64_t count = dimensions_ ? dimensions_->link_count() : graph_->link_count();
-    if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
+    index_.emplace(link_count(0));
   }
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
-    count(bytes_, transfer.bytes);
+    astra_net::add_bytes(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || by_message_) find_way(transfer, recent);
     Link& link = links_[recent.link];
@@ -98,14 +98,7 @@ class Aware final : public Core<Aware> {
   template <class A>
   void visit(A& archive) {
     archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_);
-    if (!A::kReads) return;
-    for (size_t i = 0; i < links_.size(); ++i) {
-      const auto index = static_cast<int32_t>(i);
-      if (dense_.empty())
-        sparse_.insert(links_[i].number, index);
-      else
-        dense_.at(static_cast<size_t>(links_[i].number)) = index;
-    }
+    if (A::kReads) index_->insert_all(links_);
   }
 
   int64_t link_count(int64_t) const final {
@@ -207,7 +200,6 @@ class Aware final : public Core<Aware> {
       archive(link, scale);
     }
   };
-  static constexpr int64_t kDenseLinks = int64_t{1} << 16;
 
   std::vector<std::pair<int64_t, const Link*>> by_number() const {
     std::vector<std::pair<int64_t, const Link*>> all;
@@ -230,18 +222,13 @@ class Aware final : public Core<Aware> {
     recent = {transfer.dst, hop, link_state(hop.link)};
   }
 
-  // Where the state of a link is.  Made when first used: n endpoints that are FullyConnected have
-  // n (n - 1) links, of which a ring uses n.
   size_t link_state(int64_t number) {
-    int32_t index = dense_.empty() ? sparse_.find(number) : dense_[static_cast<size_t>(number)];
+    int32_t index = index_->find(number);
     if (index < 0) {
       index = static_cast<int32_t>(links_.size());
       links_.emplace_back();
       links_.back().number = number;
-      if (dense_.empty())
-        sparse_.insert(number, index);
-      else
-        dense_[static_cast<size_t>(number)] = index;
+      index_->insert(number, index);
     }
     return static_cast<size_t>(index);
   }
@@ -360,8 +347,7 @@ class Aware final : public Core<Aware> {
   std::optional<LinkList> graph_;
   std::vector<Recent> recent_;  // per endpoint
   std::vector<Speed> speeds_;  // per rate of the topology
-  std::vector<int32_t> dense_;  // number of a link -> index into links_, or -1
-  astra::FlatMap<int32_t> sparse_;  // the same, where there are too many links for a table
+  std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
   std::vector<Message> messages_;
   int32_t free_ = -1;  // first of the messages_ that are not in use

@@ -24,8 +24,6 @@
 namespace analytical {
 
 constexpr int64_t kPsPerNs = 1000;
-constexpr int64_t kPlacesPerTransfer = ASTRA_NET_PLACES_PER_TRANSFER;
-constexpr int64_t kMostPlace = INT64_MAX / 2;  // counting on from here overflows in no run
 
 [[noreturn, gnu::noinline, gnu::cold]] inline void refuse_time(const std::string& quantity) {
   throw astra_net::Error(ASTRA_NET_MODEL, quantity + " is beyond the range of time (2^63 ps)");
@@ -67,12 +65,6 @@ inline int64_t on_grid(int64_t now_ps) {
   return now_ps + kPsPerNs - off_grid;
 }
 
-// Counters that end up in statistics.
-inline void count(int64_t& sum_bytes, int64_t bytes) {
-  if (__builtin_add_overflow(sum_bytes, bytes, &sum_bytes))
-    throw astra_net::Error(ASTRA_NET_MODEL, "the bytes of all transfers pass 2^63");
-}
-
 template <class Derived>
 class Core : public astra_net::Model {
  public:
@@ -101,14 +93,7 @@ class Core : public astra_net::Model {
   }
 
   void exchange(astra_net_exchange& x) final {
-    const int64_t first_free =
-        x.start_count == 0
-            ? INT64_MIN
-            : std::min(x.starts[x.start_count - 1].id, kMostPlace) + kPlacesPerTransfer;
-    if (x.place < first_free || x.place > kMostPlace)
-      throw astra_net::Error(ASTRA_NET_INVALID,
-                             "place=" + std::to_string(x.place) + " must be past the places of " +
-                                 "all starts, and at most " + std::to_string(kMostPlace));
+    astra_net::check_place(x);
     catch_up(x.now_ps);
     const int64_t begin_ps = x.start_count == 0 ? 0 : on_grid(x.now_ps);
     for (size_t i = 0; i < x.start_count; ++i) {

@@ -40,7 +40,7 @@ class Unaware final : public Core<Unaware> {
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
-    count(bytes_, transfer.bytes);
+    astra_net::add_bytes(bytes_, transfer.bytes);
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || recent.bytes != transfer.bytes || by_message_)
       recent = found(transfer);

@@ -18,6 +18,7 @@
 
 #include "astra_flat_map.hpp"
 #include "astra_net.hpp"
+#include "link_index.hpp"
 #include "link_list.hpp"
 #include "sharing.hpp"
 #include "topology.hpp"
@@ -27,6 +28,7 @@ namespace {
 using analytical::Dimensions;
 using analytical::Ends;
 using analytical::Hop;
+using analytical::LinkIndex;
 using analytical::LinkList;
 using analytical::Position;
 using analytical::Rate;
@@ -34,8 +36,6 @@ using astra_net::Error;
 using astra_net::kNever;
 using flow::Leg;
 using flow::Sharing;
-
-constexpr int64_t kMostPlace = INT64_MAX / 2;
 
 class Flow final : public astra_net::Model {
  public:
@@ -64,8 +64,7 @@ class Flow final : public astra_net::Model {
       graph_.emplace(config);
     const double tolerance = config.options.number("tolerance", 0.02, 0, 1);
     sharing_.emplace(graph_ && graph_->by_message(), tolerance);
-    const int64_t count = link_count(0);
-    if (count <= kDenseLinks) dense_.assign(static_cast<size_t>(count), -1);
+    index_.emplace(link_count(0));
   }
 
   // -- the contract: submit and advance ------------------------------------------------------
@@ -91,14 +90,7 @@ class Flow final : public astra_net::Model {
 
   // Events of a transfer have its own places, so that none is ever drawn.
   void exchange(astra_net_exchange& x) override {
-    const int64_t first_free =
-        x.start_count == 0
-            ? INT64_MIN
-            : std::min(x.starts[x.start_count - 1].id, kMostPlace) + ASTRA_NET_PLACES_PER_TRANSFER;
-    if (x.place < first_free || x.place > kMostPlace)
-      throw Error(ASTRA_NET_INVALID, "place=" + std::to_string(x.place) +
-                                         " must be past the places of all starts, " +
-                                         "and at most " + std::to_string(kMostPlace));
+    astra_net::check_place(x);
     catch_up(x.now_ps);
     now_ps_ = x.now_ps;
     for (size_t i = 0; i < x.start_count; ++i) begin(x.starts[i]);
@@ -142,8 +134,6 @@ class Flow final : public astra_net::Model {
     changes_.insert(std::upper_bound(changes_.begin() + static_cast<std::ptrdiff_t>(next_change_),
                                      changes_.end(), change),
                     change);
-    // One that comes now holds for what is sent from now on, and not only after the next event.
-    if (at_ps == now_ps_ && next_ps() == now_ps_ && next_key().id < 0) step();
   }
   std::unique_ptr<astra_net::Model> copy() const override { return std::make_unique<Flow>(*this); }
   void save(astra::Writer& archive) override { visit(archive); }
@@ -190,10 +180,8 @@ class Flow final : public astra_net::Model {
  private:
   enum class Stage : int32_t { kWaits, kBegins, kFlows, kArrives, kShares };
   static constexpr int64_t kNobody = INT64_MIN;
-  static constexpr int64_t kDenseLinks = int64_t{1} << 16;
 
-  // When and in which order things happen.  Changes of links, with ids below 0, come before all
-  // else of their instant.
+  // When and in which order things happen.  Changes of links come before all else of their instant.
   struct Key {
     int64_t time_ps, id;
     Stage stage;
@@ -262,13 +250,7 @@ class Flow final : public astra_net::Model {
             free_connections_, heap_, changes_, next_change_, changed_, *sharing_, transfers_,
             bytes_, sharings_);
     if (!A::kReads) return;
-    for (size_t i = 0; i < links_.size(); ++i) {
-      const auto index = static_cast<int32_t>(i);
-      if (dense_.empty())
-        sparse_.insert(links_[i].number, index);
-      else
-        dense_.at(static_cast<size_t>(links_[i].number)) = index;
-    }
+    index_->insert_all(links_);
     for (size_t i = 0; i < connections_.size(); ++i)
       if (connections_[i].pair >= 0) pairs_.insert(connections_[i].pair, static_cast<int32_t>(i));
   }
@@ -297,7 +279,7 @@ class Flow final : public astra_net::Model {
     if (!heap_.empty()) next = key_of(heap_[0]);
     if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next.time_ps)
       next = {changes_[next_change_].at_ps, changes_[next_change_].index, Stage::kWaits, true};
-    if (share_ps_ < next.time_ps) next = {share_ps_, kMostPlace, Stage::kShares};
+    if (share_ps_ < next.time_ps) next = {share_ps_, astra_net::kMostPlace, Stage::kShares};
     return next;
   }
   int64_t next_ps() const { return next_key().time_ps; }
@@ -376,8 +358,7 @@ class Flow final : public astra_net::Model {
 
   void begin(const astra_net_transfer& transfer) {
     ++transfers_;
-    if (__builtin_add_overflow(bytes_, transfer.bytes, &bytes_))
-      throw Error(ASTRA_NET_MODEL, "the bytes of all transfers pass 2^63");
+    astra_net::add_bytes(bytes_, transfer.bytes);
     const int32_t index = connection_of(transfer.src, transfer.dst);
     const int32_t slot = allocate();
     Message& one = message(slot);
@@ -522,10 +503,8 @@ class Flow final : public astra_net::Model {
     return dimensions_ ? dimensions_->rates() : graph_->rates();
   }
 
-  // Where the state of a link is.  Made when first used: n endpoints that are FullyConnected have
-  // n (n - 1) links, of which a ring uses n.
   int32_t link_state(int64_t number) {
-    int32_t index = dense_.empty() ? sparse_.find(number) : dense_[static_cast<size_t>(number)];
+    int32_t index = index_->find(number);
     if (index >= 0) return index;
     const int32_t rate = dimensions_ ? dimensions_->rate_of(number) : graph_->rate_of(number);
     Link one;
@@ -533,10 +512,7 @@ class Flow final : public astra_net::Model {
     one.bytes_per_ps = rates()[static_cast<size_t>(rate)].bytes_per_ns / 1000;
     index = sharing_->add_link(one.bytes_per_ps);
     links_.push_back(one);
-    if (dense_.empty())
-      sparse_.insert(number, index);
-    else
-      dense_[static_cast<size_t>(number)] = index;
+    index_->insert(number, index);
     return index;
   }
 
@@ -591,8 +567,7 @@ class Flow final : public astra_net::Model {
   int64_t now_ps_ = 0;
   int64_t share_ps_ = kNever;  // when the rates of many flows are to be found,
   int64_t shared_ps_ = 0;  // and when they were
-  std::vector<int32_t> dense_;  // number of a link -> index into links_, or -1
-  astra::FlatMap<int32_t> sparse_;  // the same, where there are too many links for a table
+  std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
   std::vector<Message> messages_;
   int32_t free_message_ = -1;

@@ -58,6 +58,25 @@ inline int64_t add_ps(int64_t a, int64_t b) {
   return sum;
 }
 
+// Adds to a counter that ends up in statistics.
+inline void add_bytes(int64_t& sum_bytes, int64_t bytes) {
+  if (__builtin_add_overflow(sum_bytes, bytes, &sum_bytes))
+    throw Error(ASTRA_NET_MODEL, "the bytes of all transfers pass 2^63");
+}
+
+// The counter of places of an exchange: past those of all its starts.
+constexpr int64_t kMostPlace = INT64_MAX / 2;  // counting on from here overflows in no run
+inline void check_place(const astra_net_exchange& x) {
+  const int64_t first_free =
+      x.start_count == 0
+          ? INT64_MIN
+          : std::min(x.starts[x.start_count - 1].id, kMostPlace) + ASTRA_NET_PLACES_PER_TRANSFER;
+  if (x.place < first_free || x.place > kMostPlace)
+    throw Error(ASTRA_NET_INVALID, "place=" + std::to_string(x.place) +
+                                       " must be past the places of all starts, and at most " +
+                                       std::to_string(kMostPlace));
+}
+
 // Fill a caller-owned error, reading and writing no further than its struct_size.
 inline void write_error(astra_net_error* err, const char* call, const char* message, int64_t item,
                         int32_t native_code) noexcept {
