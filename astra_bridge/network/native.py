@@ -60,6 +60,8 @@ __all__ = [
     "header_path",
     "library_backend",
     "library_path",
+    "not_built",
+    "open_own",
     "probe",
     "serve",
     "source_root",
@@ -790,6 +792,28 @@ def _broke(library: Library, call: str, what: str) -> ContractError:
         call=call,
         status=int(Status.INTERNAL),
     )
+
+
+def not_built(name: str) -> str | None:
+    """Why our own backend ``name``, which has no Python twin, cannot run here, or None."""
+    if library_path(name).exists():
+        return None
+    return "not built: install again where a C++17 compiler is found"
+
+
+def open_own(name: str, config: NetworkConfig) -> NativeNetwork:
+    """Open a simulation of our own backend ``name``.
+
+    Raises
+    ------
+    InputError
+        The library refuses the configuration; names the limit that was met.
+    """
+    try:
+        return NativeNetwork.open(library_path(name), config)
+    except ContractError as error:
+        # The configuration is the user's: a value that the readers could not judge alone.
+        raise InputError(str(error), key="network") from None
 
 
 def library_backend(path: Path) -> BackendSpec:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 import numpy as np
 
+from astra_bridge import arguments
 from astra_bridge.errors import MissingDependency
 from astra_bridge.files import NewFiles
 from astra_bridge.plotting import new_figure, save_figure
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from astra_bridge.results.table import Table
     from astra_bridge.results.times import RankTimes
 
-__all__ = ["save", "save_local_memory", "save_log", "save_table", "write_json"]
+__all__ = ["save", "save_json", "save_local_memory", "save_log", "save_table", "write_json"]
 
 _LONGEST_NAME = 100
 
@@ -42,6 +43,18 @@ def write_json(files: NewFiles, path: Path, content: Any) -> None:
     """Write a JSON file, and the folders above it."""
     with files.open(path) as out:
         out.write(msgspec.json.encode(content, enc_hook=_plain) + b"\n")
+
+
+def save_json(file: object, content: Any) -> None:
+    """Write a JSON file that somebody asks for, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        ``file`` is no path, or cannot be written.
+    """
+    with NewFiles() as files:
+        write_json(files, arguments.path(file, "file"), content)
 
 
 def save(

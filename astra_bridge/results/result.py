@@ -249,11 +249,9 @@ class Result(RankTimes):
         InputError
             The file cannot be written.
         """
-        from astra_bridge.files import NewFiles
-        from astra_bridge.results.files import write_json
+        from astra_bridge.results.files import save_json
 
-        with NewFiles() as files:
-            write_json(files, path(file, "file"), self.to_dict())
+        save_json(file, self.to_dict())
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write everything (tables, timeline, plot) into a folder; return what was written.

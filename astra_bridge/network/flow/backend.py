@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from astra_bridge.errors import ContractError, InputError
+from astra_bridge.errors import InputError
 from astra_bridge.network.analytical.backend import OF_LINKS, topology_options
-from astra_bridge.network.api import Network, NetworkConfig
-from astra_bridge.network.native import NativeNetwork, library_path
+from astra_bridge.network.native import not_built, open_own
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 
@@ -35,27 +34,13 @@ def prepare(request: NetworkRequest) -> Prepared:
     return topology_options(request.network, dict(request.options))
 
 
-def _open(config: NetworkConfig) -> Network:
-    try:
-        return NativeNetwork.open(library_path("flow"), config)
-    except ContractError as error:
-        # The configuration is the user's: a value that the readers could not judge alone.
-        raise InputError(str(error), key="network") from None
-
-
-def _unavailable() -> str | None:
-    if library_path("flow").exists():
-        return None
-    return "not built: install again where a C++17 compiler is found"
-
-
 BACKENDS = (
     BackendSpec(
         "flow",
         "Flows share links max-min fairly; routes, headers and latencies as packets have them.",
         prepare,
-        _open,
-        unavailable=_unavailable,
+        lambda config: open_own("flow", config),
+        unavailable=lambda: not_built("flow"),
         isolate=False,
     ),
 )

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from astra_bridge.errors import ContractError, InputError
+from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_yaml
 from astra_bridge.inputs.network import NetworkDims, dim_bandwidth, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import OPTIONS, options_of
 from astra_bridge.network.garnet.reader import is_garnet, read_garnet
-from astra_bridge.network.native import NativeNetwork, library_path
+from astra_bridge.network.native import not_built, open_own
 from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 from astra_bridge.topology import links_per_endpoint, topology_of
@@ -114,17 +114,7 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
 
 def open_garnet(config: NetworkConfig) -> Network:
     """Open a Garnet simulation; errors name the limit that was met."""
-    try:
-        return NativeNetwork.open(library_path("garnet"), config)
-    except ContractError as error:
-        # The configuration is the user's: a value that the readers could not judge alone.
-        raise InputError(str(error), key="network") from None
-
-
-def _unavailable() -> str | None:
-    if library_path("garnet").exists():
-        return None
-    return "not built: install again where a C++17 compiler is found"
+    return open_own("garnet", config)
 
 
 BACKENDS = (
@@ -133,7 +123,7 @@ BACKENDS = (
         "gem5's Garnet router, cycle by cycle: flits, virtual channels, credits.",
         prepare,
         open_garnet,
-        unavailable=_unavailable,
+        unavailable=lambda: not_built("garnet"),
         isolate=False,
     ),
 )
