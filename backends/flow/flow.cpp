@@ -165,8 +165,9 @@ class Flow final : public astra_net::Model {
     std::string text;
     int named = 0;
     std::vector<int64_t> down;
-    for (const Link& one : links_)
-      if (one.scale == 0 && one.flows > 0) down.push_back(one.number);
+    for (size_t i = 0; i < links_.size(); ++i)
+      if (links_[i].scale == 0 && sharing_->crossed(static_cast<int32_t>(i)))
+        down.push_back(links_[i].number);
     std::sort(down.begin(), down.end());
     for (const int64_t number : down) {
       if (++named > 4) break;
@@ -225,10 +226,9 @@ class Flow final : public astra_net::Model {
     int64_t number = 0;
     double bytes_per_ps = 0, scale = 1;
     double bytes = 0, wire_bytes = 0;  // of all messages that began
-    int64_t flows = 0;  // that cross it now
     template <class A>
     void visit(A& archive) {
-      archive(number, bytes_per_ps, scale, bytes, wire_bytes, flows);
+      archive(number, bytes_per_ps, scale, bytes, wire_bytes);
     }
   };
   struct Change {
@@ -399,7 +399,6 @@ class Flow final : public astra_net::Model {
       Link& link = links_[static_cast<size_t>(leg.link)];
       link.bytes += leg.weight * static_cast<double>(one.bytes);
       link.wire_bytes += leg.weight * one.left;
-      ++link.flows;
     }
     sharing_->begin(slot, one.id, one.left, connection.legs);
   }
@@ -415,7 +414,6 @@ class Flow final : public astra_net::Model {
     one.stage = Stage::kArrives;
     one.time_ps = astra_net::add_ps(now_ps_, whole_ps(delay_ps));
     sift(one.at);
-    for (const Leg& leg : connection.legs) --links_[static_cast<size_t>(leg.link)].flows;
     if (connection.first >= 0) {
       const int32_t next = connection.first;
       connection.first = message(next).after;

@@ -82,6 +82,9 @@ class Sharing {
     flow.legs.clear();
   }
 
+  // Whether a flow crosses the link now.
+  bool crossed(int32_t link) const { return !links_[static_cast<size_t>(link)].members.empty(); }
+
   // Whether flows came or went in this instant.
   bool asks() const { return !recent_.empty(); }
 
