@@ -41,7 +41,8 @@ class Argument(NamedTuple):
     Attributes
     ----------
     name : str
-        ``--flag``, or ``FILE`` for what stands by position, ``[FILE]`` if it may be left out.
+        ``--flag``, or ``FILE`` for what stands by position, ``[FILE]`` if it may be left out.  One
+        of these may be repeated: any number, also none.
     value : str
         What ``--help`` shows for the value of a flag, its unit if it has one: ``SECONDS``.  "" is a
         switch: ``--flag``, ``--flag=false`` and ``--no-flag``.  Two words: two values.
@@ -186,7 +187,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser(command: Command, program: str) -> _Parser:
     """argparse splits words into texts by name and writes ``--help``; what texts mean is ours."""
     rows = [row for rows in command.arguments.values() for row in rows]
-    usage = [program, *(row.name for row in rows if not row.is_flag)]
+    usage = [program]
+    usage += [f"{row.name}..." if row.repeated else row.name for row in rows if not row.is_flag]
     usage += [f"{row.name} {row.value}" for row in rows if row.required]
     usage += ["[--FLAG VALUE ...]"] if any(row.is_flag and not row.required for row in rows) else []
     parser = _Parser(
@@ -208,7 +210,7 @@ def _parser(command: Command, program: str) -> _Parser:
 def _add(section: argparse._ArgumentGroup, row: Argument) -> None:
     said = (f"{row.help} {_notes(row)}".rstrip()).replace("%", "%%")
     if not row.is_flag:
-        nargs = "?" if row.name.startswith("[") else None
+        nargs = "*" if row.repeated else "?" if row.name.startswith("[") else None
         section.add_argument(row.key, metavar=row.name.strip("[]"), nargs=nargs, help=said)
         return
     names = tuple(row.value.split())
@@ -237,7 +239,11 @@ def _notes(row: Argument) -> str:
 def _values(command: Command, parser: _Parser, words: Sequence[str]) -> dict[str, Any]:
     rows = [row for rows in command.arguments.values() for row in rows]
     flags = {row.name: row for row in rows if row.is_flag}
-    found, rest = parser.parse_known_args(list(_spelled(words, flags, parser.prog)))
+    given = list(_spelled(words, flags, parser.prog))
+    # What may be repeated takes its share when all that stands by position is known.
+    many = any(row.repeated and not row.is_flag for row in rows)
+    parse = parser.parse_known_intermixed_args if many else parser.parse_known_args
+    found, rest = parse(given)
     if rest:
         raise InputError(f"unexpected argument {show(rest[0])}; `{parser.prog} --help` explains")
     return {row.key: _value(row, getattr(found, row.key)) for row in rows}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import numpy as np
 from astra_bridge.arguments import path, whole_text
 from astra_bridge.cli.command import Argument, Command, group_of
 from astra_bridge.errors import InputError
-from astra_bridge.files import write_file
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, TraceColumns
+from astra_bridge.trace.formats import TRACE_FORMATS, Conversion
+from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
 from astra_bridge.trace.reader import read_bytes, read_trace
 
 __all__ = ["COMMAND"]
@@ -66,29 +66,68 @@ def _dump(file: Path, first: int, json: bool) -> None:
         print(f"... {len(trace) - shown} more (--first 0 prints all)")
 
 
-def _convert(source: Path, target: Path, ranks: int | None, passes: int) -> None:
-    if source.suffix == ".txt":
-        from astra_bridge.workload.astra1 import import_text
+def _convert(
+    inputs: list[Path],
+    out: Path,
+    et: str | None,
+    kineto: str | None,
+    ranks: int | None,
+    passes: int,
+    strict: bool,
+    **more: str | None,
+) -> None:
+    if kineto:
+        inputs = [*inputs, Path(kineto)]
+    elif et:
+        inputs, et = [*inputs, Path(et)], None
+    if not inputs:
+        raise InputError("nothing to convert: give a file, or --kineto and --et", key="INPUTS")
+    name = more["from"] or _kind(_first_of(inputs[0]))
+    how = Conversion(ranks, passes, et or "")
+    convert = TRACE_FORMATS.find(name, key="--from").convert
+    if convert is None:
+        raise InputError(f"traces of format {name} are read, but not converted", key="--from")
+    workload = convert(inputs, how)
+    if strict:
+        how.made.refuse()
+    _say_how_to_run(workload.write(out), out)
+    if lines := how.made.lines():
+        print("inferred (--strict refuses):")
+        for line in lines:
+            print(f"  {line}")
 
-        if not ranks:
-            raise InputError("a text workload needs the number of ranks", key="--ranks")
-        written = import_text(source, ranks, passes=passes).write(target)
-        print(f"wrote {written[0]} and the other ranks' ({len(written)} files)")
+
+def _first_of(pattern: Path) -> Path:
+    """The first file of a pattern."""
+    if "{rank}" not in pattern.name:
+        return pattern
+    from astra_bridge.sources.pytorch import files_of
+
+    return next(iter(files_of(pattern, "INPUTS").values()))
+
+
+def _kind(file: Path) -> str:
+    """The format of a file, by its content."""
+    from astra_bridge.sources.json_list import peek
+
+    kind = kind_of_file(peek(file, HEAD_BYTES))
+    if kind is not None and not kind.name:
+        raise InputError(what_takes_it(kind, file), file=file)
+    return "chakra" if kind is None else kind.name
+
+
+def _say_how_to_run(written: list[Path], prefix: Path) -> None:
+    traces = [
+        file for file in written if str(file).startswith(f"{prefix}.") and file.suffix == ".et"
+    ]
+    if not traces:
+        print(f"wrote {', '.join(map(str, written))}")
         return
-    read_trace(source)  # refuse what cannot be run
-    data = read_bytes(source)
-    if target.suffix == ".json":
-        from astra_bridge.trace.json import et_to_json
-
-        data = "".join(f"{text}\n" for text in et_to_json(data, file=source)).encode()
-    elif target.suffix == ".gz":
-        data = gzip.compress(data, mtime=0)
-    elif target.suffix != ".et":
-        raise InputError(
-            f"cannot write {target.suffix!r}; allowed: .et, .et.gz, .json", file=target
-        )
-    write_file(target, data)
-    print(f"wrote {target}")
+    print(f"wrote {traces[0]} and the other ranks' ({len(traces)} files); to run them:")
+    print(f"  --workload-configuration={prefix}")
+    for file in written:
+        if file not in traces:
+            print(f"  --comm-group-configuration={file}")
 
 
 COMMAND = group_of(
@@ -111,23 +150,33 @@ COMMAND = group_of(
             "trace dump out/ring.0.et --first 0",
         ),
         "convert": Command(
-            "Convert a trace: .et to JSON and back, ASTRA-sim 1.0 text to .et of all ranks.",
+            "Convert what other tools record or write to Chakra traces of all ranks; a Chakra "
+            "trace to JSON and back.",
             {
                 "arguments": (
-                    Argument("SOURCE", "", ".et, Chakra .json, or ASTRA-sim 1.0 text (.txt).",
-                             path),
-                    Argument("TARGET", "", ".json or .et file; for text a prefix of .et files.",
-                             path),
+                    Argument("[INPUTS]", "", "Files, or a pattern with {rank}; the format is found "
+                             "by the content.", path, repeated=True),
+                    Argument("OUT", "", "Prefix of the traces; for a Chakra trace an .et or .json "
+                             "file.", path),
                 ),
-                "options, for text": (
-                    Argument("--ranks", "COUNT", "Number of ranks; required for text.",
+                "options, for recordings of PyTorch": (
+                    Argument("--kineto", "PATTERN", "Kineto's traces: kineto.{rank}.json.gz."),
+                    Argument("--et", "PATTERN", "Execution traces of the same step: "
+                             "et.{rank}.json.gz."),
+                    Argument("--strict", "", "Refuse what had to be inferred.", default=False),
+                ),
+                "options": (
+                    Argument("--from", "FORMAT", "Format of the input.",
+                             otherwise="by its content"),
+                    Argument("--ranks", "COUNT", "Number of ranks, where one file stands for all.",
                              whole_text(1, _ANY)),
-                    Argument("--passes", "COUNT", "Training steps.", whole_text(1, _ANY),
-                             default=1),
+                    Argument("--passes", "COUNT", "Training steps, of a text workload.",
+                             whole_text(1, _ANY), default=1),
                 ),
             },
             _convert,
-            "trace convert model.txt out/model --ranks 16",
+            "trace convert --kineto 'kineto.{rank}.json.gz' \\\n"
+            "      --et 'et.{rank}.json.gz' out/step",
         ),
     },
 )  # fmt: skip

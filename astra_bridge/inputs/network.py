@@ -519,7 +519,7 @@ def _read_dims(raw: Mapping[str, Any], file: Path | None) -> NetworkDims:
         for index, value in enumerate(columns["topology"])
     )
     npus_count = tuple(
-        _integer(value, file, f"npus_count[{index}]", 2, MAX_RANKS)
+        _integer(value, file, f"npus_count[{index}]", 1, MAX_RANKS)
         for index, value in enumerate(columns["npus_count"])
     )
     if math.prod(npus_count) > MAX_RANKS:

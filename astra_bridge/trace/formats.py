@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from astra_bridge import arguments
 from astra_bridge.errors import AstraBridgeError, PluginError
@@ -13,8 +14,38 @@ from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.registry import Registry, Spec
 from astra_bridge.text import show
 from astra_bridge.trace.columns import Workload
+from astra_bridge.trace.inferences import Inferences
 
-__all__ = ["TRACE_FORMATS", "TraceFormat", "read_workload"]
+__all__ = ["TRACE_FORMATS", "Conversion", "TraceFormat", "Writable", "read_workload"]
+
+
+class Writable(Protocol):
+    """A workload that can be written as Chakra traces."""
+
+    def write(self, prefix: str | Path) -> list[Path]:
+        """Write ``{prefix}.{rank}.et`` and what goes with them; return the files, traces first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """How files are to be converted: ``astra-bridge trace convert``.
+
+    Attributes
+    ----------
+    ranks : int or None
+        Number of ranks, where the files do not say it.
+    passes : int
+        Training steps.
+    execution : str
+        Pattern of execution traces beside Kineto's, "" if there are none.
+    made : Inferences
+        Takes what is inferred.
+    """
+
+    ranks: int | None = None
+    passes: int = 1
+    execution: str = ""
+    made: Inferences = field(default_factory=Inferences)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +59,14 @@ class TraceFormat(Spec):
         error whatever is there.
     read
         Of a prefix and a number of ranks: the traces of all ranks; raises ``InputError``.
+    convert
+        Of files (or patterns with ``{rank}``) and a `Conversion`: what is to be written; None
+        where files of this format cannot be converted.
     """
 
     guess_can_open: Callable[[Path], bool]
     read: Callable[[Path, int], Workload]
+    convert: Callable[[Sequence[Path], Conversion], Writable] | None = None
 
 
 TRACE_FORMATS = Registry(
@@ -41,6 +76,7 @@ TRACE_FORMATS = Registry(
     {
         "chakra": "astra_bridge.trace.reader:FORMAT",
         "astra-sim-1": "astra_bridge.workload.astra1:FORMAT",
+        "pytorch": "astra_bridge.sources.pytorch:FORMAT",
     },
 )
 

@@ -24,6 +24,7 @@ from astra_bridge.inputs.common import unique_keys
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType
 from astra_bridge.trace.decode import record_extent
+from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
 from astra_bridge.trace.raw import RawError
 from astra_bridge.trace.schema import GlobalMetadata, Node
 from astra_bridge.trace.writer import TraceNode, encode_trace, frame_records
@@ -86,6 +87,8 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
         Not JSON, or not one of Chakra's two forms.
     """
     path = None if file is None else Path(file)
+    if (kind := kind_of_file(data[:HEAD_BYTES])) is not None and not kind.readable:
+        raise InputError(what_takes_it(kind, path), file=path)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -103,13 +106,6 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
             if error.file is not None:
                 raise
             raise InputError(error.reason, file=path, key=error.key) from None
-
-    if isinstance(first, dict) and "nodes" in first:
-        raise InputError(
-            "this is a PyTorch execution trace; Chakra's chakra_trace_link and chakra_converter "
-            "turn it into an .et file",
-            file=path,
-        )
 
     def records() -> Iterator[bytes]:
         message = GlobalMetadata()

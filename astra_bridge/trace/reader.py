@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,7 +31,8 @@ from astra_bridge.trace.columns import (
     TraceColumns,
     Workload,
 )
-from astra_bridge.trace.formats import TraceFormat
+from astra_bridge.trace.formats import Conversion, TraceFormat
+from astra_bridge.trace.kinds import HEAD_BYTES, Kind, kind_of_file, what_takes_it
 from astra_bridge.trace.raw import RawError, RawTrace, twice
 
 _native: Any
@@ -282,6 +283,8 @@ def _columns(
     try:
         return _checked_columns(_decode(data), file, kept, signature)
     except RawError as error:
+        if (kind := kind_of_file(bytes(data[:HEAD_BYTES]))) is not None:
+            raise InputError(what_takes_it(kind, file), file=file) from None
         raise InputError(one_line(error.problem), file=file, key=error.place) from None
     except MemoryError:
         raise _too_large(len(data), "bytes of records", file) from None
@@ -492,6 +495,8 @@ def read_chakra(prefix: Path, ranks: int) -> Workload:
 
 def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> InputError:
     file = trace_path(prefix, rank)
+    if (kind := _kind_of_prefix(Path(prefix))) is not None:
+        return InputError(what_takes_it(kind, prefix), file=prefix)
     files = _files_beside(file)
     stem = file.name.rsplit(".", 2)[0]
     exist = sum(
@@ -509,6 +514,19 @@ def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> Input
     return InputError(message, file=file)
 
 
+def _kind_of_prefix(path: Path) -> Kind | None:
+    """What the file is that somebody gave in place of a prefix, if it is one of another kind."""
+    try:
+        with open_regular(path) as handle:
+            head = handle.read(HEAD_BYTES) or b""
+    except (InputError, OSError):
+        return None
+    if head[:2] == _GZIP_MAGIC:
+        with suppress(zlib.error):
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    return kind_of_file(head)
+
+
 def _files_beside(file: Path) -> list[tuple[str, str]]:
     """(prefix, rank) of the traces in a file's folder, as far as it can be listed."""
     found = []
@@ -520,10 +538,45 @@ def _files_beside(file: Path) -> list[tuple[str, str]]:
     return found
 
 
+class _OneTrace(msgspec.Struct):
+    """A Chakra trace that is to be written in another form."""
+
+    source: Path
+
+    def write(self, prefix: str | Path) -> list[Path]:
+        """Write an ``.et`` file, compressed (``.et.gz``) or not, or ``.json``; ``InputError``."""
+        from astra_bridge.files import write_file  # which a run does not need
+
+        target = Path(prefix)
+        data = read_bytes(self.source)
+        if target.suffix == ".json":
+            from astra_bridge.trace.json import et_to_json
+
+            data = "".join(f"{text}\n" for text in et_to_json(data, file=self.source)).encode()
+        elif target.suffix == ".gz":
+            import gzip
+
+            data = gzip.compress(data, mtime=0)
+        elif target.suffix != ".et":
+            raise InputError(
+                f"cannot write {target.suffix!r}; allowed: .et, .et.gz, .json", file=target
+            )
+        write_file(target, data)
+        return [target]
+
+
+def _convert(files: Sequence[Path], _how: Conversion) -> _OneTrace:
+    if len(files) != 1:
+        raise InputError("one Chakra trace is converted at a time", key="INPUTS")
+    read_trace(files[0])  # refuse what cannot be run
+    return _OneTrace(files[0])
+
+
 FORMAT = TraceFormat(
     "chakra",
     "Chakra protobuf, one file PREFIX.RANK.et per rank.",
     # No error where the path is too long, or a folder may not be entered.
     lambda prefix: os.path.exists(f"{prefix}.0.et"),  # noqa: PTH110
     read_chakra,
+    _convert,
 )

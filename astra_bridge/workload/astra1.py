@@ -21,7 +21,7 @@ from astra_bridge.inputs.common import read_text
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.inputs.reading import in_file
 from astra_bridge.trace.columns import CommType
-from astra_bridge.trace.formats import TraceFormat
+from astra_bridge.trace.formats import Conversion, TraceFormat
 from astra_bridge.trace.reader import read_bytes
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
@@ -251,6 +251,14 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
     return GeneratedWorkload((importer.trace,) * ranks)
 
 
+def _convert(files: Sequence[Path], how: Conversion) -> GeneratedWorkload:
+    if len(files) != 1:
+        raise InputError("a text workload is one file, for all ranks", key="INPUT")
+    if not how.ranks:
+        raise InputError("a text workload needs the number of ranks", key="--ranks")
+    return import_text(files[0], how.ranks, passes=how.passes)
+
+
 def _guess_can_open(path: Path) -> bool:
     if path.suffix != ".txt":
         return False
@@ -266,4 +274,5 @@ FORMAT = TraceFormat(
     "ASTRA-sim 1.0's text (.txt): layers of a model, the same on all ranks.",
     _guess_can_open,
     lambda path, ranks: import_text(path, ranks).workload(),
+    _convert,
 )

@@ -275,7 +275,7 @@ GOOD_DIMS: dict[str, Any] = {
         ({"topology": ["ring"]}, "topology[0]"),
         ({"topology": "Ring"}, "topology"),
         ({"topology": []}, "topology"),
-        ({"npus_count": [1]}, "npus_count[0]"),
+        ({"npus_count": [0]}, "npus_count[0]"),
         ({"npus_count": [8.5]}, "npus_count[0]"),
         ({"npus_count": [True]}, "npus_count[0]"),
         ({"bandwidth": [0]}, "bandwidth[0]"),

@@ -29,6 +29,7 @@ LEVELS = {
     "inputs": 1,
     "trace": 1,
     "workload": 2,
+    "sources": 2,
     "fabrics": 2,
     "topology": 2,
     "program": 2,

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What other tools record or write, as workloads: one module per format."""

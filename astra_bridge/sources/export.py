@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The one writer: a job's ranks as Chakra traces, and its groups as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from astra_bridge.files import NewFiles
+from astra_bridge.sources.across import Job
+from astra_bridge.sources.rank import Step
+from astra_bridge.trace.columns import CommType, NodeType, Workload
+from astra_bridge.trace.reader import parse_trace, trace_path
+from astra_bridge.trace.writer import TraceNode, encode_trace
+
+__all__ = ["RecordedWorkload", "groups_path", "nodes_of"]
+
+_MOST_NAME = 160
+_ROOTED = (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER)
+
+
+def groups_path(prefix: str | Path) -> Path:
+    """The file of a workload's communicator groups."""
+    return Path(f"{prefix}.comm_group.json")
+
+
+def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
+    """The nodes of one rank's trace.
+
+    Chakra has whole microseconds.  What is cut off from one duration is added to the next of its
+    unit, so that sums are right to a microsecond however short kernels are.
+    """
+    steps = job.ranks[rank].steps
+    groups = {key: job.number(rank, key) for key in job.group_of[rank]}
+    declared = {
+        str(number): list(job.members(rank, key))
+        for key, number in groups.items()
+        if number is not None
+    }
+    first = 0
+    if declared:
+        entries = [{"pg_name": name, "ranks": ranks} for name, ranks in declared.items()]
+        yield TraceNode(
+            0, NodeType.METADATA, "## process_group:init ##",
+            inputs_values=f"['{json.dumps(entries)}']",
+        )  # fmt: skip
+        first = 1
+    owed_ns = [0, 0]
+    reached_ns = -(2**62)
+    chain: list[int] = []
+    for i, step in enumerate(steps):
+        took = step.duration_ns
+        attributes: dict[str, object] = {"is_cpu_op": step.cpu}
+        if step.stream >= 0:
+            attributes["stream"] = step.stream
+        control: list[int] = []
+        if step.facts is not None:
+            attributes |= _communication(job, rank, i, step, groups[step.group])
+            if step.type != NodeType.COMM_RECV:
+                # The calls of a rank in their order: what all ranks agree on, and what keeps
+                # one unit for communication from standing still.  Where several overlap, each
+                # has the time that the ones before it do not cover.
+                control = chain
+                chain = [i + first]
+                end = step.start_ns + took
+                took = max(0, end - max(step.start_ns, reached_ns))
+                reached_ns = max(reached_ns, end)
+            micros = round(took / 1000)
+        else:
+            total = owed_ns[step.cpu] + took
+            micros = max(0, round(total / 1000))
+            owed_ns[step.cpu] = total - 1000 * micros
+            if step.ops >= 0:
+                attributes["num_ops"] = step.ops
+            if step.moved_bytes >= 0:
+                attributes["tensor_size"] = step.moved_bytes
+        yield TraceNode(
+            i + first,
+            step.type,
+            step.name if len(step.name) <= _MOST_NAME else f"{step.name[:_MOST_NAME]}...",
+            micros,
+            [dep + first for dep in step.deps],
+            control,
+            attributes,  # type: ignore[arg-type]
+        )
+
+
+def _communication(
+    job: Job, rank: int, i: int, step: Step, number: int | None
+) -> dict[str, object]:
+    assert step.facts is not None
+    found: dict[str, object] = {"comm_size": step.bytes}
+    if number is not None:
+        found["pg_name"] = str(number)
+    if step.type == NodeType.COMM_SEND:
+        return found | {"comm_dst": job.peer_of[rank][i], "comm_tag": number or 0}
+    if step.type == NodeType.COMM_RECV:
+        return found | {"comm_src": job.peer_of[rank][i], "comm_tag": number or 0}
+    kind = CommType(step.facts.kind)  # type: ignore[arg-type]
+    found["comm_type"] = int(kind)
+    root = step.facts.root
+    if kind in _ROOTED and root is not None:
+        members = job.members(rank, step.group)
+        found["root_rank"] = members[root] if root < len(members) else root
+    return found
+
+
+class RecordedWorkload:
+    """A job that can be written, or simulated at once."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def _encoded(self) -> Iterator[bytes]:
+        """The content of each rank's file; ranks that do the same are encoded once."""
+        job = self.job
+        known: dict[object, bytes] = {}
+        for rank in range(job.size):
+            key = (
+                id(job.ranks[rank]),
+                tuple(sorted(job.group_of[rank].items())),
+                tuple(sorted(job.peer_of[rank].items())),
+            )
+            if key not in known:
+                known[key] = encode_trace(nodes_of(job, rank))
+            yield known[key]
+
+    def workload(self) -> Workload:
+        """What a simulation takes, without files."""
+        index: dict[bytes, int] = {}
+        ranks = [index.setdefault(data, len(index)) for data in self._encoded()]
+        return Workload(tuple(parse_trace(data) for data in index), np.array(ranks, np.int32))
+
+    def write(self, prefix: str | Path) -> list[Path]:
+        """Write ``{prefix}.{rank}.et``, and ``{prefix}.comm_group.json`` if there are groups.
+
+        Returns
+        -------
+        list of Path
+            The files, traces first.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written to.
+        """
+        written = []
+        with NewFiles() as files:
+            for rank, data in enumerate(self._encoded()):
+                written.append(trace_path(prefix, rank))
+                with files.open(written[-1]) as out:
+                    out.write(data)
+            if self.job.numbers:
+                written.append(groups_path(prefix))
+                groups = self.job.numbers.items()
+                lines = (f' "{number}": {list(ranks)}' for (_, ranks), number in groups)
+                with files.open(written[-1]) as out:
+                    out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+        return written

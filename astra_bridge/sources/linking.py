@@ -1,0 +1,907 @@
+# SPDX-License-Identifier: MIT
+"""From a recording of one rank to its steps: who waits for whom, on the host and on the GPU.
+
+Walks through the recorded events in the order of time and keeps, per thread of the host, the last
+step and when the thread went on after it; per stream of the GPU, the last step.  A stretch of the
+host between two points that matter (a launch, a synchronisation, a call of communication) is one
+step; what the host waits in a call is not part of it.
+
+What CUDA's events connect is not in a trace, unless CUPTI recorded them (``cuda_sync``): which
+stream waits and for what is inferred from the order of calls, and never against recorded times.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.errors import InputError
+from astra_bridge.sources.communication import SEND_RECV, Facts, facts, kind_of, merged
+from astra_bridge.sources.execution_trace import ExecutionTrace, Operator
+from astra_bridge.sources.kineto import Call, Gpu, Recording
+from astra_bridge.sources.rank import Rank, Step
+from astra_bridge.text import one_line
+from astra_bridge.trace.columns import CommType, NodeType
+from astra_bridge.trace.inferences import Inferences
+
+__all__ = ["link"]
+
+_LEAST_WAIT_NS = 100_000
+"""A thread that pauses for less is at work in Python, not waiting for another thread."""
+_LATE_NS = 20_000
+"""A kernel that starts so long after all that it is known to wait for waits for something else."""
+_CAUSE_NS = 15_000
+"""And for what ended at most so long before."""
+
+# Kinds of marks, in the order in which those of one instant are looked at.
+_END, _RESUME, _CALL, _WORK, _JOIN, _RECORD, _STREAM_WAIT, _SYNC, _LAUNCH, _WAIT, _FINISH = range(
+    11
+)
+
+_Stream = tuple[int, int]
+
+
+class _Communication(msgspec.Struct):
+    """A call of communication: the innermost operator with all that is around it."""
+
+    thread: int
+    start_ns: int
+    end_ns: int
+    name: str
+    facts: Facts
+    issued: list[int] = []  # steps of the issuing thread
+    stream: _Stream | None = None
+    launched: list[int] = []  # steps that the GPU runs on its behalf
+    steps: list[int] = []  # what it became
+    done: bool = False
+
+
+class _Thread(msgspec.Struct):
+    """Where a thread of the host stands."""
+
+    step: int = -1
+    resume_ns: int = 0
+    awaited: list[int] = []
+    stream: _Stream | None = None  # of its last launch that was no communication
+    waits: int = 0  # stream waits since its last launch
+    recorded_ns: int = -(10**18)  # the last event that it recorded
+    joins: list[int] = []  # steps that its next launch waits for
+    unwaited: list[_Communication] = []
+    working: _Communication | None = None  # what a thread of a backend carries out
+
+
+def link(
+    recording: Recording,
+    execution: ExecutionTrace | None,
+    made: Inferences,
+    position: int = 0,
+) -> Rank:
+    """Make the steps of a rank.
+
+    Parameters
+    ----------
+    recording : Recording
+        Kineto's trace.
+    execution : ExecutionTrace or None
+        The execution trace of the same step: sizes and groups of collectives.
+    made : Inferences
+        Takes what is inferred.
+    position : int
+        Number of the rank, where the trace does not say it.
+
+    Raises
+    ------
+    InputError
+        There is nothing in the trace that could be simulated.
+    """
+    if not (len(recording.op_thread) or recording.gpu or recording.calls):
+        raise InputError("holds no operator of the host and no kernel", file=recording.file)
+    return _Linker(recording, execution, made, position).run()
+
+
+class _Linker:
+    def __init__(
+        self,
+        recording: Recording,
+        execution: ExecutionTrace | None,
+        made: Inferences,
+        position: int,
+    ) -> None:
+        self.recording, self.made = recording, made
+        distributed = recording.distributed
+        self.rank = _whole(distributed.get("rank"), position)
+        self.world = _whole(distributed.get("world_size"), -1)
+        self.where = f"{recording.file.name}"
+        self.steps: list[Step] = []
+        self.ends: list[int] = []  # recorded end of each step
+        self.threads = [_Thread(awaited=[], joins=[], unwaited=[]) for _ in recording.threads]
+        self.last: dict[_Stream, list[int]] = {}  # what ends a stream so far
+        self.comm_last: dict[str, int] = {}  # last communication without a kernel, by group
+        self.stream_waits: dict[_Stream, list[int]] = defaultdict(list)  # known exactly
+        self.records: dict[int, dict[_Stream, list[int]]] = {}
+        self.joined: dict[_Stream, set[int]] = defaultdict(set)
+        self.comm_steps: list[int] = []
+        self.pending_kernels: list[int] = []  # launches of communication outside of its calls
+        self.copied_back: dict[int, list[int]] = {}  # what a backend on the host does after it
+        self.recent: list[int] = []  # steps of the GPU, lately
+        self.groups = _groups(recording, execution)
+        self.communications, self.wait_calls, self.workers = self._calls(execution)
+        self.by_thread: dict[int, list[_Communication]] = defaultdict(list)
+        for one in self.communications:
+            self.by_thread[one.thread].append(one)
+        self.starts_of = {t: [c.start_ns for c in cs] for t, cs in self.by_thread.items()}
+        self.launched_by: dict[int, list[int]] = defaultdict(list)
+        for index, gpu in enumerate(recording.gpu):
+            self.launched_by[gpu.correlation].append(index)
+        self.has_gpu = bool(recording.gpu)
+
+    # Calls of communication
+
+    def _calls(
+        self, execution: ExecutionTrace | None
+    ) -> tuple[list[_Communication], list[_Communication], list[_Communication]]:
+        """Communications, waits for them, and what worker threads of the backend do."""
+        operators = _Operators(execution, self.made, self.where)
+        found: list[_Communication] = []
+        waits: list[_Communication] = []
+        workers: list[_Communication] = []
+        per_thread: dict[int, list[Call]] = defaultdict(list)
+        for call in self.recording.calls:
+            per_thread[call.thread].append(call)
+        for calls in per_thread.values():
+            calls.sort(key=lambda call: (call.start_ns, -call.end_ns))
+            operators.prepare(calls)
+            for chain in _chains(calls):
+                known = [facts(call.name, call.args, operators.of(call)) for call in chain]
+                # The annotation of a backend says least.
+                order = sorted(range(len(chain)), key=lambda i: (chain[i].note, -i))
+                together = merged([known[i] for i in order])
+                inner = chain[-1] if not chain[-1].note or len(chain) == 1 else chain[-2]
+                one = _Communication(
+                    inner.thread, inner.start_ns, inner.end_ns, inner.name, together,
+                    issued=[], launched=[], steps=[],
+                )  # fmt: skip
+                if together.kind == "wait":
+                    waits.append(one)
+                elif together.kind is None:
+                    continue
+                elif all(call.note for call in chain):
+                    workers.append(one)
+                else:
+                    found.append(one)
+        for kind in (found, waits, workers):
+            kind.sort(key=lambda one: one.start_ns)
+        return found, waits, workers
+
+    # Marks
+
+    def _marks(self) -> list[tuple[int, int, int, int, Any]]:
+        """(time, kind, thread, tie, what) of all that matters, in the order of time."""
+        recording = self.recording
+        marks: list[tuple[int, int, int, int, Any]] = []
+        kinds = [_call_kind(name) for name in recording.names]
+        names = recording.call_name.tolist()
+        rows = zip(
+            recording.call_thread.tolist(),
+            recording.call_start_ns.tolist(),
+            recording.call_end_ns.tolist(),
+            names,
+            recording.call_correlation.tolist(),
+            strict=True,
+        )
+        launched_by, gpu = self.launched_by, recording.gpu
+        known: set[int] = set()
+        for thread, start, end, name, correlation in rows:
+            launched = launched_by.get(correlation) if correlation >= 0 else None
+            if launched and correlation not in known:
+                known.add(correlation)
+                at = max(start, min(end, min(gpu[i].start_ns for i in launched)))
+                marks.append((at, _LAUNCH, thread, len(marks), (launched, end, name)))
+            kind = kinds[name]
+            if kind is not None:
+                marks.append((start, kind, thread, len(marks), (end, name, correlation)))
+        orphans = [i for key, many in launched_by.items() if key not in known for i in many]
+        if orphans:
+            self.threads.append(_Thread(awaited=[], joins=[], unwaited=[]))
+            thread = len(self.threads) - 1
+            for i in orphans:
+                marks.append((gpu[i].start_ns, _LAUNCH, thread, len(marks), ([i], 0, -1)))
+            self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
+        for one in self.communications:
+            marks.append((one.start_ns, _CALL, one.thread, len(marks), one))
+            marks.append((one.end_ns, _END, one.thread, len(marks), one))
+        for one in self.wait_calls:
+            marks.append((one.end_ns, _WAIT, one.thread, len(marks), one))
+        return marks
+
+    def run(self) -> Rank:
+        marks = self._marks()
+        self._worker_marks(marks)
+        busy = self._busy()
+        self._joins(marks, busy)
+        first = {thread: int(starts[0]) for thread, (starts, _) in busy.items()}
+        final = {thread: int(ends[-1]) for thread, (_, ends) in busy.items()}
+        # An annotation around the first operator says that its thread was at work before it.
+        for thread, start, end, _ in self.recording.notes:
+            if thread in first:
+                first[thread] = min(first[thread], start)
+                final[thread] = max(final[thread], end)
+        for thread, start in first.items():
+            self.threads[thread].resume_ns = start
+        for thread, end in final.items():
+            marks.append((end, _FINISH, thread, len(marks), None))
+        marks.sort(key=lambda mark: mark[:2] + mark[3:4])
+        handlers: dict[int, Callable[[int, int, Any], None]] = {
+            _CALL: self._call, _END: self._call_end, _RECORD: self._record, _WORK: self._work,
+            _STREAM_WAIT: self._stream_wait, _SYNC: self._sync, _LAUNCH: self._launch,
+            _WAIT: self._wait, _JOIN: self._join, _RESUME: self._foreign, _FINISH: self._finish,
+        }  # fmt: skip
+        for at, kind, thread, _, what in marks:
+            handlers[kind](thread, at, what)
+        lost = [one for one in self.communications if not one.steps]
+        if lost:
+            self.made.note("a call of communication left out", lost[0].name, len(lost))
+        starts_ns, ends_ns = list(first.values()), list(final.values())
+        starts_ns += [gpu.start_ns for gpu in self.recording.gpu]
+        ends_ns += [gpu.end_ns for gpu in self.recording.gpu]
+        return Rank(
+            rank=self.rank,
+            world=self.world if self.world > 0 else None,
+            steps=self._needed(),
+            groups=self.groups,
+            source=self.recording.file,
+            span_ns=max(ends_ns, default=0) - min(starts_ns, default=0),
+        )
+
+    def _needed(self) -> list[Step]:
+        """The steps without stretches of the host that nothing waits for.
+
+        A thread of a library that works beside the others would hold the one CPU that ASTRA-sim's
+        ranks have.
+        """
+        steps = self.steps
+        needed = [not step.cpu for step in steps]
+        if self.ends:
+            needed[max(range(len(steps)), key=self.ends.__getitem__)] = True
+        for i in range(len(steps) - 1, -1, -1):
+            if needed[i]:
+                for dep in steps[i].deps:
+                    needed[dep] = True
+        place, kept = [0] * len(steps), 0
+        for i, keep in enumerate(needed):
+            place[i] = kept
+            kept += keep
+        if kept < len(steps):
+            self.made.note(
+                "host work that nothing waits for is left out", self.where, len(steps) - kept
+            )
+        found = [step for step, keep in zip(steps, needed, strict=True) if keep]
+        for step in found:
+            step.deps = [place[dep] for dep in step.deps]
+        return found
+
+    # When threads are at work
+
+    def _busy(self) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Per thread, the stretches in which an operator or a call of the runtime runs."""
+        recording = self.recording
+        more = [
+            (call.thread, call.start_ns, call.end_ns)
+            for call in recording.calls
+            if kind_of(call.name) != "wait"
+        ]
+        extra = np.array(more, np.int64).reshape(-1, 3)
+        thread = np.concatenate([recording.op_thread, recording.call_thread, extra[:, 0]])
+        start = np.concatenate([recording.op_start_ns, recording.call_start_ns, extra[:, 1]])
+        end = np.concatenate([recording.op_end_ns, recording.call_end_ns, extra[:, 2]])
+        found = {}
+        for one in range(len(recording.threads)):
+            mine = thread == one
+            if mine.any():
+                found[one] = _union(start[mine], end[mine])
+        return found
+
+    def _joins(
+        self,
+        marks: list[tuple[int, int, int, int, Any]],
+        busy: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    ) -> None:
+        """Where a thread pauses until another one has come to an end."""
+        for thread, (starts, ends) in busy.items():
+            foreign = [other_ends for other, (_, other_ends) in busy.items() if other != thread]
+            owner = [np.full(len(busy[other][1]), other) for other in busy if other != thread]
+            if not foreign:
+                continue
+            times, owners = np.concatenate(foreign), np.concatenate(owner)
+            order = np.argsort(times, kind="stable")
+            times, owners = times[order], owners[order]
+            since = np.concatenate([[-(2**62)], ends[:-1]])
+            latest = np.searchsorted(times, starts, side="right") - 1
+            cause = times[np.maximum(latest, 0)]
+            pause = starts - since
+            waiting = (latest >= 0) & (cause > since) & (pause >= _LEAST_WAIT_NS)
+            # Who is woken up goes on soon; who happens to be in Python need not.
+            waiting &= (starts - cause) * 2 <= pause
+            for i in np.flatnonzero(waiting).tolist():
+                resumed = [int(owners[latest[i]]), -1]
+                marks.append((int(cause[i]), _RESUME, resumed[0], len(marks), resumed))
+                marks.append((int(starts[i]), _JOIN, thread, len(marks), (resumed, int(cause[i]))))
+
+    # Handlers
+
+    def _add(self, step: Step) -> int:
+        self.steps.append(step)
+        self.ends.append(step.start_ns + step.duration_ns)
+        return len(self.steps) - 1
+
+    def _advance(self, thread: _Thread, at: int, name: str) -> None:
+        """A stretch of the host that ends at a point that matters."""
+        took = at - thread.resume_ns
+        if took <= 0 and len(thread.awaited) == 0:
+            return
+        deps = sorted({*thread.awaited, *([thread.step] if thread.step >= 0 else [])})
+        if took <= 0 and len(deps) == 1:
+            thread.step = deps[0]
+        else:
+            start = min(thread.resume_ns, at)
+            thread.step = self._add(Step(NodeType.COMP, name, start, max(took, 0), deps, cpu=True))
+        thread.awaited = []
+        thread.resume_ns = max(thread.resume_ns, at)
+
+    def _finish(self, index: int, at: int, _: Any) -> None:
+        self._advance(self.threads[index], at, "host")
+
+    def _foreign(self, index: int, at: int, resumed: list[int]) -> None:
+        self._advance(self.threads[index], at, "host")
+        resumed[1] = self.threads[index].step
+
+    def _join(self, index: int, at: int, what: tuple[list[int], int]) -> None:
+        thread, (resumed, cause) = self.threads[index], what
+        if resumed[1] >= 0 and resumed[1] != thread.step:
+            thread.awaited.append(resumed[1])
+        thread.resume_ns = cause
+        self.made.note("a thread waits for another thread", f"{self.where}, {at / 1e3:.0f} us")
+        # What the other one started and did not wait for, this one does.
+        other = self.threads[resumed[0]]
+        if other.unwaited and not self.recording.syncs:
+            thread.joins += [step for one in other.unwaited for step in one.steps]
+            self.made.note(
+                "collectives are waited for where their thread hands over",
+                f"{self.where}, {at / 1e3:.0f} us",
+                len(other.unwaited),
+            )
+            other.unwaited = []
+
+    def _call(self, index: int, _at: int, _one: _Communication) -> None:
+        thread = self.threads[index]
+        thread.waits = 0  # they were for the stream of this call
+
+    def _call_end(self, index: int, at: int, one: _Communication) -> None:
+        """The end of a call; what has no kernel of its own becomes a step."""
+        if one.steps or one.done:
+            return
+        thread = self.threads[index]
+        if any(worker is not None for worker in self._worker_of(one)):
+            self._advance(thread, at, one.name)
+            one.issued = [thread.step] if thread.step >= 0 else []
+            return
+        if not self.has_gpu:
+            self._blocking_call(thread, one)
+            return
+        if self._may_get_kernel(one):
+            return
+        self._advance(thread, at, one.name)
+        self._kernelless(thread, at, one)
+
+    def _kernelless(self, thread: _Thread, at: int, one: _Communication) -> None:
+        """A collective of a fake backend, or of one rank: in the order of streams, without time."""
+        stream = one.stream or thread.stream
+        deps = {thread.step} if thread.step >= 0 else set()
+        if stream is not None:
+            deps.update(self.last.get(stream, []))
+        deps.update(one.launched)
+        key = self._group_key(one.facts)
+        if key in self.comm_last:
+            deps.add(self.comm_last[key])
+        step = self._communicate(one, at, 0, sorted(deps), -1)
+        self.comm_last[key] = step
+        if one.facts.blocking:
+            thread.joins.append(step)
+        else:
+            thread.unwaited.append(one)
+        self.made.note("a collective without a kernel follows the stream of its call", one.name)
+
+    def _blocking_call(self, thread: _Thread, one: _Communication) -> None:
+        """Communication that the host itself does."""
+        self._advance(thread, one.start_ns, one.name)
+        deps = [thread.step] if thread.step >= 0 else []
+        step = self._communicate(one, one.start_ns, one.end_ns - one.start_ns, deps, -1)
+        thread.awaited.append(step)
+        thread.resume_ns = max(thread.resume_ns, one.end_ns)
+
+    def _communicate(
+        self, one: _Communication, at: int, took: int, deps: list[int], stream: int
+    ) -> int:
+        kind = one.facts.kind
+        node = NodeType.COMM_COLL
+        if kind in SEND_RECV:
+            node = NodeType.COMM_SEND if kind == "send" else NodeType.COMM_RECV
+        step = self._add(
+            Step(
+                node, one.name, at, took, deps,
+                stream=stream, facts=one.facts, group=self._group_key(one.facts),
+            )
+        )  # fmt: skip
+        one.steps = [*one.steps, step]
+        self.comm_steps.append(step)
+        return step
+
+    def _group_key(self, given: Facts) -> str:
+        """Key of the group of a call; the group becomes known by it."""
+        name = given.group
+        if name is not None and name in self.groups and given.members in (None, self.groups[name]):
+            return name
+        if given.members is not None:
+            if name is None:
+                same = [key for key, ranks in self.groups.items() if ranks == given.members]
+                name = same[0] if same else f"ranks {','.join(map(str, given.members))}"
+            self.groups[name] = given.members
+            return name
+        if name is not None:
+            return name
+        return ""
+
+    def _may_get_kernel(self, one: _Communication) -> bool:
+        """Whether a kernel that is launched later belongs to a call: calls come in batches."""
+        at = bisect_left(self.pending_kernels, one.end_ns)
+        return at < len(self.pending_kernels) and one.facts.size != 1 and one.facts.kind != "wait"
+
+    def _record(self, index: int, at: int, what: tuple[int, int, int]) -> None:
+        self.threads[index].recorded_ns = at
+        self.records[what[2]] = dict(self.last)
+
+    def _stream_wait(self, index: int, _at: int, what: tuple[int, int, int]) -> None:
+        thread = self.threads[index]
+        known = self.recording.syncs.get(what[2])
+        if known and "wait_on_stream" in known:
+            device = _whole(known.get("device"), 0)
+            target = device, _whole(known.get("stream"), -1)
+            source = device, _whole(known["wait_on_stream"], -1)
+            record = self.records.get(_whole(known.get("wait_on_cuda_event_record_corr_id"), -1))
+            steps = (self.last if record is None else record).get(source, [])
+            self.stream_waits[target] += steps
+            return
+        thread.waits += 1
+
+    def _sync(self, index: int, at: int, what: tuple[int, int, int]) -> None:
+        """The host waits: for the device, a stream or an event."""
+        end, name, correlation = what
+        thread = self.threads[index]
+        text = self.recording.names[name].lower()
+        self._advance(thread, at, self.recording.names[name])
+        if "device" in text or "ctx" in text:
+            awaited = [step for steps in self.last.values() for step in steps]
+            awaited += list(self.comm_last.values())
+            for other in self.threads:
+                other.unwaited = []
+        else:
+            awaited = self._synchronised(thread, at, end, correlation)
+        awaited = [step for step in awaited if self.ends[step] <= end]
+        thread.awaited += awaited
+        latest = max((self.ends[step] for step in awaited), default=at)
+        thread.resume_ns = max(thread.resume_ns, min(max(at, latest), end))
+
+    def _synchronised(self, thread: _Thread, at: int, end: int, correlation: int) -> list[int]:
+        known = self.recording.syncs.get(correlation)
+        if known and _whole(known.get("wait_on_stream", known.get("stream")), -1) >= 0:
+            stream = _whole(known.get("wait_on_stream", known.get("stream")), -1)
+            return self.last.get((_whole(known.get("device"), 0), stream), [])
+        ended = [
+            step for steps in self.last.values() for step in steps if at <= self.ends[step] <= end
+        ]
+        if ended:
+            self.made.note("what a synchronisation waits for", f"{self.where}, {at / 1e3:.0f} us")
+            return [max(ended, key=lambda step: self.ends[step])]
+        if thread.stream is not None:
+            return self.last.get(thread.stream, [])
+        return []
+
+    def _wait(self, index: int, _at: int, one: _Communication) -> None:
+        """``wait_tensor`` and ``work.wait()``: later launches wait for a collective."""
+        thread = self.threads[index]
+        candidates = [other for other in self._outstanding() if other.steps]
+        chosen: list[_Communication] = []
+        if one.facts.storages:
+            chosen = [
+                c for c in candidates if c.facts.storages and c.facts.storages & one.facts.storages
+            ]
+        if not chosen and one.facts.sequence is not None:
+            chosen = [c for c in candidates if c.facts.sequence == one.facts.sequence]
+        if not chosen:
+            chosen = [c for c in thread.unwaited if c.steps][:1]
+            if chosen:
+                self.made.note("which collective a wait is for: the oldest", one.name)
+        steps = [step for c in chosen for step in c.steps]
+        if self.has_gpu:
+            thread.joins += steps
+        for other in self.threads:
+            other.unwaited = [c for c in other.unwaited if c not in chosen]
+
+    def _outstanding(self) -> list[_Communication]:
+        return [one for thread in self.threads for one in thread.unwaited]
+
+    # Launches
+
+    def _launch(self, index: int, at: int, what: tuple[list[int], int, int]) -> None:
+        launched, call_end, name = what
+        thread = self.threads[index]
+        names = self.recording.names
+        self._advance(thread, at, names[name] if name >= 0 else "host")
+        gpus = sorted((self.recording.gpu[i] for i in launched), key=lambda gpu: gpu.start_ns)
+        for gpu in gpus:
+            before = self.last.get(gpu.stream, [])
+            deps = set(before)
+            if thread.step >= 0:
+                deps.add(thread.step)
+            deps.update(self.stream_waits.pop(gpu.stream, []))
+            communicates = gpu.args is not None
+            calls = self._calls_of(index, at, gpu) if communicates else []
+            if not communicates:
+                deps.update(thread.joins)
+                thread.joins = []
+                inside = self._inside(index, at)
+                deps.update(self._waited_streams(thread, gpu, at))
+                thread.waits = 0
+            elif thread.stream is not None and thread.stream != gpu.stream:
+                # The communication's stream waits for the one that calls it.
+                deps.update(
+                    step
+                    for step in self.last.get(thread.stream, [])
+                    if self.ends[step] <= gpu.start_ns
+                )
+            self._find_cause(gpu, at, deps)
+            ordered = sorted(deps)
+            took = gpu.end_ns - gpu.start_ns
+            if calls:
+                steps = self._kernel_of(calls, gpu, ordered)
+            else:
+                steps = [
+                    self._add(
+                        Step(
+                            NodeType.COMP,
+                            gpu.name,
+                            gpu.start_ns,
+                            took,
+                            ordered,
+                            stream=gpu.stream[1],
+                        )
+                    )
+                ]
+                if communicates:
+                    self.made.note("a communication kernel without a call is compute", gpu.name)
+                else:
+                    thread.stream = gpu.stream
+                    if thread.working is not None:
+                        self.copied_back[thread.working.steps[0]] = steps
+                    if inside is not None:
+                        inside.stream = gpu.stream
+                        inside.launched = [*inside.launched, *steps]
+            self.last[gpu.stream] = steps
+            self.recent += steps
+            if len(self.recent) > 64:
+                del self.recent[:32]
+            if call_end >= gpu.end_ns > at and gpu is gpus[-1]:
+                # The call itself waits, as copies to memory that is not pinned do.
+                thread.awaited += steps
+                thread.resume_ns = max(thread.resume_ns, gpu.end_ns)
+
+    def _inside(self, index: int, at: int) -> _Communication | None:
+        """The call of communication in which a thread is."""
+        starts = self.starts_of.get(index)
+        if not starts:
+            return None
+        found = bisect_right(starts, at) - 1
+        one = self.by_thread[index][found] if found >= 0 else None
+        return one if one is not None and at <= one.end_ns else None
+
+    def _calls_of(self, index: int, at: int, gpu: Gpu) -> list[_Communication]:
+        """The calls that a kernel of a communication library carries out."""
+        inside = self._inside(index, at)
+        if inside is not None:
+            return [inside]
+        given = facts("record_param_comms", gpu.args or {}, None)
+        starts = self.starts_of.get(index, [])
+        waiting: list[_Communication] = []
+        for one in reversed(self.by_thread[index][: bisect_right(starts, at)]):
+            if one.steps or one.done:
+                break
+            if given.group is None or one.facts.group in (None, given.group):
+                waiting.append(one)
+        if waiting:
+            return waiting[::-1]
+        if given.kind is None:
+            given = Facts(kind=_kernel_kind(gpu.name))
+        if given.kind is None or given.kind == "wait":
+            return []
+        return [_Communication(index, at, at, gpu.name, given, issued=[], launched=[], steps=[])]
+
+    def _kernel_of(self, calls: list[_Communication], gpu: Gpu, deps: list[int]) -> list[int]:
+        """The steps of a kernel of communication."""
+        steps: list[int] = []
+        took = gpu.end_ns - gpu.start_ns
+        more = facts("record_param_comms", gpu.args or {}, None)
+        for one in calls:
+            if one.steps:
+                # A further kernel of the same call.
+                for step in one.steps:
+                    self.steps[step].duration_ns += took
+                    self.ends[step] = gpu.end_ns
+                steps += one.steps
+                continue
+            if len(calls) == 1:
+                one.facts = merged([one.facts, more])
+            steps.append(self._communicate(one, gpu.start_ns, took, deps, gpu.stream[1]))
+            self.threads[one.thread].unwaited.append(one)
+        return steps
+
+    def _waited_streams(self, thread: _Thread, gpu: Gpu, at: int) -> list[int]:
+        """What the stream of a launch waits for, by the events that its thread waited for."""
+        if not thread.waits:
+            return []
+        stream, own = gpu.stream, thread.stream
+        others = [
+            step
+            for other, steps in self.last.items()
+            if other != stream
+            for step in steps
+            if self.ends[step] <= gpu.start_ns
+        ]
+        found: list[int] = []
+        if own is not None and own != stream and at - thread.recorded_ns < 3 * _CAUSE_NS:
+            found = [step for step in self.last.get(own, []) if self.ends[step] <= gpu.start_ns]
+        else:
+            done = self.joined[stream]
+            pending = [
+                step
+                for step in self.comm_steps
+                if step not in done and self.ends[step] <= gpu.start_ns
+            ]
+            found = pending[: thread.waits]
+            done.update(found)
+            waited = set(found)
+            found = [late for step in found for late in self.copied_back.get(step, [step])]
+            for other in self.threads:
+                other.unwaited = [c for c in other.unwaited if not waited.issuperset(c.steps)]
+        if not found and others:
+            found = [max(others, key=lambda step: self.ends[step])]
+        if found:
+            self.made.note(
+                "what a stream waits for (no cuda_sync events)", f"{self.where}, {at / 1e3:.0f} us"
+            )
+        return found
+
+    def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> None:
+        """Add what a kernel that starts late must have waited for."""
+        ready = max([at, *(self.ends[step] for step in deps)])
+        if gpu.start_ns - ready < _LATE_NS:
+            return
+        causes = [
+            step
+            for step in self.recent
+            if step not in deps and gpu.start_ns - _CAUSE_NS <= self.ends[step] <= gpu.start_ns
+        ]
+        if causes:
+            deps.add(max(causes, key=lambda step: self.ends[step]))
+            self.made.note("a kernel starts when another stream has ended", self.where)
+
+    # Worker threads of a backend that communicates on the host
+
+    def _worker_marks(self, marks: list[tuple[int, int, int, int, Any]]) -> None:
+        """Pair what worker threads do with the calls that gave it to them, in order."""
+        self._paired: dict[int, _Communication] = {}
+        waiting: dict[Any, list[_Communication]] = defaultdict(list)
+        for one in self.communications:
+            waiting[one.facts.kind].append(one)
+        runtime = self.recording
+        for worker in self.workers:
+            queue = waiting[worker.facts.kind]
+            fitting = [
+                one
+                for one in queue
+                if one.start_ns <= worker.start_ns and one.thread != worker.thread
+            ]
+            if not fitting:
+                continue
+            one = fitting[0]
+            queue.remove(one)
+            self._paired[id(one)] = worker
+            worker.facts = merged([one.facts, worker.facts])
+            mine = runtime.call_thread == worker.thread
+            inner = mine & (runtime.call_start_ns >= worker.start_ns)
+            inner &= runtime.call_end_ns <= worker.end_ns
+            starts = np.sort(runtime.call_start_ns[inner])
+            ends = np.sort(runtime.call_end_ns[inner])
+            edges_from = np.concatenate([[worker.start_ns], ends])
+            edges_to = np.concatenate([starts, [worker.end_ns]])
+            longest = int(np.argmax(edges_to - edges_from))
+            begin, end = int(edges_from[longest]), int(edges_to[longest])
+            marks.append((worker.start_ns, _WORK, worker.thread, len(marks), (one, 0, 0)))
+            marks.append((begin, _WORK, worker.thread, len(marks), (one, end, 1)))
+            marks.append((worker.end_ns, _WORK, worker.thread, len(marks), (one, 0, 2)))
+        # A kernel that communicates, by when it is launched.
+        kernels = [gpu.correlation for gpu in self.recording.gpu if gpu.args is not None]
+        inside = np.isin(runtime.call_correlation, np.array(kernels, np.int64))
+        launches = []
+        for thread, at in zip(
+            runtime.call_thread[inside].tolist(),
+            runtime.call_start_ns[inside].tolist(),
+            strict=True,
+        ):
+            if self._inside(thread, at) is None:
+                launches.append(at)
+        self.pending_kernels = sorted(launches)
+
+    def _worker_of(self, one: _Communication) -> list[_Communication | None]:
+        return [self._paired.get(id(one))]
+
+    def _work(self, index: int, at: int, what: tuple[_Communication, int, int]) -> None:
+        one, end, part = what
+        thread = self.threads[index]
+        if part == 0:
+            # The thread is given its work where the call is made.
+            issued = max((self.ends[step] for step in one.issued), default=at)
+            thread.awaited += one.issued
+            thread.resume_ns = min(at, max(thread.resume_ns, issued))
+            if one.stream is not None:
+                thread.stream = one.stream
+            self._advance(thread, at, one.name)
+        elif part == 1:
+            self._advance(thread, at, one.name)
+            deps = [*thread.awaited, *([thread.step] if thread.step >= 0 else [])]
+            step = self._communicate(one, at, end - at, sorted({*deps, *one.launched}), -1)
+            thread.awaited = [step]
+            thread.resume_ns = max(thread.resume_ns, end)
+            thread.working = one
+        else:
+            self._advance(thread, at, one.name)
+            thread.working = None
+
+
+class _Operators:
+    """Finds the operator of the execution trace that a call of Kineto's is."""
+
+    def __init__(self, execution: ExecutionTrace | None, made: Inferences, where: str) -> None:
+        self._execution = execution
+        self._by_record: dict[int, Operator] = {}
+        self._by_name: dict[str, list[Operator]] = defaultdict(list)
+        self._found: dict[int, Operator] = {}
+        self._made, self._where = made, where
+        if execution is None:
+            return
+        for operator in execution.operators:
+            if operator.record > 0:
+                self._by_record[operator.record] = operator
+            self._by_name[operator.name].append(operator)
+
+    def prepare(self, calls: list[Call]) -> None:
+        """Pair the calls of a thread, by number where there is one, and else by order."""
+        if self._execution is None:
+            return
+        for call in calls:
+            record = _whole(call.args.get("Record function id"), 0)
+            operator = self._by_record.get(record) if record > 0 else None
+            if operator is None or operator.name != call.name:
+                if record > 0 and self._by_record:
+                    continue
+                queue = self._by_name.get(call.name)
+                if not queue:
+                    continue
+                operator = queue.pop(0)
+                self._made.note("operators are paired by name and order", self._where)
+            self._found[id(call)] = operator
+
+    def of(self, call: Call) -> Operator | None:
+        return self._found.get(id(call))
+
+
+def _chains(calls: list[Call]) -> list[list[Call]]:
+    """Each innermost operator with all that is around it and its annotation, outermost first."""
+    found: list[list[Call]] = []
+    stack: list[Call] = []
+    inner: dict[int, bool] = {}  # whether an operator is in it
+    children: dict[int, list[Call]] = defaultdict(list)
+    parents: dict[int, list[Call]] = {}
+    for call in calls:
+        while stack and call.start_ns >= stack[-1].end_ns:
+            stack.pop()
+        if not call.note and kind_of(_told(call)) is None:
+            continue
+        parents[id(call)] = [one for one in stack if not one.note]
+        if stack and not call.note:
+            for one in stack:
+                inner[id(one)] = True
+        elif stack:
+            children[id(stack[-1])].append(call)
+        stack.append(call)
+    for call in calls:
+        if id(call) not in parents or inner.get(id(call)):
+            continue
+        if call.note and (parents[id(call)]):
+            continue
+        found.append([*parents[id(call)], call, *children[id(call)][:1]])
+    return found
+
+
+def _told(call: Call) -> str:
+    """The name that says what a call does."""
+    if call.name != "record_param_comms":
+        return call.name
+    return str(call.args.get("Collective name") or "wait")
+
+
+def _union(
+    start: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The stretches that some intervals cover."""
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    reach = np.maximum.accumulate(end)
+    new = np.concatenate([[True], start[1:] > reach[:-1]])
+    first = np.flatnonzero(new)
+    last = np.concatenate([first[1:] - 1, [len(start) - 1]])
+    return start[first], reach[last]
+
+
+def _call_kind(name: str) -> int | None:
+    """What a call of the GPU's runtime is."""
+    text = name.lower()
+    if "streamwaitevent" in text:
+        return _STREAM_WAIT
+    if "eventrecord" in text:
+        return _RECORD
+    return _SYNC if "synchronize" in text else None
+
+
+def _kernel_kind(name: str) -> CommType | str | None:
+    """What a kernel of NCCL or RCCL does, by its name: ncclDevKernel_AllReduce_Sum_bf16_RING_LL."""
+    plain = name.lower().partition("nccl")[2]
+    for part in plain.replace("kernel", "_").split("_"):
+        if part in ("sendrecv",):
+            return None
+        if (kind := kind_of(part)) is not None:
+            return kind
+    return None
+
+
+def _groups(recording: Recording, execution: ExecutionTrace | None) -> dict[str, tuple[int, ...]]:
+    """The process groups that either file lists."""
+    groups: dict[str, tuple[int, ...]] = {}
+    listed = recording.distributed.get("pg_config")
+    for source in (
+        execution.groups if execution else [],
+        listed if isinstance(listed, list) else [],
+    ):
+        for one in source:
+            if not isinstance(one, dict) or one.get("pg_name") is None:
+                continue
+            ranks = one.get("ranks")
+            if isinstance(ranks, str):
+                ranks = [
+                    int(n) for n in one_line(ranks).strip("[]").split(",") if n.strip().isdigit()
+                ]
+            if isinstance(ranks, list):
+                groups[str(one["pg_name"])] = tuple(r for r in ranks if type(r) is int)
+    return groups
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return otherwise

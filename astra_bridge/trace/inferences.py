@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""What an importer had to infer, because no file says it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from astra_bridge.errors import InputError
+
+__all__ = ["Inferences"]
+
+
+class Inferences:
+    """What was inferred, each kind counted, with its first instance.
+
+    Examples
+    --------
+    >>> made = Inferences()
+    >>> made.note("peers of messages", "node 3")
+    >>> made.note("peers of messages", "node 5")
+    >>> made.lines()
+    ['2 x peers of messages (first: node 3)']
+    """
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def note(self, what: str, where: str, times: int = 1) -> None:
+        """Something that no file says was taken as likely."""
+        self._count[what] += times
+        self._first.setdefault(what, where)
+
+    def lines(self) -> list[str]:
+        """One sentence per kind, the most frequent first."""
+        return [
+            f"{count:,} x {what} (first: {self._first[what]})"
+            for what, count in self._count.most_common()
+        ]
+
+    def refuse(self) -> None:
+        """Refuse what was inferred, where there is any.
+
+        Raises
+        ------
+        InputError
+            Says all.
+        """
+        if self._count:
+            raise InputError(
+                "--strict allows no inference, and these were made: " + "; ".join(self.lines())
+            )

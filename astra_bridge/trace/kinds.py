@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What a file is, by its first bytes: so that the wrong kind is named, with what takes it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = [
+    "EXECUTION_TRACE",
+    "HEAD_BYTES",
+    "KINDS",
+    "KINETO",
+    "Kind",
+    "kind_of_file",
+    "what_takes_it",
+]
+
+HEAD_BYTES = 1 << 16
+"""How much of a file is looked at."""
+
+
+class Kind(NamedTuple):
+    """A kind of file.
+
+    Attributes
+    ----------
+    name : str
+        The format in ``TRACE_FORMATS`` that converts it; "" of what is only named.
+    title : str
+        What it is, for messages.
+    pattern : re.Pattern
+        Of the first bytes.
+    command : str
+        What takes such a file.
+    readable : bool
+        It is a Chakra trace, if not an ``.et`` file.
+    """
+
+    name: str
+    title: str
+    pattern: re.Pattern[bytes]
+    command: str
+    readable: bool = False
+
+
+_CONVERT = "astra-bridge trace convert {file} OUT"
+_ANY = rb"(?s)\s*(?:\xef\xbb\xbf)?\s*"
+
+KINETO = Kind(
+    "pytorch",
+    "a Kineto trace (torch.profiler's JSON)",
+    re.compile(_ANY + rb"\{.*\"(?:traceEvents|deviceProperties|distributedInfo)\"\s*:"),
+    _CONVERT,
+)
+EXECUTION_TRACE = Kind(
+    "pytorch",
+    "a PyTorch execution trace (ExecutionTraceObserver's JSON)",
+    re.compile(_ANY + rb"\{(?=.{0,2000}\"schema\"\s*:).*\"nodes\"\s*:"),
+    _CONVERT,
+)
+
+KINDS = (
+    KINETO,
+    EXECUTION_TRACE,
+    Kind(
+        "chakra",
+        "a Chakra trace as JSON",
+        re.compile(_ANY + rb"\{\s*(?:\"workload_graph\"|\"version\"|\}\s*\{\s*\"(?:id|name)\")"),
+        "astra-bridge trace convert {file} OUT.et",
+        readable=True,
+    ),
+    Kind(
+        "msccl",
+        "an MSCCL algorithm (XML)",
+        re.compile(_ANY + rb"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<algo\b"),
+        _CONVERT,
+    ),
+    Kind(
+        "goal",
+        "a GOAL schedule (LogGOPSim, ATLAHS)",
+        re.compile(rb"(?s)\s*(?:(?:/\*.*?\*/|//[^\n]*|#[^\n]*)\s*)*num_ranks\s+\d+"),
+        _CONVERT,
+    ),
+    Kind(
+        "astra-sim-1",
+        "a text workload (ASTRA-sim 1.0, SimAI)",
+        re.compile(
+            rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE|TRANSFORMER[A-Z_]*)\b"
+        ),
+        _CONVERT + " --ranks COUNT",
+    ),
+    Kind("", "a database (Nsight Systems, rocprof)", re.compile(rb"SQLite format 3\0"), ""),
+    Kind("", "a Parquet file", re.compile(rb"PAR1"), ""),
+    Kind("", "a zip archive: unpack it first", re.compile(rb"PK\x03\x04"), ""),
+    Kind("", "a tar archive: unpack it first", re.compile(rb"(?s).{257}ustar"), ""),
+    Kind("", "a web page", re.compile(rb"(?i)\s*<(?:!doctype html|html)"), ""),
+    Kind(
+        "",
+        "a pointer of Git LFS: fetch the file itself",
+        re.compile(rb"version https://git-lfs"),
+        "",
+    ),
+)
+"""In the order in which they are looked for."""
+
+
+def kind_of_file(head: bytes) -> Kind | None:
+    """The kind of a file, by its first bytes; None of a Chakra trace, and of what is unknown.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes, not compressed.
+
+    Examples
+    --------
+    >>> kind_of_file(b"num_ranks 2\\nrank 0 {").name
+    'goal'
+    """
+    return next((kind for kind in KINDS if kind.pattern.match(head)), None)
+
+
+def what_takes_it(kind: Kind, file: object) -> str:
+    """What a file is, and the command for it, as a sentence of an error."""
+    said = f"this is {kind.title}"
+    return f"{said}; `{kind.command.format(file=file)}` takes it" if kind.command else said

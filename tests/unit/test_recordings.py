@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: MIT
+"""PyTorch's recordings as workloads: made ones, event by event, and real ones where they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import astra_bridge
+from astra_bridge.cli import main
+from astra_bridge.errors import InputError
+from astra_bridge.sources import json_list
+from astra_bridge.sources.communication import facts, kind_of
+from astra_bridge.sources.execution_trace import Operator
+from astra_bridge.sources.export import RecordedWorkload
+from astra_bridge.sources.kineto import read_kineto
+from astra_bridge.sources.linking import link
+from astra_bridge.sources.pytorch import files_of, recorded_job
+from astra_bridge.sources.rank import Rank, Step
+from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
+from astra_bridge.trace.inferences import Inferences
+from tests.recordings import Recording
+
+REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "pytorch"
+CASES = Path(__file__).parents[2].parent / "shared" / "cases"
+WORLDS = {"ddp_nccl_1gpu": 1, "ddp_gloo_4": 4, "fsdp2_fake_8": 8, "tp4_dp2_fake_8": 8}
+real = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference/pytorch")
+
+
+def linked(recording: Recording, tmp_path: Path, made: Inferences | None = None) -> Rank:
+    path = recording.write(tmp_path / "k.json")
+    return link(read_kineto(path), None, made or Inferences())
+
+
+def named(rank: Rank, name: str) -> list[int]:
+    return [i for i, step in enumerate(rank.steps) if step.name == name]
+
+
+def ends_ns(steps: list[Step]) -> list[int]:
+    """When steps end if nothing is in their way but what they wait for."""
+    ends: list[int] = []
+    for step in steps:
+        ends.append(max((ends[dep] for dep in step.deps), default=0) + step.duration_ns)
+    return ends
+
+
+def before(rank: Rank, later: int) -> set[int]:
+    """All that a step waits for, also by way of others."""
+    found: set[int] = set()
+    todo = [later]
+    while todo:
+        for dep in rank.steps[todo.pop()].deps:
+            if dep not in found:
+                found.add(dep)
+                todo.append(dep)
+    return found
+
+
+def convert(*words: object) -> int:
+    return main(["trace", "convert", *map(str, words)])
+
+
+# One rank: the host, launches and streams
+
+
+def test_a_kernel_starts_when_the_host_has_launched_it(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 40)
+    recording.kernel(10, 15, 100)
+    recording.op(50, 30)
+    recording.kernel(60, 115, 7, "relu")
+    rank = linked(recording, tmp_path)
+    gemm, relu = named(rank, "gemm") + named(rank, "relu")
+    assert [rank.steps[i].duration_ns for i in (gemm, relu)] == [100_000, 7_000]
+    assert gemm in rank.steps[relu].deps, "a stream runs in order"
+    # 12 us to the first launch's end and 50 more to the second's; the second kernel waits.
+    assert sorted(step.duration_ns for step in rank.steps if step.cpu) == [12_000, 50_000]
+    assert max(ends_ns(rank.steps)) == 12_000 + 100_000 + 7_000
+
+
+def test_a_synchronisation_is_no_work_of_the_host(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 20)
+    recording.kernel(10, 15, 1000)
+    recording.call("cudaDeviceSynchronize", 25, 1000)  # until 1025; the kernel ends at 1015
+    recording.op(1030, 20)
+    recording.kernel(1035, 1040, 5, "relu")
+    rank = linked(recording, tmp_path)
+    relu = rank.steps[named(rank, "relu")[0]]
+    assert named(rank, "gemm")[0] in before(rank, named(rank, "relu")[0])
+    host = sum(step.duration_ns for step in rank.steps if step.cpu)
+    assert host == 25_000 + (1050 - 1015) * 1000, "up to the call, and from the kernel's end on"
+    assert relu.start_ns == 1_040_000
+
+
+def test_a_stream_that_waits_for_an_event_waits_for_the_collective(tmp_path: Path) -> None:
+    recording = Recording(world=1)
+    recording.op(0, 20)
+    recording.kernel(10, 15, 50)
+    recording.collective(60, 200)
+    recording.op(85, 10, "aten::add")
+    recording.kernel(86, 90, 30, "overlapped")
+    recording.call("cudaStreamWaitEvent", 100)
+    recording.op(110, 10, "aten::add")
+    recording.kernel(111, 275, 9, "after")
+    rank = linked(recording, tmp_path)
+    (coll,) = (i for i, step in enumerate(rank.steps) if step.facts)
+    assert named(rank, "gemm")[0] in before(rank, coll), "its stream waits for the caller's"
+    assert coll in before(rank, named(rank, "after")[0])
+    assert coll not in before(rank, named(rank, "overlapped")[0])
+
+
+def test_recorded_events_say_exactly_what_a_stream_waits_for(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 100)
+    recording.kernel(10, 15, 50, "a", stream=7)
+    recording.kernel(14, 17, 10, "b", stream=8)
+    record = recording.call("cudaEventRecord", 18)
+    recording.kernel(22, 30, 50, "later", stream=8)
+    wait = recording.call("cudaStreamWaitEvent", 26)
+    recording.add("cuda_sync", "Stream Wait Event", 26, 0, stream=9, device=0, correlation=wait,
+                  wait_on_stream=8, wait_on_cuda_event_record_corr_id=record)  # fmt: skip
+    recording.kernel(30, 35, 5, "c", stream=9)
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    waited = before(rank, named(rank, "c")[0])
+    assert named(rank, "b")[0] in waited
+    assert not {named(rank, "a")[0], named(rank, "later")[0]} & waited
+    assert made.lines() == []
+
+
+def test_a_thread_that_is_woken_waits_for_the_one_that_works(tmp_path: Path) -> None:
+    """The forward pass on one thread, the backward pass on another, the optimizer on the first."""
+    recording = Recording()
+    recording.op(0, 100, tid=1)
+    recording.kernel(10, 15, 20, "forward", tid=1)
+    recording.op(150, 400, tid=2)
+    recording.kernel(160, 165, 20, "backward", tid=2)
+    recording.op(600, 50, tid=1)
+    recording.kernel(610, 615, 20, "optimizer", tid=1)
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    first, second, third = (named(rank, n)[0] for n in ("forward", "backward", "optimizer"))
+    assert first in before(rank, second)
+    assert second in before(rank, third)
+    ends = ends_ns(rank.steps)
+    assert ends[third] == 612_000 + 20_000, "host work: as recorded, no time counted twice"
+    assert made.lines() == ["2 x a thread waits for another thread (first: k.json, 150 us)"]
+
+
+def test_a_thread_that_nothing_waits_for_holds_no_processor(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 1000, tid=1)
+    recording.kernel(10, 15, 20, tid=1)
+    recording.call("cudaStreamSynchronize", 30, 100, tid=3)
+    recording.call("cudaEventRecord", 300, 500, tid=3)
+    rank = linked(recording, tmp_path)
+    assert sum(step.duration_ns for step in rank.steps if step.cpu) == 1_000_000
+
+
+def test_kernels_of_a_graph_share_one_launch(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 30)
+    link_ = recording.call("cudaGraphLaunch", 10)
+    for i in range(3):
+        recording.add("kernel", f"k{i}", 20 + 10 * i, 5, 7, correlation=link_, device=0, stream=7)
+    rank = linked(recording, tmp_path)
+    k = [named(rank, f"k{i}")[0] for i in range(3)]
+    assert k[0] in rank.steps[k[1]].deps
+    assert k[1] in rank.steps[k[2]].deps
+
+
+# What a call does
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("c10d::_allgather_base_", CommType.ALL_GATHER),
+        ("c10d::allreduce_coalesced_", CommType.ALL_REDUCE),
+        ("_c10d_functional::reduce_scatter_tensor", CommType.REDUCE_SCATTER),
+        ("_c10d_functional_autograd::all_to_all_single", CommType.ALL_TO_ALL),
+        ("c10d_functional::wait_tensor", "wait"),
+        ("nccl:send 0->1", "send"),
+        ("gloo:all_reduce", CommType.ALL_REDUCE),
+        ("all_to_allv", CommType.ALL_TO_ALL),
+        ("_reduce_oop", CommType.REDUCE),
+        ("startCoalescing", None),
+        ("aten::add", None),
+    ],
+)
+def test_names(name: str, kind: object) -> None:
+    assert kind_of(name) == kind
+
+
+def operator(name: str, inputs: list[Any], outputs: list[Any] | None = None) -> Operator:
+    return Operator(1, 0, name, 1, 1, inputs, outputs or [], [], {})
+
+
+def tensor(elements: int, number: int = 5) -> list[Any]:
+    return [number, number + 1, 0, elements, 2, "cuda:0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "members", "size"),
+    [
+        # What is written comes first: an all-gather of 10 elements among 8.
+        ("c10d::_allgather_base_", [tensor(80), tensor(10), "<Object>", False, -1], 8, 20),
+        ("c10d::_reduce_scatter_base_", [tensor(10), tensor(80), "<O>", "<O>", False, -1], 8, 160),
+        ("c10d::allreduce_", [[tensor(10), tensor(6)], "<O>", "<O>", "<None>", True, -1], 4, 32),
+        ("c10d::alltoall_base_", [tensor(40), tensor(40), "<O>", [], [], True, -1], 4, 80),
+        ("_c10d_functional::all_gather_into_tensor", [tensor(10), 8, "3"], 8, 20),
+        ("c10d::gather_", [[[tensor(10)] * 4], [tensor(10)], "<O>", 2, -1], 4, 80),
+        ("c10d::barrier", ["<O>", [], -1], 4, None),
+    ],
+)
+def test_sizes_are_those_of_chakra(
+    name: str, inputs: list[Any], members: int, size: int | None
+) -> None:
+    known = facts(name, {}, operator(name, inputs))
+    assert known.size_bytes(members) == (size if size is not None else 1)
+
+
+def test_the_values_of_old_records_are_understood() -> None:
+    """PyTorch 2.1 wrote no attributes: tensors, number, group, rank, kind, splits."""
+    old = operator(
+        "record_param_comms",
+        [tensor(6144), 147, 94002303359824, 3, "all_to_allv", [768] * 8, [768] * 8],
+        [tensor(6144)],
+    )
+    known = facts("record_param_comms", {}, old)
+    assert known.kind == CommType.ALL_TO_ALL
+    assert (known.in_bytes, known.sequence) == (12288, 147)
+    new = operator(
+        "record_param_comms",
+        [[tensor(64)], [13, False], ["4", "mesh_tp"], 1, "broadcast", [], [], 8, 1, 4],
+        [[tensor(64)]],
+    )
+    known = facts("record_param_comms", {}, new)
+    assert (known.group, known.members, known.root) == ("4", (8, 9, 10, 11), 1)
+
+
+# Several ranks
+
+
+def two_ranks(tmp_path: Path, change: Callable[[Recording, int], None]) -> list[Path]:
+    paths = []
+    for rank in range(2):
+        recording = Recording(rank, 2)
+        recording.op(0, 20)
+        recording.kernel(10, 15, 50)
+        change(recording, rank)
+        paths.append(recording.write(tmp_path / f"k.{rank}.json"))
+    return paths
+
+
+def test_collectives_of_two_ranks(tmp_path: Path) -> None:
+    def change(recording: Recording, rank: int) -> None:
+        recording.collective(30, 100, "allreduce", 512)
+        recording.collective(160, 100, "_allgather_base", 64)
+        recording.collective(300, 100, "broadcast", 64, Rank=1)
+
+    two_ranks(tmp_path, change)
+    assert convert(tmp_path / "k.{rank}.json", tmp_path / "w") == 0
+    trace = read_workload(tmp_path / "w", 2).of_rank(0)
+    comm = trace.type == NodeType.COMM_COLL
+    assert trace.comm_type[comm].tolist() == [0, 2, 5]
+    assert trace.comm_size[comm].tolist() == [1024, 128, 128]
+    assert trace.root[comm].tolist()[2] == 1
+
+
+def test_messages_know_their_peers(tmp_path: Path) -> None:
+    def change(recording: Recording, rank: int) -> None:
+        kind, end = (("send", "Dst Rank"), ("recv", "Src Rank"))[rank]
+        recording.collective(30, 100, kind, 512, **{end: 1 - rank})
+        recording.collective(200, 100, ("recv", "send")[rank], 256)  # a group of two: no end needed
+
+    two_ranks(tmp_path, change)
+    assert convert(tmp_path / "k.{rank}.json", tmp_path / "w") == 0
+    workload = read_workload(tmp_path / "w", 2)
+    assert workload.of_rank(0).comm_dst.max() == 1
+    assert workload.of_rank(1).comm_src.max() == 0
+    assert sorted(workload.of_rank(0).comm_size[workload.of_rank(0).comm_size > 0]) == [512, 1024]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r, k: r.collective(30, 9, ("allreduce", "broadcast")[k], 8),
+         r"'0': collective 0 is broadcast of 16 B on rank 1, and all-reduce of 16 B on rank 0"),
+        (lambda r, k: [r.collective(30 + 30 * i, 9) for i in range(2 - k)],
+         r"collective 1 is missing on rank 1, and all-reduce of 1,024 B on rank 0 \(1 and 2 in"),
+        (lambda r, k: r.collective(30, 9, ("send", "recv")[k], (8, 9)[k]),
+         r"rank 0 sends 1 messages to rank 1, .*from message 0 on: 16 B sent, 18 B received"),
+        (lambda r, k: k or r.collective(30, 9, "send"), r"16|nothing received"),
+    ],
+)  # fmt: skip
+def test_both_ends_must_fit(
+    change: Callable[[Recording, int], Any], said: str, tmp_path: Path
+) -> None:
+    paths = two_ranks(tmp_path, change)
+    with pytest.raises(InputError, match=said):
+        recorded_job(paths, {}, None, Inferences())
+
+
+def test_ranks_that_are_missing_are_said(tmp_path: Path) -> None:
+    paths = two_ranks(tmp_path, lambda r, _: r.collective(30, 9))
+    with pytest.raises(InputError, match=r"2 ranks, and there are traces of 1: .*--ranks 2"):
+        recorded_job(paths[:1], {}, None, Inferences())
+    with pytest.raises(InputError, match=r"are all of rank 0"):
+        recorded_job([paths[0], paths[0]], {}, None, Inferences())
+    (tmp_path / "k.1.json").rename(tmp_path / "k.2.json")
+    with pytest.raises(InputError, match=r"files of ranks \[1\] are missing"):
+        files_of(tmp_path / "k.{rank}.json", "--kineto")
+
+
+# One rank for all
+
+
+def grid(kind: str, groups: dict[str, list[int]], world: int = 8, **more: Any) -> Recording:
+    recording = Recording(0, world, groups)
+    recording.op(0, 20)
+    recording.kernel(10, 15, 50)
+    for i, group in enumerate(groups):
+        recording.collective(30 + 100 * i, 50, kind, 512, group, **more)
+    return recording
+
+
+def test_one_rank_stands_for_a_grid(tmp_path: Path) -> None:
+    grid("allreduce", {"tp": [0, 1, 2, 3], "dp": [0, 4]}).write(tmp_path / "k.json")
+    assert convert(tmp_path / "k.json", tmp_path / "w", "--ranks", 8) == 0
+    groups = json.loads((tmp_path / "w.comm_group.json").read_text())
+    assert sorted(groups.values()) == [[0, 1, 2, 3], [0, 4], [1, 5], [2, 6], [3, 7], [4, 5, 6, 7]]
+    workload = read_workload(tmp_path / "w", 8)
+    for rank in range(8):
+        trace = workload.of_rank(rank)
+        used = [trace.strings[i] for i in trace.pg_name[trace.type == NodeType.COMM_COLL]]
+        assert [rank in groups[name] for name in used] == [True, True]
+        assert [len(groups[name]) for name in used] == [4, 2]
+
+
+@pytest.mark.parametrize("ranks", [4, 16])
+def test_a_group_of_all_grows(ranks: int, tmp_path: Path) -> None:
+    grid("allreduce", {"0": list(range(8))}).write(tmp_path / "k.json")
+    assert convert(tmp_path / "k.json", tmp_path / "w", "--ranks", ranks) == 0
+    assert not (tmp_path / "w.comm_group.json").exists()
+    assert read_workload(tmp_path / "w", ranks).ranks == ranks
+
+
+def test_what_is_not_symmetric_is_refused(tmp_path: Path) -> None:
+    path = grid("allreduce", {"odd": [0, 1, 3]}).write(tmp_path / "k.json")
+    with pytest.raises(InputError, match=r"'odd'.*none of a grid of 8 ranks"):
+        recorded_job([path], {}, 8, Inferences())
+    path = grid("send", {"pp": [0, 4]}, **{"Dst Rank": 4}).write(tmp_path / "k.json")
+    with pytest.raises(InputError, match="what no rank that does the same would receive"):
+        recorded_job([path], {}, 8, Inferences())
+
+
+def test_messages_around_a_ring_are_symmetric(tmp_path: Path) -> None:
+    recording = Recording(0, 4)
+    recording.op(0, 20)
+    recording.kernel(10, 15, 50)
+    recording.collective(30, 50, "send", 512, **{"Dst Rank": 1})
+    recording.collective(130, 50, "recv", 512, **{"Src Rank": 3})
+    path = recording.write(tmp_path / "k.json")
+    job = recorded_job([path], {}, 4, Inferences())
+    assert [sorted(peers.values()) for peers in job.peer_of] == [[1, 3], [0, 2], [1, 3], [0, 2]]
+
+
+# The command
+
+
+def test_every_inference_is_printed_and_can_be_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid("allreduce", {"0": list(range(8))}).write(tmp_path / "k.json")
+    assert convert(tmp_path / "k.json", tmp_path / "w", "--ranks", 8) == 0
+    printed = capsys.readouterr().out
+    assert f"--workload-configuration={tmp_path / 'w'}\n" in printed
+    assert "  1 x one rank's trace stands for all 8 ranks (first: k.json)\n" in printed
+    assert convert(tmp_path / "k.json", tmp_path / "x", "--ranks", 8, "--strict") == 2
+    assert "--strict allows no inference, and these were made: " in capsys.readouterr().err
+    assert not (tmp_path / "x.0.et").exists()
+
+
+def test_a_recording_runs_as_it_is(tmp_path: Path) -> None:
+    two_ranks(tmp_path, lambda r, _: r.collective(30, 100))
+    workload = read_workload(tmp_path / "k.{rank}.json", 2)
+    assert (workload.of_rank(0).type == NodeType.COMM_COLL).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"traceEvents": []}', "holds no operator of the host and no kernel"),
+        (b'{"traceEvents": [{"ph": "X", "cat": "kernel"', "not valid JSON, or cut off"),
+        (b'{"traceEvents": 3}', "has no list \"?'?traceEvents"),
+        (b'{"deviceProperties": [', "has no list \"?'?traceEvents"),
+        (b"SQLite format 3\0", "this is a database"),
+        (b"\x1f\x8b\x08\0damaged", "the gzip-compressed file is damaged"),
+    ],
+)
+def test_what_is_no_recording_is_said(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "k.json").write_bytes(content)
+    assert convert(tmp_path / "k.json", tmp_path / "w") == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake process group: sizes and groups are in the execution trace alone."""
+    monkeypatch.chdir(tmp_path)
+    for rank in range(2):
+        recording = Recording(rank, 2)
+        recording.op(0, 20)
+        recording.kernel(10, 15, 50)
+        recording.op(40, 10, "c10d::_allgather_base_")
+        recording.write(tmp_path / f"kineto.{rank}.json.gz")
+        recording.execution_trace(
+            tmp_path / f"et.{rank}.json.gz",
+            {"c10d::_allgather_base_": [tensor(80), tensor(40), "<Object>", False, -1]},
+        )
+    page = (Path(__file__).parents[2] / "docs/recordings.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^astra-bridge (.*)", page, re.MULTILINE)
+    assert len(commands) == 1
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    trace = read_workload("out/step", 2).of_rank(1)
+    assert trace.comm_size[trace.type == NodeType.COMM_COLL].tolist() == [80]
+    assert main(["trace", "convert", "--kineto", "kineto.{rank}.json.gz", "out/x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"traceEvents": []}', "this is a Kineto trace .*`astra-bridge trace convert w.0.et OUT`"),
+        ('<algo name="a" ngpus="2">', "this is an MSCCL algorithm"),
+        ("num_ranks 2\nrank 0 {\n}", "this is a GOAL schedule"),
+        ('{"schema": "1.1", "nodes": []}', "this is a PyTorch execution trace"),
+    ],
+)
+def test_a_wrong_kind_of_file_is_named(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.0.et").write_text(content)
+    with pytest.raises(InputError, match=said):
+        read_workload("w", 1)
+    Path("w.json").write_text(content)
+    with pytest.raises(InputError, match=said.partition(" .*")[0]):
+        read_workload("w.json", 1, trace_format="chakra")
+    with pytest.raises(InputError, match=said.partition(" .*")[0]):
+        read_trace("w.json")
+
+
+# The reader
+
+
+def test_blocks_are_cut_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording()
+    for i in range(300):
+        # Text that looks like a cut, and entries inside of entries.
+        recording.op(10 * i, 5, 'odd }, {"ph": [', nested=[{"name": "a"}, {"name": "b"}] * 3)
+        recording.kernel(10 * i + 1, 10 * i + 2, 3)
+    path = recording.write(tmp_path / "k.json.gz")
+    whole = read_kineto(path)
+    for size in (700, 1500, 9000):
+        monkeypatch.setattr(json_list.blocks, "__defaults__", (size,))
+        parts = read_kineto(path)
+        assert parts.gpu == whole.gpu
+        assert np.array_equal(parts.op_start_ns, whole.op_start_ns)
+    assert len(whole.gpu) == 300
+    assert whole.distributed["world_size"] == 1
+
+
+def test_numbers_that_json_lacks_are_borne_with(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 20)
+    recording.kernel(10, 15, 0, occupancy="INF")
+    path = recording.write(tmp_path / "k.json")
+    path.write_text(path.read_text().replace('"INF"', "inf").replace("distrib", "distrib"))
+    assert len(read_kineto(path).gpu) == 1
+
+
+# Real recordings
+
+
+@real
+@pytest.mark.parametrize("name", WORLDS)
+def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
+    folder, world = REFERENCE / name, WORLDS[name]
+    kineto = files_of(folder / "kineto.{rank}.json.gz", "--kineto")
+    execution = files_of(folder / "et.{rank}.json.gz", "--et")
+    job = recorded_job(kineto, execution, None if len(kineto) == world else world, Inferences())
+    workload = RecordedWorkload(job).workload()
+    for rank, path in kineto.items():
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        recorded_us = sum(
+            e["dur"] for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+        )
+        trace = workload.of_rank(rank)
+        compute = (trace.type == NodeType.COMP) & ~trace.is_cpu_op
+        assert trace.duration_micros[compute].sum() == pytest.approx(recorded_us, rel=1e-3)
+        # Per stream, kernels as launched: by their names, and in the order of ids.
+        starts = [step.start_ns for step in job.ranks[rank].steps if step.stream == 7]
+        assert starts == sorted(starts)
+        nodes = json.loads(gzip.decompress(execution[rank].read_bytes()))["nodes"]
+        calls = Counter(
+            n["name"] for n in nodes if n["name"].startswith("c10d::") and "wait" not in n["name"]
+        )
+        kinds = Counter(CommType(k) for k in trace.comm_type[trace.type == NodeType.COMM_COLL])
+        assert kinds == sum((Counter({kind_of(k): n}) for k, n in calls.items()), Counter())
+    system = {
+        "scheduling-policy": "LIFO", "preferred-dataset-splits": 1, "replay-only": 1,
+        "all-reduce-implementation": ["ring"],
+    }  # fmt: skip
+    network = {
+        "topology": ["Switch"], "npus_count": [world], "bandwidth": [400], "latency": [500]
+    }  # fmt: skip
+    for semantics in ("astra-sim", "corrected"):
+        result = astra_bridge.simulate(
+            workload=workload, system=system, network=network, semantics=semantics
+        )
+        spans = [one.span_ns for one in job.ranks]
+        assert np.array(result.finish_ns) == pytest.approx(spans, rel=0.02)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+def test_case_06_a_recording(tmp_path: Path) -> None:
+    assert convert(CASES / "06_kineto/kineto.{rank}.json", tmp_path / "w") == 0
+    trace = read_workload(tmp_path / "w", 2).of_rank(1)
+    comm = trace.type == NodeType.COMM_COLL
+    assert trace.comm_size[comm].tolist() == [262144 * 4]
