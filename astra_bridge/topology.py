@@ -18,16 +18,28 @@ building the graph.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.network import LinkColumns, NetworkDims, NetworkLinks
+from astra_bridge.inputs.network import (
+    LinkColumns,
+    NetworkDims,
+    NetworkLinks,
+    NodeRange,
+    node_tiers,
+)
 
-__all__ = ["Topology", "links_per_endpoint", "topology_of"]
+__all__ = ["Ends", "LinkTiers", "Topology", "links_of_dims", "links_per_endpoint", "topology_of"]
+
+Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""The nodes that links come from and lead to."""
+
+OWN_SWITCH = "own switch"
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -71,6 +83,102 @@ def links_per_endpoint(kind: str, size: int) -> int:
     if kind == "Ring":
         return 2 if size > 2 else 1
     return 2 if kind == "Switch" else size - 1
+
+
+class LinkTiers(NamedTuple):
+    """Which tier each link of a network belongs to.
+
+    Tiers of a network of dimensions are these, ``dim0``, ``dim1``, ...; those of any other are the
+    tiers of nodes that its links join, and the way that they lead: ``gpu-leaf up``, the same
+    ``down``, and without a way ``router-router``.  A lower tier is one whose first node has a
+    smaller id.
+
+    Attributes
+    ----------
+    names : tuple of str
+    links : tuple of int
+        How many links each tier has.
+    by_number : ndarray of int64
+        The tier of each link; of a network of dimensions the first link of each, and their end.
+    by_dims : bool
+        Which of the two.
+    """
+
+    names: tuple[str, ...]
+    links: tuple[int, ...]
+    by_number: NDArray[np.int64]
+    by_dims: bool
+
+    @classmethod
+    def of_dims(cls, links: Sequence[int]) -> LinkTiers:
+        """Of dimensions with so many links each, which follow one another.
+
+        Examples
+        --------
+        >>> LinkTiers.of_dims([16, 8]).of(np.array([0, 15, 16, 23, 24])).tolist()
+        ['dim0', 'dim0', 'dim1', 'dim1', 'own switch']
+        """
+        names = tuple(f"dim{at}" for at in range(len(links)))
+        return cls(names, tuple(links), np.cumsum([0, *links]), True)
+
+    @classmethod
+    def of_nodes(
+        cls, names: Sequence[NodeRange], endpoints: int, nodes: int, ends: Ends
+    ) -> LinkTiers:
+        """Of links between nodes that have tiers.
+
+        Examples
+        --------
+        >>> ends = np.array([0, 1, 2, 2]), np.array([2, 2, 0, 1])
+        >>> tiers = LinkTiers.of_nodes((), 2, 3, ends)
+        >>> tiers.names, tiers.links, tiers.by_number.tolist()
+        (('gpu-switch up', 'gpu-switch down'), (2, 2), [0, 0, 1, 1])
+        """
+        # Routers of a network of a simulator's own may be more than its nodes.
+        nodes = max([nodes, *(int(end.max(initial=-1)) + 1 for end in ends)])
+        tiers, tier = node_tiers(names, endpoints, nodes)
+        src, dst = (tier[end] for end in ends)
+        low, high = np.minimum(src, dst), np.maximum(src, dst)
+        keys = (low * len(tiers) + high) * 2 + (src > dst)
+        found, index, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        words = []
+        for key in found.tolist():
+            lower, upper = divmod(key // 2, len(tiers))
+            way = "" if lower == upper else " down" if key % 2 else " up"
+            words.append(f"{tiers[lower]}-{tiers[upper]}{way}")
+        return cls(tuple(words), tuple(counts.tolist()), index, False)
+
+    def of(self, link: NDArray[Any]) -> NDArray[np.str_]:
+        """The tier of links by their numbers.
+
+        Links beyond those of the network are ``own switch``: between a rank that passes on what is
+        for others, and the switch that does it for it.
+        """
+        words = np.array([*self.names, OWN_SWITCH])
+        if self.by_dims:
+            at = np.searchsorted(self.by_number, link, "right") - 1
+        else:
+            own = (link >= 0) & (link < len(self.by_number))
+            at = np.full(len(link), len(self.names))
+            at[own] = self.by_number[link[own]]
+        return np.asarray(words[at])
+
+
+def links_of_dims(network: NetworkDims | NetworkLinks) -> tuple[int, ...]:
+    """How many links each dimension has, in the order of their numbers; () for a list of links.
+
+    Examples
+    --------
+    >>> links_of_dims(NetworkDims(("Ring", "Switch"), (4, 2), (50.0, 25.0), (500.0, 500.0)))
+    (16, 16)
+    """
+    if isinstance(network, NetworkLinks):
+        return ()
+    endpoints = math.prod(network.npus_count)
+    return tuple(
+        endpoints * links_per_endpoint(kind, size)
+        for kind, size in zip(network.topology, network.npus_count, strict=True)
+    )
 
 
 def topology_of(network: NetworkDims | NetworkLinks) -> Topology:

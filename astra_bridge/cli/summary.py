@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astra_bridge.results.tiers import link_name
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
-    from astra_bridge.results import Result
+    from astra_bridge.results import Result, Table
 
 __all__ = ["summary", "text_table"]
 
@@ -59,22 +60,39 @@ def summary(result: Result) -> str:
     ]
     links = result.tables.get("links")
     if links is not None and len(links) and links["busy_ps"].any():
-        end_ps = max(int(result.finish_ns.max()) * 1000, 1)
+        end_ps = max(int(result.finish_ps.max()), 1)
         order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
         rows = [
-            [f"{links['src'][at]} -> {links['dst'][at]}", f"{links['bytes'][at]:,}",
+            [one_line(link_name(links, at)), f"{links['bytes'][at]:,}",
              f"{links['busy_ps'][at] / end_ps:.1%}"]
             for at in order.tolist()
         ]  # fmt: skip
         parts.append(text_table([f"busiest of {len(links['bytes'])} links", "bytes", "busy"], rows))
+        if len(result.tiers) > 1:
+            parts.append(_tiers(result.tiers))
     troubles = _troubles(result)
     if troubles:
         parts.append(f"in the network: {troubles}")
     return "\n\n".join(parts)
 
 
+def _tiers(tiers: Table) -> str:
+    """A line per tier of links, those with traffic, and its busiest link."""
+    header = ["links by tier", "links", "bytes", "busy", "the busiest", "busy"]
+    queues = {"max_queue_bytes": "longest queue [B]", "mean_queue_bytes": "mean queue [B]"}
+    shown = [name for name in queues if name in tiers and tiers[name].any()]
+    rows = []
+    for at in np.flatnonzero(tiers["bytes"]).tolist():
+        row = [one_line(str(tiers["tier"][at])), f"{tiers['links'][at]:,}",
+               f"{tiers['bytes'][at]:,}", f"{tiers['busy_share'][at]:.1%}",
+               one_line(str(tiers["busiest_link"][at])),
+               f"{tiers['max_busy_share'][at]:.1%}"]  # fmt: skip
+        rows.append([*row, *(f"{tiers[name][at]:,.0f}" for name in shown)])
+    return text_table([*header, *(queues[name] for name in shown)], rows)
+
+
 def _troubles(result: Result) -> str:
-    """What went otherwise than in an idle network, and the link that has most of it."""
+    """What went otherwise than in an idle network: on which tiers, and on which link most of it."""
     links = result.tables.get("links")
     said = []
     for key, name in _TROUBLES.items():
@@ -85,6 +103,14 @@ def _troubles(result: Result) -> str:
         where = ""
         if links is not None and column in links and links[column].dtype.kind in "iu":
             at = int(np.argmax(links[column]))
-            where = f" ({links[column][at]:,} at {links['src'][at]} -> {links['dst'][at]})"
+            where = f"{links[column][at]:,} at {one_line(link_name(links, at))}"
+            tiers = result.tiers
+            counts = tiers[column] if column in tiers else np.zeros(0, np.int64)
+            on = [
+                f"{counts[row]:,} on {one_line(str(tiers['tier'][row]))}"
+                for row in np.argsort(-counts, kind="stable").tolist()
+                if counts[row] > 0
+            ]
+            where = f" ({', '.join([*on, where])})"
         said.append(f"{count:,} {name}{where}")
     return ", ".join(said)

@@ -55,6 +55,7 @@ __all__ = [
     "dim_bandwidth",
     "network_text",
     "node_labels",
+    "node_tiers",
     "read_network",
 ]
 
@@ -299,6 +300,36 @@ def node_labels(names: Sequence[NodeRange], endpoints: int, nodes: int) -> NDArr
         count = min(one.count, max(nodes - one.first, 0))
         labels[one.first : one.first + count] = [f"{one.name}{n}" for n in range(count)]
     return labels
+
+
+def node_tiers(
+    names: Sequence[NodeRange], endpoints: int, nodes: int
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Tiers in the order of their first node, and the tier of each node, as an index of these.
+
+    Nodes without a name are of the tier ``gpu`` or ``switch``.
+
+    Returns
+    -------
+    tiers : tuple of str
+    tier : ndarray of int64, shape (nodes,)
+
+    Examples
+    --------
+    >>> tiers, tier = node_tiers((NodeRange("leaf", 2, 1),), 2, 4)
+    >>> tiers, tier.tolist()
+    (('gpu', 'leaf', 'switch'), [0, 0, 1, 2])
+    """
+    words = list(dict.fromkeys(["gpu", "switch", *(one.tier for one in names)]))
+    tier = np.ones(nodes, np.int64)
+    tier[:endpoints] = 0
+    for one in names:
+        tier[one.first : one.first + one.count] = words.index(one.tier)
+    found, first, index = np.unique(tier, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return tuple(words[at] for at in found[order].tolist()), place[index]
 
 
 def dim_bandwidth(

@@ -50,7 +50,7 @@ from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.network.statistics import MOST_BYTES
 from astra_bridge.supervision import Parent, ask, contained
 from astra_bridge.text import one_line
-from astra_bridge.topology import topology_of
+from astra_bridge.topology import links_of_dims, topology_of
 
 __all__ = [
     "Library",
@@ -839,6 +839,7 @@ def library_backend(path: Path) -> BackendSpec:
             topology.dims,
             dim_bandwidth=dim_bandwidth(read, topology.dims),
             names=read.names,
+            links_of_dims=links_of_dims(read),
         )
 
     def open_(config: NetworkConfig) -> NativeNetwork:

@@ -89,7 +89,7 @@ def _brought(make: Callable[[NetworkConfig], Network]) -> BackendSpec:
     """A class as a backend: it gets the network as links."""
 
     def prepare(request: NetworkRequest) -> Prepared:
-        from astra_bridge.topology import topology_of
+        from astra_bridge.topology import links_of_dims, topology_of
 
         read = read_network(request.network)  # type: ignore[arg-type]
         topology = topology_of(read)
@@ -100,6 +100,7 @@ def _brought(make: Callable[[NetworkConfig], Network]) -> BackendSpec:
             topology.dims,
             dim_bandwidth=dim_bandwidth(read, topology.dims),
             names=read.names,
+            links_of_dims=links_of_dims(read),
         )
 
     name = getattr(make, "__qualname__", type(make).__name__)

@@ -7,18 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
+from astra_bridge.topology import Ends, LinkTiers
 
 __all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
-
-
-Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +64,10 @@ class Prepared:
     ends
         What `link_ends` gives, where the links do not stand in ``config``.
     names
-        Names of nodes, for tables; those of a links file.
+        Names and tiers of nodes, for tables; those of a links file.
+    links_of_dims
+        How many links each dimension of the network has, in the numbering of ``set_link``: tiers of
+        a network without nodes of several tiers.
     """
 
     config: NetworkConfig
@@ -79,6 +77,7 @@ class Prepared:
     dim_bandwidth: tuple[float, ...] | None = None
     ends: Callable[[], Ends] | None = None
     names: tuple[NodeRange, ...] = ()
+    links_of_dims: tuple[int, ...] = ()
 
     def link_ends(self) -> Ends:
         """The nodes that each link joins, in the numbering of ``set_link``.
@@ -90,6 +89,13 @@ class Prepared:
         if self.ends is not None:
             return self.ends()
         return self.config.links["src"], self.config.links["dst"]
+
+    def link_tiers(self) -> LinkTiers:
+        """The tier of each link, in the numbering of ``set_link``."""
+        if self.links_of_dims:
+            return LinkTiers.of_dims(self.links_of_dims)
+        config = self.config
+        return LinkTiers.of_nodes(self.names, config.endpoints, config.nodes, self.link_ends())
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,14 +21,18 @@ MOST_BYTES = 1 << 30
 
 _MOST_DEPTH = 32
 _MOST_CHARACTERS = 1000
-_LINK_COLUMNS = ("src", "dst", "bytes", "busy_ps")
+_WHOLE_COLUMNS = {
+    "links": ("src", "dst", "bytes", "busy_ps"),
+    "link_load": ("link", "time_ps", "bytes", "busy_ps"),
+}
+"""Table that this package reads -> columns of whole numbers that it has at least."""
 
 Statistics = tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]
 """Everything but the tables, as plain JSON; and the tables: columns of equal length by name."""
 
 
 def checked(backend: str, stats: object) -> Statistics:
-    """Check what a backend reported; a table named "links" has at least what links have.
+    """Check what a backend reported; a table that this package reads has the columns that it needs.
 
     Raises
     ------
@@ -72,8 +76,13 @@ def _checked(stats: object) -> Statistics:
         _key(name, "tables"): _table(columns, f"table {show(name)}")
         for name, columns in tables.items()
     }
-    if "links" in made:
-        _check_links(made["links"])
+    for name, columns in _WHOLE_COLUMNS.items():
+        if name in made:
+            _check_whole(name, columns, made[name])
+    if "link_load" in made:
+        interval_ps = plain.get("sample_interval_ps")
+        if type(interval_ps) is not int or interval_ps < 1:
+            raise _Wrong("table 'link_load'", "needs the whole number sample_interval_ps beside it")
     return plain, made
 
 
@@ -90,14 +99,14 @@ def _table(columns: Any, where: str) -> dict[str, NDArray[Any]]:
     return made
 
 
-def _check_links(links: dict[str, NDArray[Any]]) -> None:
-    for name in _LINK_COLUMNS:
-        cells = links.get(name)
+def _check_whole(table: str, names: tuple[str, ...], columns: dict[str, NDArray[Any]]) -> None:
+    for name in names:
+        cells = columns.get(name)
         if cells is None:
-            raise _Wrong("table 'links'", f"lacks the column {name!r}")
+            raise _Wrong(f"table {table!r}", f"lacks the column {name!r}")
         if len(cells) and cells.dtype != np.int64:
-            raise _Wrong(f"table 'links', column {name!r}", "does not hold whole numbers")
-        links[name] = cells.astype(np.int64)
+            raise _Wrong(f"table {table!r}, column {name!r}", "does not hold whole numbers")
+        columns[name] = cells.astype(np.int64)
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:

@@ -13,13 +13,11 @@ import msgspec
 import numpy as np
 
 from astra_bridge import arguments
-from astra_bridge.errors import MissingDependency
 from astra_bridge.files import NewFiles
-from astra_bridge.plotting import new_figure, save_figure
 from astra_bridge.results.lines import frame, rank_lines, trace_lines
 from astra_bridge.results.local_memory import local_memory
+from astra_bridge.results.plots import save_ranks_plot
 from astra_bridge.results.timeline import timeline
-from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -84,8 +82,7 @@ def save(
         file = _file_name(name, names)
         names.add(file)
         written += save_table(files, folder / file, table)
-    written += _save_plot(files, result, folder / "ranks.svg")
-    return written
+    return written + save_ranks_plot(files, result, folder / "ranks.svg")
 
 
 def _file_name(table: str, taken: Iterable[str]) -> str:
@@ -138,27 +135,6 @@ class _Text(io.TextIOWrapper):
 
     def __exit__(self, *error: object) -> None:
         self.detach()  # flushes, too
-
-
-@deferred()  # matplotlib's C++ code does not bear an exception out of nowhere
-def _save_plot(files: NewFiles, result: RankTimes, path: Path) -> list[Path]:
-    """Draw finish time and exposed communication per rank, where matplotlib is installed."""
-    try:
-        figure = new_figure(7, 3.5)
-    except MissingDependency:
-        return []
-    axes = figure.subplots()
-    ranks = np.arange(result.rank_count)
-    axes.fill_between(ranks, result.finish_ns / 1e3, step="mid", label="finish", color="#9ecae1")
-    exposed = result.exposed_comm_ns / 1e3
-    axes.fill_between(ranks, exposed, step="mid", label="exposed communication", color="#e6550d")
-    axes.set_xlabel("rank")
-    axes.set_ylabel("time [us]")
-    axes.set_ylim(bottom=0)
-    axes.set_title(f"{result.backend}, semantics {result.semantics}")
-    axes.legend(loc="lower right")
-    save_figure(files, figure, path)
-    return [path]
 
 
 def save_log(

@@ -16,6 +16,7 @@ from astra_bridge.arguments import path
 from astra_bridge.errors import InputError
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
+from astra_bridge.results.tiers import tier_load, tiers_of
 from astra_bridge.results.times import JobRows, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
@@ -44,6 +45,8 @@ class Result(RankTimes):
         What ran; its ``token`` names all that decides the numbers.
     versions : mapping of str to str
         Of this package, Python, NumPy and the backend, and the machine.
+    tier_links : mapping of str to int
+        How many links of the network each tier has, whether they were used or not.
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -52,6 +55,7 @@ class Result(RankTimes):
     jobs: tuple[JobRows, ...] = ()
     experiment: Any = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    tier_links: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def ranks(self) -> Table:
@@ -134,6 +138,39 @@ class Result(RankTimes):
             The backend reports no flows.
         """
         return self._table("flows")
+
+    @cached_property
+    def tiers(self) -> Table:
+        """What each tier of links (``gpu-leaf up``, or ``dim0``) carried.
+
+        How many links there are, bytes, shares of the time in which they were busy (on average, and
+        of the busiest one), and what else the network counts per link.
+
+        Raises
+        ------
+        InputError
+            The backend reports no links.
+        """
+        return tiers_of(self.links, self.tier_links, int(self.finish_ps.max(initial=0)))
+
+    @cached_property
+    def tier_load(self) -> Table:
+        """Per tier and interval of time: bytes, busy shares, and queues where there are any.
+
+        Queues are those at the end of the interval.
+
+        Raises
+        ------
+        InputError
+            The backend reports no loads over time; ``sample_interval_us`` asks for them.
+        """
+        return tier_load(
+            self.links,
+            self._table("link_load"),
+            self.tables.get("queues"),
+            self.tier_links,
+            int(self.network["sample_interval_ps"]),
+        )
 
     @property
     def link_bytes(self) -> npt.NDArray[np.int64]:
@@ -271,8 +308,22 @@ class Result(RankTimes):
     def write(self, files: NewFiles, folder: Path) -> list[Path]:
         """As `save`, among other files that appear together."""
         from astra_bridge.results.files import save
+        from astra_bridge.results.plots import save_tiers_plot
 
+        drawn: list[Path] = []
         tables = {"ranks": self.ranks}
         if self.has_nodes:
             tables |= {"nodes": self.nodes, "collectives": self.collectives}
-        return save(files, self, self.to_dict(), [*tables.items(), *self.tables.items()], folder)
+        if "links" in self.tables:
+            tables["tiers"] = self.tiers
+            if "link_load" in self.tables:
+                tables["tier_load"] = load = self.tier_load
+                drawn = save_tiers_plot(
+                    files,
+                    load,
+                    int(self.network["sample_interval_ps"]),
+                    f"{self.backend}, links by tier",
+                    folder / "tiers.svg",
+                )
+        every = [*tables.items(), *self.tables.items()]
+        return [*save(files, self, self.to_dict(), every, folder), *drawn]

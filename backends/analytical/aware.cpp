@@ -7,6 +7,7 @@
 // link may take it as soon as its head is there: cut-through.
 #include <optional>
 
+#include "astra_load.hpp"
 #include "core.hpp"
 #include "link_index.hpp"
 #include "link_list.hpp"
@@ -44,6 +45,8 @@ class Aware final : public Core<Aware> {
     const std::vector<Rate>& rates = dimensions_ ? dimensions_->rates() : graph_->rates();
     for (const Rate& rate : rates) speeds_.push_back({rate});
     index_.emplace(link_count(0));
+    load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
+    special_ = cut_through_ || load_.on();
   }
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
@@ -52,7 +55,7 @@ class Aware final : public Core<Aware> {
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || by_message_) find_way(transfer, recent);
     Link& link = links_[recent.link];
-    if (is_last(recent.hop.next, transfer.dst) && is_free(link)) {
+    if (recent.direct && is_free(link)) {
       // The common case: one link, and nobody on it.  No message needs to be remembered.
       const Times times = occupy(link, recent.hop.rate, transfer.bytes);
       schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, transfer.id);
@@ -97,7 +100,7 @@ class Aware final : public Core<Aware> {
 
   template <class A>
   void visit(A& archive) {
-    archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_);
+    archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_, load_);
     if (A::kReads) index_->insert_all(links_);
   }
 
@@ -117,8 +120,10 @@ class Aware final : public Core<Aware> {
 
   std::string stats() final {
     std::string link, src, dst, bytes, busy;
+    std::vector<std::pair<int64_t, size_t>> counted;
     for (const auto& [number, one] : by_number()) {
       if (one->bytes == 0) continue;  // only changed, or waited for
+      counted.emplace_back(number, static_cast<size_t>(one - links_.data()));
       const auto [from, to] = ends(*one);
       const char* comma = link.empty() ? "" : ",";
       link += comma + std::to_string(number);
@@ -132,8 +137,9 @@ class Aware final : public Core<Aware> {
            (cut_through_ || over_several_ == 0
                 ? ""
                 : ", \"quirks\": {\"store-and-forward\": " + std::to_string(over_several_) + "}") +
-           ", \"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" + src +
-           "], \"dst\": [" + dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy + "]}}}";
+           ", " + load_.interval_json() + "\"tables\": {\"links\": {\"link\": [" + link +
+           "], \"src\": [" + src + "], \"dst\": [" + dst + "], \"bytes\": [" + bytes +
+           "], \"busy_ps\": [" + busy + "]}" + load_.table_json(counted) + "}}";
   }
 
   std::string where_stuck() const final {
@@ -171,6 +177,7 @@ class Aware final : public Core<Aware> {
     int32_t dst = -1;
     Hop hop{};
     size_t link = 0;  // its state
+    bool direct = false;  // the hop is all, and nothing is recorded
   };
   struct Link {
     int64_t number;
@@ -219,7 +226,8 @@ class Aware final : public Core<Aware> {
 
   [[gnu::noinline]] void find_way(const astra_net_transfer& transfer, Recent& recent) {
     const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1}, transfer.id);
-    recent = {transfer.dst, hop, link_state(hop.link)};
+    const bool direct = is_last(hop.next, transfer.dst) && !load_.on();
+    recent = {transfer.dst, hop, link_state(hop.link), direct};
   }
 
   size_t link_state(int64_t number) {
@@ -260,10 +268,21 @@ class Aware final : public Core<Aware> {
   }
 
   void transmit(Link& link, int32_t slot, int64_t now_ps) {
-    if (cut_through_) {
-      transmit_head(link, slot, now_ps);
-      return;
-    }
+    if (special_) return transmit_specially(link, slot, now_ps);
+    transmit_whole(link, slot, now_ps);
+  }
+
+  // Cut-through, or with loads over time: away from the common way, which is slower by any call in it.
+  [[gnu::noinline]] void transmit_specially(Link& link, int32_t slot, int64_t now_ps) {
+    const int64_t bytes = link.bytes, busy_ns = link.busy_ns;
+    cut_through_ ? transmit_head(link, slot, now_ps) : transmit_whole(link, slot, now_ps);
+    if (!load_.on()) return;
+    const int64_t held_ns = link.busy_ns - busy_ns;
+    load_.add(static_cast<size_t>(&link - links_.data()), now_ps, later(now_ps, held_ns),
+              static_cast<double>(link.bytes - bytes), static_cast<double>(held_ns * kPsPerNs));
+  }
+
+  void transmit_whole(Link& link, int32_t slot, int64_t now_ps) {
     Message& message = messages_[static_cast<size_t>(slot)];
     const Times times = occupy(link, message.rate, message.bytes);
     // The arrival comes before the release: the order that ASTRA-sim schedules them in.
@@ -342,13 +361,14 @@ class Aware final : public Core<Aware> {
     free_ = slot;
   }
 
-  bool cut_through_ = false, by_message_ = false;
+  bool cut_through_ = false, special_ = false, by_message_ = false;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::vector<Recent> recent_;  // per endpoint
   std::vector<Speed> speeds_;  // per rate of the topology
   std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
+  astra_net::LinkLoad load_;  // of these
   std::vector<Message> messages_;
   int32_t free_ = -1;  // first of the messages_ that are not in use
   std::vector<Change> changes_;

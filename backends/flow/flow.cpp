@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "astra_flat_map.hpp"
+#include "astra_load.hpp"
 #include "astra_net.hpp"
 #include "link_index.hpp"
 #include "link_list.hpp"
@@ -65,6 +66,7 @@ class Flow final : public astra_net::Model {
     const double tolerance = config.options.number("tolerance", 0.02, 0, 1);
     sharing_.emplace(graph_ && graph_->by_message(), tolerance);
     index_.emplace(link_count(0));
+    load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
   }
 
   // -- the contract: submit and advance ------------------------------------------------------
@@ -145,7 +147,9 @@ class Flow final : public astra_net::Model {
     for (const Link& one : links_)
       if (one.bytes > 0) used.emplace_back(one.number, &one);
     std::sort(used.begin(), used.end());
+    std::vector<std::pair<int64_t, size_t>> counted;
     for (const auto& [number, one] : used) {
+      counted.emplace_back(number, static_cast<size_t>(one - links_.data()));
       const Ends ends = dimensions_ ? dimensions_->ends(number) : graph_->ends(number);
       const char* comma = link.empty() ? "" : ",";
       link += comma + std::to_string(number);
@@ -156,9 +160,10 @@ class Flow final : public astra_net::Model {
     }
     return "{\"transfers\": " + std::to_string(transfers_) +
            ", \"bytes\": " + std::to_string(bytes_) +
-           ", \"sharings\": " + std::to_string(sharings_) +
-           ", \"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" + src +
-           "], \"dst\": [" + dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy + "]}}}";
+           ", \"sharings\": " + std::to_string(sharings_) + ", " + load_.interval_json() +
+           "\"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" + src + "], \"dst\": [" +
+           dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy + "]}" +
+           load_.table_json(counted) + "}}";
   }
 
   std::string where_stuck() const override {
@@ -248,7 +253,7 @@ class Flow final : public astra_net::Model {
   void visit(A& archive) {
     archive(now_ps_, share_ps_, shared_ps_, links_, messages_, free_message_, connections_,
             free_connections_, heap_, changes_, next_change_, changed_, *sharing_, transfers_,
-            bytes_, sharings_);
+            bytes_, sharings_, load_);
     if (!A::kReads) return;
     index_->insert_all(links_);
     for (size_t i = 0; i < connections_.size(); ++i)
@@ -389,10 +394,8 @@ class Flow final : public astra_net::Model {
   void flow_now(int32_t slot) {
     Message& one = message(slot);
     const Connection& connection = connections_[static_cast<size_t>(one.connection)];
-    const int64_t packets = one.bytes / mtu_bytes_ + (one.bytes % mtu_bytes_ != 0);
     one.stage = Stage::kFlows;
-    one.left = static_cast<double>(one.bytes) +
-               static_cast<double>(packets) * static_cast<double>(header_bytes_);
+    one.left = wire_bytes_of(one);
     one.since_ps = one.began_ps = now_ps_;
     one.rate = 0;
     for (const Leg& leg : connection.legs) {
@@ -406,6 +409,7 @@ class Flow final : public astra_net::Model {
   // Its last byte has left the narrowest link.
   void leave(int32_t slot) {
     Message& one = message(slot);
+    if (load_.on()) record(one, one.left);
     sharing_->end(slot, now_ps_ - one.began_ps);
     const int32_t index = one.connection;
     Connection& connection = connections_[static_cast<size_t>(index)];
@@ -429,7 +433,10 @@ class Flow final : public astra_net::Model {
   void set_rate(int32_t slot, double rate) {
     Message& one = message(slot);
     if (one.rate == rate && one.at >= 0) return;
-    one.left = std::max(0.0, one.left - one.rate * static_cast<double>(now_ps_ - one.since_ps));
+    const double left =
+        std::max(0.0, one.left - one.rate * static_cast<double>(now_ps_ - one.since_ps));
+    if (load_.on()) record(one, one.left - left);
+    one.left = left;
     one.since_ps = now_ps_;
     one.rate = rate;
     if (rate > 0) {
@@ -438,6 +445,22 @@ class Flow final : public astra_net::Model {
     } else if (one.at >= 0) {
       remove(slot);
     }
+  }
+
+  // What a message has put on its links since its rate was found [bytes with headers].
+  void record(const Message& one, double wire_bytes) {
+    if (!(wire_bytes > 0)) return;
+    const double share = static_cast<double>(one.bytes) / wire_bytes_of(one);
+    for (const Leg& leg : connections_[static_cast<size_t>(one.connection)].legs) {
+      const auto count = static_cast<size_t>(leg.link);
+      const double bytes = wire_bytes * leg.weight;
+      load_.add(count, one.since_ps, now_ps_, bytes * share, bytes / links_[count].bytes_per_ps);
+    }
+  }
+  double wire_bytes_of(const Message& one) const {
+    const int64_t packets = one.bytes / mtu_bytes_ + (one.bytes % mtu_bytes_ != 0);
+    return static_cast<double>(one.bytes) +
+           static_cast<double>(packets) * static_cast<double>(header_bytes_);
   }
 
   int32_t allocate() {
@@ -567,6 +590,7 @@ class Flow final : public astra_net::Model {
   int64_t shared_ps_ = 0;  // and when they were
   std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
+  astra_net::LinkLoad load_;  // of these
   std::vector<Message> messages_;
   int32_t free_message_ = -1;
   std::vector<Connection> connections_;

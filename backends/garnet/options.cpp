@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "astra_load.hpp"
+
 namespace garnet {
 namespace {
 
@@ -229,7 +231,10 @@ Config read_config(astra_net::Config& given) {
   config.dateline =
       options.choice("deadlock_avoidance", "none", {"none", "dateline"}) == "dateline";
   config.deadlock_threshold = options.integer("deadlock_threshold", 50'000, 1);
-  config.series_cycles = options.integer("series_cycles", 0);
+  const double interval_s = static_cast<double>(astra_net::sample_interval_ps(options)) / 1e12;
+  config.series_cycles = options.integer(
+      "series_cycles",
+      static_cast<int64_t>(std::ceil(interval_s * static_cast<double>(config.clock_hz))));
   config.record_packets = options.flag("record_packets", false);
   // Derived buffers keep a link busy only if packets do not take turns flit by flit, which an
   // ordered vnet prevents; see derive_topology.

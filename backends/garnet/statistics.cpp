@@ -122,6 +122,9 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   scalar("average_link_utilization",
          text(ratio(utilization_sum, static_cast<double>(links.size()))));
   scalar("average_buffered_flits", text(ratio(buffered, static_cast<double>(cycles))));
+  if (config.series_cycles > 0)
+    scalar("sample_interval_ps",
+           text(std::llround(static_cast<double>(config.series_cycles) * period_ps)));
   json += "\"warnings\":[";
   const std::string warning = saturation_warning(network);
   if (!warning.empty()) json += '"' + warning + '"';
@@ -182,6 +185,21 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   };
   if (config.series_cycles > 0) {
     over_time("link_series", "link", series.links);
+    const auto& points = series.links;
+    Table(json, "link_load")
+        .column("link", points, [](const SeriesPoint& p, size_t) { return p.place; })
+        .column("time_ps", points,
+                [&](const SeriesPoint& p, size_t) {
+                  return std::llround(static_cast<double>(p.bin_start_cycle) * period_ps);
+                })
+        .column("bytes", points,
+                [&](const SeriesPoint& p, size_t) {
+                  return p.flits * static_cast<uint64_t>(config.flit_bytes);
+                })
+        .column("busy_ps", points, [&](const SeriesPoint& p, size_t) {
+          const auto& wire = config.channels[static_cast<size_t>(p.place)].wire;
+          return std::llround(static_cast<double>(p.flits) * period_ps * wire.cycles_per_flit);
+        });
     over_time("router_series", "router", series.routers);
   }
   if (config.record_packets) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "astra_load.hpp"
 #include "astra_net.hpp"
 #include "capture.h"
 #include "congestion.h"
@@ -190,10 +191,14 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     fabric_->Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes), t.traffic_class, t.start_ps);
     if (sample_interval_ > 0 && !sampling_) {
       sampling_ = true;
-      simulator_->After(sample_interval_, this, kSample);
+      SampleLater();
     }
   }
   void Sample();
+  // At the next multiple of the interval.
+  void SampleLater() {
+    simulator_->After(sample_interval_ - simulator_->NowTick() % sample_interval_, this, kSample);
+  }
   std::string TcpStats() const;
   std::string FabricStats() const;
   void ReadParameters(astra_net::Options& options, Parameters* parameters);
@@ -220,6 +225,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
   Tick sample_interval_ = 0;
   bool sampling_ = false;
   std::vector<QueueSample> samples_;
+  astra_net::LinkLoad load_;
   std::string statistics_;  // empty where something happened since
   std::vector<astra_net_link> links_;  // TCP only
   // The network as it was given: nodes from `stand_in_` on are the switches of endpoints that forward.
@@ -299,7 +305,10 @@ void Ns3Model::ReadParameters(astra_net::Options& options, Parameters* p) {
   p->telemetry_exact = options.flag("telemetry_exact", true);
   p->pfc_rows = static_cast<size_t>(options.integer("pfc_rows", 1000000, 0, 1ll << 40));
   record_flows_ = options.flag("flow_table", true);
-  sample_interval_ = static_cast<Tick>(options.number("sample_interval_us", 0, 0, 1e9) * per_us);
+  // Not less than a tick, and a whole number of them.
+  const int64_t interval_ps = astra_net::sample_interval_ps(options);
+  sample_interval_ = (interval_ps + p->tick_ps - 1) / p->tick_ps;
+  load_ = astra_net::LinkLoad(sample_interval_ * p->tick_ps);
 }
 
 void Ns3Model::ReadControl(astra_net::Options& options) {
@@ -556,6 +565,12 @@ void Ns3Model::Build(astra_net::Config& config) {
   }
   fabric.on_notice = [this](const std::string& text) { log_(30, text); };
   fabric.Finish();
+  if (load_.on())
+    fabric.on_transmit = [this](const Port& port, const PacketRecord& packet) {
+      const Tick now = simulator_->NowTick();
+      load_.add(port.link, now * tick_ps_, port.busy_until * tick_ps_, packet.wire_bytes,
+                static_cast<double>((port.busy_until - now) * tick_ps_));
+    };
   ReadCapture(config);
   fabric.on_complete = [this](const QueuePair& qp, const Message& message, Tick now) {
     deliver(message.id, now * tick_ps_);
@@ -581,7 +596,9 @@ void Ns3Model::ReadCapture(astra_net::Config& config) {
   if (path.empty()) return;
   capture_ = std::make_unique<Capture>(path, fabric_->parameters);
   if (!capture_->ok()) Refuse("option 'pcap': cannot write '" + path + "'");
-  fabric_->on_transmit = [this, wanted](const Port& port, const PacketRecord& packet) {
+  fabric_->on_transmit = [this, wanted, others = fabric_->on_transmit](const Port& port,
+                                                                       const PacketRecord& packet) {
+    if (others) others(port, packet);
     if (wanted[port.link]) capture_->Write(port, packet, simulator_->NowTick());
   };
 }
@@ -592,7 +609,7 @@ void Ns3Model::Sample() {
     if (port->waiting_bytes > 0 || port->tx_bytes > 0)
       samples_.push_back({now, port->link, port->waiting_bytes, port->tx_bytes});
   sampling_ = fabric_->InFlight() > 0;
-  if (sampling_) simulator_->After(sample_interval_, this, kSample);
+  if (sampling_) SampleLater();
 }
 
 std::string Ns3Model::TcpStats() const {
@@ -628,9 +645,10 @@ std::string Ns3Model::TcpStats() const {
 std::string Ns3Model::FabricStats() const {
   const Fabric& fabric = *fabric_;
   uint64_t drops = 0, lost = 0, marks = 0, pauses = 0, resumes = 0;
+  const auto ticks = static_cast<double>(std::max<Tick>(1, simulator_->NowTick()));
   std::vector<Column> links;
   for (const char* name : {"link", "src", "dst", "bytes", "busy_ps", "packets", "drops", "lost",
-                           "ecn_marks", "pauses_sent", "max_queue_bytes"})
+                           "ecn_marks", "pauses_sent", "max_queue_bytes", "mean_queue_bytes"})
     links.emplace_back(name);
   for (const auto& port : fabric.ports) {
     drops += port->drops;
@@ -653,7 +671,8 @@ std::string Ns3Model::FabricStats() const {
                            static_cast<int64_t>(port->lost),
                            static_cast<int64_t>(port->marks),
                            static_cast<int64_t>(port->pauses),
-                           port->max_queue_bytes};
+                           port->max_queue_bytes,
+                           std::llround(port->queue_byte_ticks / ticks)};
     for (size_t i = 0; i < links.size(); ++i) links[i].Add(row[i]);
   }
   std::vector<Column> flows;
@@ -696,10 +715,12 @@ std::string Ns3Model::FabricStats() const {
   if (fabric.parameters.telemetry)
     text += "\"hpcc_blind_transfers\": " + std::to_string(fabric.blind_transfers) + ", ";
   if (fabric.parameters.cnp_interval > 0) text += "\"cnps\": " + std::to_string(fabric.cnps) + ", ";
-  text += "\"tables\": {" + JsonTable("links", links) + ", " + JsonTable("flows", flows) + ", " +
-          JsonTable("pfc", pfc);
+  text += load_.interval_json() + "\"tables\": {" + JsonTable("links", links) + ", " +
+          JsonTable("flows", flows) + ", " + JsonTable("pfc", pfc);
   if (sample_interval_ > 0) text += ", " + JsonTable("queues", queues);
-  return text + "}}";
+  std::vector<std::pair<int64_t, size_t>> counted;
+  for (const auto& port : fabric.ports) counted.emplace_back(port->link, port->link);
+  return text + load_.table_json(counted) + "}}";
 }
 
 }  // namespace astra_ns3

@@ -149,6 +149,7 @@ struct Port final : public EventTarget {
   uint64_t pauses = 0, resumes = 0;
   uint32_t max_queue_bytes = 0;
   Tick busy_ticks = 0;
+  double queue_byte_ticks = 0;  // of each packet that left its queue: bytes x the time it waited
 
   bool Busy() const;
   Tick TxTicks(uint32_t bytes);

@@ -64,6 +64,7 @@ void SharedBufferSwitch::SendPause(Port& port, uint32_t queue, bool pause) {
   packet->kind = pause ? PacketKind::kPause : PacketKind::kResume;
   packet->queue = static_cast<uint8_t>(queue);
   packet->wire_bytes = fabric->parameters.pause_bytes;
+  packet->arrive = fabric->sim->NowTick();
   port.queue[0].push(packet);
   port.waiting |= 1;
   port.waiting_bytes += packet->wire_bytes;
@@ -156,6 +157,8 @@ void SharedBufferSwitch::Serve(Port& port) {
   PacketRecord* packet = port.queue[queue].pop();
   if (port.queue[queue].empty()) port.waiting &= ~(1u << queue);
   port.waiting_bytes -= packet->wire_bytes;
+  port.queue_byte_ticks +=
+      packet->wire_bytes * static_cast<double>(fabric->sim->NowTick() - packet->arrive);
   if (queue != 0) {
     port.egress_bytes[queue] -= packet->wire_bytes;
     // A mark on an acknowledgement would be nobody's: its own flag carries the mark of its data.

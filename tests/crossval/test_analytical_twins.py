@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,10 +161,14 @@ def test_exchange_with_a_reacting_host_gives_the_same_log(
 
 
 @examples
-@given(graphs(), st.integers(0, 2**32))
-def test_links_that_change_give_the_same_bytes(config: NetworkConfig, seed: int) -> None:
+@given(graphs(), st.integers(0, 2**32), st.sampled_from(["0", "0.01", "7.5"]))
+def test_links_that_change_give_the_same_bytes(
+    config: NetworkConfig, seed: int, sample_interval_us: str
+) -> None:
     items = random_transfers(config, seed, 30)
-    results = []
+    options = {**config.options, "sample_interval_us": sample_interval_us}
+    config = replace(config, options=options)
+    results: list[Any] = []
     for network in twins("aware", config):
         with network:
             rng = random.Random(seed)
@@ -172,7 +177,7 @@ def test_links_that_change_give_the_same_bytes(config: NetworkConfig, seed: int)
                 scale = rng.choice([0.0, 0.25, 1.0, 3.0])
                 network.set_link(link, rng.choice([0, 5000, 10**6]), scale)
                 network.set_link(link, 10**9, 1.0)
-            results.append(timed(network, items, []))
+            results.append((timed(network, items, []), network.stats()))
     assert results[0] == results[1]
 
 

@@ -311,10 +311,11 @@ def test_the_terminal_names_what_went_wrong(capsys: pytest.CaptureFixture[str]) 
 
     small = {"buffer_bytes": MIB, "window": "none", "congestion_control": "none"}
     assert re.fullmatch(
-        rf"[\d,]+ PFC pauses \([\d,]+ at {hosts} -> \d+\), "
-        rf"[\d,]+ ECN marks \([\d,]+ at {hosts} -> 0\)",
+        rf"[\d,]+ PFC pauses \([\d,]+ on gpu-switch down, [\d,]+ at {hosts} -> \d+\), "
+        rf"([\d,]+) ECN marks \(\1 on gpu-switch down, \1 at {hosts} -> 0\)",
         told(**small),
     )
     lossy = told(**small, pfc="false")
-    assert re.match(r"[\d,]+ packets dropped \([\d,]+ at \d+ -> 17\), [\d,]+ retransm", lossy)
+    dropped = r"[\d,]+ packets dropped \([\d,]+ on gpu-switch up, [\d,]+ at \d+ -> 17\), "
+    assert re.match(dropped + r"[\d,]+ retransm", lossy)
     assert told(ecn="false").startswith(f"{hosts} ranks")  # nothing went wrong

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from astra_bridge.network.analytical.load import LinkLoad, sample_interval_ps
 from astra_bridge.network.analytical.network import (
     ARRIVAL,
     LATENCY,
@@ -82,7 +83,7 @@ class AwareNetwork(AnalyticalNetwork):
         resolution_ps=1000,
     )
 
-    CLASSES = (*AnalyticalNetwork.CLASSES, _Link, _Message)
+    CLASSES = (*AnalyticalNetwork.CLASSES, _Link, _Message, LinkLoad)
     DERIVED = AnalyticalNetwork.DERIVED | {"_ways"}
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -90,6 +91,7 @@ class AwareNetwork(AnalyticalNetwork):
         self._cut_through = not has_quirk(config, "store-and-forward")
         self._over_several = 0  # transfers of more than one link
         self._links: dict[int, _Link] = {}  # made when first used
+        self._load = LinkLoad(sample_interval_ps(config.options))
         self._ways: dict[tuple[int, int, int], tuple[_Link, ...]] = {}
 
     def _link(self, index: int) -> _Link:
@@ -145,6 +147,9 @@ class AwareNetwork(AnalyticalNetwork):
         link.busy = True
         link.bytes += message.size
         link.busy_ps += free_ns * PS_PER_NS
+        if self._load.interval_ps:
+            end_ps = now_ps + free_ns * PS_PER_NS
+            self._load.add(link.index, now_ps, end_ps, message.size, free_ns * PS_PER_NS)
 
     def _release(self, link: _Link, now_ps: int) -> None:
         link.busy = False
@@ -181,4 +186,6 @@ class AwareNetwork(AnalyticalNetwork):
         }
         quirks = {"store-and-forward": self._over_several}
         changed = {"quirks": quirks} if self._over_several and not self._cut_through else {}
-        return super().stats() | changed | {"tables": {"links": table}}
+        load = self._load.statistics([link.index for link in used])
+        tables = {"links": table} | load.pop("tables", {})
+        return super().stats() | changed | load | {"tables": tables}

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.semantics import Semantics
-from astra_bridge.topology import topology_of
+from astra_bridge.text import nearest
+from astra_bridge.topology import Ends, links_of_dims, topology_of
 
 __all__ = ["BACKENDS", "OF_LINKS", "prepare", "topology_options"]
 
@@ -36,17 +38,25 @@ def prepare(request: NetworkRequest) -> Prepared:
     InputError
         The network input, or an option, is not understood.
     """
+    return _prepare(request, _OPTIONS)
+
+
+def _prepare_aware(request: NetworkRequest) -> Prepared:
+    return _prepare(request, {**_OPTIONS, "sample_interval_us": ()})
+
+
+def _prepare(request: NetworkRequest, known: Mapping[str, tuple[str, ...]]) -> Prepared:
+    """As `prepare`, with the options of a model; those without allowed words it reads itself."""
     options = dict(request.options)
     for key, value in options.items():
-        if key not in _OPTIONS:
+        if key not in known:
             raise InputError(
-                f"unknown option {key!r}; the analytical networks have: {', '.join(_OPTIONS)}",
+                f"unknown option {key!r}; this analytical network has: {', '.join(known)}"
+                f"{nearest(key, known)}",
                 key="--network-option",
             )
-        if value not in _OPTIONS[key]:
-            raise InputError(
-                f"{value!r} is not allowed; allowed: {', '.join(_OPTIONS[key])}", key=key
-            )
+        if known[key] and value not in known[key]:
+            raise InputError(f"{value!r} is not allowed; allowed: {', '.join(known[key])}", key=key)
     semantics = Semantics.of(options.get("semantics", request.semantics))
     for quirk in _QUIRKS:
         options.setdefault(quirk, "true" if quirk in semantics else "false")
@@ -80,7 +90,13 @@ def topology_options(source: object, options: dict[str, str]) -> Prepared:
             return topology.src, topology.dst
 
         bandwidth = network.bandwidth_GiBps
-        return Prepared(config, network.npus_count, dim_bandwidth=bandwidth, ends=ends)
+        return Prepared(
+            config,
+            network.npus_count,
+            dim_bandwidth=bandwidth,
+            ends=ends,
+            links_of_dims=links_of_dims(network),
+        )
     options.setdefault("routing", network.routing)
     options.setdefault("endpoints_forward", "true" if network.endpoints_forward else "false")
     topology = topology_of(network)
@@ -117,7 +133,7 @@ BACKENDS = (
     BackendSpec(
         "analytical-aware-python",
         "Messages queue for links, first come, first served; pure Python.",
-        prepare,
+        _prepare_aware,
         _open_aware_python,
         isolate=False,
     ),
@@ -131,7 +147,7 @@ BACKENDS = (
     BackendSpec(
         "analytical-aware",
         "Messages queue for links, first come, first served.",
-        prepare,
+        _prepare_aware,
         _open_aware,
         isolate=False,
     ),

@@ -13,6 +13,7 @@ __all__ = ["BACKENDS", "prepare"]
 
 _OPTIONS = (
     *("mtu_bytes", "header_bytes", "queue_pairs", "start_up_round_trips", "tolerance"),
+    "sample_interval_us",
     *OF_LINKS,
 )
 

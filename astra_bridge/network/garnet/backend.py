@@ -17,9 +17,9 @@ from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import OPTIONS, options_of
 from astra_bridge.network.garnet.reader import is_garnet, read_garnet
 from astra_bridge.network.native import not_built, open_own
-from astra_bridge.network.spec import BackendSpec, Ends, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
-from astra_bridge.topology import links_per_endpoint, topology_of
+from astra_bridge.topology import Ends, links_of_dims, links_per_endpoint, topology_of
 
 __all__ = ["BACKENDS", "open_garnet", "prepare"]
 
@@ -54,6 +54,8 @@ def prepare(request: NetworkRequest) -> Prepared:
 
 def _prepare_garnet(network: GarnetNetwork, given: Mapping[str, str]) -> Prepared:
     options = options_of(network)
+    if "sample_interval_us" in given and network.series_cycles == 0:
+        del options["series_cycles"]
     if not all(network.packet_bytes):
         # gem5 makes a message one packet; a transfer of a collective may be gigabytes.
         options["packet_bytes"] = str(_PACKET_FLITS * network.flit_bytes)
@@ -70,7 +72,16 @@ def _prepare_garnet(network: GarnetNetwork, given: Mapping[str, str]) -> Prepare
         src, dst = np.array(rows, np.int32).reshape(-1, 2).T
         return src, dst
 
-    return Prepared(config, network.dims or (nodes,), network.warnings, ends=ends)
+    # Links of a regular topology stand one dimension after the other; all others have none.
+    links = [link.dimension for link in network.links]
+    counts = tuple(np.bincount(links).tolist()) if links == sorted(links) else ()
+    return Prepared(
+        config,
+        network.dims or (nodes,),
+        network.warnings,
+        ends=ends,
+        links_of_dims=counts,
+    )
 
 
 def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
@@ -109,7 +120,13 @@ def _prepare_links(source: Any, given: Mapping[str, str]) -> Prepared:
         options.setdefault("endpoints_forward", "true" if network.endpoints_forward else "false")
     config = NetworkConfig(topology.endpoints, topology.nodes, topology.records(LINK), options)
     known = dim_bandwidth(network, topology.dims)
-    return Prepared(config, topology.dims, dim_bandwidth=known, names=network.names)
+    return Prepared(
+        config,
+        topology.dims,
+        dim_bandwidth=known,
+        names=network.names,
+        links_of_dims=links_of_dims(network),
+    )
 
 
 def open_garnet(config: NetworkConfig) -> Network:

@@ -19,6 +19,7 @@ OPTIONS = (
     "deadlock_avoidance",
     "deadlock_threshold",
     "series_cycles",
+    "sample_interval_us",
     "record_packets",
     "record_transfers",
     "routing",

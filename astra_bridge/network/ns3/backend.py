@@ -28,7 +28,7 @@ from astra_bridge.network.ns3.topologies import (
     read_physical_topology,
 )
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
-from astra_bridge.topology import topology_of
+from astra_bridge.topology import links_of_dims, topology_of
 from astra_bridge.units import PS_PER_S, PS_PER_US
 
 __all__ = ["BACKENDS", "COMPATIBILITY", "prepare"]
@@ -86,6 +86,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     config: Ns3Config | None = None
     parsed: NetworkDims | NetworkLinks | None = None
     dims: tuple[int, ...] | None = None
+    counts: tuple[int, ...] = ()
     compatibility, warnings = _compatibility(given, is_config=_names_config(network))
     if _names_config(network):
         config, more = read_ns3_config(network)
@@ -124,6 +125,7 @@ def prepare(request: NetworkRequest) -> Prepared:
                 )
         else:
             endpoints, nodes, links, forwards = _graph_of_network(parsed)
+            counts = links_of_dims(parsed)
             if forwards:
                 options["endpoints_forward"] = "true"
             if isinstance(parsed, NetworkLinks) and parsed.routing != "ecmp":
@@ -141,6 +143,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         receives_at_once=compatibility,
         dim_bandwidth=None if parsed is None else dim_bandwidth(parsed, dims),
         names=() if parsed is None else parsed.names,
+        links_of_dims=counts,
     )
 
 
