@@ -12,7 +12,7 @@ from astra_bridge.engine.actions import RENDEZVOUS, Action
 from astra_bridge.network.api import PLACES_PER_TRANSFER
 from astra_bridge.program import WAIT, WaitFor
 
-__all__ = ["Message", "Messages", "Way"]
+__all__ = ["Message", "Messages"]
 
 _CONTROL = 1 << 62
 """Added to the tag of a message to make that of its rendezvous control message."""
@@ -30,27 +30,22 @@ class _Host(Protocol):
     def run(self, action: Action) -> None: ...
 
 
+_Channel = tuple[int, int, int, int]
+"""(tag, source, destination, size): the n-th receive takes the n-th send."""
+
+
 class Message:
     """One message, from the first of send and receive until both are complete."""
 
     __slots__ = ("arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "what")
 
-    def __init__(self, src: int, dst: int, size: int) -> None:
-        self.src, self.dst, self.bytes = src, dst, size
-        self.sent = self.arrived = False
+    def __init__(self, channel: _Channel, sent: bool, what: tuple[int, int]) -> None:
+        _, self.src, self.dst, self.bytes = channel
+        # The side that came first; its node and collective are for diagnosis.
+        self.sent, self.what = sent, what
+        self.arrived = False
         self.on_sent: Action | None = None
         self.on_received: Action | None = None
-        self.what = (-1, -1)  # node and collective of whoever waits, for diagnosis
-
-
-class Way:
-    """Messages of one (tag, source, destination, size): the n-th receive takes the n-th send."""
-
-    __slots__ = ("messages", "received", "sent")
-
-    def __init__(self) -> None:
-        self.sent = self.received = 0
-        self.messages: dict[int, Message] = {}
 
 
 class Messages:
@@ -73,12 +68,13 @@ class Messages:
         Messages so far.
     """
 
-    STATE = ("_channels", "_held", "_holds", "in_flight", "starts", "transfers")
+    STATE = ("_alone", "_held", "_holds", "in_flight", "starts", "transfers")
     """What changes, as plain data."""
 
     def __init__(self, host: _Host, control_bytes: int) -> None:
         self._host, self._control_bytes = host, control_bytes
-        self._channels: dict[tuple[int, int, int, int], Way] = {}
+        # Messages that wait for their other side: those of a channel all for the same one.
+        self._alone: dict[_Channel, deque[Message]] = {}
         # What waits for its control message: sends, rank, peer, size, tag, then, what, level,
         # at_once.
         self._held: dict[int, tuple[Any, ...]] = {}
@@ -87,11 +83,19 @@ class Messages:
         self.in_flight: dict[int, Message] = {}
         self.transfers = 0
 
-    def _message(self, key: tuple[int, int, int, int], number: int) -> Message:
-        channel = self._channels[key]
-        if number not in channel.messages:
-            channel.messages[number] = Message(key[1], key[2], key[3])
-        return channel.messages[number]
+    def _message(self, channel: _Channel, sent: bool, what: tuple[int, int]) -> Message:
+        """The message that a send, or a receive, is one side of."""
+        alone = self._alone.get(channel)
+        if alone is None:
+            alone = self._alone[channel] = deque()
+        elif alone[0].sent != sent:
+            message = alone.popleft()
+            if not alone:
+                del self._alone[channel]
+            return message
+        message = Message(channel, sent, what)
+        alone.append(message)
+        return message
 
     def send(
         self,
@@ -155,16 +159,8 @@ class Messages:
         what: tuple[int, int],
         level: int,
     ) -> None:
-        key = (tag, rank, peer, size)
-        channel = self._channels.setdefault(key, Way())
-        message = self._message(key, channel.sent)
-        message.sent, message.on_sent = True, on_sent
-        if message.on_received is not None:
-            # Both sides are here: nobody needs to find it any more.
-            del channel.messages[channel.sent]
-        else:
-            message.what = what
-        channel.sent += 1
+        message = self._message((tag, rank, peer, size), True, what)
+        message.on_sent = on_sent
         transfer = self._host.draw(PLACES_PER_TRANSFER)
         self.starts.append((transfer, self._host.now_ps, size, rank, peer, level, 0, 0))
         self.in_flight[transfer] = message
@@ -181,36 +177,31 @@ class Messages:
         *,
         at_once: bool = False,
     ) -> None:
-        key = (tag, peer, rank, size)
-        channel = self._channels.setdefault(key, Way())
-        message = self._message(key, channel.received)
+        message = self._message((tag, peer, rank, size), False, what)
         message.on_received = on_received
-        if message.sent:
-            del channel.messages[channel.received]
-        else:
-            message.what = what
-        channel.received += 1
         if message.arrived:
             if at_once:
                 self._host.run(on_received)
             else:
                 self._host.register_alone(on_received)
 
-    def delivered(self, transfer: int) -> None:
-        """A transfer has arrived: its send is complete, and its receive, if it is posted."""
+    def delivered(self, transfer: int) -> tuple[Action | None, Action | None]:
+        """A transfer has arrived: its send is complete, and its receive, if it is posted.
+
+        Returns
+        -------
+        tuple
+            What happens now, in this order.
+        """
         message = self.in_flight.pop(transfer)
         message.arrived = True
-        received = message.on_received
-        if message.on_sent is not None:
-            self._host.run(message.on_sent)
-        if received is not None:
-            self._host.run(received)
+        return message.on_sent, message.on_received
 
     def waits(self) -> Any:
         """What is incomplete, as an array of WAIT."""
         rows = []
-        for (_, src, dst, size), channel in self._channels.items():
-            for message in channel.messages.values():
+        for (_, src, dst, size), alone in self._alone.items():
+            for message in alone:
                 if message.sent:
                     # Delivered, but nobody has asked for it.
                     rows.append((src, dst, size, *message.what, WaitFor.UNRECEIVED))

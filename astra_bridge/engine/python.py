@@ -20,7 +20,7 @@ import heapq
 import math
 from collections import deque
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from astra_bridge.engine.actions import (
     Action,
 )
 from astra_bridge.engine.bus import Half, Request, SharedBus
-from astra_bridge.engine.messages import Message, Messages, Way
+from astra_bridge.engine.messages import Message, Messages
 from astra_bridge.engine.outcome import (
     Outcome,
     Progress,
@@ -289,29 +289,33 @@ class PythonEngine:
     def _run_ordered(self, until_ps: int) -> None:
         """With a network that shares the order of events."""
         never = (TIME_NEVER, TIME_NEVER)
+        heap, starts, arrivals, ticker = (
+            self._heap, self.messages.starts, self._arrivals, self._ticker
+        )  # fmt: skip
         while not self._stop:
-            ours = self._heap[0][:2] if self._heap else never
+            ours = heap[0][:2] if heap else never
             # At a fixed time, places begin at 0.
-            fixed_ps = min(self._arrivals[0][0], until_ps) if self._arrivals else until_ps
+            fixed_ps = arrivals[0][0] if arrivals and arrivals[0][0] < until_ps else until_ps
             fixed = fixed_ps <= ours[0] and fixed_ps != TIME_NEVER
             if fixed:
                 ours = (fixed_ps, 0)
             # Transfers that start now are handed over before the first event behind them.
-            due = self.messages.starts and ours > (self.now_ps, self.messages.starts[0][0])
+            due = starts and ours > (self.now_ps, starts[0][0])
             if due or self._network_next < ours:
                 self._exchange(*ours)
             elif fixed:
                 if fixed_ps == until_ps:
                     return
                 self._arrive()
-            elif self._heap:
+            elif heap:
                 self._run_slot()
             elif self.messages.in_flight:
                 # The network says that no event is left: it has to say what became of these (R13).
                 self._exchange(*never)
             elif not self.streams.relieve():
                 return
-            self._tick()
+            if ticker.due:
+                self._tick()
 
     def _exchange(self, until_ps: int, until_place: int) -> None:
         """Give the network what starts now, run it, react."""
@@ -328,11 +332,22 @@ class PythonEngine:
         self._react("exchange", self.now_ps, step.now_ps, step.completions.tolist())
 
     def _react(self, call: str, before_ps: int, now_ps: int, records: list[Any]) -> None:
-        boundary, in_flight = self._boundary, self.messages.in_flight
+        """Do what follows from completions."""
+        boundary, messages, acts = self._boundary, self.messages, self._acts
         boundary.start_records(before_ps)
         for item, row in enumerate(records):
-            boundary.record(call, item, row, now_ps, in_flight)
-            self._complete(call, row)
+            boundary.record(call, item, row, now_ps, messages.in_flight)
+            transfer, time_ps, kind, outcome, _ = row
+            if kind != DELIVERED:
+                continue
+            self.now_ps = time_ps
+            self._events += 1
+            if outcome:
+                self._lost(call, transfer)
+            for action in messages.delivered(transfer):
+                if action is not None:
+                    what, a, b = action
+                    acts[what](a, b)
 
     def _run_unordered(self, until_ps: int) -> None:
         """With a network that only knows submit, advance and poll."""
@@ -420,9 +435,10 @@ class PythonEngine:
         time_ps, _, rank, actions = heapq.heappop(self._heap)
         self.now_ps = time_ps
         # Grows while it runs: what a rank registers for now joins the running slot.
+        acts = self._acts
         for kind, a, b in actions:
             self._events += 1
-            self._acts[kind](a, b)
+            acts[kind](a, b)
         if rank >= 0:
             del self._ranks[rank].slots[time_ps]
 
@@ -431,22 +447,15 @@ class PythonEngine:
         kind, a, b = action
         self._acts[kind](a, b)
 
-    def _complete(self, call: str, completion: tuple[int, ...]) -> None:
-        transfer, time_ps, kind, outcome, _ = completion
-        if kind != DELIVERED:
-            return
-        self.now_ps = time_ps
-        self._events += 1
-        if outcome:
-            message = self.messages.in_flight[transfer]
-            raise SimulationError(
-                f"{self.network.info.name}: the network lost {message.bytes} bytes from rank "
-                f"{message.src} to rank {message.dst} at {time_ps} ps",
-                backend=self.network.info.name,
-                call=call,
-                status=Status.MODEL,
-            )
-        self.messages.delivered(transfer)
+    def _lost(self, call: str, transfer: int) -> NoReturn:
+        message = self.messages.in_flight[transfer]
+        raise SimulationError(
+            f"{self.network.info.name}: the network lost {message.bytes} bytes from rank "
+            f"{message.src} to rank {message.dst} at {self.now_ps} ps",
+            backend=self.network.info.name,
+            call=call,
+            status=Status.MODEL,
+        )
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None:
         """Let an action of a rank happen after a delay."""
@@ -457,11 +466,11 @@ class PythonEngine:
                 "(2^63 ps)"
             )
         slots = self._ranks[rank].slots
-        if time_ps in slots:
-            slots[time_ps].append(action)
-        else:
-            slots[time_ps] = [action]
-            heapq.heappush(self._heap, (time_ps, self.draw(), rank, slots[time_ps]))
+        actions = slots.get(time_ps)
+        if actions is None:
+            actions = slots[time_ps] = []
+            heapq.heappush(self._heap, (time_ps, self.draw(), rank, actions))
+        actions.append(action)
 
     def register_alone(self, action: Action) -> None:
         """Let an action happen now, after all that is already due now."""
@@ -486,11 +495,11 @@ class PythonEngine:
     def cross_bus(self, stream: Stream, packet: int, size: int, flags: int) -> None:
         """Move data of a packet between NPU and memory; then it pays its reduction, if any."""
         rank, bus = stream.rank, stream.bus
-        if bus == Bus.ENDPOINT and self._shared[rank]:
+        if bus == _ENDPOINT and self._shared[rank]:
             to_memory, reduced = bool(flags & PacketFlag.TO_MEMORY), bool(flags & _REDUCED)
             back = bool(flags & PacketFlag.SEND_BACK)
             self._buses[rank].move(to_memory, size, reduced, back, packet, stream.self)
-        elif bus == Bus.NONE:
+        elif bus == _NO_BUS:
             self.streams.crossed(packet, stream.self)
         else:
             kind = BUS_REDUCED if flags & _REDUCED else BUS_CROSSED
@@ -644,6 +653,7 @@ class PythonEngine:
             del self._servers[server]
 
 
-_REDUCED = int(PacketFlag.REDUCED)  # asked for every packet, and far faster than the enum
-_CLASSES = (Task, Rank, Message, Way, Stream, GraphRun, Queue, Half, Request)
+# Asked for every packet, and far faster than the enums.
+_REDUCED, _ENDPOINT, _NO_BUS = int(PacketFlag.REDUCED), int(Bus.ENDPOINT), int(Bus.NONE)
+_CLASSES = (Task, Rank, Message, Stream, GraphRun, Queue, Half, Request)
 """What a state consists of."""

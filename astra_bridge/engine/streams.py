@@ -128,6 +128,17 @@ class Schedule:
         self.end = int(row["end"])
 
 
+class _Schedules(dict[int, Schedule]):
+    """Schedules of the Program by index, made when they are first asked for."""
+
+    def __init__(self, host: _Host) -> None:
+        self._host = host
+
+    def __missing__(self, index: int) -> Schedule:
+        self[index] = made = Schedule(self._host.program, index)
+        return made
+
+
 class Streams:
     """All streams of a simulation.
 
@@ -143,7 +154,7 @@ class Streams:
 
     def __init__(self, host: _Host) -> None:
         self._host = host
-        self._schedules: dict[int, Schedule] = {}
+        self._schedules = _Schedules(host)
         self._positions: dict[int, dict[int, int]] = {}
         program = host.program
         half = program.queues_per_level // 2
@@ -174,20 +185,15 @@ class Streams:
         self._most = machines["streams_per_queue"].tolist()
         self._job_of = program.tasks["job"].tolist()
         self._tag_base = program.jobs["tag_base"].tolist()
-        self._placement = [
+        placements = [
             program.placement[start : start + ranks].tolist() if start >= 0 else None
             for _, start, ranks in program.jobs.tolist()
         ]
+        self._placement_of_task = [placements[job] for job in self._job_of]
         self._graph_nodes = program.graph_nodes.tolist()
 
     def __getitem__(self, index: int) -> Stream:
         return self._streams[index]
-
-    def _schedule(self, index: int) -> Schedule:
-        found = self._schedules.get(index)
-        if found is None:
-            found = self._schedules[index] = Schedule(self._host.program, index)
-        return found
 
     def _position(self, group: int, job_rank: int) -> int:
         size, stride, start, _ = self._groups[group]
@@ -200,7 +206,7 @@ class Streams:
 
     def _placed(self, task: int, job_rank: int) -> int:
         """A rank of the job of a task, as a rank of the network."""
-        placement = self._placement[self._job_of[task]]
+        placement = self._placement_of_task[task]
         return job_rank if placement is None else placement[job_rank]
 
     def peer(self, task: int, job_rank: int, tag: int) -> tuple[int, int]:
@@ -348,7 +354,7 @@ class Streams:
             self._start_graph(stream, stream.graph)
             return
         # Run the steps that need nothing, then insert the first packets.
-        schedule = self._schedule(stream.schedule)
+        schedule = self._schedules[stream.schedule]
         self._steps(stream, schedule, len(schedule.steps))
         for _ in range(schedule.window):
             self._insert(stream, schedule)
@@ -389,7 +395,7 @@ class Streams:
     def crossed(self, packet: int, index: int) -> None:
         """A packet has crossed the bus; it may pay its reduction."""
         stream = self._streams[index]
-        _, reduce_ps, flags = self._schedule(stream.schedule).packets[packet]
+        _, reduce_ps, flags = self._schedules[stream.schedule].packets[packet]
         if flags & _REDUCED:
             self._host.register(stream.rank, reduce_ps, (BUS_CROSSED, packet, index))
         else:
@@ -398,7 +404,7 @@ class Streams:
     def processed(self, _: int, index: int) -> None:
         """A packet is processed: further steps may run, and the phase may end."""
         stream = self._streams[index]
-        schedule = self._schedule(stream.schedule)
+        schedule = self._schedules[stream.schedule]
         stream.processed += 1
         self._steps(stream, schedule, schedule.burst)
         if stream.processed == schedule.end and stream.step == len(schedule.steps):
@@ -435,7 +441,7 @@ class Streams:
         """A message is complete: it inserts the next packet."""
         stream = self._streams[index]
         stream.received += 1
-        self._insert(stream, self._schedule(stream.schedule))
+        self._insert(stream, self._schedules[stream.schedule])
 
     # Custom collectives
 

@@ -5,28 +5,24 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 __all__ = ["Event", "TimeBuckets"]
 
 
-class Event(NamedTuple):
-    """Something that happens; see docs/contract.md, "Order inside one instant".
+Event = tuple[int, str, Any]
+"""(place, handle, subject): something that happens; see docs/contract.md, "Order inside one
+instant".
 
-    Attributes
-    ----------
-    place
-        Order inside one instant: the value of the shared counter when the event was scheduled.
-    handle
-        Name of the method that is called as ``handle(subject, time_ps)``; "" for the delivery of a
-        transfer, which schedules nothing and changes nothing that another event could see.
-    subject
-        What ``handle`` takes, or the id of the delivered transfer.
-    """
-
-    place: int
-    handle: str
-    subject: Any
+place
+    Order inside one instant: the value of the shared counter when the event was scheduled.
+handle
+    Name of the method that is called as ``handle(subject, time_ps)``; "" for the delivery of a
+    transfer, which schedules nothing and changes nothing that another event could see.
+subject
+    What ``handle`` takes, or the id of the delivered transfer.
+"""
 
 
 class TimeBuckets:
@@ -46,11 +42,9 @@ class TimeBuckets:
             self._buckets[time_ps] = deque((event,))
             heapq.heappush(self._times, time_ps)
             return
-        if bucket and event.place < bucket[-1].place:
+        if bucket and event[0] < bucket[-1][0]:
             # A host that drew places long ago and only now starts the transfer.
-            bucket = self._buckets[time_ps] = deque(
-                sorted((*bucket, event), key=lambda one: one.place)
-            )
+            self._buckets[time_ps] = deque(sorted((*bucket, event), key=itemgetter(0)))
         else:
             bucket.append(event)
 

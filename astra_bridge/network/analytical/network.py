@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import ContractError, Interrupted, SimulationError, Unsupported
-from astra_bridge.network.analytical.events import Event, TimeBuckets
+from astra_bridge.network.analytical.events import TimeBuckets
 from astra_bridge.network.analytical.topologies import routes_of
 from astra_bridge.network.api import (
     COMPLETION,
@@ -130,7 +130,7 @@ class AnalyticalNetwork:
         time_ps = now_ps + delay_ns * PS_PER_NS
         if time_ps >= TIME_NEVER:
             raise beyond(f"the time {now_ps} ps + {delay_ns} ns")
-        self._events.push(time_ps, Event(place, handle, subject))
+        self._events.push(time_ps, (place, handle, subject))
 
     def _where_stuck(self) -> str:
         return ""
@@ -225,17 +225,19 @@ class AnalyticalNetwork:
             stop,
             self._place,
             TIME_NEVER if next_ps is None else next_ps,
-            0 if next_ps is None else self._events.first()[0].place,
+            0 if next_ps is None else self._events.first()[0][0],
         )
 
     def _catch_up(self, now_ps: int) -> None:
         """A host that does not know of changes of links may come back after them."""
         while (time_ps := self._events.first_time()) is not None and time_ps < now_ps:
             while bucket := self._events.first():
-                if bucket[0].handle != "_change":
+                _, handle, subject = bucket[0]
+                if handle != "_change":
                     past = f"is past the next event, at {time_ps}"
                     self._refuse("exchange", f"now_ps={now_ps} {past}")
-                self._change(bucket.popleft().subject, time_ps)
+                bucket.popleft()
+                self._change(subject, time_ps)
             self._events.drop_first()
 
     # -- the contract: submit, advance, poll ------------------------------------------------
@@ -332,7 +334,7 @@ class AnalyticalNetwork:
             self._scale_link(link, bandwidth_scale)
         place = _FIRST_PLACE + self._changes
         self._changes += 1
-        self._events.push(at_ps, Event(place, "_change", (link, bandwidth_scale)))
+        self._events.push(at_ps, (place, "_change", (link, bandwidth_scale)))
 
     def _change(self, link_and_scale: tuple[int, float], now_ps: int) -> None:
         """Event: a link gets another bandwidth."""
@@ -347,7 +349,7 @@ class AnalyticalNetwork:
         self._enter("snapshot", ordered=self._ordered)
         return deepcopy(self)
 
-    CLASSES: ClassVar[tuple[type, ...]] = (Event, TimeBuckets)
+    CLASSES: ClassVar[tuple[type, ...]] = (TimeBuckets,)
     """What a state consists of."""
     DERIVED: ClassVar[frozenset[str]] = frozenset({"_config", "_routes"})
     """What follows from the configuration."""
