@@ -2,6 +2,9 @@
 //
 // A clock beside a running engine: when to report progress, and when to interrupt a call that has
 // lasted a tick; the twin of astra_bridge/engine/ticker.py.
+//
+// Its thread starts when it is needed.  Most calls of Engine::advance are over before (a small run, a
+// session in many steps), and a thread costs more than they do, the more the busier the machine is.
 #ifndef ASTRA_ENGINE_TICKER_HPP
 #define ASTRA_ENGINE_TICKER_HPP
 
@@ -20,12 +23,13 @@ class Ticker {
  public:
   // `interrupt` is NULL where the backend cannot be interrupted.
   Ticker(void (*interrupt)(astra_net_sim*), astra_net_sim* sim, double period_s)
-      : interrupt_(interrupt), sim_(sim), period_(period_s), thread_([this] { run(); }) {}
+      : interrupt_(interrupt), sim_(sim), period_(period_s) {}
   Ticker(const Ticker&) = delete;
   Ticker& operator=(const Ticker&) = delete;
 
   // The simulation may be destroyed after this, so no interrupt may be under way.
   ~Ticker() {
+    if (!thread_.joinable()) return;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       end_ = true;
@@ -36,14 +40,25 @@ class Ticker {
 
   // True once after each tick.
   bool due() {
+    if (!thread_.joinable() && Clock::now() - begin_ > kShort) start();
     return due_.load(std::memory_order_relaxed) && due_.exchange(false, std::memory_order_relaxed);
   }
 
   // A call that may last long: odd while it does.
-  void enter() { calls_.fetch_add(1, std::memory_order_relaxed); }
+  void enter() {
+    if (interrupt_ != nullptr && !thread_.joinable()) start();
+    calls_.fetch_add(1, std::memory_order_relaxed);
+  }
   void leave() { calls_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kShort{10};
+
+  void start() {
+    thread_ = std::thread([this] { run(); });
+  }
+
   void run() {
     uint64_t before = 0;
     std::unique_lock<std::mutex> lock(mutex_);
@@ -58,6 +73,7 @@ class Ticker {
   void (*interrupt_)(astra_net_sim*);
   astra_net_sim* sim_;
   std::chrono::duration<double> period_;
+  Clock::time_point begin_ = Clock::now();
   std::atomic<bool> due_{false};
   std::atomic<uint64_t> calls_{0};
   bool end_ = false;
