@@ -137,7 +137,7 @@ _LEAST = 5e-324  # the smallest positive float
 
 
 def _is_bool(value: object) -> bool:
-    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # NumPy's too
+    return value is True or value is False or type(value).__name__ in ("bool_", "bool")  # NumPy's
 
 
 def flag(value: Any, name: str) -> bool:
@@ -161,8 +161,11 @@ def choice(*names: str) -> Check:
 def text(value: Any, name: str) -> str:
     """Text that fits in a file and in C: UTF-8, no NUL."""
     if isinstance(value, str) and "\0" not in value:
-        with suppress(UnicodeEncodeError):
+        try:
             value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
             return value
     raise refusal(value, name, "text without NUL characters and lone surrogates")
 
@@ -172,11 +175,14 @@ _PATH = type(Path())  # of this system
 
 def path(value: Any, name: str) -> Path:
     """A path, as text or path object."""
-    if isinstance(value, (str, os.PathLike)):
+    if isinstance(value, (str, _PATH, os.PathLike)):
         plain = os.fspath(value)
         if isinstance(plain, str) and plain and "\0" not in plain:
-            with suppress(UnicodeEncodeError):
+            try:
                 os.fsencode(plain)
+            except UnicodeEncodeError:
+                pass
+            else:
                 return value if type(value) is _PATH else Path(plain)
     raise refusal(value, name, "a path")
 
@@ -247,6 +253,9 @@ def check_fields(record: Any, checks: Mapping[str, Check]) -> None:
     InputError
         Names the class and the field.
     """
+    kind = type(record).__name__
     for name, check in checks.items():
-        value = check(getattr(record, name), f"{type(record).__name__}.{name}")
-        object.__setattr__(record, name, value)
+        given = getattr(record, name)
+        value = check(given, f"{kind}.{name}")
+        if value is not given:
+            object.__setattr__(record, name, value)

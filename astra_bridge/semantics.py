@@ -9,7 +9,7 @@ quirk acts, it is asked for by its name.
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from astra_bridge.errors import InputError
 from astra_bridge.text import nearest, show
@@ -102,6 +102,10 @@ class Semantics:
         return name in self.quirks
 
     def __str__(self) -> str:
+        return self._spelling
+
+    @cached_property
+    def _spelling(self) -> str:
         def changes(base: str) -> list[str]:
             return [
                 f"{'+' if name in self.quirks else '-'}{name}"

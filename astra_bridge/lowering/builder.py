@@ -152,7 +152,8 @@ class ProgramBuilder:
         for own, kids, sent, compute_ps, relative in self._templates:
             moved = own.copy()
             moved["child_start"] += children.add(kids)
-            moved["arg"][(own["op"] == Op.SEND) | (own["op"] == Op.RECV)] += messages.add(sent)
+            sends = (own["op"] == int(Op.SEND)) | (own["op"] == int(Op.RECV))
+            moved["arg"][sends] += messages.add(sent)
             rows.append((nodes.add(moved), len(own), compute_ps, relative))
         return {
             "templates": np.array(rows, TEMPLATE),

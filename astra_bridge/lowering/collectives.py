@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Collectives"]
 
 _GROUP = list(COLLECTIVE.fields or ()).index("group")
+_LAST_KIND = int(max(Kind))
 
 
 class Collectives:
@@ -51,13 +52,13 @@ class Collectives:
     def lower(self, view: TraceView, nodes: Any, duration_ps: NDArray[np.int64]) -> None:
         """Fill in the collective nodes of a trace."""
         trace = view.trace
-        chosen = view.types == NodeType.COMM_COLL
+        chosen = view.types == int(NodeType.COMM_COLL)
         which = np.flatnonzero(chosen)
         if not len(which):
             return
-        kinds = view.required(chosen, "comm_type", 0, max(Kind))
+        kinds = view.required(chosen, "comm_type", 0, _LAST_KIND)
         needs_size = chosen.copy()
-        needs_size[which] = kinds != Kind.BARRIER
+        needs_size[which] = kinds != int(Kind.BARRIER)
         view.required(needs_size, "comm_size", 0, 2**62)
         if "broadcast-is-replayed" in self._setting.semantics:
             replayed = which[kinds == Kind.BROADCAST]
@@ -86,7 +87,7 @@ class Collectives:
             self._collective(view, int(positions[at]), rows[at].tolist()) for at in first.tolist()
         ]
         arg = np.array(indices, np.int32)[inverse]
-        nodes["op"][which] = np.where(arg < 0, Op.NOTHING, Op.COLLECTIVE)
+        nodes["op"][which] = np.where(arg < 0, int(Op.NOTHING), int(Op.COLLECTIVE))
         nodes["arg"][which] = arg
         if self._changes:
             for index, count in Counter(arg.tolist()).items():

@@ -61,7 +61,7 @@ def sum_ps(view: TraceView, duration_ps: NDArray[np.int64]) -> int:
 
 def compute(view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting: Setting) -> int:
     """Fill in COMP nodes; return the time that does not count as exposed communication."""
-    comp = view.types == NodeType.COMP
+    comp = view.types == int(NodeType.COMP)
     nodes["op"][comp] = Op.DELAY
     nodes["duration_ps"][comp] = duration_ps[comp]
     modelled = comp & ~view.cpu
@@ -84,7 +84,7 @@ def remote_memory(view: TraceView, nodes: Any, setting: Setting) -> None:
     InputError
         There are some, but no remote memory.
     """
-    which = (view.types == NodeType.MEM_LOAD) | (view.types == NodeType.MEM_STORE)
+    which = (view.types == int(NodeType.MEM_LOAD)) | (view.types == int(NodeType.MEM_STORE))
     if not which.any():
         return
     model, positions = setting.choices.memory, view.order[which]

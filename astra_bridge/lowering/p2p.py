@@ -43,7 +43,7 @@ def messages(view: TraceView, nodes: Any, ranks: int) -> tuple[Any, bool]:
         (NodeType.COMM_SEND, Op.SEND, "comm_dst", "comm_src"),
         (NodeType.COMM_RECV, Op.RECV, "comm_src", "comm_dst"),
     ):
-        which = view.types == node_type
+        which = view.types == int(node_type)
         if not which.any():
             continue
         rows = np.zeros(int(which.sum()), MESSAGE)

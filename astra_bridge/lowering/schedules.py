@@ -101,7 +101,7 @@ class Schedules:
                     _checked([built])
             raise
         packets = families.packets
-        reduced = (packets["flags"] & PacketFlag.REDUCED) != 0
+        reduced = (packets["flags"] & int(PacketFlag.REDUCED)) != 0
         packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
         return families._asdict()
 

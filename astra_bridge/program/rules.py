@@ -194,8 +194,7 @@ def _check_types(program: Tables) -> None:
             raise InputError(
                 f"is of type {found}; allowed: an array of {model.dtype}", key=f"program: {name}"
             )
-        shape = (len(value), *model.shape[1:]) if value.ndim else ()
-        if value.shape != shape:
+        if value.ndim != model.ndim or value.shape[1:] != model.shape[1:]:
             raise InputError(
                 f"has the shape {value.shape}; allowed: {('rows', *model.shape[1:])}",
                 key=f"program: {name}",

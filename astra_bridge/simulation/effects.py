@@ -65,7 +65,7 @@ def _waits(program: Program, outcome: Outcome) -> tuple[int, int]:
     for number, template in enumerate(program.templates):
         first, count = int(template["node_start"]), int(template["node_count"])
         nodes = program.nodes[first : first + count]
-        communicates = nodes["unit"] == Unit.COMM
+        communicates = nodes["unit"] == int(Unit.COMM)
         if communicates.sum() < 2:
             continue
         begin = int(nodes["child_start"].min())

@@ -151,7 +151,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name, check in _FIELDS.items():
-            object.__setattr__(self, name, check(getattr(self, name), name))
+            given = getattr(self, name)
+            value = check(given, name)
+            if value is not given:
+                object.__setattr__(self, name, value)
         if (self.workload is None) == (not self.jobs):
             raise InputError("one of workload and jobs is needed", key="workload")
         names = [job.name for job in self.jobs]

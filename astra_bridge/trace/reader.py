@@ -195,10 +195,10 @@ def _check_ranges(raw: RawTrace, file: Path | None) -> None:
         raise _node(
             file, int(raw.node_id[i]), f"unknown node type {raw.type[i]}; allowed: {allowed}"
         )
-    p2p = (raw.type == NodeType.COMM_SEND) | (raw.type == NodeType.COMM_RECV)
-    comm = p2p | (raw.type == NodeType.COMM_COLL)
-    memory = (raw.type == NodeType.MEM_LOAD) | (raw.type == NodeType.MEM_STORE)
-    compute = raw.type == NodeType.COMP
+    p2p = (raw.type == int(NodeType.COMM_SEND)) | (raw.type == int(NodeType.COMM_RECV))
+    comm = p2p | (raw.type == int(NodeType.COMM_COLL))
+    memory = (raw.type == int(NodeType.MEM_LOAD)) | (raw.type == int(NodeType.MEM_STORE))
+    compute = raw.type == int(NodeType.COMP)
     for name, used in (
         ("comm_size", comm),
         ("comm_src", p2p),
@@ -234,7 +234,7 @@ def _process_groups(
     ``['[{"pg_name": "1", "ranks": [0, 1]}]']``.  Other METADATA nodes are none of our business.
     """
     groups: dict[str, ProcessGroup] = {}
-    for i in np.flatnonzero(node_type == NodeType.METADATA):
+    for i in np.flatnonzero(node_type == int(NodeType.METADATA)):
         text = read_details(int(i)).inputs_values.strip()
         if "pg_name" not in text:
             continue
