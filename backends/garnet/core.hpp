@@ -213,6 +213,7 @@ class Core final : public Network {
   void grant(Router& router, uint32_t port, uint32_t k, uint32_t out);
   uint32_t choose(uint32_t link) const;
   bool may_go(uint32_t link, uint32_t vc) const;
+  bool is_before(uint32_t other, uint32_t slot) const;
   bool blocked_by_order(uint32_t link, uint32_t vc) const;
   // The VCs that a packet in VC k may take at its output.
   const Bits<W>& choice(const Vc& vc, uint32_t k) const { return choices_[vc.vc_class * vcs_ + k]; }

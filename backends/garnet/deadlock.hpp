@@ -60,8 +60,7 @@ std::string Core<W>::find_deadlock(bool all) const {
                blocked_by_order(slot >> shift_, k)) {
       (inputs_[slot >> shift_].occupied & choices_[k]).scan(0, [&](uint32_t other) {
         const uint32_t rival = (slot & ~((1u << shift_) - 1)) | other;
-        if (buffers_[rival].out == vc.out && filled_at_[rival] < filled_at_[slot])
-          result.push_back(rival);
+        if (is_before(rival, slot)) result.push_back(rival);
         return false;
       });
     } else if (vc.down != kNone) {

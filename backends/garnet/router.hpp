@@ -46,13 +46,20 @@ inline void Core<W>::take_flit(uint32_t slot) {
   wake(input.dst);
 }
 
-// Ordered vnet: another VC of the vnet and input port, for the same output, was filled earlier.
+// Ordered vnet: another VC of the vnet and input port, for the same output, was filled earlier.  One
+// that is on the other side of a dateline has another source, and waiting for it could close a ring.
+template <int W>
+bool Core<W>::is_before(uint32_t other, uint32_t slot) const {
+  const Vc &first = buffers_[other], &second = buffers_[slot];
+  return first.out == second.out && first.vc_class == second.vc_class &&
+         filled_at_[other] < filled_at_[slot];
+}
+
 template <int W>
 bool Core<W>::blocked_by_order(uint32_t link, uint32_t k) const {
   const uint32_t base = link << shift_;
-  const Vc& vc = buffers_[base | k];
   return (inputs_[link].occupied & choices_[k]).scan(0, [&](uint32_t other) {
-    return buffers_[base | other].out == vc.out && filled_at_[base | other] < filled_at_[base | k];
+    return is_before(base | other, base | k);
   }) != kNone;
 }
 

@@ -17,6 +17,7 @@ from astra_bridge.network.api import TIME_NEVER, TRANSFER, Capability, Network, 
 from astra_bridge.network.garnet import BACKENDS
 from astra_bridge.network.garnet.options import options_of
 from astra_bridge.network.garnet.reader import read_garnet
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation.jobs import LinkFault
 from astra_bridge.workload import TraceBuilder
 from tests.effort import examples
@@ -358,3 +359,33 @@ def test_faults_of_an_experiment_name_routers() -> None:
         one.replace(faults=[LinkFault((1, 2), 0, 1.0)]).run()
     with pytest.raises(StalledError, match=r"waiting for link 0 \(0 -> 1\), which is down"):
         one.replace(faults=[LinkFault((0, 1), 0, 0.0)]).run()
+
+
+@pytest.mark.parametrize("ranks", [4, 5, 8, 9])
+@pytest.mark.parametrize("size", [100, 1000, 65536])
+def test_an_all_to_all_on_a_ring_never_locks_up(ranks: int, size: int) -> None:
+    # Packets that have crossed the dateline must not wait for those that have not, however ordered.
+    net = {
+        "topology": ["Switch", "Ring"],
+        "npus_count": [2, ranks],
+        "bandwidth": [40.0, 400.5],
+        "latency": [7.0, 0.0],
+    }
+    config = BACKENDS[0].prepare(NetworkRequest(net)).config
+    rows = [
+        (4 * (3 * (ranks * rank + way) + copy), 0, size, 2 * rank, 2 * ((rank + way) % ranks))
+        for rank in range(ranks)
+        for way in range(1, ranks)
+        for copy in range(3)
+    ]
+    items = np.zeros(len(rows), TRANSFER)
+    for name, column in zip(
+        ("id", "start_ps", "bytes", "src", "dst"), zip(*rows, strict=True), strict=True
+    ):
+        items[name] = column
+    with BACKENDS[0].open(config) as network:
+        network.submit(items)
+        left = len(items)
+        while left:
+            network.advance(TIME_NEVER)
+            left -= len(network.poll())
