@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from astra_bridge.conformance.drive import (
 from astra_bridge.conformance.subject import Subject
 from astra_bridge.errors import (
     ContractError,
+    InputError,
     Interrupted,
     NetworkError,
     SimulationError,
@@ -699,6 +701,60 @@ def saving(s: Subject) -> str:
     return ""
 
 
+def peeking(s: Subject) -> str:
+    """R17: nothing completes before what peek() says, and going there makes progress."""
+    if Capability.PEEK not in s.info.capabilities:
+        raise NotTested("PEEK is not declared")
+    for seed in (17, 170, 1700):
+        items = workload(s, seed, distinct=seed == 170)
+        reference = simulate(s, items)
+        waiting, parts = set(items["id"].tolist()), []
+        with s.open() as network:
+            need(network.peek() == TIME_NEVER, "nothing is in flight, but peek() gives a time")
+            rest, now_ps = submit_all(network, items), 0
+            while waiting:
+                next_ps = network.peek()
+                need(next_ps >= now_ps, f"peek() gives {next_ps} ps, but now is {now_ps} ps")
+                need(network.peek() == next_ps, "peeking twice gives different times")
+                need(next_ps != TIME_NEVER, f"{len(waiting)} are in flight, but peek() gives NEVER")
+                for until_ps in (next_ps - 1, next_ps):
+                    if until_ps < now_ps:
+                        continue
+                    now_ps, _ = network.advance(until_ps)
+                    records = network.poll()
+                    early = until_ps < next_ps and len(records) > 0
+                    need(not early, f"a transfer ended at {now_ps} ps; peek() had said {next_ps}")
+                parts.append(records)
+                waiting -= set(records["id"][records["kind"] == DELIVERED].tolist())
+                if len(records):
+                    rest = submit_all(network, rest)
+                elif waiting:
+                    later = network.peek() > next_ps
+                    need(later, f"{next_ps} ps is reached, and peek() still gives that time")
+        _same(reference, np.concatenate(parts), "peeking")
+    return ""
+
+
+def lending(s: Subject) -> str:
+    """R18: parts that the host does not lend, or that nobody asked for, are refused."""
+    library = s.library
+    if library is None or library.version < 1002:
+        raise NotTested("the library does not know of parts")
+
+    def nothing(name: str) -> Path:
+        raise InputError(f"{name} is not lent")
+
+    wrong = replace(s.config, parts=(("no-such-backend", s.config),))
+    for lend in (None, nothing):
+        refused(
+            functools.partial(NativeNetwork.open, library.path, wrong, trusted=True, lend=lend),
+            "a part that cannot be had",
+        )
+    with s.open() as network:
+        lent = network.lent if isinstance(network, NativeNetwork) else []
+        return f"made of {', '.join(part.info.name for part in lent)}" if lent else ""
+
+
 def _saved_exchange(s: Subject) -> None:
     one, two = transfers([(4, 0, 4096, 0, 1)]), transfers([(8, 0, 4096, 0, 1)])
     with s.open() as network, s.open() as other:
@@ -721,6 +777,10 @@ def _flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
 
 
+_SINCE = {Capability.ORDERED: 1001, Capability.SAVE: 1002, Capability.PEEK: 1002}
+"""Version from which a library of the contract can have the entry."""
+
+
 def capabilities(s: Subject) -> str:
     """CAP: what is declared works, and what is not declared is refused."""
     declared = s.info.capabilities
@@ -735,8 +795,9 @@ def capabilities(s: Subject) -> str:
             (Capability.ORDERED, "exchange"),
             (Capability.SAVE, "save"),
             (Capability.SAVE, "load"),
+            (Capability.PEEK, "peek"),
         ):
-            since = {Capability.ORDERED: 1001, Capability.SAVE: 1002}.get(capability, 1000)
+            since = _SINCE.get(capability, 1000)
             if s.library.version < since:
                 continue
             need(
@@ -761,6 +822,14 @@ def capabilities(s: Subject) -> str:
                 pass
             else:
                 raise Broken("save() works, but SAVE is not declared")
+    if Capability.PEEK not in declared:
+        with s.open() as network:
+            try:
+                network.peek()
+            except (Unsupported, NotImplementedError, AttributeError):
+                pass
+            else:
+                raise Broken("peek() works, but PEEK is not declared")
     if Capability.CONGESTION not in declared:
         alone: dict[int, int] = {}
         for item in items[:6]:
@@ -829,6 +898,8 @@ RULES: dict[str, Callable[..., str]] = {
     "R14": numbers,
     "R15": exchange,
     "R16": saving,
+    "R17": peeking,
+    "R18": lending,
     "CAP": capabilities,
 }
 """In the order in which they run; ``manners`` also takes the environment from before loading."""

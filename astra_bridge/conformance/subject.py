@@ -146,8 +146,22 @@ def subject(
         topology,
         info,
         library,
-        quirks or QUIRKS.get(info.name, Quirks()),
+        quirks or _known(info, probe, len(topology.dims)),
     )
+
+
+def _known(info: NetworkInfo, network: Network, hops: int) -> Quirks:
+    """Of a backend, and of those that it is made of: a transfer may cross each dimension apart."""
+    known = QUIRKS.get(info.name, Quirks())
+    for library in network.lent if isinstance(network, NativeNetwork) else ():
+        other = QUIRKS.get(library.info.name, Quirks())
+        known = Quirks(
+            {**known.skip, **other.skip},
+            min(known.largest_bytes, other.largest_bytes),
+            max(known.bound_slack_ps, hops * (other.bound_slack_ps + library.info.resolution_ps)),
+            known.bound_in_one_dimension or other.bound_in_one_dimension,
+        )
+    return known
 
 
 def named_backend(target: str | Path) -> BackendSpec:

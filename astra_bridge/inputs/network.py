@@ -39,6 +39,7 @@ from astra_bridge.arguments import (
     positive,
     refusal,
     source_file,
+    text,
 )
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import MAX_TIME_NS, check_keys, load_yaml, nearest, show
@@ -83,6 +84,8 @@ class NetworkDims:
         Bandwidth of a link and time to cross it, per dimension.
     source
         The file.
+    backends
+        The backend that simulates each dimension, for the backend ``composite``; or none.
     """
 
     topology: tuple[str, ...]
@@ -90,10 +93,12 @@ class NetworkDims:
     bandwidth_GiBps: tuple[float, ...]
     latency_ns: tuple[float, ...]
     source: Path | None = field(default=None, compare=False)
+    backends: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, _DIMS_FIELDS)
-        columns = [name for name in _DIMS_FIELDS if name != "source"]
+        columns = [name for name in _DIMS_FIELDS if name not in ("source", "backends")]
+        columns += ["backends"] if self.backends else []
         if not self.topology or len({len(getattr(self, name)) for name in columns}) > 1:
             raise InputError(
                 f"{', '.join(columns)} need one entry per dimension each", key="NetworkDims"
@@ -249,6 +254,9 @@ class NetworkLinks:
         How one of several equally short ways is chosen: "ecmp", "static", "spray", "adaptive".
     endpoints_forward
         Whether endpoints pass on what is for others.
+    backends
+        Two tiers, and the backend that simulates the links between them, for the backend
+        ``composite``; ``("", "", backend)`` stands for all other links.
     """
 
     endpoints: int
@@ -259,6 +267,7 @@ class NetworkLinks:
     names: tuple[NodeRange, ...] = ()
     routing: str = "ecmp"
     endpoints_forward: bool = False
+    backends: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, _LINKS_FIELDS)
@@ -352,6 +361,7 @@ _DIMS_FIELDS = {
     "bandwidth_GiBps": list_of(_BANDWIDTH),
     "latency_ns": list_of(_LATENCY),
     "source": optional(path),
+    "backends": list_of(text),
 }
 _LINK_FIELDS = {
     "src": _NODE,
@@ -395,10 +405,14 @@ _LINKS_FIELDS = {
     "names": list_of(instance(NodeRange)),
     "routing": choice(*ROUTINGS),
     "endpoints_forward": flag,
+    "backends": lambda value, name: tuple(list_of(text)(list(row), name) for row in value),
 }
 
 _DIMS_KEYS = ("topology", "npus_count", "bandwidth", "latency")
-_LINKS_KEYS = ("endpoints", "switches", "dims", "routing", "endpoints_forward", "nodes", "links")
+_LINKS_KEYS = (
+    *("endpoints", "switches", "dims", "routing", "endpoints_forward", "nodes", "links"),
+    "backends",
+)
 _LINK_KEYS = ("src", "dst", "pairs", "bandwidth", "latency", "bidirectional", "loss")
 _NAME_KEYS = ("tier", "first", "count", "name")
 
@@ -466,6 +480,12 @@ def network_text(network: NetworkLinks, comment: str = "") -> str:
     lines.append(f"dims: [{', '.join(map(str, network.dims))}]")
     lines += [f"routing: {network.routing}"] if network.routing != "ecmp" else []
     lines += ["endpoints_forward: true"] if network.endpoints_forward else []
+    if network.backends:
+        lines.append("backends:")
+        lines += [
+            f"  {f'{one}-{other}' if one else 'default'}: {json.dumps(backend)}"
+            for one, other, backend in network.backends
+        ]
     if network.names:
         lines.append("nodes:")
         lines += [
@@ -528,7 +548,7 @@ def _time_text(latency_ns: float) -> str:
 
 
 def _read_dims(raw: Mapping[str, Any], file: Path | None) -> NetworkDims:
-    check_keys(raw, _DIMS_KEYS, file=file)
+    check_keys(raw, (*_DIMS_KEYS, "backends"), file=file)
     columns = {}
     for key in _DIMS_KEYS:
         if key not in raw:
@@ -541,7 +561,15 @@ def _read_dims(raw: Mapping[str, Any], file: Path | None) -> NetworkDims:
                 key=key,
             )
         columns[key] = value
+    backends = raw.get("backends", [])
+    if not isinstance(backends, list) or not all(isinstance(name, str) for name in backends):
+        raise InputError(
+            f"expected a list with one backend per dimension, found {show(backends)}",
+            file=file,
+            key="backends",
+        )
     lengths = {key: len(value) for key, value in columns.items()}
+    lengths |= {"backends": len(backends)} if backends else {}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
         raise InputError(f"the lists differ in length: {said} entries", file=file)
@@ -565,6 +593,7 @@ def _read_dims(raw: Mapping[str, Any], file: Path | None) -> NetworkDims:
         _numbers(columns["bandwidth"], file, "bandwidth", _bandwidth),
         _numbers(columns["latency"], file, "latency", _latency),
         file,
+        tuple(backends),
     )
 
 
@@ -600,7 +629,34 @@ def _read_links(raw: Mapping[str, Any], file: Path | None) -> NetworkLinks:
     names = _names(raw, endpoints, nodes, file)
     routing = in_file(choice(*ROUTINGS), raw.get("routing", "ecmp"), file=file, key="routing")
     forward = in_file(flag, raw.get("endpoints_forward", False), file=file, key="endpoints_forward")
-    return NetworkLinks(endpoints, nodes, links, dims, file, names, routing, forward)
+    backends = _tier_backends(raw.get("backends", {}), names, file)
+    return NetworkLinks(endpoints, nodes, links, dims, file, names, routing, forward, backends)
+
+
+def _tier_backends(
+    value: object, names: Sequence[NodeRange], file: Path | None
+) -> tuple[tuple[str, str, str], ...]:
+    """The key ``backends``: the two tiers that links join, and the backend for these links."""
+    if not isinstance(value, Mapping) or not all(
+        isinstance(one, str) for item in value.items() for one in item
+    ):
+        raise InputError(
+            f"expected two tiers and a backend, such as 'leaf-spine: ns3', found {show(value)}",
+            file=file,
+            key="backends",
+        )
+    tiers = sorted({one.tier for one in names} | {"gpu", "switch"})
+    known = {f"{one}-{other}": (one, other) for one in tiers for other in tiers}
+    known["default"] = ("", "")
+    for key in value:
+        if key not in known:
+            raise InputError(
+                f"{show(key)} is not allowed; allowed: default, or two of {', '.join(tiers)} with "
+                f"a - between them{nearest(key, known)}",
+                file=file,
+                key="backends",
+            )
+    return tuple((*known[key], backend) for key, backend in value.items())
 
 
 def _names(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The network contract in Python: records, capabilities, and the ``Network`` Protocol.
 
-The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R16.
+The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R18.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -98,6 +98,7 @@ class Capability(IntFlag):
     ORDERED = 128
     SAVE = 256
     LEVELS = 512
+    PEEK = 1024
 
 
 CAPABILITY_SENTENCES = {
@@ -111,6 +112,7 @@ CAPABILITY_SENTENCES = {
     Capability.ORDERED: "keeps the exact order of events inside one instant (exchange)",
     Capability.SAVE: "can be written to a file, and go on from it (save, load)",
     Capability.LEVELS: "takes the dimension of a message as its traffic class",
+    Capability.PEEK: "says when its next event is, so that several can run on one clock",
 }
 
 
@@ -143,12 +145,15 @@ class NetworkConfig:
         Directed links; a cable is two.  Empty where the options describe the topology.
     options : mapping of str to str
         The backend's own keys.
+    parts : sequence of (backend, NetworkConfig)
+        Of a backend that is made of others: their names, and what each is created with.
     """
 
     endpoints: int
     nodes: int
     links: NDArray[Any] = field(default_factory=lambda: np.zeros(0, LINK))
     options: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[tuple[str, NetworkConfig]] = ()
 
 
 class Advance(NamedTuple):
@@ -199,6 +204,10 @@ class Network(Protocol):
 
     def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
         """Scale the bandwidth of a link (index into config.links) at a time; 0 is down."""
+        ...
+
+    def peek(self) -> int:
+        """When the next completion can come at the earliest; TIME_NEVER if none will."""
         ...
 
     def stats(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import astra_bridge
 from astra_bridge.errors import (
+    AstraBridgeError,
     BackendError,
     ContractError,
     InputError,
@@ -52,6 +53,9 @@ from astra_bridge.supervision import Parent, ask, contained
 from astra_bridge.text import one_line
 from astra_bridge.topology import links_of_dims, topology_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = [
     "Library",
     "NativeNetwork",
@@ -74,7 +78,7 @@ VERSIONS = (1002, 1001, 1000)
 REQUIRED = ("info", "create", "destroy", "submit", "advance", "poll")
 OPTIONAL = ("interrupt", "set_link", "stats", "snapshot")
 OPTIONAL_1_1 = (*OPTIONAL, "exchange")
-OPTIONAL_1_2 = (*OPTIONAL_1_1, "save", "load")
+OPTIONAL_1_2 = (*OPTIONAL_1_1, "save", "load", "peek")
 _OPTIONAL_OF = {1000: OPTIONAL, 1001: OPTIONAL_1_1, 1002: OPTIONAL_1_2}
 _FIRST_BEYOND = {1000: "exchange", 1001: "save"}
 """Version -> the first entry of the table that it does not know."""
@@ -353,6 +357,7 @@ def _load(path: Path) -> Library:
     for capability, since, entries in (
         (Capability.ORDERED, 1001, ("exchange",)),
         (Capability.SAVE, 1002, ("save", "load")),
+        (Capability.PEEK, 1002, ("peek",)),
     ):
         absent = [name for name in entries if name in missing]
         if capability not in info.capabilities or not absent:
@@ -410,8 +415,59 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
+Lend = Callable[[str], Path]
+"""Name of a backend -> its library."""
+
+
+def _lends(lend: Lend | None) -> tuple[Any, list[Library]]:
+    """The host's entry ``lend``, and where the libraries that it has lent are kept."""
+    parsed, lent = ffi(), list[Library]()
+    kind = dict(parsed.typeof("astra_net_host").fields)["lend"].type
+    if lend is None:
+        return parsed.cast(kind, 0), lent
+
+    def entry(_context: Any, name: Any, out: Any, err: Any) -> int:
+        try:
+            library = Library.load(lend(parsed.string(name).decode("utf-8", "replace")))
+        except AstraBridgeError as error:
+            text = str(error).encode()[: len(err.message) - 1].decode("utf-8", "ignore").encode()
+            err.message[0 : len(text)] = [bytes([byte]) for byte in text]
+            return int(Status.INVALID)
+        lent.append(library)
+        out[0] = library.table
+        return int(Status.OK)
+
+    return parsed.callback(kind, entry, error=int(Status.INTERNAL)), lent
+
+
+def _c_config(config: NetworkConfig) -> tuple[Any, Any]:
+    """An ``astra_net_config``, and what must live as long as it."""
+    parsed = ffi()
+    links = np.ascontiguousarray(config.links, LINK)
+    texts = [
+        (parsed.new("char[]", key.encode()), parsed.new("char[]", str(value).encode()))
+        for key, value in config.options.items()
+    ]
+    made = parsed.new("astra_net_config *")
+    made.struct_size = parsed.sizeof("astra_net_config")
+    made.endpoints, made.nodes = config.endpoints, config.nodes
+    c_links = parsed.from_buffer("astra_net_link[]", links)
+    c_options = parsed.new("astra_net_option[]", texts)
+    made.links, made.link_count = c_links, len(links)
+    made.options, made.option_count = c_options, len(texts)
+    keep: list[Any] = [links, texts, c_links, c_options]
+    if config.parts:
+        inner = [_c_config(part) for _, part in config.parts]
+        names = [parsed.new("char[]", name.encode()) for name, _ in config.parts]
+        rows = [(name, one) for name, (one, _) in zip(names, inner, strict=True)]
+        c_parts = parsed.new("astra_net_part[]", rows)
+        made.parts, made.part_count = c_parts, len(rows)
+        keep += [inner, names, c_parts]
+    return made, keep
+
+
 def _made(
-    library: Library, config: NetworkConfig, call: str, *saved: bytes
+    library: Library, config: NetworkConfig, call: str, lend: Lend | None, *saved: bytes
 ) -> tuple[Any, tuple[Any, ...]]:
     """A simulation, new or from saved bytes, and what must live as long as it."""
     parsed = ffi()
@@ -426,26 +482,16 @@ def _made(
     host = parsed.new("astra_net_host *")
     host.struct_size = parsed.sizeof("astra_net_host")
     host.log = callback
-
-    links = np.ascontiguousarray(config.links, LINK)
-    texts = [
-        (parsed.new("char[]", key.encode()), parsed.new("char[]", str(value).encode()))
-        for key, value in config.options.items()
-    ]
-    c_config = parsed.new("astra_net_config *")
-    c_config.struct_size = parsed.sizeof("astra_net_config")
-    c_config.endpoints, c_config.nodes = config.endpoints, config.nodes
-    c_links = parsed.from_buffer("astra_net_link[]", links)
-    c_options = parsed.new("astra_net_option[]", texts)
-    c_config.links, c_config.link_count = c_links, len(links)
-    c_config.options, c_config.option_count = c_options, len(texts)
+    entry, lent = _lends(lend)
+    host.lend = entry
+    c_config, _keep = _c_config(config)
     out = parsed.new("astra_net_sim **")
     _on_call(call)
     data = [part for one in saved for part in (parsed.from_buffer("uint8_t[]", one), len(one))]
     library.call(call, c_config, host, *data, out)
     if not out[0]:
         raise _broke(library, call, "returned OK, but no simulation")
-    return out[0], (callback, host)
+    return out[0], (callback, host, entry, lent)
 
 
 class NativeNetwork:
@@ -454,9 +500,12 @@ class NativeNetwork:
     Made by :meth:`open`.  Not thread-safe except :meth:`interrupt` (R10).
     """
 
-    def __init__(self, library: Library, sim: Any, keep: Any, config: NetworkConfig) -> None:
+    def __init__(
+        self, library: Library, sim: Any, keep: Any, config: NetworkConfig, lend: Lend | None = None
+    ) -> None:
         self.library = library
         self.config = config
+        self._lend = lend
         self._sim = sim
         self._keep = keep
         self._err = _new_error()
@@ -473,7 +522,14 @@ class NativeNetwork:
         self._exchange.struct_size = parsed.sizeof("astra_net_exchange")
 
     @classmethod
-    def open(cls, library: Path, config: NetworkConfig, *, trusted: bool = False) -> NativeNetwork:
+    def open(
+        cls,
+        library: Path,
+        config: NetworkConfig,
+        *,
+        trusted: bool = False,
+        lend: Lend | None = None,
+    ) -> Self:
         """Create a simulation.
 
         Parameters
@@ -484,6 +540,8 @@ class NativeNetwork:
             Topology and options; read only during the call.
         trusted : bool
             As for :meth:`Library.load`.
+        lend : callable, optional
+            Where the library of another backend is, for one that has ``config.parts``.
 
         Raises
         ------
@@ -495,11 +553,17 @@ class NativeNetwork:
             The library cannot be used.
         """
         loaded = Library.load(library, trusted=trusted)
-        return cls(loaded, *_made(loaded, config, "create"), config)
+        return cls(loaded, *_made(loaded, config, "create", lend), config, lend)
 
     @property
     def info(self) -> NetworkInfo:
         return self.library.info
+
+    @property
+    def lent(self) -> list[Library]:
+        """The libraries that this one has asked for, to be made of them."""
+        lent: list[Library] = self._keep[-1]
+        return lent
 
     @property
     def handle(self) -> tuple[int, int]:
@@ -640,6 +704,15 @@ class NativeNetwork:
         sim = self._open("set_link")
         self.library.call("set_link", sim, link, at_ps, bandwidth_scale, err=self._err)
 
+    def peek(self) -> int:
+        """When the next completion can come at the earliest; TIME_NEVER if none will."""
+        sim = self._open("peek")
+        self.library.call("peek", sim, self._out_now, err=self._err)
+        next_ps = int(self._out_now[0])
+        if next_ps < self._now_ps:
+            raise _broke(self.library, "peek", f"answered {next_ps} ps, which is past")
+        return next_ps
+
     def stats(self) -> dict[str, Any]:
         """The backend's own statistics; empty where it has none."""
         sim = self._open("stats")
@@ -677,14 +750,14 @@ class NativeNetwork:
             raise _broke(self.library, "stats", "did not write a JSON object")
         return parsed
 
-    def snapshot(self) -> NativeNetwork:
+    def snapshot(self) -> Self:
         """A copy that goes its own way from here."""
         sim = self._open("snapshot")
         out = ffi().new("astra_net_sim **")
         self.library.call("snapshot", sim, out, err=self._err)
         if not out[0]:
             raise _broke(self.library, "snapshot", "returned OK, but no simulation")
-        copy = NativeNetwork(self.library, out[0], self._keep, self.config)
+        copy = type(self)(self.library, out[0], self._keep, self.config, self._lend)
         copy._now_ps, copy._in_flight = self._now_ps, self._in_flight
         return copy
 
@@ -727,7 +800,7 @@ class NativeNetwork:
                 call="load",
                 status=int(Status.INVALID),
             ) from None
-        made, keep = _made(self.library, self.config, "load", inner)
+        made, keep = _made(self.library, self.config, "load", self._lend, inner)
         self.close()
         self._sim, self._keep = made, keep
         self._now_ps, self._in_flight = now_ps, in_flight
@@ -748,7 +821,7 @@ class NativeNetwork:
             _on_call("destroy")
             self.library.table.destroy(sim)
 
-    def __enter__(self) -> NativeNetwork:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -857,4 +930,5 @@ def library_backend(path: Path) -> BackendSpec:
         open=open_,
         isolate=True,
         version=version,
+        library=lambda: path,
     )

@@ -113,6 +113,10 @@ class RecordingNetwork:
     def set_link(self, link: int, at_ps: int, bandwidth_scale: float) -> None:
         self._call("set_link", link, at_ps, bandwidth_scale)
 
+    def peek(self) -> int:
+        """Passed on; not recorded, because it changes nothing."""
+        return self._network.peek()
+
     def stats(self) -> dict[str, Any]:
         answer: dict[str, Any] = self._call("stats")
         return answer

@@ -26,6 +26,7 @@ BACKENDS = Registry(
         "analytical-aware-python": "astra_bridge.network.analytical:BACKENDS",
         "analytical-unaware-python": "astra_bridge.network.analytical:BACKENDS",
         "flow": "astra_bridge.network.flow:BACKENDS",
+        "composite": "astra_bridge.network.composite:BACKENDS",
         "ns3": "astra_bridge.network.ns3:BACKENDS",
         "garnet": "astra_bridge.network.garnet:BACKENDS",
     },

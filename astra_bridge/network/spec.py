@@ -112,6 +112,9 @@ class BackendSpec(Spec):
     isolate
         The whole simulation runs in a supervised child process, where a crash or a hang becomes an
         error.  False only for simulators that are known to do neither.
+    library
+        Where its shared library is: what others that are made of several backends load.  None
+        where it is Python.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
@@ -122,3 +125,4 @@ class BackendSpec(Spec):
     open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
     isolate: bool = True
     make_ready: Callable[[], object] = lambda: None
+    library: Callable[[], Path] | None = None

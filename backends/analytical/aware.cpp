@@ -26,7 +26,7 @@ class Aware final : public Core<Aware> {
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
                         ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
-                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE;
+                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;

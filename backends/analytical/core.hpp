@@ -123,6 +123,8 @@ class Core : public astra_net::Model {
     x.next_place = queue_.empty() ? 0 : queue_.first().first->place;
   }
 
+  int64_t next_event_ps() final { return queue_.empty() ? astra_net::kNever : queue_.first_time(); }
+
   std::unique_ptr<astra_net::Model> copy() const final {
     return std::make_unique<Derived>(static_cast<const Derived&>(*this));
   }

@@ -47,7 +47,7 @@ class Flow final : public astra_net::Model {
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
                         ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
-                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE;
+                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK;
     info.resolution_ps = 1;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -129,6 +129,8 @@ class Flow final : public astra_net::Model {
   int64_t link_count(int64_t) const override {
     return dimensions_ ? dimensions_->link_count() : graph_->link_count();
   }
+  // Shares of this instant are found when it is left.
+  int64_t next_event_ps() override { return sharing_->asks() ? now_ps_ : next_ps(); }
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) override {
     if (at_ps == kNever)
       throw Error(ASTRA_NET_INVALID, "at_ps=" + std::to_string(at_ps) + " is never");

@@ -36,7 +36,8 @@ class Garnet final : public astra_net::Model {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_SAVE;
+                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_SAVE |
+                        ASTRA_NET_CAP_PEEK;
     info.resolution_ps = 1;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = kTrafficClasses;
@@ -126,6 +127,11 @@ class Garnet final : public astra_net::Model {
 
   int64_t link_count(int64_t) const override {
     return static_cast<int64_t>(network_->config().channels.size());
+  }
+
+  int64_t next_event_ps() override {
+    const int64_t cycle = network_->next_cycle();
+    return cycle == garnet::kNever ? kNever : ps_of(std::min(cycle, kMostCycle));
   }
 
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) override {

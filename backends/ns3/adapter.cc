@@ -94,8 +94,8 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     astra_net_info info{};
     info.name = "ns3";
     info.version = "1.0";
-    info.capabilities =
-        ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_INTERRUPT;
+    info.capabilities = ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_LINK_FAULTS |
+                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_PEEK;
     info.resolution_ps = 1;  // the grid is an option (tick_ps): 1 or 1000 ps
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 5;  // class c is priority 3 + c
@@ -137,6 +137,10 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
     return {until_ps, false};
   }
 
+  int64_t next_event_ps() override {
+    const Tick next = simulator_->NextTick();
+    return next >= astra_net::kNever / tick_ps_ ? astra_net::kNever : next * tick_ps_;
+  }
   void set_link(int32_t link, int64_t at_ps, double scale) override {
     faults_.push_back({static_cast<uint32_t>(link), scale});
     simulator_->AtEndOf(CeilTick(at_ps), this, kFault + static_cast<uint32_t>(faults_.size() - 1));

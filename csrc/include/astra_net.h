@@ -5,7 +5,7 @@
  * A backend is one shared library that exports one symbol, `astra_net_backend_init`.
  * It sees *transfers* (id, start, source, destination, bytes, class) and tells when each
  * arrives; send/receive matching, tags, collectives, compute and memory stay with the host.
- * docs/contract.md explains the rules R1 to R16; `astra-bridge conformance LIB` tests them.
+ * docs/contract.md explains the rules R1 to R18; `astra-bridge conformance LIB` tests them.
  *
  * C99 and C++11; parsed by cffi as it stands, so no #if inside [cdef.begin] .. [cdef.end]. */
 #ifndef ASTRA_NET_H
@@ -50,10 +50,15 @@ typedef struct astra_net_error { /* caller-owned, zeroed; nothing to free       
   char message[240];   /* UTF-8, NUL-terminated, truncated to fit                          */
 } astra_net_error;
 
+struct astra_net_backend;
 typedef struct astra_net_host { /* what the host lends; valid until destroy()              */
   uint32_t struct_size, reserved;
   void *context;
   void (*log)(void *context, int32_t level, const char *message); /* 10..40 as Python; or NULL */
+  /* 1.2: the table of another backend, by name or path, valid until destroy(); or NULL.
+   * Only during create() and load(), on their thread. */
+  astra_net_status (*lend)(void *context, const char *name, const struct astra_net_backend **out,
+                           astra_net_error *err);
 } astra_net_host;
 
 /* [records.begin]  48 and 32 bytes, no padding. */
@@ -88,6 +93,7 @@ typedef struct astra_net_completion {
 #define ASTRA_NET_CAP_ORDERED 128      /* 1.1: exchange() works                            */
 #define ASTRA_NET_CAP_SAVE 256         /* 1.2: save() and load() work                      */
 #define ASTRA_NET_CAP_LEVELS 512       /* 1.2: traffic_class is the dimension of a message */
+#define ASTRA_NET_CAP_PEEK 1024        /* 1.2: peek() works                                */
 /* [capabilities.end] */
 typedef struct astra_net_info { /* constant while the library is loaded                    */
   uint32_t struct_size, abi_version;
@@ -108,6 +114,7 @@ typedef struct astra_net_link { /* directed; a cable is two                     
 typedef struct astra_net_option { /* UTF-8 */
   const char *key, *value;
 } astra_net_option;
+struct astra_net_part;
 typedef struct astra_net_config {
   uint32_t struct_size, reserved;
   int32_t endpoints, nodes;
@@ -115,7 +122,13 @@ typedef struct astra_net_config {
   size_t link_count;
   const astra_net_option *options;
   size_t option_count;
+  const struct astra_net_part *parts; /* 1.2: for a backend that is made of others         */
+  size_t part_count;
 } astra_net_config;
+typedef struct astra_net_part { /* 1.2: what one of these others is created with           */
+  const char *backend;          /* what host->lend() takes                                 */
+  const astra_net_config *config;
+} astra_net_part;
 
 #define ASTRA_NET_STOP_REACHED 1    /* now_ps == until_ps                                  */
 #define ASTRA_NET_STOP_COMPLETION 2 /* poll() has records                                  */
@@ -166,6 +179,8 @@ typedef struct astra_net_backend { /* allocated, zeroed and sized by the host   
   astra_net_status (*load)(const astra_net_config *config, const astra_net_host *host,
                            const uint8_t *data, size_t size, astra_net_sim **out,
                            astra_net_error *err);
+  /* No completion comes before this, if nothing more is submitted; TIME_NEVER: none comes. */
+  astra_net_status (*peek)(astra_net_sim *sim, int64_t *next_ps, astra_net_error *err);
 } astra_net_backend;
 
 /* The only exported symbol is `astra_net_backend_init`, of this type.

@@ -187,11 +187,23 @@ class Options {
   std::vector<std::string> known_;
 };
 
+// A backend that another is made of, and what it is to be created with; see Config::take_parts().
+struct Part {
+  std::string backend;
+  const astra_net_backend* table;
+  const astra_net_config* config;
+};
+
 // What create() got, checked and owned: node numbers are in range, rates are positive and finite.
 struct Config {
   int32_t endpoints = 0, nodes = 0;
   std::vector<astra_net_link> links;
   Options options;
+  const astra_net_host* host = nullptr;  // during create(); what parts are created with
+
+  // For a backend that is made of others; one that does not ask for them is refused them.
+  std::vector<Part> take_parts() { return std::move(parts); }
+  std::vector<Part> parts;
 };
 
 // The host's log; levels as in Python's logging (10 debug .. 40 error).
@@ -199,14 +211,18 @@ class Log {
  public:
   Log() = default;
   explicit Log(const astra_net_host* host) {
-    if (host != nullptr && host->struct_size >= sizeof(astra_net_host)) host_ = *host;
+    // No further than a host of version 1.0 reaches.
+    if (host == nullptr || host->struct_size < offsetof(astra_net_host, lend)) return;
+    context_ = host->context;
+    log_ = host->log;
   }
   void operator()(int32_t level, const std::string& message) const {
-    if (host_.log != nullptr) host_.log(host_.context, level, message.c_str());
+    if (log_ != nullptr) log_(context_, level, message.c_str());
   }
 
  private:
-  astra_net_host host_{};
+  void* context_ = nullptr;
+  void (*log_)(void*, int32_t, const char*) = nullptr;
 };
 
 struct Reached {
@@ -245,6 +261,11 @@ class Model {
   virtual void load(astra::Reader& /*archive*/) {
     throw Error(ASTRA_NET_UNSUPPORTED, "cannot be loaded");
   }
+  // Capability PEEK.  The model's next event of its own, kNever if there is none: no delivery comes
+  // before it, and run() up to it makes it later.  Changes nothing.
+  virtual int64_t next_event_ps() { throw Error(ASTRA_NET_UNSUPPORTED, "cannot be peeked into"); }
+  // From any thread, beside what interrupted() says: for what a model runs that has calls of its own.
+  virtual void interrupt() noexcept {}
   // How many links set_link() may name, if not those of the configuration.
   virtual int64_t link_count(int64_t configured) const { return configured; }
   // Capability ORDERED.  The starts and the times have been checked; fill every out field.  The
@@ -434,6 +455,15 @@ struct astra_net_sim {
     if (x->completion_count == 0 && x->next_ps == kNever && in_flight_ > 0) stuck();
   }
 
+  void peek(int64_t* next_ps) {
+    enter(mode_);
+    need(next_ps, "next_ps");
+    int64_t next = kNever;
+    if (in_flight_ > 0 || !ids_.empty()) next = std::max(model_->next_event_ps(), now_ps_);
+    if (!starts_.empty()) next = std::min(next, starts_.top().start_ps);
+    *next_ps = next;
+  }
+
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) {
     enter(mode_);
     if (link < 0 || link >= links_)
@@ -494,7 +524,10 @@ struct astra_net_sim {
     }
   }
 
-  void interrupt() noexcept { interrupt_.store(true); }
+  void interrupt() noexcept {
+    interrupt_.store(true);
+    model_->interrupt();
+  }
   void mark_broken() noexcept { broken_ = true; }
 
  private:
@@ -608,7 +641,7 @@ inline Config read_config(const astra_net_config* given) {
   const auto invalid = [](const std::string& message, int64_t item = -1) {
     throw Error(ASTRA_NET_INVALID, message, item);
   };
-  if (given == nullptr || given->struct_size < sizeof(astra_net_config))
+  if (given == nullptr || given->struct_size < offsetof(astra_net_config, parts))
     invalid("config is NULL or its struct_size is too small");
   Config config;
   config.endpoints = given->endpoints;
@@ -645,6 +678,33 @@ inline Config read_config(const astra_net_config* given) {
     config.options.add(option.key, option.value);
   }
   return config;
+}
+
+// The parts of a configuration, each with the table that the host lends.
+inline std::vector<Part> read_parts(const astra_net_config& config, const astra_net_host* host) {
+  std::vector<Part> parts;
+  if (config.struct_size < sizeof(astra_net_config) || config.part_count == 0) return parts;
+  const auto invalid = [](const std::string& message, int64_t item = -1) {
+    throw Error(ASTRA_NET_INVALID, message, item);
+  };
+  if (config.parts == nullptr) invalid("parts is NULL");
+  if (host == nullptr || host->struct_size < sizeof(astra_net_host) || host->lend == nullptr)
+    invalid("this host lends no other backends, which parts need");
+  for (size_t i = 0; i < config.part_count; ++i) {
+    const astra_net_part& part = config.parts[i];
+    const auto item = static_cast<int64_t>(i);
+    if (part.backend == nullptr || part.config == nullptr)
+      invalid("part " + std::to_string(i) + " is NULL", item);
+    const astra_net_backend* table = nullptr;
+    astra_net_error err{};
+    err.struct_size = sizeof err;
+    const astra_net_status status = host->lend(host->context, part.backend, &table, &err);
+    if (status != ASTRA_NET_OK || table == nullptr)
+      throw Error(status == ASTRA_NET_OK ? ASTRA_NET_INTERNAL : status,
+                  std::string(part.backend) + ": " + err.message, item, err.native_code);
+    parts.push_back({part.backend, table, part.config});
+  }
+  return parts;
 }
 
 // What saved bytes belong to.
@@ -705,8 +765,12 @@ struct Table {
       throw Error(ASTRA_NET_BAD_STATE,
                   "this simulator allows one simulation per process, and one exists");
     Config checked = read_config(config);
+    checked.host = host;
+    checked.parts = read_parts(*config, host);
     auto model = std::make_unique<M>(checked, Log(host));
     checked.options.finish();
+    if (!checked.parts.empty())
+      throw Error(ASTRA_NET_INVALID, "parts are for a backend that is made of others");
     const int64_t links = model->link_count(static_cast<int64_t>(checked.links.size()));
     return std::make_unique<astra_net_sim>(
         std::move(model), constant(), checked.endpoints,
@@ -786,6 +850,12 @@ struct Table {
     });
   }
 
+  static astra_net_status peek(astra_net_sim* sim, int64_t* next_ps, astra_net_error* err) {
+    return call(sim, err, "peek", [&] {
+      sim->peek(next_ps);
+      return ASTRA_NET_OK;
+    });
+  }
   static astra_net_status save(astra_net_sim* sim, uint8_t* out, size_t capacity, size_t* needed,
                                astra_net_error* err) {
     return call(sim, err, "save", [&] {
@@ -835,6 +905,7 @@ struct Table {
         out->save = save;
         out->load = load;
       }
+      if (version >= ASTRA_NET_VERSION_1_2 && has(ASTRA_NET_CAP_PEEK)) out->peek = peek;
       return ASTRA_NET_OK;
     });
   }

@@ -98,5 +98,5 @@ def test_the_table_is_the_order_of_the_versions() -> None:
         "info", "create", "destroy", "submit", "advance", "poll",
         "interrupt", "set_link", "stats", "snapshot",
         "exchange",
-        "save", "load",
+        "save", "load", "peek",
     ]  # fmt: skip

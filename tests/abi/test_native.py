@@ -225,7 +225,10 @@ def load_with(mock_library: Path, fault: str) -> list[object]:
 
 
 def test_an_old_library_is_spoken_to_in_1_0(mock_library: Path) -> None:
-    assert load_with(mock_library, "none,version,1000") == [1000, ["exchange", "load", "save"]]
+    assert load_with(mock_library, "none,version,1000") == [
+        1000,
+        ["exchange", "load", "peek", "save"],
+    ]
 
 
 def test_a_library_of_another_age_is_refused(mock_library: Path) -> None:
@@ -244,7 +247,7 @@ def test_a_missing_required_entry_is_named(mock_library: Path, entry: str) -> No
 
 
 def test_a_missing_optional_entry_becomes_a_stub(mock_library: Path) -> None:
-    assert load_with(mock_library, "missing,stats") == [1001, ["load", "save", "stats"]]
+    assert load_with(mock_library, "missing,stats") == [1001, ["load", "peek", "save", "stats"]]
 
 
 def test_bad_info_is_a_load_error(mock_library: Path) -> None:

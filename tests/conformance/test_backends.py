@@ -37,6 +37,9 @@ def test_backend_conforms(
         missing(name, reason)
     file = tmp_path_factory.mktemp("network") / f"{network}.yml"
     file.write_text(NETWORKS[network])
-    verdicts = run_supervised(name, network=str(file), limit_s=60)
+    dimensions = NETWORKS[network].partition("[")[2].partition("]")[0].count(",") + 1
+    parts = {"backends": ",".join(["garnet", "flow"][:dimensions])}
+    options = parts if name == "composite" else {}
+    verdicts = run_supervised(name, network=str(file), options=options, limit_s=60)
     assert [v for v in verdicts if v.outcome == "fail"] == []
     assert sum(v.outcome == "pass" for v in verdicts) >= 12

@@ -12,7 +12,7 @@ import pytest
 from astra_bridge.conformance import Quirks, rule_titles, run, run_supervised
 from astra_bridge.errors import BackendError, ContractError, InputError
 from astra_bridge.network.analytical.unaware import UnawareNetwork
-from astra_bridge.network.api import Capability
+from astra_bridge.network.api import TIME_NEVER, Capability
 from astra_bridge.network.native import library_backend
 
 SAVE = Capability.SAVE
@@ -54,8 +54,10 @@ def spoilt(fault: str, **more: str) -> dict[str, str]:
 def test_the_honest_mock_passes_every_rule(mock_library: Path, contention: str) -> None:
     verdicts = run(library_backend(mock_library), options={"contention": contention})
     outcomes = {v.rule: v.outcome for v in verdicts}
-    assert outcomes.pop("R16") == "skip"  # SAVE is not declared
-    assert outcomes == dict.fromkeys([r for r in rule_titles() if r != "R16"], "pass"), verdicts
+    # SAVE and PEEK are not declared, and parts came later than it.
+    late = ("R16", "R17", "R18")
+    assert [outcomes.pop(rule) for rule in late] == ["skip"] * 3
+    assert outcomes == dict.fromkeys([r for r in rule_titles() if r not in late], "pass"), verdicts
 
 
 @pytest.mark.parametrize("fault", IN_PROCESS)
@@ -150,15 +152,42 @@ class Secretive(UnawareNetwork):
     info = replace(UnawareNetwork.info, capabilities=UnawareNetwork.info.capabilities & ~SAVE)
 
 
+class Hopeful(UnawareNetwork):
+    """Says that something comes later than it does."""
+
+    def peek(self) -> int:
+        return min(super().peek() + 1_000_000, TIME_NEVER)
+
+
+class Timid(UnawareNetwork):
+    """Says that the next event is now, for ever."""
+
+    def peek(self) -> int:
+        return min(super().peek(), self._now_ps)
+
+
+class Silent(UnawareNetwork):
+    """Can be peeked into without a word about it."""
+
+    info = replace(
+        UnawareNetwork.info, capabilities=UnawareNetwork.info.capabilities & ~Capability.PEEK
+    )
+
+
 @pytest.mark.parametrize(
     ("network", "rule", "said"),
     [
+        (Hopeful, "R17", "peek() had said"),
+        (Timid, "R17", "nothing is in flight, but peek() gives a time"),
+        (Silent, "CAP", "PEEK is not declared"),
         (Forgetful, "R16", "no event is left"),
         (Gullible, "R16", "bytes that are cut off was accepted"),
         (Secretive, "CAP", "SAVE is not declared"),
     ],
 )
-def test_a_fault_of_saving_is_found(network: type[UnawareNetwork], rule: str, said: str) -> None:
+def test_a_fault_of_what_came_later_is_found(
+    network: type[UnawareNetwork], rule: str, said: str
+) -> None:
     (verdict,) = run(network, rules=[rule])
     assert verdict.outcome == "fail"
     assert said in verdict.detail

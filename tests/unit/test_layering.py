@@ -41,6 +41,7 @@ LEVELS = {
     "network": 3,
     "lowering": 4,
     "network.registry": 4,
+    "network.composite": 5,
     "engine": 4,
     "conformance": 5,
     "isolation": 5,

@@ -79,7 +79,8 @@ class AwareNetwork(AnalyticalNetwork):
         | Capability.LINK_FAULTS
         | Capability.CONGESTION
         | Capability.ORDERED
-        | Capability.SAVE,
+        | Capability.SAVE
+        | Capability.PEEK,
         resolution_ps=1000,
     )
 

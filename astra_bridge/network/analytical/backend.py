@@ -150,6 +150,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware,
         isolate=False,
+        library=lambda: library_path("analytical_aware"),
     ),
     BackendSpec(
         "analytical-unaware",
@@ -157,5 +158,6 @@ BACKENDS = (
         prepare,
         _open_unaware,
         isolate=False,
+        library=lambda: library_path("analytical_unaware"),
     ),
 )

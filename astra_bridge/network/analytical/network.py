@@ -257,6 +257,13 @@ class AnalyticalNetwork:
         self._in_flight += len(rows)
         return len(rows)
 
+    def peek(self) -> int:
+        """When the next completion can come at the earliest; TIME_NEVER if none will."""
+        self._enter("peek", ordered=self._ordered)
+        event_ps = self._events.first_time() if self._in_flight else None
+        next_ps = TIME_NEVER if event_ps is None else max(event_ps, self._now_ps)
+        return min(next_ps, self._starts[0][0]) if self._starts else next_ps
+
     def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
         self._enter("advance", ordered=False)
         if until_ps < self._now_ps:

@@ -32,7 +32,8 @@ class UnawareNetwork(AnalyticalNetwork):
         | Capability.INTERRUPT
         | Capability.SNAPSHOT
         | Capability.ORDERED
-        | Capability.SAVE,
+        | Capability.SAVE
+        | Capability.PEEK,
         resolution_ps=1000,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from astra_bridge.errors import InputError
 from astra_bridge.network.analytical.backend import OF_LINKS, topology_options
-from astra_bridge.network.native import not_built, open_own
+from astra_bridge.network.native import library_path, not_built, open_own
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 
@@ -43,5 +43,6 @@ BACKENDS = (
         lambda config: open_own("flow", config),
         unavailable=lambda: not_built("flow"),
         isolate=False,
+        library=lambda: library_path("flow"),
     ),
 )

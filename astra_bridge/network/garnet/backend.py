@@ -16,7 +16,7 @@ from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import OPTIONS, options_of
 from astra_bridge.network.garnet.reader import is_garnet, read_garnet
-from astra_bridge.network.native import not_built, open_own
+from astra_bridge.network.native import library_path, not_built, open_own
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, links_per_endpoint, topology_of
@@ -142,5 +142,6 @@ BACKENDS = (
         open_garnet,
         unavailable=lambda: not_built("garnet"),
         isolate=False,
+        library=lambda: library_path("garnet"),
     ),
 )

@@ -383,6 +383,7 @@ BACKENDS: tuple[BackendSpec, ...] = (
         unavailable=build.unavailable,
         note=build.note,
         make_ready=build.library,
+        library=build.library,
         version=build.version,
     ),
 )

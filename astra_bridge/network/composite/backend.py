@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""The backend: the network as a whole, and as each of its parts sees it.
+
+A part that carries dimensions gets the whole network, so that what it carries takes the ways that
+it would take there; one that carries links gets its own links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astra_bridge.errors import BackendUnavailable, ContractError, InputError
+from astra_bridge.inputs.network import (
+    LinkColumns,
+    NetworkDims,
+    NetworkLinks,
+    dim_bandwidth,
+    read_network,
+)
+from astra_bridge.network.api import LINK, NetworkConfig
+from astra_bridge.network.composite.tables import merged
+from astra_bridge.network.native import NativeNetwork, library_path, not_built
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.text import nearest
+from astra_bridge.topology import Ends, links_of_dims, topology_of
+
+__all__ = ["BACKENDS", "CompositeNetwork", "prepare"]
+
+_OPTIONS = ("backends", "border_bytes")
+_EXAMPLE = "backends: [garnet, ns3]"
+
+
+def prepare(request: NetworkRequest) -> Prepared:
+    """Share a network out among the backends that its key ``backends`` names.
+
+    Raises
+    ------
+    InputError
+        Nothing says which backend a dimension or link has, one of them is not native, or refuses
+        the network or an option.
+    BackendUnavailable
+        One of them cannot run here.
+    """
+    network = read_network(request.network)  # type: ignore[arg-type]
+    own, given = _options(request.options)
+    named = own.pop("backends", None)
+    if isinstance(network, NetworkDims):
+        names = _of_dimensions(network, named)
+        parts = list(dict.fromkeys(names))
+        part_of_link = np.repeat([parts.index(name) for name in names], links_of_dims(network))
+    else:
+        of_links = _of_links(network, named)
+        parts = sorted(set(of_links.tolist()))
+        part_of_link = np.searchsorted(parts, of_links.astype(str))
+    stray = [name for name in given if name not in parts]
+    if stray:
+        raise InputError(
+            f"{stray[0]}: no part of this network; its parts: {', '.join(parts)}"
+            f"{nearest(stray[0], parts)}",
+            key="--network-option",
+        )
+    made, warnings = [], []
+    for index, name in enumerate(parts):
+        seen = _seen_by(network, part_of_link == index)
+        prepared = _prepare_part(name, replace(request, network=seen, options=given.get(name, {})))
+        made.append((name, prepared.config))
+        warnings += [f"{name}: {warning}" for warning in prepared.warnings]
+    topology = topology_of(network)
+    options = own | {"part_of_link": _runs(part_of_link)}
+    if isinstance(network, NetworkDims):
+        options["npus_count"] = ",".join(map(str, network.npus_count))
+        options["part_of_dimension"] = ",".join(str(parts.index(name)) for name in names)
+        links = np.zeros(0, LINK)
+    else:
+        options["routing"] = network.routing
+        options["endpoints_forward"] = "true" if network.endpoints_forward else "false"
+        links = topology.records(LINK)
+
+    def ends() -> Ends:
+        return topology.src, topology.dst
+
+    return Prepared(
+        NetworkConfig(topology.endpoints, topology.nodes, links, options, tuple(made)),
+        topology.dims,
+        tuple(warnings),
+        dim_bandwidth=dim_bandwidth(network, topology.dims),
+        ends=ends,
+        names=network.names,
+        links_of_dims=links_of_dims(network),
+    )
+
+
+def _options(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Those of the whole, and ``PART.KEY=VALUE`` by part."""
+    own: dict[str, str] = {}
+    given: dict[str, dict[str, str]] = {}
+    for key, value in options.items():
+        part, dot, rest = key.partition(".")
+        if dot:
+            given.setdefault(part, {})[rest] = value
+        elif key in _OPTIONS:
+            own[key] = value
+        else:
+            raise InputError(
+                f"unknown option {key!r}; composite has: {', '.join(_OPTIONS)}, and those of its "
+                f"parts, such as garnet.vcs_per_vnet{nearest(key, _OPTIONS)}",
+                key="--network-option",
+            )
+    return own, given
+
+
+def _of_dimensions(network: NetworkDims, named: str | None) -> list[str]:
+    names = list(network.backends) if named is None else [one.strip() for one in named.split(",")]
+    count = len(network.npus_count)
+    if len(names) != count:
+        found = f"has {len(names)} entries" if names else "missing"
+        raise InputError(
+            f"{found}; a composite network needs a backend for each of {count} dimensions, such as "
+            f"{_EXAMPLE}",
+            file=network.source,
+            key="backends",
+        )
+    return names
+
+
+def _of_links(network: NetworkLinks, named: str | None) -> NDArray[Any]:
+    """The backend of each link."""
+    if named is not None:
+        raise InputError(
+            "is for networks of dimensions; a network of links says it in its file",
+            key="--network-option backends",
+        )
+    tiers = np.array(["gpu"] * network.endpoints + ["switch"] * (network.nodes - network.endpoints))
+    tiers = tiers.astype(object)
+    for named_nodes in network.names:
+        tiers[named_nodes.first : named_nodes.first + named_nodes.count] = named_nodes.tier
+    links = LinkColumns.of(network.links)
+    src, dst = tiers[links.src], tiers[links.dst]
+    names = np.full(len(links), "", object)
+    # What is said of two tiers outranks what is said of all others.
+    for one, other, backend_name in sorted(network.backends):
+        between = ((src == one) & (dst == other)) | ((src == other) & (dst == one))
+        names[between if one else slice(None)] = backend_name
+    missing = np.flatnonzero(names == "")
+    if missing.size:
+        link = int(missing[0])
+        raise InputError(
+            f"no backend for the links between tiers {src[link]} and {dst[link]}; name one as "
+            f"'{src[link]}-{dst[link]}: BACKEND' or 'default: BACKEND'",
+            file=network.source,
+            key="backends",
+        )
+    return names
+
+
+def _seen_by(
+    network: NetworkDims | NetworkLinks, own: NDArray[np.bool_]
+) -> NetworkDims | NetworkLinks:
+    if isinstance(network, NetworkDims):
+        return replace(network, backends=())
+    links = LinkColumns.of(network.links)
+    columns = ("src", "dst", "bandwidth_GiBps", "latency_ns", "loss")
+    kept = LinkColumns(*(getattr(links, name)[own] for name in columns))
+    return replace(network, links=kept, backends=())
+
+
+def _prepare_part(name: str, request: NetworkRequest) -> Prepared:
+    spec = backend(name)
+    missing = spec.unavailable()
+    if missing is not None:
+        raise BackendUnavailable(f"backend {name!r}, a part, cannot run here: {missing}")
+    if spec.library is None:
+        raise InputError(f"{name} is Python; a part must be a shared library", key="backends")
+    spec.make_ready()
+    prepared = spec.prepare(request)
+    options = {key: str(value) for key, value in prepared.config.options.items()}
+    return replace(prepared, config=replace(prepared.config, options=options))
+
+
+def _runs(parts: NDArray[np.int64]) -> str:
+    """``COUNT*PART`` for links that follow one another."""
+    return ",".join(f"{len(list(same))}*{part}" for part, same in groupby(parts.tolist()))
+
+
+def _library(name: str) -> Path:
+    library = backend(name).library
+    if library is None:
+        raise InputError(f"{name} is Python; a part must be a shared library", key="backends")
+    return library()
+
+
+class CompositeNetwork(NativeNetwork):
+    """A composite simulation; its statistics are those of its parts, with one table of links."""
+
+    def stats(self) -> dict[str, Any]:
+        return merged(super().stats(), self.config.options["part_of_link"], self.config.links)
+
+
+def _open(config: NetworkConfig) -> NativeNetwork:
+    try:
+        return CompositeNetwork.open(library_path("composite"), config, lend=_library)
+    except ContractError as error:
+        raise InputError(str(error), key="network") from None
+
+
+BACKENDS = (
+    BackendSpec(
+        "composite",
+        "Several backends on one clock, each for the dimensions or links that are its own.",
+        prepare,
+        _open,
+        unavailable=lambda: not_built("composite"),
+        library=lambda: library_path("composite"),
+    ),
+)

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: MIT
+//
+// Several simulators on one clock: each carries the dimensions, or the links, that are its own, and a
+// transfer that crosses several goes from one to the next at the rank between them.
+//
+// The clock is a co-simulation master without rollback (Blockwitz et al., "Functional Mockup Interface
+// 2.0", Modelica 2012; here with events instead of steps): whoever has the earliest next event runs,
+// up to the earliest of all others, so nobody is ever ahead of what another may still hand to it.
+//
+// With exchange(), simulators that share the order of one instant (ORDERED) keep it among themselves
+// and with the host.  One that does not has the whole instant at once: what it still has to do there
+// comes before all else, answers to its completions are handed to it before anything else happens,
+// and what starts besides is handed to it when all others are done with the instant.  That is how a
+// host runs it alone, so alone it gives the same.
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "astra_net.hpp"
+#include "part.hpp"
+#include "ways.hpp"
+
+namespace composite {
+namespace {
+
+// Before and after all else of an instant; changes of links come before the first.
+constexpr int64_t kFirst = -1, kLast = kNever - 1;
+
+struct Key {
+  int64_t time_ps, place;
+  bool operator<(const Key& other) const {
+    return std::pair(time_ps, place) < std::pair(other.time_ps, other.place);
+  }
+};
+constexpr Key kNone{kNever, kNever};
+
+class Composite final : public astra_net::Model {
+ public:
+  static astra_net_info info() {
+    astra_net_info info{};
+    info.name = "composite";
+    info.version = "1.0";
+    info.capabilities = ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_LINK_FAULTS |
+                        ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_LEVELS |
+                        ASTRA_NET_CAP_PEEK;
+    info.resolution_ps = 1;
+    info.max_in_flight = INT64_MAX;
+    info.traffic_classes = 32;
+    return info;
+  }
+
+  Composite(astra_net::Config& config, const astra_net::Log&) {
+    const std::vector<astra_net::Part> given = config.take_parts();
+    if (given.empty()) throw Error(ASTRA_NET_INVALID, "a composite network needs parts");
+    ways_ = std::make_unique<Ways>(config, static_cast<int32_t>(given.size()));
+    border_bytes_ = config.options.integer("border_bytes", 65536, 0, int64_t{1} << 62);
+    for (const astra_net::Part& part : given) {
+      if (part.config->endpoints < config.endpoints)
+        throw Error(ASTRA_NET_INVALID, part.backend + ": has fewer endpoints than the whole");
+      sides_.push_back(std::make_unique<Side>(part, config.host));
+      const Part& made = sides_.back()->part;
+      if (!made.can(ASTRA_NET_CAP_PEEK))
+        throw Error(ASTRA_NET_INVALID, part.backend + " cannot be a part: PEEK is not declared");
+    }
+  }
+
+  // A part that fails knows the transfers by other numbers than the host.
+  template <class Body>
+  auto named(Body&& body) {
+    try {
+      return body();
+    } catch (const Error& error) {
+      if (error.status != ASTRA_NET_MODEL) throw;
+      throw Error(error.status, named_in_flight() + error.what(), -1, error.native_code);
+    }
+  }
+
+  // -- the contract: submit and advance ------------------------------------------------------
+
+  void start(const astra_net_transfer& transfer) override {
+    now_ps_ = transfer.start_ps;
+    begin(transfer);
+  }
+
+  astra_net::Reached run(int64_t until_ps) override {
+    return named([&] { return run_parts(until_ps); });
+  }
+  astra_net::Reached run_parts(int64_t until_ps) {
+    while (!interrupted()) {
+      Side* side = nullptr;
+      int64_t first_ps = kNever, second_ps = kNever;
+      for (const auto& one : sides_) {
+        hand_over(*one);
+        const int64_t next_ps = one->part.peek();
+        if (next_ps < first_ps) {
+          second_ps = std::exchange(first_ps, next_ps);
+          side = one.get();
+        } else {
+          second_ps = std::min(second_ps, next_ps);
+        }
+      }
+      if (side == nullptr && !delivered_something()) say_who_is_stuck();
+      const int64_t limit_ps = delivered_something() ? now_ps_ : until_ps;
+      if (side == nullptr || first_ps > limit_ps) {
+        if (limit_ps != kNever) now_ps_ = limit_ps;
+        return {now_ps_, side == nullptr};
+      }
+      done_.clear();
+      side->part.advance(std::min(limit_ps, second_ps), done_);
+      for (const astra_net_completion& record : done_) {
+        const Arrived arrived = arrive(*side, record);
+        if (arrived.piece >= 0) {
+          forward(arrived.piece, next_id_++);
+        } else if (arrived.message != kNobody) {
+          arrived.lost ? lose(arrived.message, now_ps_) : deliver(arrived.message, now_ps_);
+        }
+      }
+    }
+    return {now_ps_, false};
+  }
+
+  int64_t next_event_ps() override {
+    int64_t next_ps = held_.empty() ? kNever : now_ps_;
+    for (const auto& side : sides_)
+      next_ps = std::min(next_ps, side->waiting.empty() ? side->part.peek() : now_ps_);
+    return next_ps;
+  }
+
+  // -- the contract: exchange ----------------------------------------------------------------
+
+  void exchange(astra_net_exchange& x) override {
+    astra_net::check_place(x);
+    named([&] { exchange_parts(x); });
+  }
+  void exchange_parts(astra_net_exchange& x) {
+    exchanging_ = true;
+    now_ps_ = x.now_ps;
+    place_ = x.place;
+    x.completion_count = 0;
+    const bool answered = std::exchange(answer_, false) && x.now_ps == answer_ps_;
+    prompt_ = answered;
+    for (size_t i = 0; i < x.start_count; ++i) begin(x.starts[i]);
+    for (const auto& side : sides_)
+      if (side->ordered || prompt_) hand_over(*side);
+    take_held(x);
+    const Key until{x.until_ps, x.until_place};
+    bool interrupted_once = false;
+    while (held_.empty()) {
+      Side* side = nullptr;
+      Key next = kNone, second = kNone;
+      for (const auto& one : sides_) {
+        const Key key = key_of(*one);
+        if (key < next) {
+          second = std::exchange(next, key);
+          side = one.get();
+        } else if (key < second) {
+          second = key;
+        }
+      }
+      if (side == nullptr && x.completion_count == 0) say_who_is_stuck();
+      if (!(next < until)) break;
+      // The host answers first, unless all of the instant is at hand.
+      if (x.completion_count > 0 && (side->ordered || next.time_ps > now_ps_ ||
+                                     next.place == kLast || x.completion_count == x.capacity))
+        break;
+      if (!side->waiting.empty() && side->room && !side->ordered) {
+        hand_over(*side);
+        continue;
+      }
+      done_.clear();
+      const int64_t before_ps = side->part.now_ps();
+      const Key bound = std::min(until, second);
+      if (side->ordered) {
+        run_ordered(*side, bound, x.capacity - x.completion_count);
+      } else {
+        const int64_t until_ps = bound.place > kFirst ? bound.time_ps : bound.time_ps - 1;
+        interrupted_once = !side->part.advance(until_ps, done_);
+      }
+      if (done_.empty() && side->part.now_ps() == before_ps && !(next < key_of(*side)) &&
+          !interrupted_once)
+        throw Error(ASTRA_NET_INTERNAL,
+                    side->part.backend() + " stands still at " + std::to_string(before_ps) + " ps");
+      for (const astra_net_completion& record : done_) held_.push_back({side, record});
+      take_held(x);
+    }
+    finish(x);
+  }
+
+  // -- the contract: what is optional --------------------------------------------------------
+
+  int64_t link_count(int64_t) const override { return ways_->link_count(); }
+  void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) override {
+    Side& side = *sides_[static_cast<size_t>(ways_->part_of_link(link))];
+    side.part.set_link(ways_->own_number(link), at_ps, bandwidth_scale);
+    if (side.next.time_ps >= at_ps) side.next = {at_ps, INT64_MIN};
+  }
+  void interrupt() noexcept override {
+    for (const auto& side : sides_) side->part.interrupt();
+  }
+
+  std::string stats() override {
+    std::string parts;
+    for (const auto& side : sides_)
+      parts += (parts.empty() ? "" : ", ") + ("{\"backend\": \"" + escaped(side->part.backend())) +
+               "\", \"hops\": " + std::to_string(side->hops) +
+               ", \"statistics\": " + side->part.stats() + "}";
+    return "{\"transfers\": " + std::to_string(transfers_) + ", \"parts\": [" + parts + "]}";
+  }
+
+ private:
+  static constexpr int64_t kNobody = INT64_MIN;
+
+  struct Side {
+    Side(const astra_net::Part& given, const astra_net_host* host)
+        : part(given, host), ordered(part.can(ASTRA_NET_CAP_ORDERED)) {}
+    Part part;
+    const bool ordered;
+    bool room = true;  // it took all that it was given last
+    std::vector<astra_net_transfer> waiting;  // to be handed to it
+    Key next = kNone;  // exchange() of an ordered one: its next event
+    int64_t hops = 0;
+  };
+  struct Message {
+    int64_t id, left_bytes;
+    int32_t src, dst;
+    uint32_t traffic_class;
+    bool lost;
+  };
+  // What goes from part to part as one: a message, or some bytes of it.
+  struct Piece {
+    int32_t message;
+    int32_t node;  // where its hop leads
+    int64_t bytes;
+  };
+  struct Arrived {
+    int32_t piece;  // that goes on, or -1
+    int64_t message;  // the id of one that is there, or kNobody
+    bool lost;
+  };
+  struct Held {
+    Side* side;
+    astra_net_completion record;
+  };
+
+  template <class Item>
+  struct Pool {
+    std::vector<Item> items;
+    std::vector<int32_t> free;
+    int32_t add(const Item& item) {
+      if (free.empty()) {
+        items.push_back(item);
+        return static_cast<int32_t>(items.size()) - 1;
+      }
+      const int32_t index = free.back();
+      free.pop_back();
+      items[static_cast<size_t>(index)] = item;
+      return index;
+    }
+    Item& operator[](int32_t index) { return items[static_cast<size_t>(index)]; }
+  };
+
+  void begin(const astra_net_transfer& transfer) {
+    ++transfers_;
+    const int32_t message = messages_.add(
+        {transfer.id, transfer.bytes, transfer.src, transfer.dst, transfer.traffic_class, false});
+    const Hop hop = ways_->next(transfer.src, transfer.dst, transfer.src);
+    // Only what crosses a border is cut for it.
+    const bool whole = hop.to == transfer.dst || border_bytes_ == 0;
+    int64_t id = exchanging_ ? transfer.id : next_id_++;
+    for (int64_t left = transfer.bytes; left > 0;) {
+      const int64_t bytes = whole ? left : std::min(left, border_bytes_);
+      send(pieces_.add({message, hop.to, bytes}), hop.part, transfer.src, id);
+      left -= bytes;
+      if (left > 0) id = fresh_id();
+    }
+  }
+  int64_t fresh_id() {
+    if (!exchanging_) return next_id_++;
+    return std::exchange(place_, place_ + ASTRA_NET_PLACES_PER_TRANSFER);
+  }
+  void send(int32_t piece, int32_t part, int32_t src, int64_t id) {
+    Side& side = *sides_[static_cast<size_t>(part)];
+    const Piece& what = pieces_[piece];
+    const uint32_t given = messages_[what.message].traffic_class;
+    const uint32_t kept =
+        side.part.can(ASTRA_NET_CAP_LEVELS) ? std::min(given, side.part.traffic_classes() - 1) : 0;
+    side.part.carried.insert(id, piece);
+    side.waiting.push_back({id, now_ps_, what.bytes, src, what.node, kept, 0, 0});
+    ++side.hops;
+  }
+  // From where it is to where its next hop leads.
+  void forward(int32_t piece, int64_t id) {
+    Piece& what = pieces_[piece];
+    const Message& message = messages_[what.message];
+    const int32_t node = what.node;
+    const Hop hop = ways_->next(message.src, message.dst, node);
+    what.node = hop.to;
+    send(piece, hop.part, node, id);
+  }
+
+  // A part says that something has arrived.
+  Arrived arrive(Side& side, const astra_net_completion& record) {
+    const int32_t index = side.part.carried.find(record.id);
+    if (index < 0 || record.kind != ASTRA_NET_DELIVERED || record.time_ps < now_ps_)
+      throw Error(ASTRA_NET_INTERNAL, side.part.backend() + ": the record of " +
+                                          std::to_string(record.id) + " at " +
+                                          std::to_string(record.time_ps) + " ps is not to be");
+    side.part.carried.erase(record.id);
+    side.room = true;
+    now_ps_ = record.time_ps;
+    const Piece piece = pieces_[index];
+    Message& message = messages_[piece.message];
+    if (record.outcome == 0 && piece.node != message.dst) return {index, kNobody, false};
+    pieces_.free.push_back(index);
+    message.left_bytes -= piece.bytes;
+    message.lost = message.lost || record.outcome != 0;
+    if (message.left_bytes > 0) return {-1, kNobody, false};
+    messages_.free.push_back(piece.message);
+    return {-1, message.id, message.lost};
+  }
+
+  // Completions in order; a transfer that goes on draws a place, so the host answers first (the
+  // rest is held until it has).
+  void take_held(astra_net_exchange& x) {
+    while (!held_.empty()) {
+      const auto [side, record] = held_.front();
+      const bool there = pieces_[side->part.carried.find(record.id)].node ==
+                         messages_[pieces_[side->part.carried.find(record.id)].message].dst;
+      if (x.completion_count > 0 && (!there || x.completion_count == x.capacity)) return;
+      held_.pop_front();
+      const Arrived arrived = arrive(*side, record);
+      if (arrived.message != kNobody) {
+        x.completions[x.completion_count++] = {arrived.message, now_ps_, ASTRA_NET_DELIVERED,
+                                               arrived.lost ? ASTRA_NET_MODEL : 0, 0};
+        answer_ = answer_ || !side->ordered;
+      }
+      if (arrived.piece < 0) continue;
+      forward(arrived.piece, fresh_id());
+      for (const auto& one : sides_) hand_over(*one);
+    }
+  }
+
+  // To the part, in its own half of the contract.
+  void hand_over(Side& side) {
+    if (side.waiting.empty()) return;
+    if (exchanging_ && side.ordered) {
+      // Of cut messages, places were drawn among those of others.
+      std::sort(side.waiting.begin(), side.waiting.end(),
+                [](const auto& a, const auto& b) { return a.id < b.id; });
+      std::vector<astra_net_transfer> starts = std::move(side.waiting);
+      side.waiting.clear();
+      call(side, starts, {now_ps_, INT64_MIN}, 1);
+    } else if (side.room) {
+      for (astra_net_transfer& one : side.waiting)
+        one.start_ps = std::max(one.start_ps, side.part.now_ps());
+      side.part.submit(side.waiting);
+      side.room = side.waiting.empty();
+    }
+  }
+
+  void run_ordered(Side& side, Key until, size_t most) { call(side, {}, until, most); }
+  void call(Side& side, const std::vector<astra_net_transfer>& starts, Key until, size_t most) {
+    done_.resize(std::max<size_t>(1, std::min<size_t>(most, 1024)));
+    astra_net_exchange x{};
+    x.starts = starts.data();
+    x.start_count = starts.size();
+    x.now_ps = std::max(now_ps_, side.part.now_ps());
+    x.until_ps = std::max(until.time_ps, x.now_ps);
+    x.until_place = until.place;
+    x.place = place_;
+    x.completions = done_.data();
+    x.capacity = done_.size();
+    side.part.exchange(x);
+    done_.resize(x.completion_count);
+    place_ = std::max(place_, x.place);
+    side.next = x.next_ps == kNever ? kNone : Key{x.next_ps, x.next_place};
+  }
+
+  Key key_of(Side& side) {
+    if (side.ordered) return side.next;
+    Key key = kNone;
+    if (!side.waiting.empty() && side.room) key = {now_ps_, prompt_ ? kFirst : kLast};
+    const int64_t next_ps = side.part.peek();
+    if (next_ps == kNever) return key;
+    const bool begun = next_ps == side.part.now_ps() && !prompt_;
+    return std::min(key, Key{next_ps, begun ? kLast : kFirst});
+  }
+
+  // No event is left anywhere: a part that still carries something knows why.
+  void say_who_is_stuck() {
+    for (const auto& side : sides_) {
+      if (side->part.in_flight() == 0) continue;
+      if (exchanging_ && side->ordered)
+        call(*side, {}, kNone, 1);
+      else
+        side->part.advance(kNever, done_);
+    }
+  }
+  std::string named_in_flight() const {
+    std::vector<int64_t> ids;
+    for (const Message& one : messages_.items)
+      if (one.left_bytes > 0) ids.push_back(one.id);
+    std::sort(ids.begin(), ids.end());
+    std::string text = std::to_string(ids.size()) + " transfers are in flight: ";
+    for (size_t i = 0; i < ids.size() && i < 4; ++i)
+      text += (i > 0 ? ", " : "") + std::to_string(ids[i]);
+    return text + (ids.size() > 4 ? ", ...; " : "; ");
+  }
+
+  void finish(astra_net_exchange& x) {
+    Key next = held_.empty() ? kNone : Key{now_ps_, kFirst};
+    for (const auto& side : sides_) next = std::min(next, key_of(*side));
+    if (x.completion_count > 0) {
+      x.stop = ASTRA_NET_STOP_COMPLETION;
+      x.now_ps = answer_ps_ = now_ps_;
+      // The host comes back at once with its answers.
+      if (answer_) next = {now_ps_, kFirst};
+    } else {
+      x.stop = x.until_ps == kNever ? ASTRA_NET_STOP_IDLE : ASTRA_NET_STOP_REACHED;
+      if (x.until_ps != kNever) now_ps_ = x.until_ps;
+      x.now_ps = now_ps_;
+    }
+    x.place = place_;
+    x.next_ps = next.time_ps;
+    x.next_place = next.time_ps == kNever ? 0 : next.place;
+  }
+
+  static std::string escaped(const std::string& text) {
+    std::string safe;
+    for (const char c : text) {
+      if (c == '"' || c == '\\') safe += '\\';
+      if (static_cast<unsigned char>(c) >= 0x20) safe += c;
+    }
+    return safe;
+  }
+
+  std::unique_ptr<Ways> ways_;
+  std::vector<std::unique_ptr<Side>> sides_;
+  int64_t border_bytes_ = 0;
+  Pool<Message> messages_;
+  Pool<Piece> pieces_;
+  std::vector<astra_net_completion> done_;
+  std::deque<Held> held_;  // completions of parts that the host has not seen
+  int64_t now_ps_ = 0, place_ = 0, next_id_ = 0, transfers_ = 0;
+  int64_t answer_ps_ = 0;  // time of the last completions
+  bool exchanging_ = false;
+  bool answer_ = false;  // they were, some of them, of a part without an order
+  bool prompt_ = false;  // this exchange brings the answers to them
+};
+
+}  // namespace
+}  // namespace composite
+
+using composite::Composite;
+ASTRA_NET_BACKEND(Composite)
