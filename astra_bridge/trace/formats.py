@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from astra_bridge import arguments
 from astra_bridge.errors import AstraBridgeError, PluginError
@@ -26,8 +28,7 @@ class Writable(Protocol):
         """Write ``{prefix}.{rank}.et`` and what goes with them; return the files, traces first."""
 
 
-@dataclass(frozen=True, eq=False)
-class Conversion:
+class Conversion(msgspec.Struct, frozen=True, eq=False):
     """How files are to be converted: ``astra-bridge trace convert``.
 
     Attributes
@@ -45,7 +46,7 @@ class Conversion:
     ranks: int | None = None
     passes: int = 1
     execution: str = ""
-    made: Inferences = field(default_factory=Inferences)
+    made: Inferences = msgspec.field(default_factory=Inferences)
 
 
 @dataclass(frozen=True, eq=False)

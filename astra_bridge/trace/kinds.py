@@ -29,8 +29,9 @@ class Kind(NamedTuple):
         The format in ``TRACE_FORMATS`` that converts it; "" of what is only named.
     title : str
         What it is, for messages.
-    pattern : re.Pattern
-        Of the first bytes.
+    pattern : bytes
+        A regular expression for the first bytes; compiled when a file is looked at, as a run
+        without one need not pay for it.
     command : str
         What takes such a file.
     readable : bool
@@ -39,7 +40,7 @@ class Kind(NamedTuple):
 
     name: str
     title: str
-    pattern: re.Pattern[bytes]
+    pattern: bytes
     command: str
     readable: bool = False
 
@@ -50,13 +51,13 @@ _ANY = rb"(?s)\s*(?:\xef\xbb\xbf)?\s*"
 KINETO = Kind(
     "pytorch",
     "a Kineto trace (torch.profiler's JSON)",
-    re.compile(_ANY + rb"\{.*\"(?:traceEvents|deviceProperties|distributedInfo)\"\s*:"),
+    _ANY + rb"\{.*\"(?:traceEvents|deviceProperties|distributedInfo)\"\s*:",
     _CONVERT,
 )
 EXECUTION_TRACE = Kind(
     "pytorch",
     "a PyTorch execution trace (ExecutionTraceObserver's JSON)",
-    re.compile(_ANY + rb"\{(?=.{0,2000}\"schema\"\s*:).*\"nodes\"\s*:"),
+    _ANY + rb"\{(?=.{0,2000}\"schema\"\s*:).*\"nodes\"\s*:",
     _CONVERT,
 )
 
@@ -66,39 +67,37 @@ KINDS = (
     Kind(
         "chakra",
         "a Chakra trace as JSON",
-        re.compile(_ANY + rb"\{\s*(?:\"workload_graph\"|\"version\"|\}\s*\{\s*\"(?:id|name)\")"),
+        _ANY + rb"\{\s*(?:\"workload_graph\"|\"version\"|\}\s*\{\s*\"(?:id|name)\")",
         "astra-bridge trace convert {file} OUT.et",
         readable=True,
     ),
     Kind(
         "msccl",
         "an MSCCL algorithm (XML)",
-        re.compile(_ANY + rb"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<algo\b"),
+        _ANY + rb"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<algo\b",
         _CONVERT,
     ),
     Kind(
         "goal",
         "a GOAL schedule (LogGOPSim, ATLAHS)",
-        re.compile(rb"(?s)\s*(?:(?:/\*.*?\*/|//[^\n]*|#[^\n]*)\s*)*num_ranks\s+\d+"),
+        rb"(?s)\s*(?:(?:/\*.*?\*/|//[^\n]*|#[^\n]*)\s*)*num_ranks\s+\d+",
         _CONVERT,
     ),
     Kind(
         "astra-sim-1",
         "a text workload (ASTRA-sim 1.0, SimAI)",
-        re.compile(
-            rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE|TRANSFORMER[A-Z_]*)\b"
-        ),
+        rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE|TRANSFORMER[A-Z_]*)\b",
         _CONVERT + " --ranks COUNT",
     ),
-    Kind("", "a database (Nsight Systems, rocprof)", re.compile(rb"SQLite format 3\0"), ""),
-    Kind("", "a Parquet file", re.compile(rb"PAR1"), ""),
-    Kind("", "a zip archive: unpack it first", re.compile(rb"PK\x03\x04"), ""),
-    Kind("", "a tar archive: unpack it first", re.compile(rb"(?s).{257}ustar"), ""),
-    Kind("", "a web page", re.compile(rb"(?i)\s*<(?:!doctype html|html)"), ""),
+    Kind("", "a database (Nsight Systems, rocprof)", rb"SQLite format 3\0", ""),
+    Kind("", "a Parquet file", rb"PAR1", ""),
+    Kind("", "a zip archive: unpack it first", rb"PK\x03\x04", ""),
+    Kind("", "a tar archive: unpack it first", rb"(?s).{257}ustar", ""),
+    Kind("", "a web page", rb"(?i)\s*<(?:!doctype html|html)", ""),
     Kind(
         "",
         "a pointer of Git LFS: fetch the file itself",
-        re.compile(rb"version https://git-lfs"),
+        rb"version https://git-lfs",
         "",
     ),
 )
@@ -118,7 +117,7 @@ def kind_of_file(head: bytes) -> Kind | None:
     >>> kind_of_file(b"num_ranks 2\\nrank 0 {").name
     'goal'
     """
-    return next((kind for kind in KINDS if kind.pattern.match(head)), None)
+    return next((kind for kind in KINDS if re.match(kind.pattern, head)), None)
 
 
 def what_takes_it(kind: Kind, file: object) -> str:
