@@ -13,7 +13,7 @@ stream waits and for what is inferred from the order of calls, and never against
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -120,7 +120,7 @@ class _Linker:
         self.where = f"{recording.file.name}"
         self.steps: list[Step] = []
         self.ends: list[int] = []  # recorded end of each step
-        self.threads = [_Thread(awaited=[], joins=[], unwaited=[]) for _ in recording.threads]
+        self.threads = [_Thread() for _ in recording.threads]
         self.last: dict[_Stream, list[int]] = {}  # what ends a stream so far
         self.comm_last: dict[str, int] = {}  # last communication without a kernel, by group
         self.stream_waits: dict[_Stream, list[int]] = defaultdict(list)  # known exactly
@@ -154,9 +154,9 @@ class _Linker:
         per_thread: dict[int, list[Call]] = defaultdict(list)
         for call in self.recording.calls:
             per_thread[call.thread].append(call)
+        operators.prepare(sorted(self.recording.calls, key=lambda call: call.start_ns))
         for calls in per_thread.values():
             calls.sort(key=lambda call: (call.start_ns, -call.end_ns))
-            operators.prepare(calls)
             for chain in _chains(calls):
                 known = [facts(call.name, call.args, operators.of(call)) for call in chain]
                 # The annotation of a backend says least.
@@ -165,8 +165,9 @@ class _Linker:
                 inner = chain[-1] if not chain[-1].note or len(chain) == 1 else chain[-2]
                 one = _Communication(
                     inner.thread, inner.start_ns, inner.end_ns, inner.name, together,
-                    issued=[], launched=[], steps=[],
                 )  # fmt: skip
+                if together.kind is None and inner.name == "record_param_comms":
+                    together.kind = "wait"  # PyTorch before 2.2 wrote no names
                 if together.kind == "wait":
                     waits.append(one)
                 elif together.kind is None:
@@ -208,8 +209,13 @@ class _Linker:
                 marks.append((start, kind, thread, len(marks), (end, name, correlation)))
         orphans = [i for key, many in launched_by.items() if key not in known for i in many]
         if orphans:
-            self.threads.append(_Thread(awaited=[], joins=[], unwaited=[]))
-            thread = len(self.threads) - 1
+            # As if the thread that launches most had done so when they start.
+            launching = Counter(mark[2] for mark in marks if mark[1] == _LAUNCH)
+            if launching:
+                thread = launching.most_common(1)[0][0]
+            else:
+                self.threads.append(_Thread())
+                thread = len(self.threads) - 1
             for i in orphans:
                 marks.append((gpu[i].start_ns, _LAUNCH, thread, len(marks), ([i], 0, -1)))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
@@ -629,7 +635,7 @@ class _Linker:
             given = Facts(kind=_kernel_kind(gpu.name))
         if given.kind is None or given.kind == "wait":
             return []
-        return [_Communication(index, at, at, gpu.name, given, issued=[], launched=[], steps=[])]
+        return [_Communication(index, at, at, gpu.name, given)]
 
     def _kernel_of(self, calls: list[_Communication], gpu: Gpu, deps: list[int]) -> list[int]:
         """The steps of a kernel of communication."""
@@ -790,7 +796,7 @@ class _Operators:
             self._by_name[operator.name].append(operator)
 
     def prepare(self, calls: list[Call]) -> None:
-        """Pair the calls of a thread, by number where there is one, and else by order."""
+        """Pair calls, by number where there is one, and else by name, in the order of time."""
         if self._execution is None:
             return
         for call in calls:

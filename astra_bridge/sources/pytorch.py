@@ -15,13 +15,14 @@ from astra_bridge.sources.json_list import peek
 from astra_bridge.sources.kineto import is_communication, read_kineto
 from astra_bridge.sources.linking import link
 from astra_bridge.sources.rank import Rank
+from astra_bridge.sources.unmeasured import order_of
 from astra_bridge.text import show
 from astra_bridge.trace.columns import NodeType, Workload
 from astra_bridge.trace.formats import Conversion, TraceFormat
 from astra_bridge.trace.inferences import Inferences
-from astra_bridge.trace.kinds import KINETO, kind_of_file
+from astra_bridge.trace.kinds import EXECUTION_TRACE, KINETO, kind_of_file
 
-__all__ = ["FORMAT", "files_of", "recorded_job"]
+__all__ = ["FORMAT", "files_of", "recorded_job", "unmeasured_job"]
 
 _RANK = "{rank}"
 
@@ -117,6 +118,15 @@ def recorded_job(
     return joined(found, ranks, made)
 
 
+def unmeasured_job(execution: dict[int, Path], ranks: int | None, made: Inferences) -> Job:
+    """Read execution traces that have no recorded times beside them.
+
+    Parameters and errors are those of :func:`recorded_job`.
+    """
+    found = [order_of(read_execution_trace(file), at, made) for at, file in execution.items()]
+    return joined(found, ranks, made)
+
+
 def joined(found: list[Rank], ranks: int | None, made: Inferences) -> Job:
     """Make a job of recorded ranks; one may stand for all."""
     if ranks is not None and ranks != len(found):
@@ -163,6 +173,8 @@ def _convert(files: Sequence[Path], how: Conversion) -> RecordedWorkload:
         if len(files) > 1:
             found = {len(kineto) + i: path for i, path in enumerate(found.values())}
         kineto |= found
+    if not execution and kind_of_file(peek(next(iter(kineto.values())))) is EXECUTION_TRACE:
+        return RecordedWorkload(unmeasured_job(kineto, how.ranks, how.made))
     return RecordedWorkload(recorded_job(kineto, execution, how.ranks, how.made))
 
 
@@ -173,7 +185,7 @@ def _guess_can_open(path: Path) -> bool:
         kind = kind_of_file(peek(next(iter(files.values()))))
     except (InputError, OSError):
         return False
-    return kind is KINETO
+    return kind in (KINETO, EXECUTION_TRACE)
 
 
 def _read(path: Path, ranks: int) -> Workload:

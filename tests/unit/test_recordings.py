@@ -24,8 +24,9 @@ from astra_bridge.sources.execution_trace import Operator
 from astra_bridge.sources.export import RecordedWorkload
 from astra_bridge.sources.kineto import read_kineto
 from astra_bridge.sources.linking import link
-from astra_bridge.sources.pytorch import files_of, recorded_job
+from astra_bridge.sources.pytorch import files_of, recorded_job, unmeasured_job
 from astra_bridge.sources.rank import Rank, Step
+from astra_bridge.sources.unmeasured import operations
 from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
 from astra_bridge.trace.inferences import Inferences
 from tests.recordings import Recording
@@ -461,6 +462,49 @@ def test_a_wrong_kind_of_file_is_named(
         read_workload("w.json", 1, trace_format="chakra")
     with pytest.raises(InputError, match=said.partition(" .*")[0]):
         read_trace("w.json")
+
+
+# An execution trace alone
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "flops"),
+    [
+        ("aten::mm", [[4, 8], [8, 16]], 2 * 4 * 8 * 16),
+        ("aten::addmm", [[16], [4, 8], [8, 16], [], []], 2 * 4 * 8 * 16),
+        ("aten::bmm", [[3, 4, 8], [3, 8, 16]], 2 * 3 * 4 * 8 * 16),
+        # 2 sequences, 4 heads, 128 queries, 256 keys of 64: two products of 2 each.
+        ("aten::_scaled_dot_product_flash_attention", [[2, 4, 128, 64], [2, 4, 256, 64], [2, 4, 256, 64]],
+         2 * 2 * 2 * 4 * 128 * 256 * 64),
+        ("aten::convolution", [[1, 3, 8, 8], [16, 3, 3, 3], [16]], 2 * 100 * 27),
+        ("aten::add", [[4, 8], [4, 8], []], 100),
+    ],
+)  # fmt: skip
+def test_operations_are_those_of_the_textbook(name: str, shapes: list[Any], flops: int) -> None:
+    given = Operator(1, 0, name, 1, 1, [], [tensor(100)], shapes, {})
+    assert operations(given) == flops
+
+
+@real
+@pytest.mark.parametrize("name", WORLDS)
+def test_an_execution_trace_alone_has_the_same_collectives(name: str) -> None:
+    """And its time by the roofline is of the recorded one's order."""
+    folder, world = REFERENCE / name, WORLDS[name]
+    execution = files_of(folder / "et.{rank}.json.gz", "--et")
+    kineto = files_of(folder / "kineto.{rank}.json.gz", "--kineto")
+    ranks = None if len(kineto) == world else world
+    alone = RecordedWorkload(unmeasured_job(execution, ranks, Inferences())).workload()
+    both = RecordedWorkload(recorded_job(kineto, execution, ranks, Inferences())).workload()
+    ours, theirs = alone.of_rank(0), both.of_rank(0)
+    for column in ("comm_type", "comm_size"):
+        found = [
+            getattr(one, column)[one.type == NodeType.COMM_COLL].tolist() for one in (ours, theirs)
+        ]
+        assert found[0] == found[1]
+    compute = (ours.type == NodeType.COMP) & ~ours.is_cpu_op
+    least_us = np.maximum(ours.num_ops / 989e6, ours.tensor_size / 3.35e6)[compute].sum()
+    measured = (theirs.type == NodeType.COMP) & ~theirs.is_cpu_op
+    assert 0.05 < least_us / theirs.duration_micros[measured].sum() < 1.1
 
 
 # The reader
