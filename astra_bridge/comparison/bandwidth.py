@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from astra_bridge.inputs.groups import GroupKey, group_key
 from astra_bridge.trace import CommType, NodeType, Workload
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class OneCollective(NamedTuple):
         return algorithm, algorithm * (bus_factor(self.kind, self.ranks) or 0.0)
 
 
-def one_collective(traces: Workload, groups: Mapping[int, tuple[int, ...]]) -> OneCollective | None:
+def one_collective(
+    traces: Workload, groups: Mapping[GroupKey, tuple[int, ...]]
+) -> OneCollective | None:
     """The one collective that the traces of a job do, be it several times; else None."""
     found: set[tuple[int, int, str]] = set()
     for columns in traces.columns:
@@ -81,8 +84,7 @@ def one_collective(traces: Workload, groups: Mapping[int, tuple[int, ...]]) -> O
     if not found:
         return None
     everyone = tuple(range(len(traces.rank_to_columns)))
-    sizes = {len(groups.get(int(name), everyone) if name.isdecimal() else everyone)
-             for _, _, name in found}  # fmt: skip
+    sizes = {len(groups.get(group_key(name), everyone)) for _, _, name in found}
     number, size_bytes, _ = min(found)
     kind, ranks = CommType(number), min(sizes)
     if len(sizes) > 1 or ranks < 2 or size_bytes < 1 or bus_factor(kind, ranks) is None:

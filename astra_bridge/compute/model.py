@@ -62,11 +62,14 @@ class ComputeModel(Spec):
         Columns of ``TraceColumns`` that each node must have, with a value of 0 to 2^62.
     roofline
         Whether statistics show how near nodes come to the roofline.
+    recorded
+        Whether it takes the durations of the trace: without one, a node takes 1 ns.
     """
 
     duration_ps: Callable[[ComputeNodes, SystemConfig], NDArray[Any]]
     needs: tuple[str, ...] = ("num_ops", "tensor_size")
     roofline: bool = False
+    recorded: bool = False
 
 
 COMPUTE_MODELS = Registry(

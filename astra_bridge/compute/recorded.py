@@ -8,5 +8,9 @@ from astra_bridge.compute.model import ComputeModel
 __all__ = ["MODEL"]
 
 MODEL = ComputeModel(
-    "trace", "The durations recorded in the trace.", lambda nodes, _: nodes.recorded_ps, needs=()
+    "trace",
+    "The durations recorded in the trace.",
+    lambda nodes, _: nodes.recorded_ps,
+    needs=(),
+    recorded=True,
 )

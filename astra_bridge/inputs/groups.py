@@ -13,12 +13,28 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json, show
 from astra_bridge.inputs.reading import in_file
 
-__all__ = ["read_comm_groups"]
+__all__ = ["GroupKey", "group_key", "read_comm_groups"]
+
+GroupKey = int | str
+"""A number, or any other name: PyTorch names groups by hashes."""
+
+
+def group_key(name: str) -> GroupKey:
+    """What a name of a group stands for: 1, where it is "1", "01" or "1.0", as ASTRA-sim reads it.
+
+    Examples
+    --------
+    >>> group_key("1.0"), group_key("9f2c0e77aa")
+    (1, '9f2c0e77aa')
+    """
+    number = re.fullmatch(r"\s*\+?([0-9]{1,10})(?:\.0*)?\s*", name)
+    found = int(number.group(1)) if number else 2**31
+    return found if found < 2**31 else name
 
 
 def read_comm_groups(
     source: str | Path | Mapping[Any, Any] | None, ranks: int | None = None
-) -> dict[int, tuple[int, ...]]:
+) -> dict[GroupKey, tuple[int, ...]]:
     """Read communicator groups.
 
     Parameters
@@ -31,14 +47,14 @@ def read_comm_groups(
 
     Returns
     -------
-    dict of int to tuple of int
-        Group id -> ranks, in the order of the file (it is the order of the logical ring).
-        Group 0, in a trace, always means all ranks; the file may hold it only as such.
+    dict of int or str to tuple of int
+        Key of a group (:func:`group_key`) -> ranks, in the order of the file (it is the order of
+        the logical ring).  Group 0 is all ranks where the file does not hold it, or holds it so.
 
     Raises
     ------
     InputError
-        The file cannot be read, an id is no positive number or repeated, a group is empty, or
+        The file cannot be read, an id is negative, empty or repeated, a group is empty, or
         a rank is repeated or out of range.
     """
     if source is None:
@@ -52,28 +68,22 @@ def read_comm_groups(
         raise InputError(
             f'expected {{"<group id>": [rank, ...], ...}}, found {show(raw)}', file=file
         )
-    groups: dict[int, tuple[int, ...]] = {}
+    groups: dict[GroupKey, tuple[int, ...]] = {}
     for key, members in raw.items():
         text = key if isinstance(key, str) else show(key)
-        group = int(text) if re.fullmatch(r"\s*\+?[0-9]{1,10}\s*", text) else -1
-        if not 0 <= group < 2**31:
+        if not text.strip() or re.fullmatch(r"\s*-[0-9.]+\s*", text):
             raise InputError(
-                f"group id {show(key)} is not allowed; allowed: whole numbers from 1 to 2147483647",
+                f"group id {show(key)} is not allowed; allowed: whole numbers from 0 to "
+                "2147483647, and names",
                 file=file,
                 key=text,
             )
+        group = group_key(text)
         if group in groups:
             raise InputError(f"group {group} is given twice", file=file, key=text)
         groups[group] = _members(members, ranks, file, text)
-    if 0 in groups:
-        zero = groups.pop(0)
-        if ranks is not None and sorted(zero) != list(range(ranks)):
-            raise InputError(
-                'a node whose pg_name is "0" runs on all ranks, so group 0 cannot be a part of '
-                f"them ({len(zero)} of {ranks}); give it another id from 1 on",
-                file=file,
-                key="0",
-            )
+    if ranks is not None and sorted(groups.get(0, ())) == list(range(ranks)):
+        del groups[0]
     return groups
 
 

@@ -36,12 +36,13 @@ class Collectives:
     Attributes
     ----------
     warnings : list of str
+    groups : Groups
     """
 
     def __init__(self, setting: Setting, builder: ProgramBuilder) -> None:
         self._setting, self._builder = setting, builder
-        self._groups = Groups(setting, builder)
-        self._phases = Phases(setting, builder, self._groups)
+        self.groups = Groups(setting, builder)
+        self._phases = Phases(setting, builder, self.groups)
         self.warnings: list[str] = []
         self._custom: CustomCollectives | None = None
         self._index: dict[Any, int] = {}
@@ -98,7 +99,7 @@ class Collectives:
         """Index of a collective, or -1 where there is nothing to do."""
         number, size, pg_name, involved_dim, priority, root, *custom = row
         kind, system = Kind(number), self._setting.system
-        group, ranks = self._groups.named(view, position, pg_name)
+        group, ranks = self.groups.named(view, position, pg_name)
         involved = view.trace.involved_dims[involved_dim] if involved_dim >= 0 else ()
         root_position = 0
         if root != MISSING:

@@ -17,6 +17,9 @@ __all__ = ["dependencies"]
 def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
     """Fill in parents and children of nodes.
 
+    Control parents that form a circle with data parents are callers, as PyTorch writes them, and
+    order nothing: then none in the trace does.
+
     Parameters
     ----------
     view : TraceView
@@ -32,26 +35,53 @@ def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
     StalledError
         Nodes wait for one another in a circle.
     """
+    trace = view.trace
+    if trace.unknown_callers:
+        view.remark(
+            "ctrl_deps name nodes that the trace does not have; nothing waits for them",
+            trace.unknown_callers,
+        )
+    children, stuck = _fill_in(view, nodes, np.ones(len(trace.dep), np.bool_))
+    if stuck and trace.dep_is_control.any():
+        children, still = _fill_in(view, nodes, ~trace.dep_is_control)
+        if not still:
+            view.remark(
+                "ctrl_deps do not order, because they form a circle with data_deps: control "
+                "parents are callers here",
+                int(trace.dep_is_control.sum()),
+            )
+            return children
+    if stuck:
+        raise StalledError(
+            f"{trace.file or 'trace'}: nodes wait for one another in a circle: "
+            f"{', '.join(map(str, stuck[:10]))}{' ...' if len(stuck) > 10 else ''}"
+        )
+    return children
+
+
+def _fill_in(
+    view: TraceView, nodes: Any, counts: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], list[int]]:
+    """Fill in the dependencies that count; return children, and the ids of nodes in a circle."""
     trace, order = view.trace, view.order
     count = len(order)
     rank_of = np.empty(count, np.int64)
     rank_of[order] = np.arange(count)
-    parents_per_node = np.diff(trace.dep_start)
-    child = rank_of[np.repeat(np.arange(count), parents_per_node)]
+    child = rank_of[np.repeat(np.arange(count), np.diff(trace.dep_start))]
     parent = rank_of[trace.dep]
-    nodes["parents"] = parents_per_node[order]
+    if not counts.all():
+        child, parent = child[counts], parent[counts]
+    nodes["parents"] = np.bincount(child, minlength=count)
     by_parent = np.lexsort((child, parent))
     children: NDArray[np.int32] = child[by_parent].astype(np.int32)
     per_parent = np.bincount(parent, minlength=count)
     nodes["child_count"] = per_parent
     nodes["child_start"] = np.cumsum(per_parent) - per_parent
-    if (parent >= child).any():
-        # Parents usually come first, in which case there can be no circle.
-        _check_acyclic(view, nodes, children)
-    return children
+    # Parents usually come first, in which case there can be no circle.
+    return children, _circle(view, nodes, children) if (parent >= child).any() else []
 
 
-def _check_acyclic(view: TraceView, nodes: Any, children: NDArray[np.int32]) -> None:
+def _circle(view: TraceView, nodes: Any, children: NDArray[np.int32]) -> list[int]:
     waiting = nodes["parents"].tolist()
     start, count = nodes["child_start"].tolist(), nodes["child_count"].tolist()
     kids = children.tolist()
@@ -64,9 +94,6 @@ def _check_acyclic(view: TraceView, nodes: Any, children: NDArray[np.int32]) -> 
             waiting[child] -= 1
             if waiting[child] == 0:
                 free.append(child)
-    if done < len(waiting):
-        stuck = [int(view.trace.node_id[view.order[i]]) for i, w in enumerate(waiting) if w > 0]
-        raise StalledError(
-            f"{view.trace.file or 'trace'}: nodes wait for one another in a circle: "
-            f"{', '.join(map(str, stuck[:10]))}{' ...' if len(stuck) > 10 else ''}"
-        )
+    if done == len(waiting):
+        return []
+    return [int(view.trace.node_id[view.order[i]]) for i, left in enumerate(waiting) if left > 0]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_bridge.compute import ComputeNodes
+from astra_bridge.compute import ComputeModel, ComputeNodes
 from astra_bridge.errors import PluginError, SimulationError
 from astra_bridge.lowering.view import Setting, TraceView
 from astra_bridge.program import Op
 from astra_bridge.registry import Spec
-from astra_bridge.trace import NodeType
+from astra_bridge.trace import MISSING, NodeType
 from astra_bridge.units import INT64_MAX, PS_PER_NS, PS_PER_US
 
 __all__ = ["compute", "recorded_ps", "remote_memory", "sum_ps"]
@@ -23,7 +23,7 @@ _MOST_PS = 2**62
 
 
 def recorded_ps(view: TraceView) -> NDArray[np.int64]:
-    """Recorded durations; a node without one takes 1 ns.
+    """Recorded durations: `duration_ns`, else `duration_micros`; without one a node takes 1 ns.
 
     Raises
     ------
@@ -39,6 +39,16 @@ def recorded_ps(view: TraceView) -> NDArray[np.int64]:
             f"is {duration_us[at]}; allowed: up to {most}", int(view.order[at]), "duration_micros"
         )
     result: NDArray[np.int64] = np.where(duration_us == 0, PS_PER_NS, duration_us * PS_PER_US)
+    exact_ns = view.trace.duration_ns[view.order]
+    exact = exact_ns != MISSING
+    if exact.any():
+        most = 2**62 // PS_PER_NS
+        if (exact_ns > most).any():
+            at = int(np.argmax(exact_ns > most))
+            view.refuse(
+                f"is {exact_ns[at]}; allowed: up to {most}", int(view.order[at]), "duration_ns"
+            )
+        result[exact] = exact_ns[exact] * PS_PER_NS
     return result
 
 
@@ -64,16 +74,46 @@ def compute(view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting
     comp = view.types == int(NodeType.COMP)
     nodes["op"][comp] = Op.DELAY
     nodes["duration_ps"][comp] = duration_ps[comp]
-    modelled = comp & ~view.cpu
+    accelerated = comp & ~view.cpu
+    modelled = accelerated.copy()
     model = setting.choices.compute
     if modelled.any():
+        _remark_on_none(view, modelled, model)
+        # What has been measured needs no model.
+        bare = np.zeros(len(modelled), np.bool_)
+        for column in model.needs:
+            bare |= getattr(view.trace, column)[view.order] == MISSING
+        modelled &= ~(bare & _has_duration(view))
         for column in model.needs:
             view.required(modelled, column, 0, 2**62)
         positions = view.order[modelled]
         asked = ComputeNodes(view.trace, positions, duration_ps[modelled])
         given = model.duration_ps(asked, setting.system)
         nodes["duration_ps"][modelled] = _checked_ps(given, model, view, positions)
-    return sum_ps(view, nodes["duration_ps"][modelled])
+    return sum_ps(view, nodes["duration_ps"][accelerated])
+
+
+def _remark_on_none(view: TraceView, modelled: NDArray[np.bool_], model: ComputeModel) -> None:
+    """Say which compute takes no time because nothing gives it one."""
+    if not model.recorded:
+        return
+    silent = modelled & ~_has_duration(view)
+    if not silent.any():
+        return
+    operations = (view.trace.num_ops[view.order[silent]] != MISSING).any()
+    remedy = (
+        '; they have num_ops, from which "roofline-enabled": 1 and peak-perf in the system file '
+        "give durations"
+        if operations
+        else "; a trace recorded with Kineto has durations"
+    )
+    view.remark(f"compute nodes have no duration and take 1 ns each{remedy}", int(silent.sum()))
+
+
+def _has_duration(view: TraceView) -> NDArray[np.bool_]:
+    trace = view.trace
+    known: NDArray[np.bool_] = (trace.duration_micros != 0) | (trace.duration_ns != MISSING)
+    return known[view.order]
 
 
 def remote_memory(view: TraceView, nodes: Any, setting: Setting) -> None:

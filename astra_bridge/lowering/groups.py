@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from astra_bridge.inputs.groups import GroupKey, group_key
 from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.view import Setting, TraceView, shorten
+from astra_bridge.text import one_line
 from astra_bridge.trace import ProcessGroup
 
 __all__ = ["WORLD", "Groups", "orbit"]
@@ -46,7 +48,7 @@ class Groups:
         self._rows: dict[Any, int] = {}
         self._tags: dict[Any, int] = {}
         # Orbit -> group id -> how many groups of these ranks came before.
-        self._editions: dict[tuple[int, int, int], dict[int, int]] = {}
+        self._editions: dict[tuple[int, int, int], dict[GroupKey, int]] = {}
         self.strided(1, self._ranks, ("world",))
 
     def _tag(self, key: Any) -> int:
@@ -60,7 +62,7 @@ class Groups:
             self._rows[key] = self._builder.group(size, stride, self._tag(tag_key))
         return self._rows[key]
 
-    def group(self, group_id: int, ranks: Sequence[int]) -> int:
+    def group(self, group_id: GroupKey, ranks: Sequence[int]) -> int:
         """Index of a communicator group: its id and its ranks, in order of position."""
         key = (group_id, tuple(ranks))
         if key not in self._rows:
@@ -89,21 +91,26 @@ class Groups:
         InputError
             It is not defined, or not that of a rank that runs the trace.
         """
+        key, ranks = self.members(view, position, pg_name)
+        return (WORLD if key is None else self.group(key, ranks)), ranks
+
+    def members(
+        self, view: TraceView, position: int, pg_name: int
+    ) -> tuple[GroupKey | None, Sequence[int]]:
+        """Key and ranks of the group that a node names; no key where it is all ranks.
+
+        Raises
+        ------
+        InputError
+            As :meth:`named`.
+        """
         trace, count = view.trace, self._ranks
         name = trace.strings[pg_name] if pg_name >= 0 else ""
         declared = next((g for g in reversed(trace.process_groups) if g.name == name), None)
-        # "0" is all ranks, unless the trace itself says that it is not.
-        if name == "" or (name == "0" and _is_all(declared, count)):
-            return WORLD, range(count)
-        try:
-            group_id = int(name)
-        except ValueError:
-            view.refuse(
-                f"{name!r} is not a number; communicator groups have numbers as names",
-                position,
-                "pg_name",
-            )
-        known = self._setting.comm_groups
+        known, key = self._setting.comm_groups, group_key(name)
+        # "0" is all ranks, unless the trace itself or the file of groups says that it is not.
+        if name == "" or (key == 0 and 0 not in known and _is_all(declared, count)):
+            return None, range(count)
         ranks: list[int] = []
         if declared is not None:
             ranks = list(declared.ranks) or list(range(count))
@@ -114,11 +121,11 @@ class Groups:
                     position,
                     "pg_name",
                 )
-        elif group_id in known:
-            ranks = list(known[group_id])
+        elif key in known:
+            ranks = list(known[key])
         else:
             view.refuse(
-                f"communicator group {name} is not defined; defined: "
+                f"communicator group {one_line(name)} is not defined; defined: "
                 f"{', '.join(map(str, list(known)[:10])) or 'none'} (0 is all ranks)",
                 position,
                 "pg_name",
@@ -129,11 +136,11 @@ class Groups:
         if len(outside):
             view.refuse(
                 f"rank {outside[0]} runs this trace, but is not a member of communicator group "
-                f"{name} (ranks {shorten(ranks)})",
+                f"{one_line(name)} (ranks {shorten(ranks)})",
                 position,
                 "pg_name",
             )
-        return self.group(group_id, ranks), ranks
+        return key, ranks
 
 
 def _is_all(group: ProcessGroup | None, ranks: int) -> bool:

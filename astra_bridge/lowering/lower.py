@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError, PluginError
 from astra_bridge.inputs.common import MAX_TIME_NS
+from astra_bridge.inputs.groups import GroupKey
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.lowering.builder import ProgramBuilder
@@ -25,7 +26,7 @@ from astra_bridge.lowering.collectives import Collectives
 from astra_bridge.lowering.dependencies import dependencies
 from astra_bridge.lowering.durations import compute, recorded_ps, remote_memory, sum_ps
 from astra_bridge.lowering.p2p import messages
-from astra_bridge.lowering.view import FAST_DELAY_NS, Setting, TraceView
+from astra_bridge.lowering.view import FAST_DELAY_NS, Remarks, Setting, TraceView
 from astra_bridge.program import MESSAGE, NODE, BusModel, Op, Program, Unit, machine, one_job, tasks
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import TraceColumns, Workload
@@ -83,7 +84,7 @@ def lower(
     system: SystemConfig,
     memory: RemoteMemoryConfig,
     dims: tuple[int, ...],
-    comm_groups: Mapping[int, tuple[int, ...]],
+    comm_groups: Mapping[GroupKey, tuple[int, ...]],
     *,
     semantics: Semantics | str = "astra-sim",
     dim_bandwidth: tuple[float, ...] | None = None,
@@ -139,9 +140,11 @@ def lower(
     builder = ProgramBuilder()
     collectives = Collectives(setting, builder)
     orders, template_of_trace = [], np.zeros(len(workload.columns), np.int32)
+    remarks = Remarks()
     for index, view in enumerate(_views(workload)):
         template_of_trace[index] = _template(view, setting, builder, collectives)
         orders.append(view.order)
+        remarks.add(view)
     # First what completes the rows of the builder.
     more = collectives.finished()
     program = Program(
@@ -162,7 +165,7 @@ def lower(
         tuple(orders),
         workload.columns,
         workload.rank_to_columns.astype(np.int64),
-        tuple(collectives.warnings),
+        (*workload.warnings, *remarks.warnings(), *collectives.warnings),
         setting.effects,
     )
 
@@ -192,7 +195,7 @@ def _template(
     else:
         compute_ps = compute(view, nodes, duration_ps, setting)
         remote_memory(view, nodes, setting)
-        sent, relative = messages(view, nodes, setting.ranks)
+        sent, relative = messages(view, nodes, setting.ranks, collectives.groups)
         collectives.lower(view, nodes, duration_ps)
     children = dependencies(view, nodes)
     return builder.template(nodes, children, sent, compute_ps, relative)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.lowering.groups import Groups
 from astra_bridge.lowering.view import TraceView, shorten
 from astra_bridge.program import MESSAGE, Op
 from astra_bridge.trace import MISSING, NodeType
@@ -18,13 +19,53 @@ _TAGS = 500_000_000
 """ASTRA-sim folds the tags of send and receive nodes into this range."""
 
 
+def _tags(view: TraceView, which: NDArray[np.bool_]) -> NDArray[np.int64]:
+    tags = view.trace.comm_tag[view.order]
+    nameless = which & (tags == MISSING) & (view.trace.pg_name[view.order] >= 0)
+    found = np.zeros(len(which), np.int64)
+    found[which & ~nameless] = folded_tags(view, which & ~nameless)
+    return found[which]
+
+
+def _peers(
+    view: TraceView, which: NDArray[np.bool_], column: str, ranks: int, groups: Groups
+) -> NDArray[np.int64]:
+    """The other end of each message."""
+    peers = getattr(view.trace, column)[view.order].copy()
+    pg_name = view.trace.pg_name[view.order]
+    nameless = which & (peers == MISSING) & (pg_name >= 0)
+    for at in np.flatnonzero(nameless).tolist():
+        _, members = groups.members(view, int(view.order[at]), int(pg_name[at]))
+        own = int(view.ranks[0])
+        others = [rank for rank in members if rank != own]
+        if len(others) != 1 or len(view.ranks) > 1:
+            view.refuse(
+                f"is missing, and its group has {len(members)} members: only in a group of two the "
+                "other end is known; PyTorch writes it from version 2.4 on",
+                int(view.order[at]),
+                column,
+            )
+        peers[at] = others[0]
+    if nameless.any():
+        view.remark(
+            "messages name no other end: each goes to the other member of its group",
+            int(nameless.sum()),
+        )
+    view.required(which & ~nameless, column, 0, ranks - 1)
+    result: NDArray[np.int64] = peers[which]
+    return result
+
+
 def folded_tags(view: TraceView, which: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Tags of messages as ASTRA-sim takes them."""
     return (view.required(which, "comm_tag", -(2**31), 2**32 - 1) % 2**32) % _TAGS
 
 
-def messages(view: TraceView, nodes: Any, ranks: int) -> tuple[Any, bool]:
+def messages(view: TraceView, nodes: Any, ranks: int, groups: Groups) -> tuple[Any, bool]:
     """Fill in send and receive nodes.
+
+    A message that names no other end, as PyTorch's do, goes to the other member of a group of two;
+    without a tag, the n-th that is sent is the n-th that is received.
 
     Returns
     -------
@@ -47,9 +88,9 @@ def messages(view: TraceView, nodes: Any, ranks: int) -> tuple[Any, bool]:
         if not which.any():
             continue
         rows = np.zeros(int(which.sum()), MESSAGE)
-        rows["peer"] = view.required(which, peer, 0, ranks - 1)
+        rows["peer"] = _peers(view, which, peer, ranks, groups)
         rows["bytes"] = view.required(which, "comm_size", 1, 2**62)
-        rows["tag"] = folded_tags(view, which)
+        rows["tag"] = _tags(view, which)
         owners = getattr(trace, own)[view.order[which]]
         alone = len(own_ranks) == 1
         # A trace of several ranks cannot name its owner.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.groups import GroupKey
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.lowering.choices import Choices
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import MISSING, NodeType, TraceColumns
 
-__all__ = ["FAST_DELAY_NS", "Setting", "TraceView", "shorten"]
+__all__ = ["FAST_DELAY_NS", "Remarks", "Setting", "TraceView", "shorten"]
 
 FAST_DELAY_NS = 10
 """What crossing the bus takes in a communicator group of ASTRA-sim."""
@@ -45,7 +47,7 @@ class Setting:
         Ranks per logical dimension.
     dim_bandwidth : tuple of float
         Of each dimension, in any unit, for orders of dimensions.
-    comm_groups : mapping of int to tuple of int
+    comm_groups : mapping of int or str to tuple of int
         Group id -> ranks, in order of position.
     semantics : Semantics
     endpoint_delay_ns : int
@@ -59,7 +61,7 @@ class Setting:
     choices: Choices
     dims: tuple[int, ...]
     dim_bandwidth: tuple[float, ...]
-    comm_groups: Mapping[int, tuple[int, ...]]
+    comm_groups: Mapping[GroupKey, tuple[int, ...]]
     semantics: Semantics
     endpoint_delay_ns: int
     effects: Effects
@@ -82,6 +84,8 @@ class TraceView:
         Node i of the template is node ``order[i]`` of the trace.
     types, cpu : ndarray, shape (nodes,)
         Type of each node, and whether it runs on the CPU, in the order of the template.
+    remarks : dict of str to int
+        What users should know about the trace, and of how many of its nodes.
     """
 
     def __init__(self, trace: TraceColumns, ranks: NDArray[np.int64]) -> None:
@@ -89,11 +93,20 @@ class TraceView:
         self.order: NDArray[np.int64] = np.argsort(trace.node_id, kind="stable")
         self.types: NDArray[Any] = trace.type[self.order]
         self.cpu: NDArray[np.bool_] = trace.is_cpu_op[self.order]
+        self.remarks: dict[str, int] = {}
+        # A collective of the host that does not say what it does is the call that launches one.
+        launch = (self.types == NodeType.COMM_COLL) & self.cpu
+        launch &= trace.comm_type[self.order] == MISSING
+        self.types[launch] = NodeType.COMP
 
     def at(self, position: int, attribute: str = "") -> str:
         """A node of the file, for messages."""
         kind = _NAMES.get(NodeType(int(self.trace.type[position])), "")
         return f"node {self.trace.node_id[position]} {kind} {attribute}".strip()
+
+    def remark(self, what: str, count: int) -> None:
+        """Say something about some nodes of the trace: "compute nodes have no duration"."""
+        self.remarks[what] = self.remarks.get(what, 0) + count
 
     def refuse(self, reason: str, position: int, attribute: str = "") -> NoReturn:
         """Raise an InputError that names file, node and attribute."""
@@ -118,6 +131,31 @@ class TraceView:
             found = "is missing" if value == MISSING else f"is {value}"
             self.refuse(f"{found}; allowed: {low} to {high}", int(positions[at]), column)
         return values
+
+
+class Remarks:
+    """What is to be said of traces, each once, however many they are."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._traces: dict[str, list[TraceColumns]] = {}
+
+    def add(self, view: TraceView) -> None:
+        """Take over what is to be said of one."""
+        for what, count in view.remarks.items():
+            self._count[what] += count
+            self._traces.setdefault(what, []).append(view.trace)
+
+    def warnings(self) -> list[str]:
+        """One sentence for each."""
+        return [
+            f"{traces[0].file or 'trace'}{_and_more(len(traces))}: {self._count[what]:,} {what}"
+            for what, traces in self._traces.items()
+        ]
+
+
+def _and_more(count: int) -> str:
+    return "" if count == 1 else f" and {count - 1} other trace{'s' if count > 2 else ''}"
 
 
 def shorten(ranks: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.groups import read_comm_groups
+from astra_bridge.inputs.groups import GroupKey, read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.lowering import Choices, Lowered, choices, lower
@@ -115,7 +115,7 @@ class JobWork:
         return generated(given, self.ranks)
 
     @cached_property
-    def groups(self) -> dict[int, tuple[int, ...]]:
+    def groups(self) -> dict[GroupKey, tuple[int, ...]]:
         """Its communicator groups."""
         given = self._given("comm_groups")
         if given is None:  # a generated workload knows the groups of its traces

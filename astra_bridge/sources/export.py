@@ -30,8 +30,9 @@ def groups_path(prefix: str | Path) -> Path:
 def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
     """The nodes of one rank's trace.
 
-    Chakra has whole microseconds.  What is cut off from one duration is added to the next of its
-    unit, so that sums are right to a microsecond however short kernels are.
+    The exact time of a node is its attribute ``duration_ns``.  Chakra's own field has whole
+    microseconds: what is cut off from one is added to the next of its unit, so that sums are right
+    for other tools too.
     """
     steps = job.ranks[rank].steps
     groups = {key: job.number(rank, key) for key in job.group_of[rank]}
@@ -77,6 +78,8 @@ def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
                 attributes["num_ops"] = step.ops
             if step.moved_bytes >= 0:
                 attributes["tensor_size"] = step.moved_bytes
+        if step.ops < 0:
+            attributes["duration_ns"] = took
         yield TraceNode(
             i + first,
             step.type,

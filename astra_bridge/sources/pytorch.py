@@ -178,24 +178,27 @@ def _convert(files: Sequence[Path], how: Conversion) -> RecordedWorkload:
     return RecordedWorkload(recorded_job(kineto, execution, how.ranks, how.made))
 
 
-def _guess_can_open(path: Path) -> bool:
-    """A pattern or a file of which the first one is Kineto's."""
-    try:
-        files = files_of(path, "")
-        kind = kind_of_file(peek(next(iter(files.values()))))
-    except (InputError, OSError):
-        return False
-    return kind in (KINETO, EXECUTION_TRACE)
+def _pattern(path: Path) -> Path | None:
+    """What a prefix stands for: a pattern, a file, or what comes before ``.{rank}.json``."""
+    for pattern in (path, Path(f"{path}.{_RANK}.json"), Path(f"{path}.{_RANK}.json.gz")):
+        try:
+            files = files_of(pattern, "")
+            kind = kind_of_file(peek(next(iter(files.values()))))
+        except (InputError, OSError):
+            continue
+        if kind in (KINETO, EXECUTION_TRACE):
+            return pattern
+    return None
 
 
 def _read(path: Path, ranks: int) -> Workload:
-    return _convert([path], Conversion(ranks=ranks)).workload()
+    return _convert([_pattern(path) or path], Conversion(ranks=ranks)).workload()
 
 
 FORMAT = TraceFormat(
     "pytorch",
-    "PyTorch's recordings: Kineto's traces, a file or a pattern with {rank}.",
-    _guess_can_open,
+    "PyTorch's recordings: a file, a pattern with {rank}, or PREFIX.RANK.json.",
+    lambda path: _pattern(path) is not None,
     _read,
     _convert,
 )

@@ -63,6 +63,8 @@ INT_COLUMNS = (
     "num_ops",
     "tensor_size",
     "root",
+    "duration_ns",
+    "stream",
 )
 """The int64 columns, in the order in which both readers fill them."""
 
@@ -107,6 +109,8 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
         `NodeType`.
     duration_micros : ndarray of int64, shape (n,)
         Duration in us; 0 where absent; values above 2**63 - 1 are stored as 2**63 - 1.
+    duration_ns : ndarray of int64, shape (n,)
+        The same in ns, of nodes that carry it; `MISSING` where absent.  It counts before the other.
     is_cpu_op : ndarray of bool, shape (n,)
         False where absent, as in ASTRA-sim.
     comm_type, comm_size, comm_src, comm_dst, comm_tag, comm_priority, num_ops, tensor_size, root
@@ -114,6 +118,8 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
         attribute ``root_rank`` or ``comm_root``, a global rank, of the rooted collectives.
     pg_name : ndarray of int32, shape (n,)
         Index into `strings`, -1 where absent.
+    stream : ndarray of int64, shape (n,)
+        Of the GPU; `MISSING` where absent.
     involved_dim : ndarray of int32, shape (n,)
         Index into `involved_dims`, -1 where absent.
     strings : tuple of str
@@ -125,6 +131,10 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     dep : ndarray of int32, shape (number of dependencies,)
         Positions (not ids) of parents: data_deps and ctrl_deps together, without repetition,
         ascending per node.
+    dep_is_control : ndarray of bool, shape (number of dependencies,)
+        Those that are among ctrl_deps only.
+    unknown_callers : int
+        How many ctrl_deps name nodes that the trace does not have; nobody waits for these.
     process_groups : tuple of ProcessGroup
         From METADATA nodes, in file order; a later one of the same name replaces an earlier one.
     read_details : callable
@@ -147,12 +157,16 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     num_ops: npt.NDArray[np.int64]
     tensor_size: npt.NDArray[np.int64]
     root: npt.NDArray[np.int64]
+    duration_ns: npt.NDArray[np.int64]
+    stream: npt.NDArray[np.int64]
     pg_name: npt.NDArray[np.int32]
     involved_dim: npt.NDArray[np.int32]
     strings: tuple[str, ...]
     involved_dims: tuple[tuple[bool, ...], ...]
     dep_start: npt.NDArray[np.int64]
     dep: npt.NDArray[np.int32]
+    dep_is_control: npt.NDArray[np.bool_]
+    unknown_callers: int
     process_groups: tuple[ProcessGroup, ...]
     read_details: Callable[[int], NodeDetails]
 
@@ -187,10 +201,13 @@ class Workload:
         The distinct traces, in order of the first rank that has each.
     rank_to_columns : ndarray of int32, shape (ranks,)
         Index into `columns`.
+    warnings : tuple of str
+        What was odd about the files.
     """
 
     columns: tuple[TraceColumns, ...]
     rank_to_columns: npt.NDArray[np.int32]
+    warnings: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> int:

@@ -147,12 +147,13 @@ def decode(data: Any) -> RawTrace:
     involved_dim = np.full(n, -1, np.int32)
     dep_start = np.zeros(n + 1, np.int64)
     dep_id = array("Q")
+    data_dep_count = np.zeros(n, np.int32)
     strings: dict[bytes, int] = {}
     dims: dict[bytes, int] = {}
 
     # Element-wise stores through memoryviews cost half of NumPy's.
     id_view, type_view, duration_view = node_id.data, node_type.data, duration_micros.data
-    dep_view = dep_start.data
+    dep_view, data_view = dep_start.data, data_dep_count.data
     slots: list[Any] = [None] * IS_CPU_OP + [is_cpu_op.data, pg_name.data, involved_dim.data]
     cache: dict[bytes, tuple[int, Any]] = {}
     parse = NodeRecord.FromString
@@ -166,6 +167,7 @@ def decode(data: Any) -> RawTrace:
             # Slices, because iterating over protobuf's own containers is slow.
             if parents := node.data_deps:
                 dep_id.fromlist(parents[:])
+                data_view[i] = len(parents)
             if parents := node.ctrl_deps:
                 dep_id.fromlist(parents[:])
             dep_view[i + 1] = len(dep_id)
@@ -212,4 +214,5 @@ def decode(data: Any) -> RawTrace:
         involved_dims=list(dims),
         dep_start=dep_start,
         dep_id=np.frombuffer(dep_id, np.uint64) if dep_id else np.zeros(0, np.uint64),
+        data_dep_count=data_dep_count,
     )

@@ -56,10 +56,19 @@ def _objects(text: str, file: Path | None) -> Iterator[Any]:
         yield value
 
 
+# As protobuf's own JSON spells them.
+_OTHER_SPELLINGS = {"dataDeps": "data_deps", "ctrlDeps": "ctrl_deps", "id": "Id", "name": "Name"}
+
+
 def _feeder_node(entry: Any, index: int, file: Path | None) -> TraceNode:
     key = f"workload_graph[{index}]"
     if not isinstance(entry, dict):
         raise InputError(f"a node must be an object, not {show(entry)}", file=file, key=key)
+    spelled = {_OTHER_SPELLINGS.get(name, name): value for name, value in entry.items()}
+    if len(spelled) < len(entry):
+        twice = next(name for name in _OTHER_SPELLINGS if name in entry)
+        raise InputError("is given in two spellings", file=file, key=f"{key}.{twice}")
+    entry = spelled
     for name, kind in _FEEDER_FIELDS.items():
         if name in entry and type(entry[name]) is not kind:
             raise InputError(

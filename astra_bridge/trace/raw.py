@@ -18,13 +18,15 @@ ATTRIBUTES: dict[bytes, int] = {
     b"tensor_size": 7,
     b"root_rank": 8,
     b"comm_root": 8,
-    b"is_cpu_op": 9,
-    b"pg_name": 10,
-    b"involved_dim": 11,
+    b"duration_ns": 9,
+    b"stream": 10,
+    b"is_cpu_op": 11,
+    b"pg_name": 12,
+    b"involved_dim": 13,
 }
-"""Attributes that a simulation reads -> slot: 0 to 8 are those of `RawTrace.ints`."""
+"""Attributes that a simulation reads -> slot: 0 to 10 are those of `RawTrace.ints`."""
 
-IS_CPU_OP, PG_NAME, INVOLVED_DIM = 9, 10, 11
+IS_CPU_OP, PG_NAME, INVOLVED_DIM = 11, 12, 13
 
 
 class RawTrace(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class RawTrace(msgspec.Struct, frozen=True):
     type : ndarray of int32, shape (n,)
     is_cpu_op : ndarray of uint8, shape (n,)
         0 or 1.
-    ints : list of 9: ndarray of int64, shape (n,), or None
+    ints : list of 11: ndarray of int64, shape (n,), or None
         As in `ATTRIBUTES`; MISSING where absent, None where no node has the attribute.
     pg_name, involved_dim : ndarray of int32, shape (n,)
         Index into `strings` and `involved_dims`, -1 where absent.
@@ -48,7 +50,9 @@ class RawTrace(msgspec.Struct, frozen=True):
         One byte, 0 or 1, per dimension.
     dep_start : ndarray of int64, shape (n + 1,)
     dep_id : ndarray of uint64, shape (e,)
-        Ids of parents, control and data dependencies together.
+        Ids of parents: of each node, its data dependencies, then its control dependencies.
+    data_dep_count : ndarray of int32, shape (n,)
+        How many of them are data dependencies.
     """
 
     version: bytes
@@ -64,6 +68,7 @@ class RawTrace(msgspec.Struct, frozen=True):
     involved_dims: list[bytes]
     dep_start: npt.NDArray[np.int64]
     dep_id: npt.NDArray[np.uint64]
+    data_dep_count: npt.NDArray[np.int32]
 
 
 class RawError(ValueError):

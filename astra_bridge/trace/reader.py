@@ -136,8 +136,17 @@ def _node(file: Path | None, node_id: int, problem: str, key: str = "") -> Input
     return InputError(problem, file=file, key=f"node {node_id}{': ' if key else ''}{key}")
 
 
-def _resolve_deps(raw: RawTrace, file: Path | None) -> tuple[Any, Any]:
-    """Check ids and turn ids of parents into positions; returns (dep_start, dep)."""
+class _Dependencies(msgspec.Struct):
+    """Who waits for whom, by positions; the fields of `TraceColumns`."""
+
+    dep_start: npt.NDArray[np.int64]
+    dep: npt.NDArray[np.int32]
+    dep_is_control: npt.NDArray[np.bool_]
+    unknown_callers: int = 0
+
+
+def _resolve_deps(raw: RawTrace, file: Path | None) -> _Dependencies:
+    """Check ids and turn ids of parents into positions."""
     ids = raw.node_id
     n = len(ids)
     # Producers number nodes in ascending order, so sorting is rarely needed.
@@ -153,37 +162,63 @@ def _resolve_deps(raw: RawTrace, file: Path | None) -> tuple[Any, Any]:
                 int(ids[same[0]]),
                 twice(int(first), int(second)),
             )
-    if not len(raw.dep_id):
-        return raw.dep_start, np.zeros(0, np.int32)
-    counts = np.diff(raw.dep_start)
+    dep_id, counts = raw.dep_id, np.diff(raw.dep_start)
+    if not len(dep_id):
+        return _Dependencies(raw.dep_start, np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    control: npt.NDArray[np.bool_] | None = None
+    if int(raw.data_dep_count.sum()) < len(dep_id):
+        of_node = np.arange(len(dep_id)) - np.repeat(raw.dep_start[:-1], counts)
+        control = of_node >= np.repeat(raw.data_dep_count, counts)
     if n and int(ids[-1]) - int(ids[0]) == n - 1:
         # Ids without gaps: the position is a subtraction (uint64 wraps below the first id).
-        parent: npt.NDArray[np.uint64] = raw.dep_id - ids[0]
+        parent: npt.NDArray[np.uint64] = dep_id - ids[0]
         known = parent < n
     else:
-        parent = np.minimum(np.searchsorted(ids, raw.dep_id), n - 1).astype(np.uint64)
-        known = ids[parent] == raw.dep_id
+        parent = np.minimum(np.searchsorted(ids, dep_id), n - 1).astype(np.uint64)
+        known = ids[parent] == dep_id
+    unknown = 0
     if not bool(known.all()):
-        edge = int(np.argmin(known))
-        child = int(np.searchsorted(raw.dep_start, edge, side="right")) - 1
-        raise _node(
-            file,
-            int(raw.node_id[child]),
-            f"depends on node {raw.dep_id[edge]}, which this trace does not have",
-            "data_deps or ctrl_deps",
-        )
+        wrong = ~known if control is None else ~known & ~control
+        if bool(wrong.any()):
+            edge = int(np.argmax(wrong))
+            child = int(np.searchsorted(raw.dep_start, edge, side="right")) - 1
+            raise _node(
+                file,
+                int(raw.node_id[child]),
+                f"depends on node {dep_id[edge]}, which this trace does not have",
+                "data_deps",
+            )
+        # PyTorch's linker writes a caller of every operator, recorded or not.
+        assert control is not None
+        unknown = int((~known).sum())
+        counts = np.bincount(np.repeat(np.arange(n), counts)[known], minlength=n).astype(np.int64)
+        parent, control = parent[known], control[known]
     dep = parent.astype(np.int32)
     if order is not None:
         dep = order.astype(np.int32)[dep]
-    if int(counts.max()) > 1:
+    if len(counts) and int(counts.max()) > 1:
         # Ascending per node and without repetition: child in the high half, parent in the low.
         children = np.repeat(np.arange(n, dtype=np.int64), counts)
-        edges = np.unique(children << 32 | dep)
+        edges = children << 32 | dep
+        if control is None:
+            edges = np.unique(edges)
+        else:
+            # Data dependencies come first, so an edge of both kinds is found as one of data.
+            edges, first_of = np.unique(edges, return_index=True)
+            control = control[first_of]
         dep = (edges & 0xFFFFFFFF).astype(np.int32)
         counts = np.bincount(edges >> 32, minlength=n).astype(np.int64)
     dep_start = np.zeros(n + 1, np.int64)
     np.cumsum(counts, out=dep_start[1:])
-    return dep_start, dep
+    if control is None:
+        control = _no_control(len(dep))
+    return _Dependencies(dep_start, dep, control, unknown)
+
+
+@lru_cache(maxsize=1)
+def _no_control(count: int) -> npt.NDArray[np.bool_]:
+    """Of dependencies none of which is a control dependency; traces of a length share it."""
+    return np.zeros(count, np.bool_)
 
 
 def _check_ranges(raw: RawTrace, file: Path | None) -> None:
@@ -206,6 +241,7 @@ def _check_ranges(raw: RawTrace, file: Path | None) -> None:
         ("root", comm),
         ("num_ops", compute),
         ("tensor_size", compute | memory),
+        ("duration_ns", raw.type >= 0),
     ):
         row = raw.ints[INT_COLUMNS.index(name)]
         if row is None:
@@ -294,7 +330,7 @@ def _checked_columns(
     raw: RawTrace, file: Path | None, kept: bytes | None, signature: tuple[int, int]
 ) -> TraceColumns:
     _check_ranges(raw, file)
-    dep_start, dep = _resolve_deps(raw, file)
+    waits = _resolve_deps(raw, file)
     source = _Source(file, kept, signature, raw.record_start)
     try:
         strings = tuple(text.decode() for text in raw.strings)
@@ -315,8 +351,10 @@ def _checked_columns(
         involved_dim=raw.involved_dim,
         strings=strings,
         involved_dims=tuple(tuple(map(bool, dims)) for dims in raw.involved_dims),
-        dep_start=dep_start,
-        dep=dep,
+        dep_start=waits.dep_start,
+        dep=waits.dep,
+        dep_is_control=waits.dep_is_control,
+        unknown_callers=waits.unknown_callers,
         process_groups=_process_groups(raw.type, raw.node_id, source, file),
         read_details=source,
     )
@@ -490,7 +528,20 @@ def read_chakra(prefix: Path, ranks: int) -> Workload:
             by_inode[inode] = index
         rank_to_columns[rank] = index
     rank_to_columns.flags.writeable = False
-    return Workload(columns=tuple(columns), rank_to_columns=rank_to_columns)
+    return Workload(tuple(columns), rank_to_columns, _left_over(prefix, ranks))
+
+
+def _left_over(prefix: Path, ranks: int) -> tuple[str, ...]:
+    """Say that there are files of more ranks than are simulated."""
+    following = trace_path(prefix, ranks)
+    if not os.path.exists(following):  # noqa: PTH110
+        return ()
+    stem = following.name.rsplit(".", 2)[0]
+    count = sum(name == stem for name, _ in _files_beside(following))
+    return (
+        f"{prefix}: there are traces of {count} ranks, and the network has {ranks}: only those of "
+        f"ranks 0 to {ranks - 1} run",
+    )
 
 
 def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> InputError:

@@ -11,14 +11,16 @@ namespace {
 
 // Slots of the attributes that a simulation reads (ATTRIBUTES in raw.py); below kIntColumns they
 // are those of `ints`.
-enum Slot : int { ROOT = 8, IS_CPU_OP = 9, PG_NAME = 10, INVOLVED_DIM = 11, OTHER = -1 };
+enum Slot : int { ROOT = 8, IS_CPU_OP = 11, PG_NAME = 12, INVOLVED_DIM = 13, OTHER = -1 };
 constexpr std::string_view kInts[kIntColumns] = {
-    "comm_type",     "comm_size", "comm_src",    "comm_dst",  "comm_tag",
-    "comm_priority", "num_ops",   "tensor_size", "root_rank",
+    "comm_type", "comm_size",   "comm_src",  "comm_dst",    "comm_tag", "comm_priority",
+    "num_ops",   "tensor_size", "root_rank", "duration_ns", "stream",
 };
 
 int slot_of(std::string_view name) {
-  switch (name.size()) {  // most names differ in length: one comparison instead of twelve
+  switch (name.size()) {  // most names differ in length: one comparison instead of fourteen
+    case 6:
+      return name == kInts[10] ? 10 : OTHER;
     case 7:
       if (name == "num_ops") return 6;
       return name == "pg_name" ? PG_NAME : OTHER;
@@ -32,7 +34,9 @@ int slot_of(std::string_view name) {
       if (name == "comm_root") return ROOT;
       return name == "is_cpu_op" ? IS_CPU_OP : OTHER;
     case 11:
-      return name == kInts[7] ? 7 : OTHER;
+      for (int i : {7, 9})
+        if (name == kInts[i]) return i;
+      return OTHER;
     case 12:
       return name == "involved_dim" ? INVOLVED_DIM : OTHER;
     case 13:
@@ -279,6 +283,7 @@ class Decoder {
     t_.duration_micros[i] = record.duration_micros;
     t_.dep_id.insert(t_.dep_id.end(), record.data_deps.begin(), record.data_deps.end());
     t_.dep_id.insert(t_.dep_id.end(), record.ctrl_deps.begin(), record.ctrl_deps.end());
+    t_.data_dep_count[i] = static_cast<int32_t>(record.data_deps.size());
     t_.dep_start[i + 1] = static_cast<int64_t>(t_.dep_id.size());
     uint32_t seen = 0;
     for (std::string_view bytes : record.attributes) {
@@ -393,6 +398,7 @@ Trace decode(std::string_view data) {
   t.involved_dim.assign(n, -1);
   t.dep_start.resize(n + 1);
   t.dep_id.reserve(n);
+  t.data_dep_count.resize(n);
   Decoder decoder(t, n);
   for (size_t i = 0; i < n; ++i) {
     const size_t position = framing.position();

@@ -11,7 +11,7 @@
 namespace trace {
 
 constexpr int64_t kMissing = INT64_MIN;
-constexpr size_t kIntColumns = 9;
+constexpr size_t kIntColumns = 11;
 
 struct Trace {
   std::string version;
@@ -22,7 +22,8 @@ struct Trace {
   std::vector<int64_t> ints[kIntColumns];  // empty where no node has the attribute
   std::vector<std::string> strings, involved_dims;
   std::vector<int64_t> dep_start;
-  std::vector<uint64_t> dep_id;
+  std::vector<uint64_t> dep_id;  // of each node, data_deps and then ctrl_deps
+  std::vector<int32_t> data_dep_count;
 };
 
 struct Error {  // thrown

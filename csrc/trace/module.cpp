@@ -44,11 +44,12 @@ py::tuple decode(const py::buffer& buffer) {
     else
       ints.append(array(column, owner));
   }
-  return py::make_tuple(
-      py::bytes(t.version), array(t.record_start, owner), array(t.node_id, owner),
-      array(t.type, owner), array(t.duration_micros, owner), array(t.is_cpu_op, owner), ints,
-      array(t.pg_name, owner), array(t.involved_dim, owner), bytes_list(t.strings),
-      bytes_list(t.involved_dims), array(t.dep_start, owner), array(t.dep_id, owner));
+  return py::make_tuple(py::bytes(t.version), array(t.record_start, owner), array(t.node_id, owner),
+                        array(t.type, owner), array(t.duration_micros, owner),
+                        array(t.is_cpu_op, owner), ints, array(t.pg_name, owner),
+                        array(t.involved_dim, owner), bytes_list(t.strings),
+                        bytes_list(t.involved_dims), array(t.dep_start, owner),
+                        array(t.dep_id, owner), array(t.data_dep_count, owner));
 }
 
 }  // namespace

@@ -370,7 +370,7 @@ def without(attributes: dict[str, Any], key: str, **changed: Any) -> dict[str, A
         (NodeType.COMM_COLL, without(COLL, "comm_size"), "comm_size", "is missing"),
         (NodeType.COMM_COLL, without(COLL, "", comm_type=10), "comm_type", "is 10; allowed: 0 to"),
         (NodeType.COMM_COLL, without(COLL, "", comm_size=-5), "comm_size", "-5"),
-        (NodeType.COMM_COLL, without(COLL, "", pg_name="x"), "pg_name", "'x' is not a number"),
+        (NodeType.COMM_COLL, without(COLL, "", pg_name="x"), "pg_name", "group x is not defined"),
         (NodeType.COMM_COLL, without(COLL, "", comm_type=5, root_rank=9), "root", "root 9 is not"),
         (NodeType.MEM_LOAD, {"tensor_size": 10}, "", "needs remote memory"),
     ],

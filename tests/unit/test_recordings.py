@@ -474,7 +474,7 @@ def test_a_wrong_kind_of_file_is_named(
         ("aten::addmm", [[16], [4, 8], [8, 16], [], []], 2 * 4 * 8 * 16),
         ("aten::bmm", [[3, 4, 8], [3, 8, 16]], 2 * 3 * 4 * 8 * 16),
         # 2 sequences, 4 heads, 128 queries, 256 keys of 64: two products of 2 each.
-        ("aten::_scaled_dot_product_flash_attention", [[2, 4, 128, 64], [2, 4, 256, 64], [2, 4, 256, 64]],
+        ("aten::_scaled_dot_product_flash_attention", [[2, 4, 128, 64]] + 2 * [[2, 4, 256, 64]],
          2 * 2 * 2 * 4 * 128 * 256 * 64),
         ("aten::convolution", [[1, 3, 8, 8], [16, 3, 3, 3], [16]], 2 * 100 * 27),
         ("aten::add", [[4, 8], [4, 8], []], 100),
@@ -555,6 +555,7 @@ def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
         trace = workload.of_rank(rank)
         compute = (trace.type == NodeType.COMP) & ~trace.is_cpu_op
         assert trace.duration_micros[compute].sum() == pytest.approx(recorded_us, rel=1e-3)
+        assert trace.duration_ns[compute].sum() == pytest.approx(recorded_us * 1000, rel=1e-6)
         # Per stream, kernels as launched: by their names, and in the order of ids.
         starts = [step.start_ns for step in job.ranks[rank].steps if step.stream == 7]
         assert starts == sorted(starts)

@@ -240,7 +240,7 @@ def test_a_trace_may_have_no_nodes(decoder: str) -> None:
         (METADATA + b"\x00\x00", "node 0: the id is used twice, by the nodes at positions 0 and 1"),
         (
             METADATA + b"\x04\x08\x03\x28\x09",
-            "node 3: data_deps or ctrl_deps: depends on node 9, which this trace does not have",
+            "node 3: data_deps: depends on node 9, which this trace does not have",
         ),
         (b"\x1f\x8b\x08damaged", "the gzip-compressed trace is damaged"),
     ],

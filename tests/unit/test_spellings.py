@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""Chakra traces as PyTorch's linker and other tools write them: what ASTRA-sim cannot read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import astra_bridge
+from astra_bridge.errors import AstraBridgeError, InputError, StalledError
+from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
+from astra_bridge.workload import GeneratedWorkload, TraceBuilder
+
+CASES = Path(__file__).parents[2].parent / "shared" / "cases"
+
+SYSTEM = {
+    "scheduling-policy": "FIFO", "endpoint-delay": 10, "preferred-dataset-splits": 1,
+    "active-chunks-per-dimension": 1, "all-reduce-implementation": ["ring"],
+    "collective-optimization": "localBWAware", "local-mem-bw": 1600,
+}  # fmt: skip
+ALL_REDUCE_NS = 21_541
+"""1 MiB in a ring of two: 10 + 2 x (10 + 500 + 9765) and the reduction's 3 x 327 of 524,288 B."""
+
+
+def run(traces: Sequence[TraceBuilder], **more: Any) -> astra_bridge.Result:
+    ranks = len(traces)
+    groups = more.pop("comm_groups", {})
+    return astra_bridge.simulate(
+        workload=GeneratedWorkload(traces, groups).workload(),
+        comm_groups=groups,
+        system=SYSTEM | more,
+        network={
+            "topology": ["Ring"], "npus_count": [ranks], "bandwidth": [50], "latency": [500]
+        },
+    )  # fmt: skip
+
+
+def all_reduce(trace: TraceBuilder, deps: Sequence[int] = (), **more: Any) -> int:
+    return trace.add(
+        NodeType.COMM_COLL, "ncclDevKernel_AllReduce", deps,
+        comm_type=int(CommType.ALL_REDUCE), comm_size=2**20, **more,
+    )  # fmt: skip
+
+
+def test_a_caller_that_is_not_in_the_trace_is_not_waited_for() -> None:
+    trace = TraceBuilder()
+    first = trace.add(
+        NodeType.COMP, "aten::op", ctrl_deps=[900, 901], duration_us=5, is_cpu_op=True
+    )
+    all_reduce(trace, [first], ctrl_deps=[first])
+    result = run([trace] * 2)
+    assert result.finish_ns.tolist() == [5_000 + ALL_REDUCE_NS] * 2
+    (said,) = [w for w in result.warnings if "ctrl_deps" in w]
+    assert "2 ctrl_deps name nodes that the trace does not have; nothing waits for them" in said
+    trace.nodes[1].data_deps = [900]
+    with pytest.raises(
+        InputError, match="node 1: data_deps: depends on node 900, which this trace"
+    ):
+        run([trace] * 2)
+
+
+def test_callers_that_form_a_circle_do_not_order() -> None:
+    trace = TraceBuilder()
+    host = trace.add(NodeType.COMP, "aten::mul", ctrl_deps=[1], duration_us=10, is_cpu_op=True)
+    kernel = trace.add(NodeType.COMP, "kernel", [host], ctrl_deps=[1], duration_us=20)
+    all_reduce(trace, [kernel])
+    result = run([trace] * 2)
+    assert result.finish_ns.tolist() == [30_000 + ALL_REDUCE_NS] * 2
+    (said,) = [w for w in result.warnings if "ctrl_deps" in w]
+    assert "2 ctrl_deps do not order" in said
+    # Data dependencies order in any case.
+    trace.nodes[0].data_deps = [1]
+    with pytest.raises(StalledError, match="wait for one another in a circle: 0, 1"):
+        run([trace] * 2)
+
+
+def test_control_dependencies_without_a_circle_order() -> None:
+    trace = TraceBuilder()
+    first = trace.comp("a", duration_us=10)
+    all_reduce(trace, ctrl_deps=[first])
+    result = run([trace] * 2)
+    assert result.finish_ns.tolist() == [10_000 + ALL_REDUCE_NS] * 2
+    assert not [w for w in result.warnings if "ctrl_deps" in w]
+
+
+def test_a_call_of_the_host_is_compute() -> None:
+    trace = TraceBuilder()
+    call = trace.add(NodeType.COMM_COLL, "c10d::allreduce_", duration_us=85, is_cpu_op=True)
+    all_reduce(trace, [call])
+    assert run([trace] * 2).finish_ns.tolist() == [85_000 + ALL_REDUCE_NS] * 2
+
+
+@pytest.mark.parametrize("name", ["1.0", "9f2c0e77aa", "default_pg", "99999999999999999999"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_any_text_names_a_group(name: str, declared: bool) -> None:
+    def rank(members: list[int]) -> TraceBuilder:
+        trace = TraceBuilder()
+        if declared:
+            trace.process_groups({name: members})
+        all_reduce(trace, pg_name=name)
+        return trace
+
+    idle = TraceBuilder()
+    idle.comp(duration_us=1)
+    traces = [rank([0, 1]), rank([0, 1]), idle, idle]
+    groups: Any = {} if declared else {name: [0, 1]}
+    assert run(traces, comm_groups=groups).finish_ns.tolist()[:2] == [ALL_REDUCE_NS] * 2
+    traces[0].nodes[-1].attributes["pg_name"] = "another"
+    with pytest.raises(InputError, match="group another is not defined"):
+        run(traces, comm_groups=groups)
+
+
+def test_a_file_may_say_that_group_0_is_a_part() -> None:
+    traces = []
+    for name in ("0", "0", "1", "1"):
+        traces.append(TraceBuilder())
+        all_reduce(traces[-1], pg_name=name)
+    groups: Any = {"0": [0, 1], "1": [2, 3]}
+    assert run(traces, comm_groups=groups).finish_ns.tolist() == [ALL_REDUCE_NS] * 4
+
+
+def message(node_type: NodeType, size: int, group: str = "7", **more: Any) -> TraceBuilder:
+    trace = TraceBuilder()
+    trace.process_groups({"7": [0, 1], "8": [0, 1, 2]})
+    trace.add(node_type, "ncclDevKernel_SendRecv", comm_size=size, pg_name=group, **more)
+    return trace
+
+
+def test_a_message_in_a_group_of_two_needs_no_other_end() -> None:
+    idle = TraceBuilder()
+    ends = message(NodeType.COMM_SEND, 4096), message(NodeType.COMM_RECV, 4096)
+    result = run([*ends, idle])
+    assert min(result.finish_ns[:2]) > 500
+    (said,) = [w for w in result.warnings if "other end" in w]
+    assert "2 messages name no other end: each goes to the other member of its group" in said
+    with pytest.raises(InputError, match="comm_dst: is missing, and its group has 3 members"):
+        run([message(NodeType.COMM_SEND, 9, "8"), message(NodeType.COMM_RECV, 9, "8"), idle])
+
+
+def test_compute_without_a_duration_is_said() -> None:
+    trace = TraceBuilder()
+    trace.comp("matmul", num_ops=3 * 10**12, tensor_size_bytes=10**6)
+    result = run([trace] * 2)
+    assert result.finish_ns.tolist() == [1, 1]
+    (said,) = [w for w in result.warnings if "duration" in w]
+    assert "1 compute nodes have no duration and take 1 ns each; they have num_ops, from" in said
+
+
+def test_under_the_roofline_a_recorded_duration_counts_where_there_are_no_operations() -> None:
+    trace = TraceBuilder()
+    first = trace.comp("measured", duration_us=7)
+    trace.comp("modelled", num_ops=10**9, tensor_size_bytes=1000, deps=[first])
+    roofline = {"roofline-enabled": 1, "peak-perf": 1}
+    assert run([trace] * 2, **roofline).finish_ns.tolist() == [7_000 + 1_000_000] * 2
+    trace.comp("neither")
+    with pytest.raises(InputError, match="node 2 COMP num_ops: is missing"):
+        run([trace] * 2, **roofline)
+
+
+def test_durations_may_be_in_nanoseconds() -> None:
+    trace = TraceBuilder()
+    trace.nodes[trace.comp("short", duration_us=2)].attributes["duration_ns"] = 1_499
+    assert run([trace] * 2).finish_ns.tolist() == [1_499] * 2
+    trace.nodes[0].attributes["duration_ns"] = -1
+    with pytest.raises(InputError, match="node 0: duration_ns: -1 is negative"):
+        run([trace] * 2)
+
+
+@pytest.mark.parametrize("keys", [("data_deps", "ctrl_deps"), ("dataDeps", "ctrlDeps")])
+def test_both_spellings_of_dependencies_count(keys: tuple[str, str], tmp_path: Path) -> None:
+    graph = [
+        {"Id": 1, "Name": "a", "NodeType": 4, "runtime": 10},
+        {"Id": 2, "Name": "b", "NodeType": 4, "runtime": 10, keys[0]: [1], keys[1]: [1]},
+        {"Id": 3, "Name": "c", "NodeType": 4, "runtime": 10, keys[1]: [1]},
+    ]
+    (tmp_path / "t.json").write_text(json.dumps({"workload_graph": graph}))
+    trace = read_trace(tmp_path / "t.json")
+    assert trace.dep.tolist() == [0, 0]
+    assert trace.dep_is_control.tolist() == [False, True]
+    graph[1]["data_deps"], graph[1]["dataDeps"] = [1], [1]
+    (tmp_path / "t.json").write_text(json.dumps({"workload_graph": graph}))
+    with pytest.raises(InputError, match="given in two spellings"):
+        read_trace(tmp_path / "t.json")
+
+
+def test_files_of_more_ranks_than_the_network_has_are_said(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.comp(duration_us=1)
+    GeneratedWorkload([trace] * 5).write(tmp_path / "w")
+    workload = read_workload(tmp_path / "w", 3)
+    assert workload.warnings == (
+        f"{tmp_path / 'w'}: there are traces of 5 ranks, and the network has 3: only those of "
+        "ranks 0 to 2 run",
+    )
+    assert read_workload(tmp_path / "w", 5).warnings == ()
+
+
+RIGHT = {
+    "01_dangling_ctrl_deps/t": 26_542,
+    "02_ctrl_deps_cycle/t": 51_541,
+    "03_cpu_collective_without_type/t": 106_541,
+    "05_group_names/float": 33_829,
+    "05_group_names/hash": 33_829,
+    "05_group_names/zero": 21_541,
+    "06_kineto/kineto": 131_541,
+    "09_compute_without_duration/t": 21_542,
+    "11_p2p_without_peer/t": 576,
+}
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+@pytest.mark.parametrize("case", RIGHT)
+def test_cases_end_as_their_page_says(case: str) -> None:
+    ranks = 4 if "group_names" in case else 2
+    groups = CASES / f"{case}.json"
+    result = astra_bridge.simulate(
+        workload=CASES / case,
+        system=CASES / "common/system.json",
+        network=CASES / f"common/ring{ranks}.yml",
+        remote_memory=CASES / "common/mem.json",
+        comm_groups=groups if groups.exists() else None,
+    )
+    assert max(result.finish_ns) == RIGHT[case]
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+@pytest.mark.parametrize("name", ["algo.xml", "two.goal"])
+def test_case_06_names_what_takes_it(name: str) -> None:
+    with pytest.raises(AstraBridgeError, match=r"`astra-bridge trace convert .* OUT` takes it"):
+        read_workload(CASES / "06_kineto" / name, 2)
