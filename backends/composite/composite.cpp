@@ -57,7 +57,7 @@ class Composite final : public astra_net::Model {
     const std::vector<astra_net::Part> given = config.take_parts();
     if (given.empty()) throw Error(ASTRA_NET_INVALID, "a composite network needs parts");
     ways_ = std::make_unique<Ways>(config, static_cast<int32_t>(given.size()));
-    border_bytes_ = config.options.integer("border_bytes", 65536, 0, int64_t{1} << 62);
+    border_bytes_ = config.options.integer("border_bytes", 16384, 0, int64_t{1} << 62);
     for (const astra_net::Part& part : given) {
       if (part.config->endpoints < config.endpoints)
         throw Error(ASTRA_NET_INVALID, part.backend + ": has fewer endpoints than the whole");
@@ -282,14 +282,17 @@ class Composite final : public astra_net::Model {
     if (!exchanging_) return next_id_++;
     return std::exchange(place_, place_ + ASTRA_NET_PLACES_PER_TRANSFER);
   }
-  void send(int32_t piece, int32_t part, int32_t src, int64_t id) {
+  void send(int32_t piece, int32_t part, int32_t node, int64_t id) {
     Side& side = *sides_[static_cast<size_t>(part)];
     const Piece& what = pieces_[piece];
     const uint32_t given = messages_[what.message].traffic_class;
     const uint32_t kept =
         side.part.can(ASTRA_NET_CAP_LEVELS) ? std::min(given, side.part.traffic_classes() - 1) : 0;
     side.part.carried.insert(id, piece);
-    side.waiting.push_back({id, now_ps_, what.bytes, src, what.node, kept, 0, 0});
+    const Message& message = messages_[what.message];
+    const int32_t from = ways_->endpoint(node, message.src, message.dst);
+    const int32_t to = ways_->endpoint(what.node, message.src, message.dst);
+    side.waiting.push_back({id, now_ps_, what.bytes, from, to, kept, 0, 0});
     ++side.hops;
   }
   // From where it is to where its next hop leads.

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT
 //
-// Which parts a transfer crosses, hop by hop.  A hop is what one part carries: between two ranks,
-// over dimensions or links that are all its own.
+// Which parts a transfer crosses, hop by hop.  A hop is what one part carries, over dimensions or
+// links that are all its own: between two ranks, or switches at its border.  There a part has an
+// endpoint for each of the ranks that are nearest to the switch, which stands in for it: so the flows
+// of different ranks stay different flows.
 #ifndef ASTRA_COMPOSITE_WAYS_HPP
 #define ASTRA_COMPOSITE_WAYS_HPP
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "astra_net.hpp"
@@ -24,8 +29,10 @@ struct Hop {
 
 class Ways {
  public:
-  // Options: `part_of_link`, the part of each link as "COUNT*PART,..."; and of a network of
-  // dimensions `npus_count`, and `part_of_dimension` one after the other.
+  // Options: `part_of_link`, the part of each link as "COUNT*PART,..."; of a network of dimensions
+  // `npus_count`, and `part_of_dimension` one after the other; of a network of links `border`, a
+  // line for each switch where parts meet: the switch, the first endpoint at it, and the ranks that
+  // these stand in for, ascending.
   Ways(astra_net::Config& config, int32_t parts) : parts_(parts) {
     const std::string sizes = config.options.text("npus_count", "");
     const std::string dimensions = config.options.text("part_of_dimension", "");
@@ -39,6 +46,7 @@ class Ways {
       part_of_dimension_.push_back(
           static_cast<int32_t>(whole("part_of_dimension", item, parts - 1)));
     read_links(config.options.text("part_of_link", ""));
+    read_border(config.options.text("border", ""));
     if (!sizes_.empty()) {
       if (endpoints != config.endpoints) refuse("npus_count", sizes);
       if (part_of_dimension_.size() != sizes_.size()) refuse("part_of_dimension", dimensions);
@@ -60,6 +68,26 @@ class Ways {
     if (!sizes_.empty()) return static_cast<int32_t>(link);
     const Run& run = run_of(link);
     return static_cast<int32_t>(run.own_end - (run.end - link));
+  }
+
+  // What parts call a node that a hop begins or ends at: a rank, or an endpoint at their border.
+  int32_t endpoint(int32_t node, int32_t src, int32_t dst) const {
+    if (!sizes_.empty() || node < endpoints_) return node;
+    const auto found = border_.find(node);
+    if (found == border_.end())
+      throw Error(ASTRA_NET_MODEL, "the way from endpoint " + std::to_string(src) +
+                                       " to endpoint " + std::to_string(dst) +
+                                       " goes from one part to another at switch " +
+                                       std::to_string(node) + ", which is none of the border");
+    const std::vector<int32_t>& ranks = found->second.ranks;
+    const auto place = [&](int32_t rank) {
+      const auto at = std::lower_bound(ranks.begin(), ranks.end(), rank);
+      return at == ranks.end() || *at != rank ? -1 : static_cast<int32_t>(at - ranks.begin());
+    };
+    int32_t at = place(src);
+    if (at < 0) at = place(dst);
+    if (at < 0) at = static_cast<int32_t>(astra_net::flow_hash(src, dst, node) % ranks.size());
+    return found->second.first + at;
   }
 
   // The part that a transfer at `node` goes over next, and where that leads.
@@ -104,11 +132,6 @@ class Ways {
       hop.part = part;
       hop.to = ends_[static_cast<size_t>(link)];
     }
-    if (hop.to >= endpoints_)
-      throw Error(ASTRA_NET_MODEL, "the way from endpoint " + std::to_string(src) +
-                                       " to endpoint " + std::to_string(dst) +
-                                       " goes from one part to another at switch " +
-                                       std::to_string(hop.to) + "; parts must meet at ranks");
     return hop;
   }
 
@@ -123,6 +146,20 @@ class Ways {
       if (count == 0) continue;
       runs_.push_back(
           {link_count() + count, static_cast<int32_t>(part), own[static_cast<size_t>(part)]});
+    }
+  }
+
+  void read_border(const std::string& text) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream numbers(line);
+      int32_t node = 0, rank = 0;
+      Border border;
+      if (!(numbers >> node >> border.first)) refuse("border", line);
+      while (numbers >> rank) border.ranks.push_back(rank);
+      if (border.ranks.empty() || !std::is_sorted(border.ranks.begin(), border.ranks.end()))
+        refuse("border", line);
+      border_[node] = std::move(border);
     }
   }
 
@@ -142,7 +179,13 @@ class Ways {
                 std::string("option '") + key + "': '" + given + "' does not fit the network");
   }
 
+  struct Border {
+    int32_t first = 0;
+    std::vector<int32_t> ranks;
+  };
+
   int32_t parts_, endpoints_ = 0;
+  std::map<int32_t, Border> border_;
   std::vector<int32_t> sizes_, part_of_dimension_;
   std::vector<Run> runs_;
   std::vector<int32_t> ends_;  // of links

@@ -274,21 +274,61 @@ def test_what_is_wrong_is_said(network: Any, options: dict[str, str], said: str)
     assert said in str(caught.value)
 
 
-def test_parts_must_meet_at_ranks() -> None:
-    two_leaves = NetworkLinks(
-        2,
-        5,
-        tuple(
-            NetworkLink(*ends, 50.0, 500.0)
-            for a, b in ((0, 2), (1, 3), (2, 4), (3, 4))
-            for ends in ((a, b), (b, a))
-        ),
-        (2,),
-        names=(NodeRange("leaf", 2, 2), NodeRange("spine", 4)),
-        backends=(("leaf", "spine", "flow"), ("", "", "garnet")),
-    )
-    with pytest.raises(SimulationError, match="from one part to another at switch 2"):
-        times(two_leaves, [(0, 0, 1000, 0, 1)])
+LEAVES = NetworkLinks(
+    8,
+    14,
+    tuple(
+        NetworkLink(*ends, 50.0, 500.0)
+        for a, b in (
+            *((gpu, 8 + gpu // 4) for gpu in range(8)),
+            *((leaf, spine) for leaf in (8, 9) for spine in range(10, 14)),
+        )
+        for ends in ((a, b), (b, a))
+    ),
+    (8,),
+    names=(NodeRange("leaf", 8, 2), NodeRange("spine", 10, 4)),
+    backends=(("leaf", "spine", "flow"), ("", "", "analytical-unaware")),
+)
+
+
+def test_parts_may_meet_at_switches() -> None:
+    size = 100_000
+    (there,) = times(LEAVES, [(0, 0, size, 0, 5)], border_bytes="0").values()
+    per_byte_ps = 1e12 / (50 * 2**30)
+    # A link to or from a leaf, unaware: whole nanoseconds.
+    outer = int(500 + size * per_byte_ps / 1000) * 1000
+    # Leaf, spine, leaf as flow has them: headers, and a packet at all links but the narrowest, of
+    # which those at the border are two.
+    wire = size + -(-size // 4096) * 82
+    inner = int(np.ceil(wire * per_byte_ps + 1_000_000 + (4096 + 82) * 3 * per_byte_ps))
+    whole_ns = -(-(outer + inner) // 1000) * 1000
+    assert there == pytest.approx(whole_ns + outer, abs=1)
+
+
+def test_flows_of_different_ranks_stay_different_at_a_border() -> None:
+    spec = backend("composite")
+    network = replace(LEAVES, backends=(*LEAVES.backends[:1], ("", "", "analytical-aware")))
+    config = spec.prepare(NetworkRequest(network)).config
+    rows = [(src, dst) for src in range(4) for dst in range(4, 8)]
+    items = np.zeros(len(rows), TRANSFER)
+    items["id"], items["bytes"] = 4 * np.arange(len(rows)), 10_000
+    items["src"], items["dst"] = np.array(rows).T
+    with spec.open(config) as opened:
+        opened.submit(items)
+        left = len(rows)
+        while left:
+            opened.advance(TIME_NEVER)
+            left -= len(opened.poll())
+        table = opened.stats()["tables"]["links"]
+    moved = {
+        (src, dst): count
+        for src, dst, count in zip(table["src"], table["dst"], table["bytes"], strict=True)
+    }
+    assert all(moved[src, 8] == moved[9, src + 4] == 40_000 for src in range(4))
+    spines = [moved.get((8, spine), 0) for spine in range(10, 14)]
+    assert sum(spines) == 160_000
+    assert sum(count > 0 for count in spines) >= 3
+    assert spines == [moved.get((spine, 9), 0) for spine in range(10, 14)]
 
 
 def test_a_stuck_part_names_the_transfers_of_the_host() -> None:

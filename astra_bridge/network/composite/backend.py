@@ -25,6 +25,7 @@ from astra_bridge.inputs.network import (
     read_network,
 )
 from astra_bridge.network.api import LINK, NetworkConfig
+from astra_bridge.network.composite.border import Border
 from astra_bridge.network.composite.tables import merged
 from astra_bridge.network.native import NativeNetwork, library_path, not_built
 from astra_bridge.network.registry import backend
@@ -68,8 +69,9 @@ def prepare(request: NetworkRequest) -> Prepared:
             key="--network-option",
         )
     made, warnings = [], []
+    border = Border.of(network, part_of_link)
     for index, name in enumerate(parts):
-        seen = _seen_by(network, part_of_link == index)
+        seen = border.part(part_of_link == index)
         prepared = _prepare_part(name, replace(request, network=seen, options=given.get(name, {})))
         made.append((name, prepared.config))
         warnings += [f"{name}: {warning}" for warning in prepared.warnings]
@@ -82,6 +84,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     else:
         options["routing"] = network.routing
         options["endpoints_forward"] = "true" if network.endpoints_forward else "false"
+        options["border"] = border.text()
         links = topology.records(LINK)
 
     def ends() -> Ends:
@@ -161,17 +164,6 @@ def _of_links(network: NetworkLinks, named: str | None) -> NDArray[Any]:
     return names
 
 
-def _seen_by(
-    network: NetworkDims | NetworkLinks, own: NDArray[np.bool_]
-) -> NetworkDims | NetworkLinks:
-    if isinstance(network, NetworkDims):
-        return replace(network, backends=())
-    links = LinkColumns.of(network.links)
-    columns = ("src", "dst", "bandwidth_GiBps", "latency_ns", "loss")
-    kept = LinkColumns(*(getattr(links, name)[own] for name in columns))
-    return replace(network, links=kept, backends=())
-
-
 def _prepare_part(name: str, request: NetworkRequest) -> Prepared:
     spec = backend(name)
     missing = spec.unavailable()
@@ -201,7 +193,7 @@ class CompositeNetwork(NativeNetwork):
     """A composite simulation; its statistics are those of its parts, with one table of links."""
 
     def stats(self) -> dict[str, Any]:
-        return merged(super().stats(), self.config.options["part_of_link"], self.config.links)
+        return merged(super().stats(), self.config)
 
 
 def _open(config: NetworkConfig) -> NativeNetwork:

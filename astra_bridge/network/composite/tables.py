@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.network.api import NetworkConfig
+
 __all__ = ["merged"]
 
 Columns = dict[str, list[Any]]
 
 
-def merged(stats: dict[str, Any], part_of_link: str, links: NDArray[Any]) -> dict[str, Any]:
+def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
     """One table for each name: the columns that all parts have, and which part a row is from.
 
     Parameters
     ----------
     stats
         What the library wrote: ``parts``, each with its ``backend`` and ``statistics``.
-    part_of_link
-        ``COUNT*PART`` for links that follow one another.
-    links : ndarray of LINK
-        Of a network of links, whose parts count their own ones only; else empty.
+    config
+        Of the whole: whose parts count their own links only, where it has a list of them.
     """
-    runs = [run.split("*") for run in part_of_link.split(",") if run]
+    runs = [run.split("*") for run in config.options["part_of_link"].split(",") if run]
     owner = np.repeat([int(part) for _, part in runs], [int(count) for count, _ in runs])
+    nodes = _nodes(config)
     pieces: dict[str, list[Columns]] = {}
     for index, part in enumerate(stats.get("parts", ())):
         own = part["statistics"].pop("tables", {})
@@ -35,15 +36,19 @@ def merged(stats: dict[str, Any], part_of_link: str, links: NDArray[Any]) -> dic
             columns: Columns = {key: list(column) for key, column in table.items()}
             if "link" in columns:
                 link = np.array(columns["link"], np.int64)
-                # Numbers beyond those of the network are links that the part made for itself.
-                own_rows = link < (len(numbers) if len(links) else len(owner))
-                if len(links):
+                # Numbers beyond those of the network are of links that the part made for itself,
+                # or of its border.
+                own_rows = link < (len(numbers) if len(config.links) else len(owner))
+                if len(config.links):
                     link[own_rows] = numbers[link[own_rows]]
                 else:
                     own_rows[own_rows] = owner[link[own_rows]] == index
                 kept = np.flatnonzero(own_rows)
                 columns = {key: [column[row] for row in kept] for key, column in columns.items()}
                 columns["link"] = link[kept].tolist()
+            for end in ("src", "dst"):
+                if len(nodes) and end in columns:
+                    columns[end] = nodes[np.array(columns[end], np.int64)].tolist()
             count = len(next(iter(columns.values()), []))
             columns["backend"] = [part["backend"]] * count
             pieces.setdefault(name, []).append(columns)
@@ -57,3 +62,14 @@ def merged(stats: dict[str, Any], part_of_link: str, links: NDArray[Any]) -> dic
             table = {key: [column[row] for row in order] for key, column in table.items()}
         tables[name] = table
     return stats | ({"tables": tables} if tables else {})
+
+
+def _nodes(config: NetworkConfig) -> NDArray[np.int64]:
+    """Which node of the whole a node of a part is; empty where all are the same."""
+    lines = [line.split() for line in config.options.get("border", "").splitlines()]
+    inner = [int(line[0]) for line in lines for _ in line[2:]]
+    if not inner:
+        return np.zeros(0, np.int64)
+    every = np.arange(config.nodes)
+    ranks = config.endpoints
+    return np.concatenate([every[:ranks], np.array(inner, np.int64), every[ranks:]])
