@@ -175,7 +175,8 @@ def _parts(comparison: Comparison) -> list[str]:
     if comparison.reference is not None:
         name = one_line(comparison.reference)
         parts[0] += f"\nError: relative to {name}, {comparison.rule}."
-        parts += [_groups(comparison), _kinds(comparison), _partings(comparison)]
+        parts += [_groups(comparison), _kinds(comparison), _worst_collectives(comparison),
+                  _worst_phases(comparison), _partings(comparison)]  # fmt: skip
     return [part for part in parts if part]
 
 
@@ -248,6 +249,50 @@ def _kinds(comparison: Comparison) -> str:
         if key == (*(str(row[path]) for path in comparison.varied), row["job"], row["kind"],
                    row["size_bytes"])
     ])  # fmt: skip
+
+
+def _furthest(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Those whose time, of this name, differs most from the reference's, in ns."""
+    apart = [row for row in rows if row["error"]]
+    apart.sort(key=lambda row: -abs(row[name] - row["reference_ns"]))
+    # Of what several groups of ranks do, the one that is furthest.
+    but = ("group", "ranks", "start_ns", "duration_ns", "reference_ns", "error")
+    first: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in apart:
+        first.setdefault(tuple(str(row[key]) for key in row if key not in but), row)
+    return list(first.values())[:_MOST_LINES]
+
+
+def _worst_collectives(comparison: Comparison) -> str:
+    """Those whose time differs most, where there are several."""
+    if len({(row["job"], row["node_id"], row["group"]) for row in comparison.collectives}) < 2:
+        return ""
+    rows = _furthest(comparison.collectives, "duration_ns")
+    header = [*_header(comparison), "furthest collectives", "kind", "bytes", "takes [ns]",
+              "instead of", "error"]  # fmt: skip
+    lines = [
+        [*_place(comparison, row), _node(row, row["kind"]), row["kind"],
+         f"{row['size_bytes']:,}", f"{row['duration_ns']:,}", f"{row['reference_ns']:,}",
+         _percent(row["error"])]
+        for row in rows
+    ]  # fmt: skip
+    return text_table(header, lines) if lines else ""
+
+
+def _worst_phases(comparison: Comparison) -> str:
+    """Those whose time differs most, where something is computed too, or in several steps."""
+    if len({(row["job"], row["step"], row["phase"]) for row in comparison.phases}) < 4:
+        return ""
+    rows = _furthest(comparison.phases, "time_ns")
+    header = [*_header(comparison), "furthest phases", "step", "takes [ns]", "instead of", "error"]
+    lines = [
+        [*_place(comparison, row),
+         f"{one_line(row['job'], 20)}: {row['phase']}" if row["job"] else row["phase"],
+         str(row["step"]), f"{row['time_ns']:,}", f"{row['reference_ns']:,}",
+         _percent(row["error"])]
+        for row in rows
+    ]  # fmt: skip
+    return text_table(header, lines) if lines else ""
 
 
 def _partings(comparison: Comparison) -> str:

@@ -20,6 +20,7 @@ from astra_bridge.comparison.differences import (
     relative,
 )
 from astra_bridge.comparison.measured import Measured
+from astra_bridge.comparison.phases import Phase, Phases
 from astra_bridge.comparison.plots import Row, save_plots
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.results import Table
@@ -85,11 +86,15 @@ class Comparison:
         the tolerance):
         ``group``, ``ranks``, ``first_ns``, ``finish_ns``, ``error``.
     collectives : list of dict
-        ``job``, ``node_id``, ``name``, ``kind``, ``group``, ``size_bytes``, ``ranks``,
-        ``start_ns``, ``duration_ns``, ``error`` of the duration.
+        ``job``, ``node_id``, ``name``, ``kind``, ``group``, ``dims``, ``size_bytes``, ``ranks``,
+        ``start_ns``, ``duration_ns``, ``reference_ns``, ``error`` of the duration.
     kinds : list of dict
         The collectives of a kind and size in sum: ``job``, ``kind``, ``size_bytes``, ``count``,
         ``total_ns``, ``error``.
+    phases : list of dict
+        What each step does, and for how long: ``job``, ``step``, ``phase`` (``step``, ``compute``,
+        a kind of collective, ``exposed communication``, ...), ``time_ns``, ``reference_ns``,
+        ``error``.
     partings : list of dict
         Where a run parts from the reference: ``job``, ``rank``, ``node_id``, ``name``, ``type``,
         ``end_ns``, ``reference_end_ns``, ``error``; no row where it does not.
@@ -109,6 +114,7 @@ class Comparison:
     groups: list[Row]
     collectives: list[Row]
     kinds: list[Row]
+    phases: list[Row]
     partings: list[Row]
     varied: tuple[str, ...]
     reference: str | None
@@ -120,13 +126,13 @@ class Comparison:
     def tables(self) -> dict[str, Table]:
         """The tables by name, for pandas and arrow; what has no value is NaN or ""."""
         named = {"runs": self.rows, "groups": self.groups, "collectives": self.collectives,
-                 "kinds": self.kinds, "partings": self.partings}  # fmt: skip
+                 "kinds": self.kinds, "phases": self.phases, "partings": self.partings}  # fmt: skip
         return {name: _table(name, rows) for name, rows in named.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``--json``: plain numbers, strings and lists."""
         names = ("reference", "rule", "tolerance", "varied", "rows", "groups", "collectives",
-                 "kinds", "partings")  # fmt: skip
+                 "kinds", "phases", "partings")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def save_json(self, file: str | Path) -> None:
@@ -197,6 +203,7 @@ def comparison_of(
     groups: list[Row] = []
     collectives: list[Row] = []
     kinds: list[Row] = []
+    phases: list[Row] = []
     partings: list[Row] = []
     for point, some in zip(points, runs, strict=True):
         done = [run for run in some if run.result is not None]
@@ -204,17 +211,21 @@ def comparison_of(
         work = Work(done[0].experiment) if done else None
         base_spans = list(work.spans(base)) if work is not None and base is not None else []
         durations_ps = {one.key: one.end_ps - one.start_ps for one in base_spans}
+        timed = None if work is None else Phases(work)
+        base_phases = [] if timed is None or base is None else timed.of(base)
+        phases_ps = {one.key: one.time_ps for one in base_phases}
         if work is not None:
             groups += [point.values | row for row in _groups(work, done, base, tolerance)]
         for run in some:
             start = {**point.values, "backend": run.backend}
-            if run.result is None or work is None:
+            if run.result is None or work is None or timed is None:
                 rows.append(start | _FAILED | {"failure": _said(run.failure)})
                 continue
             spans = list(work.spans(run.result))
             rows.append(start | _row(work, run.result, base, spans))
             collectives += [start | row for row in _collectives(spans, durations_ps)]
             kinds += [start | row for row in _kinds(spans, base_spans)]
+            phases += [start | row for row in _phases(timed.of(run.result), phases_ps)]
             parting = None if base is None else work.parting(run.result, base, tolerance)
             if parting is not None:
                 partings.append(start | _parting(parting))
@@ -222,7 +233,7 @@ def comparison_of(
     name = None if at is None else runs[0][at].backend
     varied = tuple(points[0].values) if points else ()
     return Comparison(
-        rows, groups, collectives, kinds, partings, varied, name, rule, tolerance, failures
+        rows, groups, collectives, kinds, phases, partings, varied, name, rule, tolerance, failures
     )
 
 
@@ -304,11 +315,31 @@ def _collectives(
             "name": one.name,
             "kind": one.kind,
             "group": one.group,
+            "dims": one.dims,
             "size_bytes": one.size_bytes,
             "ranks": one.ranks,
             "start_ns": one.start_ps // PS_PER_NS,
             "duration_ns": duration_ps // PS_PER_NS,
+            "reference_ns": _ns(durations_ps.get(one.key)),
             "error": relative(duration_ps, durations_ps.get(one.key)),
+        }
+
+
+def _ns(time_ps: int | None) -> int | None:
+    return None if time_ps is None else time_ps // PS_PER_NS
+
+
+def _phases(
+    phases: Sequence[Phase], reference_ps: Mapping[tuple[str, int, str], int]
+) -> Iterator[Row]:
+    for one in phases:
+        yield {
+            "job": one.job,
+            "step": one.step,
+            "phase": one.phase,
+            "time_ns": one.time_ps // PS_PER_NS,
+            "reference_ns": _ns(reference_ps.get(one.key)),
+            "error": relative(one.time_ps, reference_ps.get(one.key)),
         }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.comparison.bandwidth import OneCollective, one_collective
-from astra_bridge.trace import CommType, NodeType
+from astra_bridge.trace import CommType, NodeType, TraceColumns
 from astra_bridge.units import PS_PER_NS
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Span(NamedTuple):
     job, name, kind : str
     group : str
         The communicator group; "" is all ranks of the job.
+    dims : str
+        The dimensions that the trace says, "0,1"; "" where it says none: those of the group.
     node_id, size_bytes, ranks : int
     start_ps, end_ps : int
         From its first rank's start to its last rank's end.
@@ -66,6 +68,7 @@ class Span(NamedTuple):
     name: str
     kind: str
     group: str
+    dims: str
     node_id: int
     size_bytes: int
     ranks: int
@@ -107,8 +110,8 @@ class Work:
         self.traces = experiment.traces
         self.works = experiment.work
         sizes = np.array([len(columns) for columns in self.traces.columns], np.int64)
-        self._offset = np.concatenate([[0], np.cumsum(sizes[self.traces.rank_to_columns])])
-        self._jobs = [work.job.name for work in self.works]
+        self.offset = np.concatenate([[0], np.cumsum(sizes[self.traces.rank_to_columns])])
+        self.job_names = [work.job.name for work in self.works]
         self._job_rows = np.concatenate([[0], np.cumsum([work.ranks for work in self.works])])
 
     @cached_property
@@ -118,10 +121,14 @@ class Work:
             return None
         return one_collective(self.works[0].traces, self.works[0].groups)
 
+    def job_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which job some rows of a result belong to."""
+        return np.searchsorted(self._job_rows, rows, "right") - 1
+
     def _of_row(self, row: int) -> tuple[str, int]:
         """Job and rank of the job."""
-        job = int(np.searchsorted(self._job_rows, row, "right")) - 1
-        return self._jobs[job], row - int(self._job_rows[job])
+        job = int(self.job_of(np.array([row]))[0])
+        return self.job_names[job], row - int(self._job_rows[job])
 
     def groups(self, finish_ps: NDArray[np.int64], tolerance: float) -> list[Group]:
         """Jobs; of one job alone the ranks that finish together, unless these are too many.
@@ -132,7 +139,7 @@ class Work:
             bounds = self._job_rows.tolist()
             return [
                 Group(f"job {name}", np.arange(first, last))
-                for name, first, last in zip(self._jobs, bounds, bounds[1:], strict=False)
+                for name, first, last in zip(self.job_names, bounds, bounds[1:], strict=False)
             ]
         order = np.argsort(finish_ps, kind="stable")
         times, starts = finish_ps[order], [0]
@@ -154,7 +161,7 @@ class Work:
         for index, columns in enumerate(self.traces.columns):
             rows = np.flatnonzero(self.traces.rank_to_columns == index)
             nodes = np.flatnonzero(columns.type == NodeType.COMM_COLL)
-            where = self._offset[rows][:, None] + nodes
+            where = self.offset[rows][:, None] + nodes
             ends = run.node_end_ps[where]
             starts = np.where(ends < 0, _NEVER, run.node_start_ps[where])
             ran = (ends >= 0).sum(axis=0)
@@ -167,6 +174,7 @@ class Work:
                     columns.name(at),
                     kind,
                     columns.strings[group] if group >= 0 else "",
+                    _dims(columns, at),
                     int(columns.node_id[at]),
                     int(columns.comm_size[at]),
                     ranks,
@@ -194,9 +202,9 @@ class Work:
         if not len(where):
             return None
         at = int(where[np.argmin(ends[where])])
-        row = int(np.searchsorted(self._offset, at, "right")) - 1
+        row = int(np.searchsorted(self.offset, at, "right")) - 1
         columns = self.traces.of_rank(row)
-        inner = at - int(self._offset[row])
+        inner = at - int(self.offset[row])
         job, rank = self._of_row(row)
         return Parting(
             job,
@@ -214,6 +222,12 @@ class Work:
             return None
         duration_ps = sum(one.end_ps - one.start_ps for one in spans) / len(spans)
         return self.collective.bandwidth_GBps(duration_ps) if duration_ps else None
+
+
+def _dims(columns: TraceColumns, at: int) -> str:
+    index = int(columns.involved_dim[at])
+    involved = columns.involved_dims[index] if index >= 0 else ()
+    return ",".join(str(dim) for dim, one in enumerate(involved) if one)
 
 
 def _ranges(rows: NDArray[np.int64]) -> str:

@@ -19,7 +19,9 @@ import astra_bridge as ab
 from astra_bridge.cli import main
 from astra_bridge.comparison.bandwidth import OneCollective, bus_factor, one_collective
 from astra_bridge.comparison.differences import relative
+from astra_bridge.comparison.phases import covered
 from astra_bridge.errors import InputError
+from astra_bridge.network.ns3 import build
 from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 from tests.small import MIB, network, per_rank, system
@@ -181,6 +183,139 @@ def test_collectives_are_those_of_a_result() -> None:
     assert found.rows[0]["busbw_GBps"] is None  # two kinds
 
 
+def test_dimensions_of_collectives() -> None:
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        trace.coll(CommType.ALL_REDUCE, MIB, involved_dim=[False, True])
+        trace.coll(CommType.ALL_REDUCE, MIB)
+
+    experiment = ab.Experiment(
+        per_rank(8, fill), system(["ring", "ring"]), network("Ring Ring", [4, 2], [50, 50], [5, 5])
+    )
+    found = ab.compare(experiment, [AWARE])
+    assert {row["node_id"]: row["dims"] for row in found.collectives} == {0: "1", 1: ""}
+
+
+# Phases
+
+
+def steps(trace: TraceBuilder, rank: int) -> None:
+    """Twice: 10 us, an all-reduce beside 100 us and one after it, 5 us that end the step."""
+    last: list[int] = []
+    for step in range(2):
+        first = trace.comp("forward", duration_us=10, deps=last)
+        beside = trace.coll(CommType.ALL_REDUCE, 1024, name="hidden", deps=[first])
+        backward = trace.comp("backward", duration_us=100, deps=[first])
+        after = trace.coll(CommType.ALL_REDUCE, 8 * MIB, deps=[beside, backward])
+        last = [trace.comp(f"optimizer.step{step}", duration_us=5, deps=[after])]
+
+
+def test_phases_of_steps() -> None:
+    found = ab.compare(ring(per_rank(8, steps)), [UNAWARE, AWARE], reference=UNAWARE)
+    phases = {(row["step"], row["phase"]): row for row in found.phases if row["backend"] == UNAWARE}
+    took = {row["node_id"]: row["duration_ns"] for row in found.collectives[:4]}
+    hidden, after = took[1], took[3]
+    assert hidden < 100_000 < after
+    for step in range(2):
+        of_step = {phase: row["time_ns"] for (at, phase), row in phases.items() if at == step}
+        assert of_step == {
+            "step": 115_000 + after,  # 10 + 100 + 5 us, and what nothing hides
+            "compute": 115_000,
+            "all-reduce": hidden + after,
+            "exposed communication": after,
+        }
+    finish_ns = sum(row["time_ns"] for (_, phase), row in phases.items() if phase == "step")
+    assert finish_ns == found.rows[0]["finish_ns"]
+    for row in found.phases:
+        assert row["reference_ns"] == phases[row["step"], row["phase"]]["time_ns"]
+        assert row["error"] == pytest.approx(
+            (row["time_ns"] - row["reference_ns"]) / row["reference_ns"], abs=1e-6
+        )
+    for row in found.collectives:
+        assert row["reference_ns"] == took[row["node_id"]]
+
+
+def test_phases_are_those_of_the_rank_where_they_are_longest() -> None:
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        trace.comp("work", duration_us=10 * (rank + 1))
+        if rank == 0:
+            trace.send(1, MIB, 7)
+        elif rank == 1:
+            trace.recv(0, MIB, 7)
+
+    (run,) = [ab.compare(ring(per_rank(8, fill)), [UNAWARE])]
+    times = {row["phase"]: row["time_ns"] for row in run.phases}
+    # The message leaves at 0 beside all computing, which takes rank 7 longest.
+    sent = ring(per_rank(8, fill)).run().nodes
+    message = sent["end_ps"][sent["type"] == 6].max() // 1000
+    assert times["step"] == times["compute"] == 80_000
+    assert times["receive"] == message
+    assert times["exposed communication"] == max(message - 10_000, message - 20_000, 0)
+    assert {row["step"] for row in run.phases} == {0}
+
+
+def test_phases_of_jobs_begin_with_the_job() -> None:
+    work = collective("all-reduce", MIB, 4)
+    jobs = ab.Experiment(
+        None, system(), network(),
+        jobs=(ab.Job(work, "0-3", name="a"), ab.Job(work, "4-7", name="b", start_ps=10**7)),
+    )  # fmt: skip
+    found = ab.compare(jobs, [UNAWARE])
+    phases = {(row["job"], row["phase"]): row["time_ns"] for row in found.phases}
+    assert phases["a", "step"] == phases["b", "step"] == phases["b", "all-reduce"]
+
+
+def test_steps_of_generated_training() -> None:
+    workload = {
+        "generator": "transformer",
+        "layers": 2,
+        "dp": 2,
+        "tp": 4,
+        "hidden": 512,
+        "steps": 3,
+    }
+    found = ab.compare(ring(workload), [AWARE])
+    whole = [row["time_ns"] for row in found.phases if row["phase"] == "step"]
+    assert len(whole) == 3
+    assert abs(sum(whole) - found.rows[0]["finish_ns"]) <= 3  # each in whole ns
+    compute = [row["time_ns"] for row in found.phases if row["phase"] == "compute"]
+    assert len(set(compute)) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(0, 9)), max_size=20))
+def test_covered_time(intervals: list[tuple[int, int, int]]) -> None:
+    """Against counting the units of time one by one."""
+    units: dict[int, set[int]] = {}
+    for group, start, length in intervals:
+        units.setdefault(group, set()).update(range(start, start + length))
+    group, start, length = np.array(intervals, np.int64).reshape(-1, 3).T
+    found = covered(start, start + length, group, 4)
+    assert found.tolist() == [len(units.get(group, ())) for group in range(4)]
+
+
+def test_the_furthest_are_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of what groups of ranks do alike the furthest one only, those that differ most first."""
+    (tmp_path / "experiment.yaml").write_text(
+        "workload: {generator: transformer, layers: 2, dp: 2, tp: 4, hidden: 512, steps: 2}\n"
+        "system: {all-reduce-implementation: [ring]}\n"
+        "network: {topology: [Switch], npus_count: [8], bandwidth: [50], latency: [500]}\n"
+    )
+    arguments = [f"--backends={AWARE},{UNAWARE}", f"--reference={UNAWARE}"]
+    file = tmp_path / "c.json"
+    assert main(["compare", str(tmp_path / "experiment.yaml"), *arguments, f"--json={file}"]) == 0
+    parts = [part.splitlines() for part in capsys.readouterr().out.split("\n\n")]
+    content = json.loads(file.read_text())
+    for title, table, name in (
+        ("furthest collectives", "collectives", "duration_ns"),
+        ("furthest phases", "phases", "time_ns"),
+    ):
+        (lines,) = [part[1:] for part in parts if title in part[0]]
+        shown = [re.findall(r"[\d,]+(?= )", line.rpartition("%")[0])[-2:] for line in lines]
+        apart = [abs(int(a.replace(",", "")) - int(b.replace(",", ""))) for a, b in shown]
+        assert apart == sorted(apart, reverse=True)
+        assert len(set(lines)) == len(lines) <= 8
+        assert apart[0] == max(abs(row[name] - row["reference_ns"]) for row in content[table])
+
+
 # Bandwidth
 
 
@@ -331,7 +466,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [row["finish_ns"] for row in table if row["backend"] == AWARE] == [
         f"{row['finish_ns']}" for row in rows if row["backend"] == AWARE
     ]
-    for name in ("groups.csv", "collectives.csv", "kinds.csv", "partings.csv"):
+    for name in ("groups.csv", "collectives.csv", "kinds.csv", "phases.csv", "partings.csv"):
         assert (folder / name).stat().st_size > 0
     pytest.importorskip("matplotlib")
     drawn = {plot.name for plot in folder.glob("*.svg")}
@@ -391,6 +526,22 @@ def test_the_page_is_true(
     code = code.replace('"flow"', f'"{AWARE}"').replace("found.tables", "0 and found.tables")
     exec(code, {})
     assert (tmp_path / "out" / "comparison.json").exists()
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+def test_collectives_and_phases_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints what stands below it."""
+    page = (ROOT / "docs/compare.md").read_text()
+    section = page.partition("## Collectives and phases")[2].partition("\n## ")[0]
+    monkeypatch.chdir(ROOT)
+    (command,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert main(command.split()[1:]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert len(shown) == 10
+    assert {line for line in shown if line != "..."} <= set(printed)
 
 
 def test_groups_that_run_at_different_times_are_collectives_of_their_own() -> None:
