@@ -58,7 +58,7 @@ def summary(result: Result) -> str:
         f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
         text_table(["time [ns]", "min", "mean", "max", "max at rank"], rows),
     ]
-    links = result.tables.get("links")
+    links = result.links if "links" in result.tables else None
     if links is not None and len(links) and links["busy_ps"].any():
         end_ps = max(int(result.finish_ps.max()), 1)
         order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
@@ -93,7 +93,7 @@ def _tiers(tiers: Table) -> str:
 
 def _troubles(result: Result) -> str:
     """What went otherwise than in an idle network: on which tiers, and on which link most of it."""
-    links = result.tables.get("links")
+    links = result.links if "links" in result.tables else None
     said = []
     for key, name in _TROUBLES.items():
         count = result.network.get(key, 0)

@@ -23,6 +23,7 @@ from astra_bridge.trace.columns import NodeType
 
 if TYPE_CHECKING:
     from astra_bridge.files import NewFiles
+    from astra_bridge.topology import LinkTiers
 
 __all__ = ["Result"]
 
@@ -45,8 +46,6 @@ class Result(RankTimes):
         What ran; its ``token`` names all that decides the numbers.
     versions : mapping of str to str
         Of this package, Python, NumPy and the backend, and the machine.
-    tier_links : mapping of str to int
-        How many links of the network each tier has, whether they were used or not.
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -55,7 +54,6 @@ class Result(RankTimes):
     jobs: tuple[JobRows, ...] = ()
     experiment: Any = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    tier_links: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def ranks(self) -> Table:
@@ -117,16 +115,32 @@ class Result(RankTimes):
         parts = [getattr(columns, name) for columns in self.workload.columns]
         return np.concatenate([parts[index] for index in self.workload.rank_to_columns])
 
-    @property
+    @cached_property
     def links(self) -> Table:
-        """Per link of the network: bytes, time that it was busy, ...
+        """Per link of the network: bytes, time that it was busy, ..., and its tier.
 
         Raises
         ------
         InputError
             The backend reports no links.
         """
-        return self._table("links")
+        table = self._table("links")
+        columns = dict(table.items())
+        number = columns.get("link", np.arange(len(table)))
+        if self._link_tiers is not None and number.dtype.kind == "i":
+            columns["tier"] = self._link_tiers.of(number)
+        return Table("links", columns)
+
+    @cached_property
+    def _link_tiers(self) -> LinkTiers | None:
+        """The tiers of the network; that takes its time, and not everybody asks."""
+        return None if self.experiment is None else self.experiment.prepared.link_tiers()
+
+    @cached_property
+    def _tier_sizes(self) -> dict[str, int]:
+        """How many links each tier has, used or not."""
+        tiers = self._link_tiers
+        return {} if tiers is None else dict(zip(tiers.names, tiers.links, strict=True))
 
     @property
     def flows(self) -> Table:
@@ -151,7 +165,7 @@ class Result(RankTimes):
         InputError
             The backend reports no links.
         """
-        return tiers_of(self.links, self.tier_links, int(self.finish_ps.max(initial=0)))
+        return tiers_of(self.links, self._tier_sizes, int(self.finish_ps.max(initial=0)))
 
     @cached_property
     def tier_load(self) -> Table:
@@ -168,19 +182,19 @@ class Result(RankTimes):
             self.links,
             self._table("link_load"),
             self.tables.get("queues"),
-            self.tier_links,
+            self._tier_sizes,
             int(self.network["sample_interval_ps"]),
         )
 
     @property
     def link_bytes(self) -> npt.NDArray[np.int64]:
         """Bytes per link, shape (links,)."""
-        return np.asarray(self.links["bytes"], np.int64)
+        return np.asarray(self._table("links")["bytes"], np.int64)
 
     @property
     def link_busy_ps(self) -> npt.NDArray[np.int64]:
         """Time that each link was busy [ps], shape (links,)."""
-        return np.asarray(self.links["busy_ps"], np.int64)
+        return np.asarray(self._table("links")["busy_ps"], np.int64)
 
     def _table(self, name: str) -> Table:
         if name not in self.tables:
@@ -314,7 +328,9 @@ class Result(RankTimes):
         tables = {"ranks": self.ranks}
         if self.has_nodes:
             tables |= {"nodes": self.nodes, "collectives": self.collectives}
-        if "links" in self.tables:
+        every = dict(self.tables)
+        if "links" in every:
+            every["links"] = self.links
             tables["tiers"] = self.tiers
             if "link_load" in self.tables:
                 tables["tier_load"] = load = self.tier_load
@@ -325,5 +341,5 @@ class Result(RankTimes):
                     f"{self.backend}, links by tier",
                     folder / "tiers.svg",
                 )
-        every = [*tables.items(), *self.tables.items()]
-        return [*save(files, self, self.to_dict(), every, folder), *drawn]
+        written = save(files, self, self.to_dict(), [*tables.items(), *every.items()], folder)
+        return written + drawn

@@ -350,27 +350,16 @@ class Experiment:
             raise InputError(f"no link goes from node {link[0]} to node {link[1]}", key="faults")
         return found
 
-    def _tables(self, run: Run) -> tuple[dict[str, Table], Mapping[str, int]]:
-        """What the backend reports, and how many links each tier has.
-
-        Links get their tier and, where the network gives its nodes names, the names of their ends.
-        """
-        tables = dict(run.tables)
-        tiers: Mapping[str, int] = {}
-        if "links" in tables:
-            links = dict(tables["links"])
-            numbers = links.get("link", np.arange(len(links["src"])))
-            if numbers.dtype.kind == "i":
-                of = self.prepared.link_tiers()
-                tiers = dict(zip(of.names, of.links, strict=True))
-                links["tier"] = of.of(numbers)
-            if names := self.prepared.names:
-                ends = [links[end] for end in ("src", "dst")]
-                nodes = 1 + max(int(end.max(initial=-1)) for end in ends)
-                labels = node_labels(names, self.prepared.config.endpoints, nodes)
-                links["src_name"], links["dst_name"] = (labels[end] for end in ends)
-            tables["links"] = links
-        return {name: Table(name, columns) for name, columns in tables.items()}, tiers
+    def _named(self, table: str, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Links with the names of their ends, where the network gives its nodes names."""
+        names = self.prepared.names
+        if table != "links" or not names:
+            return columns
+        ends = [columns[end] for end in ("src", "dst")]
+        nodes = 1 + max(int(end.max(initial=-1)) for end in ends)
+        labels = node_labels(names, self.prepared.config.endpoints, nodes)
+        src, dst = (labels[end] for end in ends)
+        return {**columns, "src_name": src, "dst_name": dst}
 
     def _ready(self, engine: EngineName) -> BackendSpec:
         """The backend, or why it cannot run here; bad input of the network comes first."""
@@ -570,7 +559,6 @@ class Experiment:
         compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
         exposed_ps = outcome.task_finish_ps - program.tasks["start_ps"] - compute_ps
         seen = seen_in_run(program, outcome, run.stats, exposed_ps, Semantics.of(self.semantics))
-        tables, tier_links = self._tables(run)
         return Result(
             backend=self.spec.name,
             engine=run.engine,
@@ -584,7 +572,10 @@ class Experiment:
             node_offset=outcome.task_node_start,
             node_start_ps=start_ps,
             node_end_ps=end_ps,
-            tables=tables,
+            tables={
+                name: Table(name, self._named(name, columns))
+                for name, columns in run.tables.items()
+            },
             network=run.stats,
             warnings=_unique(
                 *self.system_config.warnings,
@@ -601,7 +592,6 @@ class Experiment:
             jobs=tuple(work.rows() for work in self.work),
             experiment=self,
             versions=self.versions(),
-            tier_links=tier_links,
         )
 
     def versions(self) -> dict[str, str]:
