@@ -426,3 +426,29 @@ def test_the_command_of_the_page(
     shown = re.search(r"```yaml\n(topology.*?)```", page, re.DOTALL)
     assert shown
     assert shown[1] in (root / "examples/composite/package_server_pod.yml").read_text()
+
+
+@pytest.mark.parametrize("of_garnet", [None, "7"])
+def test_loads_over_time_are_those_of_the_parts(of_garnet: str | None) -> None:
+    """Sums are those of the whole; where parts have intervals of 5 and of 7 us, those are 35 us."""
+    root = Path(__file__).parents[2]
+    options = {"sample_interval_us": "5"} | (
+        {"garnet.sample_interval_us": "7"} if of_garnet else {}
+    )
+    experiment = ab.Experiment.from_file(root / "examples/composite/experiment.yaml")
+    result = experiment.replace(network_options=options).run()
+    plain = experiment.run()
+    assert result.finish_ps.tolist() == plain.finish_ps.tolist()
+    interval_ps = (35 if of_garnet else 5) * 10**6
+    assert result.network["sample_interval_ps"] == interval_ps
+    links, load = result.links, result.tables["link_load"]
+    assert (load["time_ps"] % interval_ps == 0).all()
+    keys = list(zip(load["link"].tolist(), load["time_ps"].tolist(), strict=True))
+    assert len(set(keys)) == len(keys)
+    assert len(set(load["backend"].tolist())) == 3
+    for name in ("bytes", "busy_ps"):
+        sums = np.zeros(int(links["link"].max()) + 1, np.int64)
+        np.add.at(sums, load["link"], load[name])
+        assert np.abs(sums[links["link"]] - links[name]).max() <= 1  # flow rounds busy_ps up
+    assert result.tiers["tier"].tolist() == ["dim0", "dim1", "dim2"]
+    assert result.tier_load["bytes"].sum() == links["bytes"].sum()

@@ -35,7 +35,9 @@ from astra_bridge.topology import Ends, links_of_dims, topology_of
 
 __all__ = ["BACKENDS", "CompositeNetwork", "prepare"]
 
-_OPTIONS = ("backends", "border_bytes")
+_OPTIONS = ("backends", "border_bytes", "sample_interval_us")
+_OF_PARTS = ("sample_interval_us",)
+"""Options that every part gets, unless it has been given its own."""
 _EXAMPLE = "backends: [garnet, ns3]"
 
 
@@ -53,6 +55,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     network = read_network(request.network)  # type: ignore[arg-type]
     own, given = _options(request.options)
     named = own.pop("backends", None)
+    common = {key: own.pop(key) for key in _OF_PARTS if key in own}
     if isinstance(network, NetworkDims):
         names = _of_dimensions(network, named)
         parts = list(dict.fromkeys(names))
@@ -72,7 +75,8 @@ def prepare(request: NetworkRequest) -> Prepared:
     border = Border.of(network, part_of_link)
     for index, name in enumerate(parts):
         seen = border.part(part_of_link == index)
-        prepared = _prepare_part(name, replace(request, network=seen, options=given.get(name, {})))
+        options = common | given.get(name, {})
+        prepared = _prepare_part(name, replace(request, network=seen, options=options))
         made.append((name, prepared.config))
         warnings += [f"{name}: {warning}" for warning in prepared.warnings]
     topology = topology_of(network)

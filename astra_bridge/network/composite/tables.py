@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,34 @@ def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
             order = np.argsort(np.array(table[by], np.int64), kind="stable").tolist()
             table = {key: [column[row] for row in order] for key, column in table.items()}
         tables[name] = table
-    return stats | ({"tables": tables} if tables else {})
+    found = stats | ({"tables": tables} if tables else {})
+    intervals_ps = {
+        part["statistics"]["sample_interval_ps"]
+        for part in stats.get("parts", ())
+        if "sample_interval_ps" in part["statistics"]
+    }
+    if "link_load" in tables and intervals_ps:
+        common_ps = math.lcm(*intervals_ps)
+        found["sample_interval_ps"] = common_ps
+        if len(intervals_ps) > 1:
+            tables["link_load"] = _longer(tables["link_load"], common_ps)
+    return found
+
+
+def _longer(load: Columns, interval_ps: int) -> Columns:
+    """Loads over time in longer intervals, which hold whole ones of every part."""
+    link = np.array(load["link"], np.int64)
+    time_ps = np.array(load["time_ps"], np.int64) // interval_ps * interval_ps
+    order = np.lexsort((time_ps, link))
+    link, time_ps = link[order], time_ps[order]
+    new = np.ones(len(link), bool)
+    new[1:] = (np.diff(link) != 0) | (np.diff(time_ps) != 0)
+    first = np.flatnonzero(new)
+    columns: Columns = {"link": link[first].tolist(), "time_ps": time_ps[first].tolist()}
+    for name in ("bytes", "busy_ps"):
+        columns[name] = np.add.reduceat(np.array(load[name], np.int64)[order], first).tolist()
+    columns["backend"] = np.array(load["backend"], object)[order][first].tolist()
+    return columns
 
 
 def _nodes(config: NetworkConfig) -> NDArray[np.int64]:
