@@ -95,9 +95,9 @@ class TraceView:
         self.cpu: NDArray[np.bool_] = trace.is_cpu_op[self.order]
         self.remarks: dict[str, int] = {}
         # A collective of the host that does not say what it does is the call that launches one.
-        launch = (self.types == NodeType.COMM_COLL) & self.cpu
+        launch = (self.types == int(NodeType.COMM_COLL)) & self.cpu
         launch &= trace.comm_type[self.order] == MISSING
-        self.types[launch] = NodeType.COMP
+        self.types[launch] = int(NodeType.COMP)
 
     def at(self, position: int, attribute: str = "") -> str:
         """A node of the file, for messages."""

@@ -422,9 +422,9 @@ Lend = Callable[[str], Path]
 def _lends(lend: Lend | None) -> tuple[Any, list[Library]]:
     """The host's entry ``lend``, and where the libraries that it has lent are kept."""
     parsed, lent = ffi(), list[Library]()
-    kind = dict(parsed.typeof("astra_net_host").fields)["lend"].type
     if lend is None:
-        return parsed.cast(kind, 0), lent
+        return parsed.NULL, lent
+    kind = dict(parsed.typeof("astra_net_host").fields)["lend"].type
 
     def entry(_context: Any, name: Any, out: Any, err: Any) -> int:
         try:

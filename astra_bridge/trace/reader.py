@@ -533,9 +533,9 @@ def read_chakra(prefix: Path, ranks: int) -> Workload:
 
 def _left_over(prefix: Path, ranks: int) -> tuple[str, ...]:
     """Say that there are files of more ranks than are simulated."""
-    following = trace_path(prefix, ranks)
-    if not os.path.exists(following):  # noqa: PTH110
+    if not os.path.exists(f"{prefix}.{ranks}.et"):  # noqa: PTH110 as text, as above
         return ()
+    following = trace_path(prefix, ranks)
     stem = following.name.rsplit(".", 2)[0]
     count = sum(name == stem for name, _ in _files_beside(following))
     return (
