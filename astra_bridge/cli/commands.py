@@ -14,7 +14,7 @@ _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
     "calibrate": "Fit parameters of a backend to another one, or to measurements.",
-    "trace": "Look at traces and convert them.",
+    "trace": "Look at traces, check and convert them.",
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",
     "garnet": "Garnet alone: replay message lists, draw latency against load.",

@@ -11,11 +11,12 @@ import numpy as np
 from astra_bridge.arguments import path, whole_text
 from astra_bridge.cli.command import Argument, Command, group_of
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.groups import GroupKey, read_comm_groups
 from astra_bridge.text import one_line, show
-from astra_bridge.trace.columns import NodeType, TraceColumns
-from astra_bridge.trace.formats import TRACE_FORMATS, Conversion
+from astra_bridge.trace.columns import NodeType, TraceColumns, Workload
+from astra_bridge.trace.formats import TRACE_FORMATS, Conversion, read_workload
 from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
-from astra_bridge.trace.reader import read_bytes, read_trace
+from astra_bridge.trace.reader import count_ranks, groups_path, read_bytes, read_trace
 
 __all__ = ["COMMAND"]
 
@@ -116,6 +117,75 @@ def _kind(file: Path) -> str:
     return "chakra" if kind is None else kind.name
 
 
+def _workload(
+    prefix: Path, ranks: int | None, groups: Path | None
+) -> tuple[Workload, dict[GroupKey, tuple[int, ...]]]:
+    """Traces of all ranks that have a file, and the groups of a file beside them."""
+    if ranks is None:
+        ranks = max(count_ranks(prefix), 1)
+    beside = groups_path(prefix)
+    if groups is None and beside.exists():
+        groups = beside
+    return read_workload(prefix, ranks), read_comm_groups(groups)
+
+
+def _check(prefix: Path, ranks: int | None, comm_group_configuration: Path | None) -> int:
+    from astra_bridge.trace.checking import check_workload
+
+    workload, groups = _workload(prefix, ranks, comm_group_configuration)
+    found = check_workload(workload, groups)
+    for one in found:
+        print(f"{'error' if one.stops else 'warning'}: {one.what}")
+        if one.repair:
+            print(f"  repair: {one.repair}")
+    errors = sum(one.stops for one in found)
+    nodes = sum(len(workload.of_rank(rank)) for rank in range(workload.ranks))
+    print(
+        f"{workload.ranks} ranks, {nodes:,} nodes: {errors} kinds of errors, "
+        f"{len(found) - errors} of warnings"
+    )
+    return 2 if errors else 0
+
+
+def _show(
+    prefix: Path, ranks: int | None, comm_group_configuration: Path | None, first: int
+) -> None:
+    from astra_bridge.cli.summary import text_table
+    from astra_bridge.trace.overview import overview
+
+    found = overview(*_workload(prefix, ranks, comm_group_configuration))
+    print(f"{found.ranks} ranks, {found.traces} different traces, {found.nodes:,} nodes\n")
+    rows = [
+        [name, f"{us.min():,.0f}", f"{us.mean():,.0f}", f"{us.max():,.0f}", f"{us.argmax()}"]
+        for name, us in (
+            ("GPU compute", found.gpu_ns / 1000), ("CPU", found.cpu_ns / 1000),
+        )
+    ]  # fmt: skip
+    print(text_table(["recorded time [us]", "min", "mean", "max", "max at rank"], rows))
+    total = max(int(found.gpu_ns.sum()), 1)
+    rows = [
+        [
+            one.name[:60],
+            f"{one.count:,}",
+            f"{one.time_ns / 1000:,.0f}",
+            f"{one.time_ns / total:.1%}",
+        ]
+        for one in found.work[: first or None]
+    ]
+    if rows:
+        print(f"\n{text_table(['GPU compute', 'nodes', 'us', 'share'], rows)}")
+    if len(found.work) > len(rows):
+        print(f"... {len(found.work) - len(rows)} more names (--first 0 shows all)")
+    rows = [
+        [one.kind, f"{one.members or '?'}", f"{one.count:,}", f"{one.bytes:,}",
+         f"{one.time_ns / 1000:,.0f}"]
+        for one in found.communication
+    ]  # fmt: skip
+    if rows:
+        header = ["communication", "members", "nodes", "bytes", "recorded us"]
+        print(f"\n{text_table(header, rows)}")
+
+
 def _say_how_to_run(written: list[Path], prefix: Path) -> None:
     traces = [
         file for file in written if str(file).startswith(f"{prefix}.") and file.suffix == ".et"
@@ -130,9 +200,39 @@ def _say_how_to_run(written: list[Path], prefix: Path) -> None:
             print(f"  --comm-group-configuration={file}")
 
 
+_SET = (
+    Argument("PREFIX", "", "Traces PREFIX.0.et, PREFIX.1.et, ..., or what else `run` takes.", path),
+)
+_SET_OPTIONS = (
+    Argument("--ranks", "COUNT", "Number of ranks.", whole_text(1, _ANY),
+             otherwise="those with a file"),
+    Argument("--comm-group-configuration", "FILE", "Communicator groups (JSON).", path,
+             otherwise="PREFIX.comm_group.json, if it is there"),
+)  # fmt: skip
+
 COMMAND = group_of(
-    "Look at traces and convert them.",
+    "Look at traces, check and convert them.",
     {
+        "check": Command(
+            "Say what is wrong with the traces of all ranks, and which repair would help.",
+            {"arguments": _SET, "options": _SET_OPTIONS},
+            _check,
+            "trace check out/step",
+            "Exit code 2 where something would stop a simulation.",
+        ),
+        "show": Command(
+            "Show where the time and the bytes of the traces of all ranks are.",
+            {
+                "arguments": _SET,
+                "options": (
+                    *_SET_OPTIONS,
+                    Argument("--first", "COUNT", "So many names of compute nodes; 0 shows all.",
+                             whole_text(0, _ANY), default=10),
+                ),
+            },
+            _show,
+            "trace show out/step",
+        ),
         "dump": Command(
             "Print a summary of a trace and its nodes.",
             {

@@ -157,6 +157,7 @@ def _name_unnamed(
     if groups.pop("", None) is None:
         return
     known = {key: ranks or everyone for key, ranks in rank.groups.items()}
+    named = {rank.steps[i].group for i in _communicating(rank)}
     for i in _communicating(rank):
         step = rank.steps[i]
         if step.group:
@@ -165,6 +166,10 @@ def _name_unnamed(
         ratio = step.facts.size or _ratio(step.facts)
         fitting = [key for key, ranks in known.items() if ratio in (None, len(ranks))]
         whole = [key for key in fitting if len(known[key]) == len(everyone)]
+        # Who makes a group uses it: one that no other call names is rather meant than all ranks.
+        unused = [key for key in fitting if key not in named and key not in whole]
+        if len(unused) == 1:
+            whole = unused
         if not fitting and ratio not in (None, len(everyone)):
             raise InputError(
                 f"{step.name} runs in a group of {ratio} ranks, and the trace lists none of that "
@@ -174,7 +179,7 @@ def _name_unnamed(
         step.group = (whole or fitting or [_WORLD])[0]
         if len(known) > 1:
             made.note(
-                "a collective that names no process group: by its sizes, or the group of all ranks",
+                "a collective that names no process group: by its sizes, and what others name",
                 step.name,
             )
         groups[step.group] = step.group, known.get(step.group, everyone)

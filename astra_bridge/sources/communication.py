@@ -64,6 +64,10 @@ def kind_of(name: str) -> CommType | str | None:
     return next((_KINDS[key] for key in _BY_LENGTH if letters.startswith(key)), None)
 
 
+_ROOTED = (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER)
+_RANK_INPUT = 2
+
+
 class Facts(msgspec.Struct):
     """What is known of a call; None where it is not.
 
@@ -221,7 +225,7 @@ def _recorded(args: dict[str, Any]) -> Facts:
     if kind in SEND_RECV:
         found.peer = _whole(args.get("Dst Rank" if kind == "send" else "Src Rank"))
         found.peer_position = rank
-    elif kind in (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER):
+    elif kind in _ROOTED:
         found.root = rank
     return found
 
@@ -276,7 +280,7 @@ def _inputs(operator: Operator) -> Facts:
     if found.kind in SEND_RECV:
         whole = [value for value in plain if type(value) is int]
         found.peer_position = whole[0] if whole else None
-    elif found.kind in (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER):
+    elif found.kind in _ROOTED:
         whole = [value for value in plain if type(value) is int]
         found.root = whole[0] if whole else None
     flags = [value for value in plain if type(value) is bool]
@@ -317,7 +321,7 @@ def _parameters(operator: Operator) -> Facts:
     found.members = _members(None, start, stride, found.size)
     if kind in SEND_RECV:
         found.peer_position = _whole(rank)
-    elif kind in (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER):
+    elif kind in _ROOTED:
         found.root = _whole(rank)
     return found
 
@@ -340,6 +344,15 @@ def _shaped(name: str, args: dict[str, Any], shapes: list[Any]) -> Facts:
     if functional and isinstance(concrete, list):
         texts = [str(one).strip("'\"") for one in concrete if one not in (None, "")]
         found.group = _text(texts[-1]) if texts else None
+    elif isinstance(concrete, list) and len(concrete) > _RANK_INPUT:
+        # send(tensors, group, to, tag), broadcast_(tensors, group, root, ...), ...
+        rank = _whole(concrete[_RANK_INPUT])
+        if kind in SEND_RECV:
+            found.peer_position = rank
+        elif kind in _ROOTED:
+            found.root = rank
+        flags = [one for one in concrete if one in ("True", "False")]
+        found.blocking = flags[-1] == "False" if flags else None
     return found
 
 

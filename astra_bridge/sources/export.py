@@ -13,18 +13,13 @@ from astra_bridge.files import NewFiles
 from astra_bridge.sources.across import Job
 from astra_bridge.sources.rank import Step
 from astra_bridge.trace.columns import CommType, NodeType, Workload
-from astra_bridge.trace.reader import parse_trace, trace_path
+from astra_bridge.trace.reader import groups_path, parse_trace, trace_path
 from astra_bridge.trace.writer import TraceNode, encode_trace
 
-__all__ = ["RecordedWorkload", "groups_path", "nodes_of"]
+__all__ = ["RecordedWorkload", "nodes_of"]
 
 _MOST_NAME = 160
 _ROOTED = (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER)
-
-
-def groups_path(prefix: str | Path) -> Path:
-    """The file of a workload's communicator groups."""
-    return Path(f"{prefix}.comm_group.json")
 
 
 def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
+from astra_bridge.sources.calls import Communication, find_calls
 from astra_bridge.sources.communication import SEND_RECV, Facts, facts, kind_of, merged
-from astra_bridge.sources.execution_trace import ExecutionTrace, Operator
-from astra_bridge.sources.kineto import Call, Gpu, Recording
+from astra_bridge.sources.execution_trace import ExecutionTrace
+from astra_bridge.sources.kineto import Gpu, Recording
 from astra_bridge.sources.rank import Rank, Step
 from astra_bridge.text import one_line
 from astra_bridge.trace.columns import CommType, NodeType
@@ -40,26 +41,12 @@ _CAUSE_NS = 15_000
 """And for what ended at most so long before."""
 
 # Kinds of marks, in the order in which those of one instant are looked at.
-_END, _RESUME, _CALL, _WORK, _JOIN, _RECORD, _STREAM_WAIT, _SYNC, _LAUNCH, _WAIT, _FINISH = range(
-    11
-)
+(
+    _END, _DONE, _RESUME, _CALL, _ISSUE, _WORK, _MOVE, _JOIN, _AWAIT, _RECORD, _STREAM_WAIT,
+    _SYNC, _LAUNCH, _WAIT, _FINISH,
+) = range(15)  # fmt: skip
 
 _Stream = tuple[int, int]
-
-
-class _Communication(msgspec.Struct):
-    """A call of communication: the innermost operator with all that is around it."""
-
-    thread: int
-    start_ns: int
-    end_ns: int
-    name: str
-    facts: Facts
-    issued: list[int] = []  # steps of the issuing thread
-    stream: _Stream | None = None
-    launched: list[int] = []  # steps that the GPU runs on its behalf
-    steps: list[int] = []  # what it became
-    done: bool = False
 
 
 class _Thread(msgspec.Struct):
@@ -72,8 +59,8 @@ class _Thread(msgspec.Struct):
     waits: int = 0  # stream waits since its last launch
     recorded_ns: int = -(10**18)  # the last event that it recorded
     joins: list[int] = []  # steps that its next launch waits for
-    unwaited: list[_Communication] = []
-    working: _Communication | None = None  # what a thread of a backend carries out
+    unwaited: list[Communication] = []
+    working: Communication | None = None  # what a thread of a backend carries out
 
 
 def link(
@@ -127,12 +114,12 @@ class _Linker:
         self.records: dict[int, dict[_Stream, list[int]]] = {}
         self.joined: dict[_Stream, set[int]] = defaultdict(set)
         self.comm_steps: list[int] = []
-        self.pending_kernels: list[int] = []  # launches of communication outside of its calls
-        self.copied_back: dict[int, list[int]] = {}  # what a backend on the host does after it
+        self.final_of: dict[int, list[int]] = {}  # what a backend on the host does after it
         self.recent: list[int] = []  # steps of the GPU, lately
         self.groups = _groups(recording, execution)
-        self.communications, self.wait_calls, self.workers = self._calls(execution)
-        self.by_thread: dict[int, list[_Communication]] = defaultdict(list)
+        self.communications, self.wait_calls = find_calls(recording, execution, made)
+        self.workers = {one.worker for one in self.communications if one.worker != one.thread}
+        self.by_thread: dict[int, list[Communication]] = defaultdict(list)
         for one in self.communications:
             self.by_thread[one.thread].append(one)
         self.starts_of = {t: [c.start_ns for c in cs] for t, cs in self.by_thread.items()}
@@ -140,45 +127,7 @@ class _Linker:
         for index, gpu in enumerate(recording.gpu):
             self.launched_by[gpu.correlation].append(index)
         self.has_gpu = bool(recording.gpu)
-
-    # Calls of communication
-
-    def _calls(
-        self, execution: ExecutionTrace | None
-    ) -> tuple[list[_Communication], list[_Communication], list[_Communication]]:
-        """Communications, waits for them, and what worker threads of the backend do."""
-        operators = _Operators(execution, self.made, self.where)
-        found: list[_Communication] = []
-        waits: list[_Communication] = []
-        workers: list[_Communication] = []
-        per_thread: dict[int, list[Call]] = defaultdict(list)
-        for call in self.recording.calls:
-            per_thread[call.thread].append(call)
-        operators.prepare(sorted(self.recording.calls, key=lambda call: call.start_ns))
-        for calls in per_thread.values():
-            calls.sort(key=lambda call: (call.start_ns, -call.end_ns))
-            for chain in _chains(calls):
-                known = [facts(call.name, call.args, operators.of(call)) for call in chain]
-                # The annotation of a backend says least.
-                order = sorted(range(len(chain)), key=lambda i: (chain[i].note, -i))
-                together = merged([known[i] for i in order])
-                inner = chain[-1] if not chain[-1].note or len(chain) == 1 else chain[-2]
-                one = _Communication(
-                    inner.thread, inner.start_ns, inner.end_ns, inner.name, together,
-                )  # fmt: skip
-                if together.kind is None and inner.name == "record_param_comms":
-                    together.kind = "wait"  # PyTorch before 2.2 wrote no names
-                if together.kind == "wait":
-                    waits.append(one)
-                elif together.kind is None:
-                    continue
-                elif all(call.note for call in chain):
-                    workers.append(one)
-                else:
-                    found.append(one)
-        for kind in (found, waits, workers):
-            kind.sort(key=lambda one: one.start_ns)
-        return found, waits, workers
+        self.later_kernels = self._kernels_outside_of_calls()
 
     # Marks
 
@@ -221,16 +170,25 @@ class _Linker:
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
         for one in self.communications:
             marks.append((one.start_ns, _CALL, one.thread, len(marks), one))
-            marks.append((one.end_ns, _END, one.thread, len(marks), one))
+            if one.worker < 0:
+                marks.append((one.end_ns, _END, one.thread, len(marks), one))
+                continue
+            (begin, end), moved = one.ran_ns, one.moved_ns
+            if one.worker != one.thread:
+                issued = max(one.start_ns, min(one.end_ns, begin))
+                marks.append((issued, _ISSUE, one.thread, len(marks), one))
+                marks.append((begin, _WORK, one.worker, len(marks), one))
+            marks.append((moved[0], _MOVE, one.worker, len(marks), one))
+            marks.append((end, _DONE, one.worker, len(marks), one))
         for one in self.wait_calls:
             marks.append((one.end_ns, _WAIT, one.thread, len(marks), one))
         return marks
 
     def run(self) -> Rank:
         marks = self._marks()
-        self._worker_marks(marks)
         busy = self._busy()
         self._joins(marks, busy)
+        self._host_waits(marks, busy)
         first = {thread: int(starts[0]) for thread, (starts, _) in busy.items()}
         final = {thread: int(ends[-1]) for thread, (_, ends) in busy.items()}
         # An annotation around the first operator says that its thread was at work before it.
@@ -244,7 +202,8 @@ class _Linker:
             marks.append((end, _FINISH, thread, len(marks), None))
         marks.sort(key=lambda mark: mark[:2] + mark[3:4])
         handlers: dict[int, Callable[[int, int, Any], None]] = {
-            _CALL: self._call, _END: self._call_end, _RECORD: self._record, _WORK: self._work,
+            _CALL: self._call, _END: self._call_end, _RECORD: self._record, _ISSUE: self._issue,
+            _WORK: self._work, _MOVE: self._move, _DONE: self._done, _AWAIT: self._await,
             _STREAM_WAIT: self._stream_wait, _SYNC: self._sync, _LAUNCH: self._launch,
             _WAIT: self._wait, _JOIN: self._join, _RESUME: self._foreign, _FINISH: self._finish,
         }  # fmt: skip
@@ -256,6 +215,7 @@ class _Linker:
         starts_ns, ends_ns = list(first.values()), list(final.values())
         starts_ns += [gpu.start_ns for gpu in self.recording.gpu]
         ends_ns += [gpu.end_ns for gpu in self.recording.gpu]
+        ends_ns += [one.ran_ns[1] for one in self.communications]
         return Rank(
             rank=self.rank,
             world=self.world if self.world > 0 else None,
@@ -296,11 +256,11 @@ class _Linker:
 
     def _busy(self) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Per thread, the stretches in which an operator or a call of the runtime runs."""
-        recording = self.recording
+        recording, workers = self.recording, self.workers
         more = [
             (call.thread, call.start_ns, call.end_ns)
             for call in recording.calls
-            if kind_of(call.name) != "wait"
+            if kind_of(call.name) != "wait" and (not call.note or call.thread in workers)
         ]
         extra = np.array(more, np.int64).reshape(-1, 3)
         thread = np.concatenate([recording.op_thread, recording.call_thread, extra[:, 0]])
@@ -320,10 +280,11 @@ class _Linker:
     ) -> None:
         """Where a thread pauses until another one has come to an end."""
         for thread, (starts, ends) in busy.items():
-            foreign = [other_ends for other, (_, other_ends) in busy.items() if other != thread]
-            owner = [np.full(len(busy[other][1]), other) for other in busy if other != thread]
-            if not foreign:
+            others = [one for one in busy if one != thread and one not in self.workers]
+            if not others or thread in self.workers:
                 continue
+            foreign = [busy[other][1] for other in others]
+            owner = [np.full(len(busy[other][1]), other) for other in others]
             times, owners = np.concatenate(foreign), np.concatenate(owner)
             order = np.argsort(times, kind="stable")
             times, owners = times[order], owners[order]
@@ -337,7 +298,37 @@ class _Linker:
             for i in np.flatnonzero(waiting).tolist():
                 resumed = [int(owners[latest[i]]), -1]
                 marks.append((int(cause[i]), _RESUME, resumed[0], len(marks), resumed))
-                marks.append((int(starts[i]), _JOIN, thread, len(marks), (resumed, int(cause[i]))))
+                what = resumed, int(since[i]), int(cause[i])
+                marks.append((int(starts[i]), _JOIN, thread, len(marks), what))
+
+    def _host_waits(
+        self,
+        marks: list[tuple[int, int, int, int, Any]],
+        busy: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    ) -> None:
+        """Where a thread pauses until the host has communicated."""
+        on_host = [one for one in self.communications if one.worker >= 0]
+        for thread, (starts, ends) in busy.items():
+            if thread in self.workers or not on_host:
+                continue
+            pauses: dict[int, list[Communication]] = defaultdict(list)
+            waiting: set[int] = set()
+            for one in on_host:
+                done = max(one.ran_ns[1], one.end_ns if one.thread == thread else 0)
+                i = int(np.searchsorted(starts, done))
+                if i in (0, len(starts)) or ends[i - 1] > done:
+                    continue  # it is at work when the communication ends
+                begin, resumed = int(ends[i - 1]), int(starts[i])
+                pauses[i].append(one)
+                last = one.thread == thread and one.start_ns <= begin <= one.end_ns + _CAUSE_NS
+                length = resumed - begin
+                # Who is woken up goes on soon; and who calls and does nothing else has waited.
+                if last or (length >= _LEAST_WAIT_NS and (resumed - done) * 2 <= length):
+                    waiting.add(i)
+            for i in waiting:
+                done = max(one.ran_ns[1] for one in pauses[i])
+                what = pauses[i], int(ends[i - 1]), min(done, int(starts[i]))
+                marks.append((int(starts[i]), _AWAIT, thread, len(marks), what))
 
     # Handlers
 
@@ -367,36 +358,94 @@ class _Linker:
         self._advance(self.threads[index], at, "host")
         resumed[1] = self.threads[index].step
 
-    def _join(self, index: int, at: int, what: tuple[list[int], int]) -> None:
-        thread, (resumed, cause) = self.threads[index], what
+    def _join(self, index: int, at: int, what: tuple[list[int], int, int]) -> None:
+        """A thread goes on after another one has come to an end."""
+        thread, (resumed, since, cause) = self.threads[index], what
+        self._advance(thread, since, "host")
         if resumed[1] >= 0 and resumed[1] != thread.step:
             thread.awaited.append(resumed[1])
         thread.resume_ns = cause
         self.made.note("a thread waits for another thread", f"{self.where}, {at / 1e3:.0f} us")
         # What the other one started and did not wait for, this one does.
         other = self.threads[resumed[0]]
-        if other.unwaited and not self.recording.syncs:
-            thread.joins += [step for one in other.unwaited for step in one.steps]
+        pending = [one for one in other.unwaited if one.worker < 0]
+        if pending and not self.recording.syncs:
+            thread.joins += [step for one in pending for step in one.steps]
             self.made.note(
                 "collectives are waited for where their thread hands over",
                 f"{self.where}, {at / 1e3:.0f} us",
-                len(other.unwaited),
+                len(pending),
             )
             other.unwaited = []
 
-    def _call(self, index: int, _at: int, _one: _Communication) -> None:
+    def _await(self, index: int, at: int, what: tuple[list[Communication], int, int]) -> None:
+        """A thread goes on after the host has communicated."""
+        thread, (awaited, begin, done) = self.threads[index], what
+        self._advance(thread, begin, "host")
+        thread.awaited += [step for one in awaited for step in one.final]
+        thread.resume_ns = max(thread.resume_ns, done)
+        inferred = [one for one in awaited if not one.facts.blocking]
+        if inferred:
+            self.made.note(
+                "a thread waits for communication of the host", f"{self.where}, {at / 1e3:.0f} us",
+                len(inferred),
+            )  # fmt: skip
+
+    def _issue(self, index: int, at: int, one: Communication) -> None:
+        """A call gives its work to a thread of the backend."""
+        thread = self.threads[index]
+        self._advance(thread, at, one.name)
+        one.issued = [thread.step] if thread.step >= 0 else []
+
+    def _work(self, index: int, at: int, one: Communication) -> None:
+        """A thread of a backend begins what it was given."""
+        thread = self.threads[index]
+        before = [self.ends[step] for step in (*one.issued, thread.step) if step >= 0]
+        ready = min(at, max(before, default=at))
+        thread.awaited += one.issued
+        if one.stream is not None:
+            thread.stream = one.stream
+        if one.moved_ns == one.ran_ns:
+            # Until its thread is woken up belongs to the communication: no processor is at work.
+            thread.resume_ns = at
+            one.moved_ns = ready, one.moved_ns[1]
+        else:
+            thread.resume_ns = ready
+            self._advance(thread, at, one.name)
+
+    def _move(self, index: int, at: int, one: Communication) -> None:
+        """The host communicates."""
+        thread = self.threads[index]
+        begin, end = one.moved_ns
+        if begin == at:
+            self._advance(thread, at, one.name)
+        deps = {*thread.awaited, *one.launched, *([thread.step] if thread.step >= 0 else [])}
+        step = self._communicate(one, begin, end - begin, sorted(deps), -1)
+        one.final = [step]
+        self.threads[one.thread].unwaited.append(one)
+        if one.worker != one.thread:
+            thread.step, thread.awaited = step, []
+            thread.resume_ns = max(thread.resume_ns, end)
+            thread.working = one
+
+    def _done(self, index: int, at: int, one: Communication) -> None:
+        """A thread of a backend ends what it was given."""
+        if one.worker == one.thread:
+            return
+        thread = self.threads[index]
+        thread.working = None
+        self._advance(thread, at, one.name)
+        one.final = [thread.step]
+
+    def _call(self, index: int, _at: int, _one: Communication) -> None:
         thread = self.threads[index]
         thread.waits = 0  # they were for the stream of this call
 
-    def _call_end(self, index: int, at: int, one: _Communication) -> None:
+    def _call_end(self, index: int, at: int, one: Communication) -> None:
         """The end of a call; what has no kernel of its own becomes a step."""
-        if one.steps or one.done:
+        if one.steps:
             return
         thread = self.threads[index]
-        if any(worker is not None for worker in self._worker_of(one)):
-            self._advance(thread, at, one.name)
-            one.issued = [thread.step] if thread.step >= 0 else []
-            return
         if not self.has_gpu:
             self._blocking_call(thread, one)
             return
@@ -405,7 +454,7 @@ class _Linker:
         self._advance(thread, at, one.name)
         self._kernelless(thread, at, one)
 
-    def _kernelless(self, thread: _Thread, at: int, one: _Communication) -> None:
+    def _kernelless(self, thread: _Thread, at: int, one: Communication) -> None:
         """A collective of a fake backend, or of one rank: in the order of streams, without time."""
         stream = one.stream or thread.stream
         deps = {thread.step} if thread.step >= 0 else set()
@@ -423,7 +472,7 @@ class _Linker:
             thread.unwaited.append(one)
         self.made.note("a collective without a kernel follows the stream of its call", one.name)
 
-    def _blocking_call(self, thread: _Thread, one: _Communication) -> None:
+    def _blocking_call(self, thread: _Thread, one: Communication) -> None:
         """Communication that the host itself does."""
         self._advance(thread, one.start_ns, one.name)
         deps = [thread.step] if thread.step >= 0 else []
@@ -432,7 +481,7 @@ class _Linker:
         thread.resume_ns = max(thread.resume_ns, one.end_ns)
 
     def _communicate(
-        self, one: _Communication, at: int, took: int, deps: list[int], stream: int
+        self, one: Communication, at: int, took: int, deps: list[int], stream: int
     ) -> int:
         kind = one.facts.kind
         node = NodeType.COMM_COLL
@@ -463,10 +512,23 @@ class _Linker:
             return name
         return ""
 
-    def _may_get_kernel(self, one: _Communication) -> bool:
+    def _may_get_kernel(self, one: Communication) -> bool:
         """Whether a kernel that is launched later belongs to a call: calls come in batches."""
-        at = bisect_left(self.pending_kernels, one.end_ns)
-        return at < len(self.pending_kernels) and one.facts.size != 1 and one.facts.kind != "wait"
+        return one.facts.size != 1 and bisect_left(self.later_kernels, one.end_ns) < len(
+            self.later_kernels
+        )
+
+    def _kernels_outside_of_calls(self) -> list[int]:
+        """When kernels that communicate are launched outside of any call."""
+        recording = self.recording
+        kernels = [gpu.correlation for gpu in recording.gpu if gpu.args is not None]
+        which = np.isin(recording.call_correlation, np.array(kernels, np.int64))
+        launches = zip(
+            recording.call_thread[which].tolist(),
+            recording.call_start_ns[which].tolist(),
+            strict=True,
+        )
+        return sorted(at for thread, at in launches if self._inside(thread, at) is None)
 
     def _record(self, index: int, at: int, what: tuple[int, int, int]) -> None:
         self.threads[index].recorded_ns = at
@@ -518,11 +580,11 @@ class _Linker:
             return self.last.get(thread.stream, [])
         return []
 
-    def _wait(self, index: int, _at: int, one: _Communication) -> None:
+    def _wait(self, index: int, at: int, one: Communication) -> None:
         """``wait_tensor`` and ``work.wait()``: later launches wait for a collective."""
         thread = self.threads[index]
         candidates = [other for other in self._outstanding() if other.steps]
-        chosen: list[_Communication] = []
+        chosen: list[Communication] = []
         if one.facts.storages:
             chosen = [
                 c for c in candidates if c.facts.storages and c.facts.storages & one.facts.storages
@@ -533,13 +595,17 @@ class _Linker:
             chosen = [c for c in thread.unwaited if c.steps][:1]
             if chosen:
                 self.made.note("which collective a wait is for: the oldest", one.name)
-        steps = [step for c in chosen for step in c.steps]
-        if self.has_gpu:
-            thread.joins += steps
+        for c in chosen:
+            if c.worker < 0:
+                thread.joins += c.steps
+                continue
+            self._advance(thread, one.start_ns, one.name)
+            thread.awaited += c.final
+            thread.resume_ns = max(thread.resume_ns, min(at, c.ran_ns[1]))
         for other in self.threads:
             other.unwaited = [c for c in other.unwaited if c not in chosen]
 
-    def _outstanding(self) -> list[_Communication]:
+    def _outstanding(self) -> list[Communication]:
         return [one for thread in self.threads for one in thread.unwaited]
 
     # Launches
@@ -594,7 +660,7 @@ class _Linker:
                 else:
                     thread.stream = gpu.stream
                     if thread.working is not None:
-                        self.copied_back[thread.working.steps[0]] = steps
+                        self.final_of[thread.working.steps[0]] = steps
                     if inside is not None:
                         inside.stream = gpu.stream
                         inside.launched = [*inside.launched, *steps]
@@ -607,7 +673,7 @@ class _Linker:
                 thread.awaited += steps
                 thread.resume_ns = max(thread.resume_ns, gpu.end_ns)
 
-    def _inside(self, index: int, at: int) -> _Communication | None:
+    def _inside(self, index: int, at: int) -> Communication | None:
         """The call of communication in which a thread is."""
         starts = self.starts_of.get(index)
         if not starts:
@@ -616,16 +682,16 @@ class _Linker:
         one = self.by_thread[index][found] if found >= 0 else None
         return one if one is not None and at <= one.end_ns else None
 
-    def _calls_of(self, index: int, at: int, gpu: Gpu) -> list[_Communication]:
+    def _calls_of(self, index: int, at: int, gpu: Gpu) -> list[Communication]:
         """The calls that a kernel of a communication library carries out."""
         inside = self._inside(index, at)
         if inside is not None:
             return [inside]
         given = facts("record_param_comms", gpu.args or {}, None)
         starts = self.starts_of.get(index, [])
-        waiting: list[_Communication] = []
+        waiting: list[Communication] = []
         for one in reversed(self.by_thread[index][: bisect_right(starts, at)]):
-            if one.steps or one.done:
+            if one.steps:
                 break
             if given.group is None or one.facts.group in (None, given.group):
                 waiting.append(one)
@@ -635,9 +701,9 @@ class _Linker:
             given = Facts(kind=_kernel_kind(gpu.name))
         if given.kind is None or given.kind == "wait":
             return []
-        return [_Communication(index, at, at, gpu.name, given)]
+        return [Communication(index, at, at, gpu.name, given)]
 
-    def _kernel_of(self, calls: list[_Communication], gpu: Gpu, deps: list[int]) -> list[int]:
+    def _kernel_of(self, calls: list[Communication], gpu: Gpu, deps: list[int]) -> list[int]:
         """The steps of a kernel of communication."""
         steps: list[int] = []
         took = gpu.end_ns - gpu.start_ns
@@ -681,7 +747,7 @@ class _Linker:
             found = pending[: thread.waits]
             done.update(found)
             waited = set(found)
-            found = [late for step in found for late in self.copied_back.get(step, [step])]
+            found = [late for step in found for late in self.final_of.get(step, [step])]
             for other in self.threads:
                 other.unwaited = [c for c in other.unwaited if not waited.issuperset(c.steps)]
         if not found and others:
@@ -705,150 +771,6 @@ class _Linker:
         if causes:
             deps.add(max(causes, key=lambda step: self.ends[step]))
             self.made.note("a kernel starts when another stream has ended", self.where)
-
-    # Worker threads of a backend that communicates on the host
-
-    def _worker_marks(self, marks: list[tuple[int, int, int, int, Any]]) -> None:
-        """Pair what worker threads do with the calls that gave it to them, in order."""
-        self._paired: dict[int, _Communication] = {}
-        waiting: dict[Any, list[_Communication]] = defaultdict(list)
-        for one in self.communications:
-            waiting[one.facts.kind].append(one)
-        runtime = self.recording
-        for worker in self.workers:
-            queue = waiting[worker.facts.kind]
-            fitting = [
-                one
-                for one in queue
-                if one.start_ns <= worker.start_ns and one.thread != worker.thread
-            ]
-            if not fitting:
-                continue
-            one = fitting[0]
-            queue.remove(one)
-            self._paired[id(one)] = worker
-            worker.facts = merged([one.facts, worker.facts])
-            mine = runtime.call_thread == worker.thread
-            inner = mine & (runtime.call_start_ns >= worker.start_ns)
-            inner &= runtime.call_end_ns <= worker.end_ns
-            starts = np.sort(runtime.call_start_ns[inner])
-            ends = np.sort(runtime.call_end_ns[inner])
-            edges_from = np.concatenate([[worker.start_ns], ends])
-            edges_to = np.concatenate([starts, [worker.end_ns]])
-            longest = int(np.argmax(edges_to - edges_from))
-            begin, end = int(edges_from[longest]), int(edges_to[longest])
-            marks.append((worker.start_ns, _WORK, worker.thread, len(marks), (one, 0, 0)))
-            marks.append((begin, _WORK, worker.thread, len(marks), (one, end, 1)))
-            marks.append((worker.end_ns, _WORK, worker.thread, len(marks), (one, 0, 2)))
-        # A kernel that communicates, by when it is launched.
-        kernels = [gpu.correlation for gpu in self.recording.gpu if gpu.args is not None]
-        inside = np.isin(runtime.call_correlation, np.array(kernels, np.int64))
-        launches = []
-        for thread, at in zip(
-            runtime.call_thread[inside].tolist(),
-            runtime.call_start_ns[inside].tolist(),
-            strict=True,
-        ):
-            if self._inside(thread, at) is None:
-                launches.append(at)
-        self.pending_kernels = sorted(launches)
-
-    def _worker_of(self, one: _Communication) -> list[_Communication | None]:
-        return [self._paired.get(id(one))]
-
-    def _work(self, index: int, at: int, what: tuple[_Communication, int, int]) -> None:
-        one, end, part = what
-        thread = self.threads[index]
-        if part == 0:
-            # The thread is given its work where the call is made.
-            issued = max((self.ends[step] for step in one.issued), default=at)
-            thread.awaited += one.issued
-            thread.resume_ns = min(at, max(thread.resume_ns, issued))
-            if one.stream is not None:
-                thread.stream = one.stream
-            self._advance(thread, at, one.name)
-        elif part == 1:
-            self._advance(thread, at, one.name)
-            deps = [*thread.awaited, *([thread.step] if thread.step >= 0 else [])]
-            step = self._communicate(one, at, end - at, sorted({*deps, *one.launched}), -1)
-            thread.awaited = [step]
-            thread.resume_ns = max(thread.resume_ns, end)
-            thread.working = one
-        else:
-            self._advance(thread, at, one.name)
-            thread.working = None
-
-
-class _Operators:
-    """Finds the operator of the execution trace that a call of Kineto's is."""
-
-    def __init__(self, execution: ExecutionTrace | None, made: Inferences, where: str) -> None:
-        self._execution = execution
-        self._by_record: dict[int, Operator] = {}
-        self._by_name: dict[str, list[Operator]] = defaultdict(list)
-        self._found: dict[int, Operator] = {}
-        self._made, self._where = made, where
-        if execution is None:
-            return
-        for operator in execution.operators:
-            if operator.record > 0:
-                self._by_record[operator.record] = operator
-            self._by_name[operator.name].append(operator)
-
-    def prepare(self, calls: list[Call]) -> None:
-        """Pair calls, by number where there is one, and else by name, in the order of time."""
-        if self._execution is None:
-            return
-        for call in calls:
-            record = _whole(call.args.get("Record function id"), 0)
-            operator = self._by_record.get(record) if record > 0 else None
-            if operator is None or operator.name != call.name:
-                if record > 0 and self._by_record:
-                    continue
-                queue = self._by_name.get(call.name)
-                if not queue:
-                    continue
-                operator = queue.pop(0)
-                self._made.note("operators are paired by name and order", self._where)
-            self._found[id(call)] = operator
-
-    def of(self, call: Call) -> Operator | None:
-        return self._found.get(id(call))
-
-
-def _chains(calls: list[Call]) -> list[list[Call]]:
-    """Each innermost operator with all that is around it and its annotation, outermost first."""
-    found: list[list[Call]] = []
-    stack: list[Call] = []
-    inner: dict[int, bool] = {}  # whether an operator is in it
-    children: dict[int, list[Call]] = defaultdict(list)
-    parents: dict[int, list[Call]] = {}
-    for call in calls:
-        while stack and call.start_ns >= stack[-1].end_ns:
-            stack.pop()
-        if not call.note and kind_of(_told(call)) is None:
-            continue
-        parents[id(call)] = [one for one in stack if not one.note]
-        if stack and not call.note:
-            for one in stack:
-                inner[id(one)] = True
-        elif stack:
-            children[id(stack[-1])].append(call)
-        stack.append(call)
-    for call in calls:
-        if id(call) not in parents or inner.get(id(call)):
-            continue
-        if call.note and (parents[id(call)]):
-            continue
-        found.append([*parents[id(call)], call, *children[id(call)][:1]])
-    return found
-
-
-def _told(call: Call) -> str:
-    """The name that says what a call does."""
-    if call.name != "record_param_comms":
-        return call.name
-    return str(call.args.get("Collective name") or "wait")
 
 
 def _union(

@@ -491,6 +491,18 @@ def trace_path(prefix: str | Path, rank: int) -> Path:
     return Path(f"{prefix}.{rank}.et")
 
 
+def groups_path(prefix: str | Path) -> Path:
+    """Return ``{prefix}.comm_group.json``, the communicator groups of a workload."""
+    return Path(f"{prefix}.comm_group.json")
+
+
+def count_ranks(prefix: str | Path) -> int:
+    """How many ranks have a file ``{prefix}.{rank}.et``."""
+    file = trace_path(prefix, 0)
+    stem = file.name.rsplit(".", 2)[0]
+    return sum(name == stem for name, _ in _files_beside(file))
+
+
 def read_chakra(prefix: Path, ranks: int) -> Workload:
     """Read ``{prefix}.{rank}.et`` of every rank; byte-identical files are parsed once.
 

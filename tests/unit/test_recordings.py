@@ -180,6 +180,67 @@ def test_kernels_of_a_graph_share_one_launch(tmp_path: Path) -> None:
     assert k[1] in rank.steps[k[2]].deps
 
 
+# A backend that communicates on the host
+
+
+def test_a_thread_of_gloo_carries_out_what_a_call_gives_it(tmp_path: Path) -> None:
+    recording = Recording(0, 1)
+    recording.op(0, 100)
+    recording.op(100, 20, "c10d::allreduce_", **{"Input Dims": [[[64]]], "Input type": ["float"]})
+    recording.op(130, 300, "aten::overlapped")
+    recording.add("user_annotation", "gloo:all_reduce", 110, 890, 5, **{
+        "Input Dims": [[64]], "Input type": ["float"]})  # fmt: skip
+    recording.op(1010, 50, "aten::after")  # 580 us after the last one, 10 after the all-reduce
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    (coll,) = (i for i, step in enumerate(rank.steps) if step.facts)
+    step = rank.steps[coll]
+    assert (step.start_ns, step.duration_ns) == (110_000, 890_000)
+    assert step.facts is not None
+    assert step.facts.size_bytes(1) == 256
+    host = [one for one in rank.steps if one.cpu]
+    assert [one.duration_ns for one in host] == [110_000, 320_000, 60_000]
+    assert coll in host[2].deps
+    assert coll not in host[1].deps
+    assert max(ends_ns(rank.steps)) == 1_060_000
+    assert "1 x a thread waits for communication of the host" in made.lines()[0]
+
+
+def test_messages_of_the_host_overlap_and_are_waited_for(tmp_path: Path) -> None:
+    """isend and irecv, each annotation from its call to its end, on the calling thread."""
+    recording = Recording(0, 2)
+    ends = {"Input Dims": [[[8]]], "Input type": ["float"], "Concrete Inputs": ["", "", "1", "0"]}
+    shape = {"Input Dims": [[8]], "Input type": ["float"]}
+    recording.op(0, 20, "c10d::send", **ends)
+    recording.add("user_annotation", "gloo:send", 10, 400, **shape)
+    recording.op(30, 20, "c10d::recv_", **ends)
+    recording.add("user_annotation", "gloo:recv", 40, 700, **shape)
+    recording.op(60, 100, "aten::mm")
+    recording.op(760, 40, "aten::add")
+    rank = linked(recording, tmp_path)
+    send, recv = (i for i, step in enumerate(rank.steps) if step.facts)
+    assert [rank.steps[i].type for i in (send, recv)] == [NodeType.COMM_SEND, NodeType.COMM_RECV]
+    assert send not in before(rank, recv)
+    last = max(i for i, step in enumerate(rank.steps) if step.cpu)
+    assert {send, recv} <= before(rank, last)
+    assert max(ends_ns(rank.steps)) == 800_000
+
+
+def test_a_synchronous_collective_of_the_host_is_waited_for(tmp_path: Path) -> None:
+    recording = Recording(0, 1)
+    recording.op(0, 20)
+    more = {"Concrete Inputs": ["", "", "", "False", "-1"], "Input Dims": [[64], [64]],
+            "Input type": ["float", "float"]}  # fmt: skip
+    recording.op(20, 10, "c10d::_allgather_base_", **more)
+    recording.add("user_annotation", "gloo:all_gather", 25, 20, 5, **more)
+    recording.op(50, 30, "aten::next")
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    (coll,) = (i for i, step in enumerate(rank.steps) if step.facts)
+    assert coll in before(rank, len(rank.steps) - 1)
+    assert made.lines() == []
+
+
 # What a call does
 
 

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import astra_bridge
+from astra_bridge.cli import main
 from astra_bridge.errors import AstraBridgeError, InputError, StalledError
 from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
+from astra_bridge.trace.checking import check_workload
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
@@ -232,3 +234,81 @@ def test_cases_end_as_their_page_says(case: str) -> None:
 def test_case_06_names_what_takes_it(name: str) -> None:
     with pytest.raises(AstraBridgeError, match=r"`astra-bridge trace convert .* OUT` takes it"):
         read_workload(CASES / "06_kineto" / name, 2)
+
+
+# trace check, trace show
+
+
+def checked(traces: Sequence[TraceBuilder], groups: Any = None) -> list[str]:
+    workload = GeneratedWorkload(traces).workload()
+    return [
+        f"{'E' if f.stops else 'W'} {f.what} | {f.repair}" for f in check_workload(workload, groups)
+    ]
+
+
+def rank_of(*build: Callable[[TraceBuilder], Any]) -> TraceBuilder:
+    trace = TraceBuilder()
+    for one in build:
+        one(trace)
+    return trace
+
+
+def coll(kind: CommType, size: int, group: int | None = None) -> Callable[[TraceBuilder], Any]:
+    return lambda trace: trace.coll(kind, size, group=group)
+
+
+AR, AG = CommType.ALL_REDUCE, CommType.ALL_GATHER
+
+
+@pytest.mark.parametrize(
+    ("traces", "groups", "said"),
+    [
+        ([rank_of(coll(AR, 8)), rank_of(coll(AR, 8))], None, []),
+        ([rank_of(coll(AR, 8)), rank_of(coll(AR, 9))], None,
+         ["E 1 x groups whose members do not run the same collectives (first: group 0, collective "
+          "0: all-reduce of 8 B on rank 0, all-reduce of 9 B on rank 1 (1 and 1 in all)) | rec"]),
+        ([rank_of(coll(AR, 8), coll(AG, 8)), rank_of(coll(AR, 8))], None,
+         ["collective 1: all-gather of 8 B on rank 0, nothing on rank 1 (2 and 1 in all)"]),
+        ([rank_of(coll(AR, 8, 5))] * 2, None,
+         ["E 2 x collectives of groups that nothing defines (first: rank 0, node 0 ALL_REDUCE: 5"]),
+        ([rank_of(coll(AR, 8, 5))] * 2, {5: (0,)},
+         ["E 1 x collectives of groups that the rank is not in (first: rank 1"]),
+        ([rank_of(lambda t: t.send(1, 64, 3)), rank_of(lambda t: t.recv(0, 64, 3))], None, []),
+        ([rank_of(lambda t: t.send(1, 64, 3)), rank_of(lambda t: t.recv(0, 32, 3))], None,
+         ["E 1 x messages that nobody receives (first: rank 0, node 0 send: 64 B from 0 to 1 with "
+          "tag 3) | the other end has 32 B with tag 3", "E 1 x receives of what nobody sends"]),
+        ([rank_of(lambda t: t.send(7, 64, 3)), rank_of()], None,
+         ["E 1 x messages to ranks that do not exist (first: rank 0, node 0 send: comm_dst is 7) | "
+          "a network of at least 8 ranks"]),
+        ([rank_of(lambda t: t.comp("x", num_ops=3, tensor_size_bytes=4))] * 2, None,
+         ['W 1 x compute nodes with operations in place of a duration (first: trace) | "roofline']),
+        # Two ranks take the same two groups in different orders.
+        ([rank_of(coll(AR, 8, 1), coll(AR, 8, 2)), rank_of(coll(AR, 8, 2), coll(AR, 8, 1))],
+         {1: (0, 1), 2: (0, 1)},
+         ["W 1 x collectives of several groups in different orders on different ranks (first: "]),
+        ([rank_of(lambda t: t.add(NodeType.COMP, "a", [1], duration_us=1),
+                  lambda t: t.add(NodeType.COMP, "b", [0], duration_us=1))] * 2, None,
+         ["E 1 x nodes wait for one another in a circle: [0, 1]"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found(traces: list[TraceBuilder], groups: Any, said: list[str]) -> None:
+    found = checked(traces, groups)
+    assert len(found) == len(said)
+    for line in said:
+        assert any(line in one for one in found), found
+
+
+def test_the_commands_check_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = TraceBuilder()
+    trace.comp("gemm", duration_us=7)
+    trace.coll(CommType.ALL_GATHER, 100, group=1)
+    files = GeneratedWorkload([trace] * 2, {1: (0, 1)}).write(tmp_path / "w")
+    files[-1].rename(tmp_path / "w.comm_group.json")
+    assert main(["trace", "check", str(tmp_path / "w")]) == 0
+    assert "2 ranks, 4 nodes: 0 kinds of errors, 0 of warnings" in capsys.readouterr().out
+    assert main(["trace", "show", str(tmp_path / "w")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gemm", "2", "14", "100.0%"] in rows
+    assert ["all-gather", "2", "2", "200", "0"] in rows
+    (tmp_path / "w.1.et").write_bytes(rank_of(coll(AR, 3)).encode())
+    assert main(["trace", "check", str(tmp_path / "w")]) == 2
