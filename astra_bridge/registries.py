@@ -8,6 +8,7 @@ from typing import Any
 
 from astra_bridge.collectives import ALGORITHMS
 from astra_bridge.compute import COMPUTE_MODELS
+from astra_bridge.hardware import HARDWARE
 from astra_bridge.lowering.orders import DIMENSION_ORDERS
 from astra_bridge.lowering.policies import QUEUE_POLICIES
 from astra_bridge.memory import MEMORY_MODELS
@@ -22,6 +23,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "Network backends": BACKENDS,
     "Collective algorithms": ALGORITHMS,
     "Compute models": COMPUTE_MODELS,
+    "Accelerators": HARDWARE,
     "Memory models": MEMORY_MODELS,
     "Queue policies": QUEUE_POLICIES,
     "Orders of dimensions": DIMENSION_ORDERS,

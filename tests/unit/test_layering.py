@@ -31,6 +31,7 @@ LEVELS = {
     "workload": 2,
     "sources": 2,
     "fabrics": 2,
+    "hardware": 2,
     "topology": 2,
     "program": 2,
     "network.api": 2,

@@ -113,7 +113,7 @@ def test_doctor_lists_them(command: Callable[..., str]) -> None:
     rows = [line.split() for line in command("doctor").splitlines()]
     for name in (
         "exchange", "oneExchange", "linear", "BANKS", "smallest-first", "last-first", "lines",
-        "steps", "steady", "private-wires",
+        "steps", "steady", "private-wires", "h100-lab",
     ):  # fmt: skip
         assert [name, "yes"] in [row[:2] for row in rows]
 

@@ -143,8 +143,8 @@ def test_the_examples_of_the_page() -> None:
         own.add(spec)
         assert own.find(spec.name, key="name") is spec
         found.append(known.kind)
-    assert found == ["compute model", "memory model", "queue policy", "order of dimensions",
-                     "trace format", "generator"]  # fmt: skip
+    assert found == ["compute model", "accelerator", "memory model", "queue policy",
+                     "order of dimensions", "trace format", "generator"]  # fmt: skip
 
 
 def test_a_run_without_plug_ins_does_not_look_for_them() -> None:
