@@ -127,8 +127,9 @@ class Result(RankTimes):
         table = self._table("links")
         columns = dict(table.items())
         number = columns.get("link", np.arange(len(table)))
-        if self._link_tiers is not None and number.dtype.kind == "i":
-            columns["tier"] = self._link_tiers.of(number)
+        tiers = self._link_tiers
+        if tiers is not None and tiers.names and number.dtype.kind == "i":
+            columns["tier"] = tiers.of(number)
         return Table("links", columns)
 
     @cached_property

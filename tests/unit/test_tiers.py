@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from astra_bridge.cli.summary import summary
 from astra_bridge.errors import ContractError, InputError
 from astra_bridge.inputs.network import NetworkDims, NodeRange, read_network
 from astra_bridge.network.analytical.load import LinkLoad
-from astra_bridge.network.api import TIME_NEVER, TRANSFER
+from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
 from astra_bridge.network.native import library_path
 from astra_bridge.network.ns3 import build
 from astra_bridge.network.registry import backend
@@ -402,6 +404,20 @@ def test_the_links_of_a_network_of_garnet_have_dimensions() -> None:
     assert {tier: row["links"] for tier, row in rows(result.tiers).items()} == {
         "dim0": 12, "dim1": 12,
     }  # fmt: skip
+
+
+def test_a_network_that_nobody_describes_has_no_tiers() -> None:
+    """One that a backend builds of options of its own."""
+    prepared = replace(
+        backend("analytical-aware").prepare(NetworkRequest(leaves_and_spines())),
+        config=NetworkConfig(4, 4), names=(),
+    )  # fmt: skip
+    assert prepared.link_tiers().names == ()
+    ran = incast("analytical-aware")
+    result = replace(ran, experiment=SimpleNamespace(prepared=prepared))
+    assert "tier" not in result.links
+    assert result.tiers["tier"].tolist() == ["other"]
+    assert result.tiers["bytes"].tolist() == [ran.link_bytes.sum()]
 
 
 # Tables
