@@ -81,5 +81,7 @@ COMPUTE_MODELS = Registry(
         "roofline": "astra_bridge.compute.roofline:MODEL",
         "systolic": "astra_bridge.compute.systolic:MODEL",
         "scalesim": "astra_bridge.compute.scalesim:MODEL",
+        "gpu": "astra_bridge.compute.gpu.model:MODEL",
+        "measured": "astra_bridge.compute.measured:MODEL",
     },
 )

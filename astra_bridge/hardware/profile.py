@@ -137,13 +137,18 @@ def _note(read: _File) -> str:
 def hardware(given: object, *, key: str = "hardware", file: Path | None = None) -> Hardware:
     """The accelerator of a name, or of a profile's path, which ends in ``.json``.
 
+    Parameters
+    ----------
+    given, key, file
+        What the user wrote, and where, for the message.
+
     Raises
     ------
     InputError
         Nothing has this name, or the file is no profile.
     """
     if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".json")):
-        return read_hardware(file.parent / given if file is not None else given)
+        return read_hardware(given)
     return HARDWARE.find(given, key=key, file=file)
 
 

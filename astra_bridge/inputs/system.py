@@ -144,8 +144,12 @@ class SystemConfig:
     per_node_custom
         Workload node id -> prefix of the trace files of a custom algorithm.
     compute_model
-        How GPU compute nodes are timed: "trace", "roofline", "systolic", "scalesim", or a plug-in's
-        name; None follows ``roofline-enabled``.
+        How GPU compute nodes are timed: "trace", "roofline", "systolic", "scalesim", "gpu",
+        "measured", or a plug-in's name; None follows ``roofline-enabled``.
+    hardware
+        Accelerator of the model gpu: a name, or the path of a profile.
+    measured_kernels
+        CSV file of the model measured.
     systolic_array
         Parameters of the systolic models.
     inter_dimension_scheduling
@@ -181,6 +185,8 @@ class SystemConfig:
     custom: Mapping[str, str] = field(default_factory=dict)
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
     compute_model: str | None = None
+    hardware: str | None = None
+    measured_kernels: str | None = None
     systolic_array: SystolicArray = field(default_factory=SystolicArray)
     inter_dimension_scheduling: str = "baseline"
     present: frozenset[str] | None = None
@@ -241,6 +247,8 @@ _FIELDS = {
     "custom": mapping_of(choice(*COLLECTIVES), text),
     "per_node_custom": mapping_of(integer(0, 2**63 - 1), text),
     "compute_model": optional(text),
+    "hardware": optional(text),
+    "measured_kernels": optional(text),
     "systolic_array": instance(SystolicArray),
     "inter_dimension_scheduling": text,
     "present": optional(instance(frozenset, set)),
@@ -302,6 +310,8 @@ class _SystemFile(msgspec.Struct, rename="kebab"):
     all_to_all_implementation_custom: _Names | None = None
     per_node_custom_implementation: str | None = None
     compute_model: str | None = None
+    hardware: str | None = None
+    measured_kernels: str | None = None
     systolic_array: _SystolicFile | None = None
     inter_dimension_scheduling: str = "baseline"
 
@@ -369,6 +379,10 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
         implementations=_implementations(raw, file),
         custom=_custom(raw, file),
         compute_model=read.compute_model,
+        hardware=_path_or_name(read.hardware, file),
+        measured_kernels=None
+        if read.measured_kernels is None
+        else resolve(read.measured_kernels, file),
         systolic_array=SystolicArray(
             count("systolic-array.rows", systolic.rows),
             count("systolic-array.columns", systolic.columns),
@@ -384,6 +398,10 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
         path = resolve(read.per_node_custom_implementation, file)
         config = replace(config, per_node_custom=read_per_node_custom(path))
     return config
+
+
+def _path_or_name(hardware: str | None, file: Path | None) -> str | None:
+    return hardware if hardware is None or "." not in hardware else resolve(hardware, file)
 
 
 def _check_names(raw: Mapping[str, Any], file: Path | None) -> None:

@@ -73,6 +73,8 @@ def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
                 attributes["num_ops"] = step.ops
             if step.moved_bytes >= 0:
                 attributes["tensor_size"] = step.moved_bytes
+            if step.kernels:
+                attributes["kernels"] = step.kernels
         if step.ops < 0:
             attributes["duration_ns"] = took
         yield TraceNode(

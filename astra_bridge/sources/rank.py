@@ -37,6 +37,8 @@ class Step(msgspec.Struct):
         Chakra's ``comm_size``; -1 where it is not known.
     ops, moved_bytes : int
         Floating-point operations, and bytes moved, for a compute model; -1 where not known.
+    kernels : str
+        What they are, by shape (docs/formats/trace.md); "" where not known.
     """
 
     type: NodeType
@@ -51,6 +53,7 @@ class Step(msgspec.Struct):
     bytes: int = -1
     ops: int = -1
     moved_bytes: int = -1
+    kernels: str = ""
 
 
 class Rank(msgspec.Struct):

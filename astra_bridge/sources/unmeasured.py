@@ -69,6 +69,39 @@ def operations(operator: Operator) -> int:
     return written
 
 
+def kernels_of(operator: Operator) -> str:
+    """The kernel of a product or of attention by its shape; "" of anything else.
+
+    Parameters
+    ----------
+    operator : Operator
+    """
+    shapes = [shape for shape in _shapes(operator.input_shapes) if shape]
+    name = operator.name
+    if _MATMUL.match(name) and len(shapes) >= 2:
+        left, right = shapes[-2:]
+        if name.startswith(("aten::linear", "aten::_scaled_mm")):
+            left, right = shapes[:2]
+        if len(left) < 2 or len(right) < 2 or min(*left, *right) < 1:
+            return ""
+        rows, inner = math.prod(left[:-1]), left[-1]
+        if "linear" in name:
+            return f"gemm {rows} {right[0]} {inner}"
+        precision = " fp8" if "_scaled_mm" in name else ""
+        if len(left) > 2 and len(right) > 2:  # a batch of products
+            batch = math.prod(left[:-2])
+            return f"{batch}*gemm {left[-2]} {right[-1]} {inner}"
+        return f"gemm {rows} {right[-1]} {inner}{precision}"
+    if _ATTENTION.match(name) and len(shapes) >= 3:
+        backward = "backward" in name
+        query, key = (shapes[1], shapes[2]) if backward else (shapes[0], shapes[1])
+        if len(query) == 4 and len(key) == 4 and min(*query, *key) >= 1:
+            batch, heads, length, size = query
+            direction = " backward" if backward else ""
+            return f"attention {batch} {heads} {key[1]} {length} {key[-2]} {size}{direction}"
+    return ""
+
+
 def _shapes(value: object) -> list[list[int]]:
     if not isinstance(value, list):
         return []
@@ -145,6 +178,7 @@ def order_of(trace: ExecutionTrace, position: int, made: Inferences) -> Rank:
                 NodeType.COMP, operator.name, len(steps), 0, sorted(deps), cpu=host,
                 ops=operations(operator),
                 moved_bytes=sum(one[3] * one[4] for one in [*given, *got]),
+                kernels="" if host else kernels_of(operator),
             )
         )  # fmt: skip
     if not steps:

@@ -63,6 +63,7 @@ class TraceBuilder:
         duration_us: int = 0,
         num_ops: int | None = None,
         tensor_size_bytes: int | None = None,
+        kernels: str | None = None,
         cpu: bool = False,
         deps: Iterable[int] = (),
     ) -> int:
@@ -73,7 +74,9 @@ class TraceBuilder:
         duration_us
             Duration; 0 takes 1 ns.
         num_ops, tensor_size_bytes
-            Floating-point operations and bytes moved, for the roofline model.
+            Floating-point operations and bytes moved, for compute models.
+        kernels
+            What they are, by shape: docs/formats/trace.md.
         cpu
             It runs on the host instead of the accelerator.
         """
@@ -85,6 +88,7 @@ class TraceBuilder:
             is_cpu_op=cpu,
             num_ops=num_ops,
             tensor_size=tensor_size_bytes,
+            kernels=kernels,
         )
 
     def coll(

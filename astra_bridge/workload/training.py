@@ -120,7 +120,26 @@ class _Work:
     flops: int
     weights: int  # parameters whose gradients it makes
     traffic: int  # elements that it moves to or from memory
+    forward: str  # its kernels by shape, docs/formats/trace.md
+    backward: str
     experts: bool = False
+
+
+_HEAD_SIZE = 128
+"""Elements of an attention head, where the model does not say: that of most large ones."""
+
+
+def _kernels(*products: tuple[int, int, int], more: str = "", times: int = 1) -> tuple[str, str]:
+    """Products of matrices (m, n, k) and other kernels as text, forward and backward."""
+    often = f"{times}*" if times > 1 else ""
+    forward = [f"{often}gemm {m} {n} {k}" for m, n, k in products]
+    # The gradients of the input and of the weight.
+    backward = [f"{often}gemm {m} {k} {n}; {often}gemm {n} {k} {m}" for m, n, k in products]
+    others = more.split("; ") if more else []
+    return (
+        "; ".join(forward + others),
+        "; ".join(backward + [f"{one} backward" for one in others]),
+    )
 
 
 class _Rank:
@@ -166,16 +185,40 @@ class _Rank:
         attention = 8 * tokens * m.hidden**2 + 4 * tokens * m.sequence * m.hidden
         ffn_weights = 2 * m.hidden * m.ffn
         weights = 4 * m.hidden**2 // m.tensor
-        yield _Work(f"layer{layer}.attention", attention // m.tensor, weights, weights + 2 * rows)
+        width = m.hidden // m.tensor
+        heads = max(1, width // _HEAD_SIZE)
+        common = f"add {tokens} {m.hidden}; layer_norm {tokens} {m.hidden}"
+        kernels = _kernels(
+            (tokens, 3 * width, m.hidden),
+            (tokens, m.hidden, width),
+            more=f"attention {m.micro_batch} {heads} {heads} {m.sequence} {m.sequence} "
+            f"{max(1, width // heads)}; {common}",
+        )
+        yield _Work(
+            f"layer{layer}.attention", attention // m.tensor, weights, weights + 2 * rows, *kernels
+        )
         flops = 2 * tokens * ffn_weights // m.tensor
         weights = ffn_weights // m.tensor
         if m.experts:
             flops *= m.top_k
             weights *= m.experts // m.expert
             rows *= m.top_k
-            yield _Work(f"layer{layer}.experts", flops, weights, weights + 2 * rows, True)
+            own = m.experts // m.expert
+            routed = max(1, tokens * m.top_k // own)
+            kernels = _kernels(
+                (routed, m.ffn // m.tensor, m.hidden),
+                (routed, m.hidden, m.ffn // m.tensor),
+                more=f"gelu {routed * own} {m.ffn // m.tensor}; {common}",
+                times=own,
+            )
+            yield _Work(f"layer{layer}.experts", flops, weights, weights + 2 * rows, *kernels, True)
         else:
-            yield _Work(f"layer{layer}.mlp", flops, weights, weights + 2 * rows)
+            kernels = _kernels(
+                (tokens, m.ffn // m.tensor, m.hidden),
+                (tokens, m.hidden, m.ffn // m.tensor),
+                more=f"gelu {tokens} {m.ffn // m.tensor}; {common}",
+            )
+            yield _Work(f"layer{layer}.mlp", flops, weights, weights + 2 * rows, *kernels)
 
     def _stage_work(self) -> list[_Work]:
         m = self.model
@@ -186,23 +229,26 @@ class _Rank:
         work: list[_Work] = []
         if self._stage == 0:
             # A look-up: one row per token, and no arithmetic worth counting.
-            work.append(_Work("embedding", rows, table, 2 * rows))
+            moved = f"stream {2 * rows * m.element_bytes}"
+            work.append(_Work("embedding", rows, table, 2 * rows, moved, f"2*{moved}"))
         for layer in range(self._stage * per_stage, (self._stage + 1) * per_stage):
             work += self._layer(layer)
         if self._stage == m.pipeline - 1:
             logits = tokens * m.vocabulary // m.tensor
-            work.append(_Work("head", 2 * tokens * table, table, table + rows + logits))
+            kernels = _kernels((tokens, m.vocabulary // m.tensor, m.hidden))
+            work.append(_Work("head", 2 * tokens * table, table, table + rows + logits, *kernels))
         return work
 
     # Nodes.
 
-    def _comp(self, name: str, flops: int, traffic_elements: int) -> None:
+    def _comp(self, name: str, flops: int, traffic_elements: int, kernels: str) -> None:
         m = self.model
         node = self.trace.comp(
             name,
             duration_us=max(1, round(flops / (m.tflops * 1e6))),
             num_ops=max(1, flops),
             tensor_size_bytes=max(1, traffic_elements * m.element_bytes),
+            kernels=kernels,
             deps=self._compute,
         )
         self._compute = [node]
@@ -272,7 +318,7 @@ class _Rank:
         for work in stage_work:
             name = f"{work.name}.fwd.mb{micro}"
             self._exchange(work, f"dispatch.fwd.mb{micro}")
-            self._comp(name, work.flops, work.traffic)
+            self._comp(name, work.flops, work.traffic, work.forward)
             if work.name != "head":
                 self._blocking(
                     CommType.ALL_REDUCE, f"{name}.tp", self._boundary_bytes, self._tensor_group
@@ -289,7 +335,7 @@ class _Rank:
             name = f"{work.name}.bwd.mb{micro}"
             self._exchange(work, f"combine.bwd.mb{micro}")
             # Gradients of inputs and of weights: twice the forward work.
-            self._comp(name, 2 * work.flops, 2 * work.traffic)
+            self._comp(name, 2 * work.flops, 2 * work.traffic, work.backward)
             if work.name != "embedding":
                 self._blocking(
                     CommType.ALL_REDUCE, f"{name}.tp", self._boundary_bytes, self._tensor_group
@@ -318,7 +364,8 @@ class _Rank:
         )
         self._compute = sorted({*self._compute, *self._slot})
         # Adam: about ten operations per parameter; reads and writes parameter and two moments.
-        self._comp(f"optimizer.step{step}", 10 * weights, 6 * weights)
+        moved = f"optimizer {max(1, 6 * weights * m.element_bytes)}"
+        self._comp(f"optimizer.step{step}", 10 * weights, 6 * weights, moved)
         if m.sharded_optimizer:
             for work in stage_work:
                 group = self._replicas(work)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astra_bridge.compute import scalesim as scalesim_module
+from astra_bridge.compute.gpu import Kernels
+from astra_bridge.compute.gpu.text import kernels_of
 from astra_bridge.compute.roofline import roofline_ns
 from astra_bridge.compute.scalesim import scalesim_cycles
 from astra_bridge.compute.systolic import gemm_of, systolic_cycles
 from astra_bridge.errors import InputError, MissingDependency
+from astra_bridge.hardware import hardware
 from astra_bridge.inputs.system import SystolicArray
+from astra_bridge.trace import NodeType
+from astra_bridge.workload import Transformer, transformer
 from tests.small import network, run, same_on_all, system
 
 
@@ -201,3 +207,117 @@ def test_without_scale_sim_the_error_says_what_to_install(
     used = system(compute_model="scalesim")
     with pytest.raises(MissingDependency, match=r"pip install 'astra-bridge\[scalesim\]'"):
         comp_ns(used, num_ops=1000, tensor_size_bytes=1000)
+
+
+# GPU kernels
+
+
+GPU = {"compute_model": "gpu", "hardware": "h100-sxm"}
+
+
+def test_gpu_by_shape_is_what_the_kernels_take() -> None:
+    kernels = Kernels(hardware("h100-sxm"))
+    gap_us = kernels.fitted.host.stream_us
+    body_us = float(kernels.gemm(4096, 4096, 4096))
+    given = {"num_ops": 2 * 4096**3, "tensor_size_bytes": 6 * 4096**2}
+    one = comp_ns(system(**GPU), kernels="gemm 4096 4096 4096", **given)
+    assert one == pytest.approx((body_us + gap_us) * 1e3, abs=1)
+    three = comp_ns(system(**GPU), kernels="3*gemm 4096 4096 4096", **given)
+    assert three == pytest.approx(3 * (body_us + gap_us) * 1e3, abs=1)
+    # Totals alone stand for a product of the same operations and bytes.
+    assert comp_ns(system(**GPU), **given) == pytest.approx(one, rel=0.02)
+
+
+def test_gpu_streams_what_has_few_operations() -> None:
+    # 3 GB at 90 % of 3.35 TB/s, and a launch.
+    ns = comp_ns(system(**GPU), num_ops=10, tensor_size_bytes=3 * 10**9)
+    assert ns == pytest.approx(3e9 / (0.9 * 3350), rel=0.1)
+
+
+def test_gpu_beats_the_datasheet_nowhere() -> None:
+    kernels = Kernels(hardware("h100-sxm"))
+    m, n, k = 2.0 ** np.array(list(itertools.product(range(15), range(4, 15), range(4, 15)))).T
+    least_us = np.maximum(2 * m * n * k / 989.4e6, 2 * (m * k + n * k + m * n) / 3.35e6)
+    assert (kernels.gemm(m, n, k) > 0.9 * least_us).all()
+
+
+def test_whole_waves_of_tiles() -> None:
+    """One tile more than the processors hold is a second wave; less work is never slower."""
+    kernels = Kernels(hardware("h100-sxm"))
+    rows = np.arange(64, 8192, 64)
+    times = kernels.gemm(rows, 4096, 4096)
+    assert (np.diff(times) > -1e-9).all()
+    # A wave with room takes more tiles for next to nothing [us]; a further one costs.
+    assert (np.diff(times) < 0.01).any()
+    assert (np.diff(times) > 10).any()
+
+
+@pytest.mark.parametrize(
+    ("used", "kernels", "said"),
+    [
+        (GPU, "gemm 1 2", "takes 3 numbers"),
+        (GPU, "gem 1 2", "has no operator gem"),
+        (GPU, "gemm 1 2 3 fast", "any of bf16"),
+        (GPU, "gemm 1,2,3", "is not allowed"),
+        ({"compute_model": "gpu"}, "gemm 1 2 3", "hardware"),
+        ({"compute_model": "measured"}, "gemm 1 2 3", "measured-kernels"),
+        (GPU | {"hardware": "h20"}, "gemm 1 2 3", "did you mean 'h200'"),
+        (GPU | {"hardware": "tpu-v4"}, "gemm 1 2 3", "only its datasheet"),
+    ],
+)
+def test_what_kernels_may_not_say(used: dict[str, Any], kernels: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        comp_ns(system(**used), kernels=kernels, num_ops=1, tensor_size_bytes=1)
+
+
+def test_measured_kernels(tmp_path: Path) -> None:
+    table = tmp_path / "kernels.csv"
+    table.write_text("kernel,us\ngemm 512 512 512,10\ngemm 2048 512 512,40\ntotals 1000 1000,5\n")
+    used = system(compute_model="measured", measured_kernels=str(table))
+    given = {"num_ops": 1000, "tensor_size_bytes": 1000}
+    assert comp_ns(used, kernels="gemm 512 512 512", **given) == 10_000
+    # Time per unit of work is the same at both ends, so half way in between it is, too.
+    assert comp_ns(used, kernels="2*gemm 1024 512 512", **given) == 40_000
+    assert comp_ns(used, **given) == 5_000
+    for text, said in (
+        ("gemm 512 512 512 fp8", "no kernel like 'gemm 512 512 512 fp8'"),
+        ("gemm 512 512 9000", "no kernel near"),
+    ):
+        with pytest.raises(InputError, match=said):
+            comp_ns(used, kernels=text, **given)
+    table.write_text("kernel,us\ngemm 512 512 512,-1\n")
+    with pytest.raises(InputError, match="line 2: us"):
+        comp_ns(used, **given)
+
+
+@pytest.mark.parametrize(
+    "model", [{"tensor": 2}, {"experts": 4, "top_k": 2, "expert": 2, "data": 2}]
+)
+def test_kernels_of_a_transformer_are_its_operations(model: dict[str, int]) -> None:
+    shape = Transformer(layers=2, hidden=1024, micro_batches=1, **model)
+    trace = transformer(shape).workload().columns[0]
+    for at in np.flatnonzero((trace.type == int(NodeType.COMP)) & ~trace.is_cpu_op).tolist():
+        if not any(word in trace.name(at) for word in ("attention", "mlp", "experts", "head")):
+            continue
+        text = trace.attributes(at)["kernels"]
+        assert isinstance(text, str)
+        ops = 0
+        for one in kernels_of(text):
+            if one.word == "gemm":
+                ops += one.times * 2 * math.prod(one.numbers)
+            elif one.word == "attention":
+                batch, heads, _, q, kv, size = one.numbers
+                more = 2 if "backward" in one.words else 1
+                ops += more * 4 * batch * heads * q * kv * size
+        assert ops == trace.num_ops[at], trace.name(at)
+
+
+def test_gpu_times_a_transformer_near_its_peak() -> None:
+    """A large dense layer runs at 50 to 80 % of the datasheet's peak (as Megatron-LM's do)."""
+    shape = Transformer(layers=2, hidden=8192, sequence=4096, micro_batches=2)
+    trace = transformer(shape).workload()
+    result = run(trace, system(**GPU), network("Ring", 1))
+    share = float(trace.columns[0].num_ops[trace.columns[0].num_ops > 0].sum()) / (
+        int(result.finish_ns[0]) * 989.4e3
+    )
+    assert 0.5 < share < 0.8

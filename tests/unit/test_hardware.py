@@ -46,7 +46,7 @@ def test_the_profile_of_the_page(tmp_path: Path) -> None:
     text = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)
     assert text is not None
     (tmp_path / "mine.json").write_text(text[1])
-    mine = hardware("mine.json", file=tmp_path / "system.json")
+    mine = hardware(tmp_path / "mine.json")
     assert mine.name == "my-card"
     assert mine.fitted is hardware("h100-sxm").fitted
 

@@ -58,6 +58,8 @@ FULL_SYSTEM = {
     "all-to-all-implementation": ["direct"],
     "all-gather-implementation-custom": ["collectives/all_gather"],
     "compute-model": "systolic",
+    "hardware": "h100-sxm",
+    "measured-kernels": "kernels.csv",
     "systolic-array": {"rows": 32, "columns": 16, "dataflow": "os", "frequency-GHz": 0.94},
     "inter-dimension-scheduling": "themis",
 }
@@ -98,6 +100,8 @@ def test_system_reads_every_key() -> None:
         },
         custom={"all-gather": "collectives/all_gather"},
         compute_model="systolic",
+        hardware="h100-sxm",
+        measured_kernels="kernels.csv",
         systolic_array=SystolicArray(32, 16, "os", 0.94),
         inter_dimension_scheduling="themis",
         present=frozenset(FULL_SYSTEM),
