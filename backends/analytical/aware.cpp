@@ -58,8 +58,8 @@ class Aware final : public Core<Aware> {
     if (recent.direct && is_free(link)) {
       // The common case: one link, and nobody on it.  No message needs to be remembered.
       const Times times = occupy(link, recent.hop.rate, transfer.bytes);
-      schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, transfer.id);
-      schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
+      schedule(EventKind::kDeliver, now_ps, times.arrival_ns, transfer.id);
+      schedule(EventKind::kRelease, now_ps, times.free_ns, &link - links_.data());
       return;
     }
     begin_way(transfer, recent.hop, now_ps);
@@ -115,7 +115,7 @@ class Aware final : public Core<Aware> {
     changes_.push_back({link, bandwidth_scale});
     if (at_ps == now_ps_) links_[link_state(link)].scale = bandwidth_scale;
     // A change comes before everything else in its instant.
-    queue_.push<EventKind::kChange>(at_ps, INT64_MIN + change, change);
+    queue_.push(EventKind::kChange, at_ps, INT64_MIN + change, change);
   }
 
   std::string stats() final {
@@ -287,12 +287,12 @@ class Aware final : public Core<Aware> {
     const Times times = occupy(link, message.rate, message.bytes);
     // The arrival comes before the release: the order that ASTRA-sim schedules them in.
     if (is_last(message.at, message.dst)) {
-      schedule<EventKind::kDeliver>(now_ps, times.arrival_ns, message.id);
+      schedule(EventKind::kDeliver, now_ps, times.arrival_ns, message.id);
       release(slot);
     } else {
-      schedule<EventKind::kForward>(now_ps, times.arrival_ns, slot);
+      schedule(EventKind::kForward, now_ps, times.arrival_ns, slot);
     }
-    schedule<EventKind::kRelease>(now_ps, times.free_ns, &link - links_.data());
+    schedule(EventKind::kRelease, now_ps, times.free_ns, &link - links_.data());
   }
 
   // Cut-through: the event that a node sees is the arrival of the head.  What is cut off to whole
@@ -310,17 +310,17 @@ class Aware final : public Core<Aware> {
     const int64_t free_ns = whole_ns(held_ns, kSerialisation);
     if (is_last(message.at, message.dst)) {
       const int64_t arrival_ns = whole_ns(rate.latency_ns + held_ns, kArrival);
-      schedule<EventKind::kDeliver>(now_ps, arrival_ns, message.id);
+      schedule(EventKind::kDeliver, now_ps, arrival_ns, message.id);
       release(slot);
     } else {
       const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns, kLatency);
       message.arrived_ps = later(now_ps, head_ns);
       message.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
       message.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
-      schedule<EventKind::kForward>(now_ps, head_ns, slot);
+      schedule(EventKind::kForward, now_ps, head_ns, slot);
     }
     hold(link, message.bytes, free_ns);
-    schedule<EventKind::kRelease>(now_ps, free_ns, &link - links_.data());
+    schedule(EventKind::kRelease, now_ps, free_ns, &link - links_.data());
   }
 
   // A link gets busy with a message; from now, when it is free again and the message arrives.

@@ -133,9 +133,9 @@ class Core : public astra_net::Model {
 
  protected:
   // An event `delay_ns` from now, at the next place.
-  template <EventKind kind>
-  [[gnu::always_inline]] void schedule(int64_t now_ps, int64_t delay_ns, int64_t subject) {
-    queue_.template push<kind>(later(now_ps, delay_ns), place_++, subject);
+  [[gnu::always_inline]] void schedule(EventKind kind, int64_t now_ps, int64_t delay_ns,
+                                       int64_t subject) {
+    queue_.push(kind, later(now_ps, delay_ns), place_++, subject);
   }
 
   EventQueue queue_;
@@ -185,11 +185,10 @@ class Core : public astra_net::Model {
         continue;
       }
       if (x.completion_count > 0) break;
-      const size_t pending = queue_.pending();
-      self().handle(event->kind, event->subject, time_ps);
-      ++event;
-      if (queue_.pending() == pending) continue;
+      // Taken first: what it schedules may belong to this instant.
+      const auto [place, subject, kind] = *event++;
       queue_.take(static_cast<size_t>(event - begin));
+      self().handle(kind, subject, time_ps);
       std::tie(event, end) = queue_.first();
       begin = event;
     }

@@ -45,7 +45,7 @@ class Unaware final : public Core<Unaware> {
     if (recent.dst != transfer.dst || recent.bytes != transfer.bytes || by_message_)
       recent = found(transfer);
     shortened_ += recent.shortened;
-    schedule<EventKind::kDeliver>(now_ps, recent.delay_ns, transfer.id);
+    schedule(EventKind::kDeliver, now_ps, recent.delay_ns, transfer.id);
   }
 
   void handle(EventKind, int64_t, int64_t) {}
