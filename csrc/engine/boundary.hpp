@@ -109,13 +109,17 @@ class Boundary {
     }
   }
 
-  void start_records(int64_t before_ps) { last_ps_ = before_ps; }
+  // Records of one call, at `now_ps`.
+  void start_records(int64_t before_ps, int64_t now_ps) {
+    last_ps_ = before_ps;
+    on_grid_ = now_ps % grid_ == 0;
+  }
 
   // Is this the plain record of a delivery at `now_ps`, of a transfer that is in flight?  Nearly
   // all are, and cost this one look; else record() says what is wrong, if anything is.
   bool plain(const astra_net_completion& record, int64_t now_ps) const {
     return record.time_ps == now_ps && record.kind == ASTRA_NET_DELIVERED && record.outcome == 0 &&
-           record.reserved == 0 && (grid_ == 1 || now_ps % grid_ == 0);
+           record.reserved == 0 && on_grid_;
   }
 
   // `in_flight`: its transfer is; `sent`: SENT has been reported of it.
@@ -156,6 +160,7 @@ class Boundary {
   bool sends_, interrupts_;
   int64_t sent_ = 0;     // transfers in flight of which SENT has been reported
   int64_t last_ps_ = 0;  // of the records of this call
+  bool on_grid_ = false;
 };
 
 }  // namespace engine

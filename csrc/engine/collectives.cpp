@@ -44,27 +44,30 @@ void Engine::issue_collective(int32_t task, int32_t node, int32_t index) {
   runs_[run] = {task, node, collective.chunks};
   const int64_t tag_base = program_.groups[collective.group].tag_base;
   const int64_t chunks = collective.chunks;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  for (int64_t number = 0; number < chunks; ++number) {
     const int32_t self = streams_.take();
     Stream& stream = streams_[self];
-    std::vector<PhaseChoice> phases = std::move(stream.phases);
-    phases.clear();
-    stream = Stream{};
-    stream.phases = std::move(phases);
+    stream = {};
     stream.self = self;
     stream.rank = rank;
-    stream.job_rank = job_rank;
     stream.collective = index;
-    stream.tag = tag_base + first_number + chunk;
-    stream.priority = priority;
-    stream.run = run;
+    if (static_cast<size_t>(self) == chunks_.size()) chunks_.emplace_back();
+    Chunk& chunk = chunk_of(stream);
+    std::vector<PhaseChoice> phases = std::move(chunk.phases);
+    phases.clear();
+    chunk = {};
+    chunk.phases = std::move(phases);
+    chunk.job_rank = job_rank;
+    chunk.tag = tag_base + first_number + number;
+    chunk.priority = priority;
+    chunk.run = run;
     if (collective.graph >= 0) {
       // Custom collectives use queue 0 of the rank.
       const int64_t which = collective.graph + position(collective.group, job_rank);
       const int32_t graph_index = program_.graph_of_position[which];
       const Graph& graph = program_.graphs[graph_index];
-      stream.graph = graph_runs_.take();
-      GraphRun& graph_run = graph_runs_[stream.graph];
+      chunk.graph = graph_runs_.take();
+      GraphRun& graph_run = graph_runs_[chunk.graph];
       graph_run.stream = self;
       graph_run.graph = graph_index;
       graph_run.left = graph.node_count;
@@ -73,17 +76,18 @@ void Engine::issue_collective(int32_t task, int32_t node, int32_t index) {
       for (int64_t i = 0; i < graph.node_count; ++i)
         graph_run.waiting[static_cast<size_t>(i)] =
             program_.graph_nodes[graph.node_start + i].parents;
-      stream.phases.push_back({-1, 0, -1});
+      chunk.phases.push_back({-1, 0, -1});
     } else {
-      choose_phases(stream, program_.plans[collective.plan_start + chunk % collective.plan_count]);
+      choose_phases(chunk, rank,
+                    program_.plans[collective.plan_start + number % collective.plan_count]);
     }
     next_phase(stream);
   }
 }
 
-void Engine::choose_phases(Stream& stream, const Plan& plan) {
+void Engine::choose_phases(Chunk& chunk, int32_t on_rank, const Plan& plan) {
   const int32_t per_level = program_.queues_per_level, half = per_level / 2;
-  const size_t rank = static_cast<size_t>(stream.rank);
+  const size_t rank = static_cast<size_t>(on_rank);
   for (int32_t i = 0; i < plan.phase_count; ++i) {
     const int32_t index = plan.phase_start + i;
     const Phase& phase = program_.phases[index];
@@ -111,26 +115,26 @@ void Engine::choose_phases(Stream& stream, const Plan& plan) {
       second = turn++ % 2 != 0;
     } else if (phase.variant == Variant::kAgreed && phase.pick == QueuePick::kNext &&
                per_level > 1) {
-      second = agree(stream, i, phase.layout, second);
+      second = agree(chunk, i, phase.layout, second);
     }
     const Family& family = program_.families[second ? phase.family1 : phase.family0];
     const int32_t offset =
         family.positions == 0
             ? 0
             : program_.schedule_of_position[family.position_start +
-                                            position(phase.layout, stream.job_rank)];
-    stream.phases.push_back({index, phase.level * per_level + queue, family.first + offset});
+                                            position(phase.layout, chunk.job_rank)];
+    chunk.phases.push_back({index, phase.level * per_level + queue, family.first + offset});
   }
 }
 
 // The way round that the first member of the layout took in this phase of this chunk.  Ranks that
 // have issued unequal numbers of collectives, in overlapping groups, are at different queues of a
 // dimension, and so would go different ways.  ASTRA-sim never ends there.
-bool Engine::agree(const Stream& stream, int32_t phase, int32_t layout, bool second) {
+bool Engine::agree(const Chunk& chunk, int32_t phase, int32_t layout, bool second) {
   const Group& group = program_.groups[layout];
   const int32_t first =
-      group.stride == 0 ? 0 : stream.job_rank - position(layout, stream.job_rank) * group.stride;
-  const auto [agreed, fresh] = agreed_.try_emplace({stream.tag, phase, first}, second, group.size);
+      group.stride == 0 ? 0 : chunk.job_rank - position(layout, chunk.job_rank) * group.stride;
+  const auto [agreed, fresh] = agreed_.try_emplace({chunk.tag, phase, first}, second, group.size);
   const bool way = agreed->second.first;
   if (--agreed->second.second == 0) agreed_.erase(agreed);
   return way;
@@ -138,17 +142,18 @@ bool Engine::agree(const Stream& stream, int32_t phase, int32_t layout, bool sec
 
 // End the current phase, if any, and enter the next one, if any.
 void Engine::next_phase(Stream& stream) {
+  Chunk& chunk = chunk_of(stream);
   const size_t per_rank =
       static_cast<size_t>(program_.levels) * static_cast<size_t>(program_.queues_per_level);
   Queue* queues = &queues_[static_cast<size_t>(stream.rank) * per_rank];
   const int32_t most = machine_of(stream.rank).streams_per_queue;
-  const int32_t previous = stream.queue;
-  const bool last = stream.next_phase == stream.phases.size();
-  leave_channel(stream.send_channel);
-  leave_channel(stream.recv_channel);
+  const int32_t previous = chunk.queue;
+  const bool last = chunk.next_phase == chunk.phases.size();
+  leave_channel(stream.sends.channel);
+  leave_channel(stream.receives.channel);
   if (last) {
     // The collective may end here, and its rank may issue the next one at once.
-    const int32_t index = stream.run;
+    const int32_t index = chunk.run;
     CollectiveRun& run = runs_[index];
     if (--run.left == 0) {
       const int32_t task = run.task, node = run.node;
@@ -157,12 +162,12 @@ void Engine::next_phase(Stream& stream) {
     }
   }
   if (!last) {
-    enter(stream, stream.phases[stream.next_phase++]);
-    queues[stream.queue].add(stream.self, stream.priority, queued_++);
+    enter(stream, chunk, chunk.phases[chunk.next_phase++]);
+    queues[chunk.queue].add(stream.self, chunk.priority, queued_++);
   }
-  const int32_t current = stream.queue;
+  const int32_t current = chunk.queue;
   if (last) {
-    if (stream.graph >= 0) graph_runs_.give_back(stream.graph);
+    if (chunk.graph >= 0) graph_runs_.give_back(chunk.graph);
     streams_.give_back(stream.self);
   }
   if (previous >= 0) {
@@ -172,42 +177,33 @@ void Engine::next_phase(Stream& stream) {
   if (!last) fill(queues[current], most);
 }
 
-void Engine::enter(Stream& stream, const PhaseChoice& choice) {
-  stream.queue = choice.queue;
+void Engine::enter(Stream& stream, Chunk& chunk, const PhaseChoice& choice) {
+  chunk.queue = choice.queue;
   stream.step = stream.processed = stream.received = stream.inserted = 0;
   if (choice.phase < 0) return;
   const Phase& phase = program_.phases[choice.phase];
-  const Schedule& schedule = program_.schedules[choice.schedule];
   const Group& group = program_.groups[phase.layout];
   const Machine& machine = machine_of(stream.rank);
-  stream.step_count = schedule.step_count;
-  stream.window = schedule.window;
-  stream.burst = schedule.burst;
-  stream.gate_step = schedule.gate_step;
-  stream.gate_received = schedule.gate_received;
-  stream.end = schedule.end;
   stream.level = static_cast<uint16_t>(std::min(phase.level, most_level_));
   stream.bus = phase.bus;
   stream.bus_ps = phase.bus == Bus::kFast ? machine.fast_delay_ps : machine.endpoint_delay_ps;
   stream.shared_bus = phase.bus == Bus::kEndpoint && machine.bus_model == BusModel::kLoggp;
-  stream.size = group.size;
-  stream.stride = group.stride;
-  stream.position = position(phase.layout, stream.job_rank);
-  stream.base = stream.job_rank - stream.position * group.stride;
-  bind(stream);
+  chunk.size = group.size;
+  chunk.stride = group.stride;
+  chunk.position = position(phase.layout, chunk.job_rank);
+  chunk.base = chunk.job_rank - chunk.position * group.stride;
+  bind(stream, chunk);
 }
 
 // Point into the Program, which may have moved.
-void Engine::bind(Stream& stream) {
-  if (stream.next_phase == 0 || stream.next_phase > stream.phases.size()) return;
-  const PhaseChoice& choice = stream.phases[stream.next_phase - 1];
+void Engine::bind(Stream& stream, Chunk& chunk) {
+  if (chunk.next_phase == 0 || chunk.next_phase > chunk.phases.size()) return;
+  const PhaseChoice& choice = chunk.phases[chunk.next_phase - 1];
   if (choice.phase < 0) return;
-  const Schedule& schedule = program_.schedules[choice.schedule];
   const Group& group = program_.groups[program_.phases[choice.phase].layout];
-  stream.steps = &program_.steps[0] + schedule.step_start;
-  stream.packets = &program_.packets[0] + schedule.packet_start;
-  stream.placement = placement_of(runs_[stream.run].task);
-  stream.members = group.stride != 0 ? nullptr : &program_.members[0] + group.member_start;
+  stream.schedule = &program_.schedules[choice.schedule];
+  chunk.placement = placement_of(runs_[chunk.run].task);
+  chunk.members = group.stride != 0 ? nullptr : &program_.members[0] + group.member_start;
 }
 
 void Engine::fill(Queue& queue, int32_t most) {
@@ -217,8 +213,9 @@ void Engine::fill(Queue& queue, int32_t most) {
 void Engine::start_next(Queue& queue) {
   Stream& stream = streams_[queue.take()];
   ++queue.running;
-  if (stream.graph >= 0)
-    start_graph(stream.graph);
+  const int32_t graph = chunk_of(stream).graph;
+  if (graph >= 0)
+    start_graph(graph);
   else
     start(stream);
 }
@@ -236,8 +233,8 @@ bool Engine::relieve() {
 
 // Run the steps that need nothing, then insert the first packets.
 void Engine::start(Stream& stream) {
-  run_steps(stream, stream.step_count);
-  for (int32_t i = 0; i < stream.window; ++i) insert_packet(stream);
+  run_steps(stream, stream.schedule->step_count);
+  for (int32_t i = 0; i < stream.schedule->window; ++i) insert_packet(stream);
 }
 
 // What a shared bus asks for.
@@ -262,7 +259,7 @@ void Engine::bus_event(int32_t rank, int32_t what) {
 
 void Engine::insert_packet(Stream& stream) {
   const int32_t index = stream.inserted++;
-  const Packet& packet = stream.packets[index];
+  const Packet& packet = packet_of(stream, index);
   const bool reduced = (packet.flags & kReduced) != 0;
   if (stream.shared_bus) {
     BusHost host{*this, stream.rank};
@@ -280,7 +277,7 @@ void Engine::insert_packet(Stream& stream) {
 }
 
 void Engine::packet_crossed(Stream& stream, int32_t index) {
-  const Packet& packet = stream.packets[index];
+  const Packet& packet = packet_of(stream, index);
   if ((packet.flags & kReduced) != 0)
     add(stream.rank, packet.reduce_ps, {Then::kBusCrossed, index, stream.self});
   else
@@ -289,62 +286,73 @@ void Engine::packet_crossed(Stream& stream, int32_t index) {
 
 void Engine::packet_processed(Stream& stream) {
   ++stream.processed;
-  run_steps(stream, stream.burst);
-  if (stream.processed == stream.end && stream.step == stream.step_count) next_phase(stream);
+  const Schedule& schedule = *stream.schedule;
+  run_steps(stream, schedule.burst);
+  if (stream.processed == schedule.end && stream.step == schedule.step_count) next_phase(stream);
 }
 
-int32_t Engine::peer_of(const Stream& stream, Peers peers, int32_t value) const {
-  int32_t position = peers == Peers::kXor ? stream.position ^ value : stream.position + value;
-  if (position >= stream.size) position -= stream.size;
-  if (position < 0) position += stream.size;
+int32_t Engine::peer_of(const Chunk& chunk, Peers peers, int32_t value) const {
+  int32_t position = peers == Peers::kXor ? chunk.position ^ value : chunk.position + value;
+  if (position >= chunk.size) position -= chunk.size;
+  if (position < 0) position += chunk.size;
   const int32_t peer =
-      stream.members ? stream.members[position] : stream.base + position * stream.stride;
-  return stream.placement ? stream.placement[peer] : peer;
+      chunk.members ? chunk.members[position] : chunk.base + position * chunk.stride;
+  return chunk.placement ? chunk.placement[peer] : peer;
+}
+
+// Is a message of the same size to, or from, the same peer?
+static bool same_send(const Step& a, const Step& b) {
+  return a.send_to == b.send_to && a.send_bytes == b.send_bytes && a.peers == b.peers;
+}
+static bool same_receive(const Step& a, const Step& b) {
+  return a.recv_from == b.recv_from && a.recv_bytes == b.recv_bytes && a.peers == b.peers;
 }
 
 void Engine::run_steps(Stream& stream, int32_t most) {
-  while (most > 0 && stream.step < stream.step_count) {
-    if (stream.step >= stream.gate_step && stream.received < stream.gate_received) return;
-    const Step& step = stream.steps[stream.step];
+  const Schedule& schedule = *stream.schedule;
+  const Step* steps = &program_.steps[schedule.step_start];
+  for (; most > 0 && stream.step < schedule.step_count; --most) {
+    if (stream.step >= schedule.gate_step && stream.received < schedule.gate_received) return;
+    const Step& step = steps[stream.step];
     if (stream.processed < step.need) return;
-    --most;
     ++stream.step;
-    if (step.send_bytes > 0) {
-      const int32_t peer = peer_of(stream, step.peers, step.send_to);
-      if (program_.rendezvous_bytes > 0) {
-        send(stream.rank, peer, step.send_bytes, stream.tag, {}, stream.collective, -1,
-             stream.level);
-      } else {
-        if (peer != stream.send_peer || step.send_bytes != stream.send_bytes ||
-            stream.send_channel < 0) {
-          leave_channel(stream.send_channel);
-          stream.send_peer = peer;
-          stream.send_bytes = step.send_bytes;
-          stream.send_channel = open_channel(stream.tag, stream.rank, peer, step.send_bytes);
-          ++channels_[static_cast<size_t>(stream.send_channel)].users;
-        }
-        send_on(stream.send_channel, {}, stream.collective, -1, stream.level);
-      }
-    }
-    if (step.recv_bytes > 0) {
-      const int32_t peer = peer_of(stream, step.peers, step.recv_from);
-      const Action then{Then::kArrived, 0, stream.self};
-      if (program_.rendezvous_bytes > 0) {
-        receive(stream.rank, peer, step.recv_bytes, stream.tag, then, stream.collective, -1,
-                stream.level);
-      } else {
-        if (peer != stream.recv_peer || step.recv_bytes != stream.recv_bytes ||
-            stream.recv_channel < 0) {
-          leave_channel(stream.recv_channel);
-          stream.recv_peer = peer;
-          stream.recv_bytes = step.recv_bytes;
-          stream.recv_channel = open_channel(stream.tag, peer, stream.rank, step.recv_bytes);
-          ++channels_[static_cast<size_t>(stream.recv_channel)].users;
-        }
-        receive_on(stream.recv_channel, then, stream.collective, -1);
-      }
-    }
+    const Remembered &to = stream.sends, &from = stream.receives;
+    if (step.send_bytes > 0 &&
+        ((to.channel >= 0 && same_send(steps[to.step], step)) || open_send(stream, step)))
+      send_on(to.channel, {}, stream.collective, -1, stream.level);
+    if (step.recv_bytes > 0 &&
+        ((from.channel >= 0 && same_receive(steps[from.step], step)) || open_receive(stream, step)))
+      receive_on(from.channel, {Then::kArrived, 0, stream.self}, stream.collective, -1);
   }
+}
+
+// Open the channel that a step sends on, the last one to have run; false where that has to wait for
+// a control message.
+bool Engine::open_send(Stream& stream, const Step& step) {
+  const Chunk& chunk = chunk_of(stream);
+  const int32_t peer = peer_of(chunk, step.peers, step.send_to);
+  if (program_.rendezvous_bytes > 0) {
+    send(stream.rank, peer, step.send_bytes, chunk.tag, {}, stream.collective, -1, stream.level);
+    return false;
+  }
+  leave_channel(stream.sends.channel);
+  stream.sends = {open_channel(chunk.tag, stream.rank, peer, step.send_bytes), stream.step - 1};
+  ++channels_[static_cast<size_t>(stream.sends.channel)].users;
+  return true;
+}
+
+bool Engine::open_receive(Stream& stream, const Step& step) {
+  const Chunk& chunk = chunk_of(stream);
+  const int32_t peer = peer_of(chunk, step.peers, step.recv_from);
+  if (program_.rendezvous_bytes > 0) {
+    receive(stream.rank, peer, step.recv_bytes, chunk.tag, {Then::kArrived, 0, stream.self},
+            stream.collective, -1, stream.level);
+    return false;
+  }
+  leave_channel(stream.receives.channel);
+  stream.receives = {open_channel(chunk.tag, peer, stream.rank, step.recv_bytes), stream.step - 1};
+  ++channels_[static_cast<size_t>(stream.receives.channel)].users;
+  return true;
 }
 
 void Engine::arrived(Stream& stream) {
@@ -369,7 +377,7 @@ void Engine::issue_graph_node(int32_t index, int32_t node_index) {
   const GraphNode& node = program_.graph_nodes[program_.graphs[run.graph].node_start + node_index];
   const Stream& stream = streams_[run.stream];
   const Action then{Then::kGraphDone, node_index, index};
-  const int32_t task = runs_[stream.run].task;
+  const int32_t task = runs_[chunk_of(stream).run].task;
   const int64_t tag = job_of(task).tag_base + node.tag;
   switch (node.op) {
     case GraphOp::kSend:

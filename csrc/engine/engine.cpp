@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kNever = ASTRA_NET_TIME_NEVER;
 constexpr size_t kCompletionBatch = 1024;
-constexpr size_t kAhead = 4;  // completions whose streams are fetched early
+constexpr size_t kAhead = 8;  // completions: see Engine::react
 
 }  // namespace
 
@@ -108,7 +108,7 @@ void Engine::grow() {
 }
 
 void Engine::bind_all() {
-  for (size_t i = 0; i < streams_.size(); ++i) bind(streams_[static_cast<int64_t>(i)]);
+  for (size_t i = 0; i < streams_.size(); ++i) bind(streams_[static_cast<int64_t>(i)], chunks_[i]);
 }
 
 // Main loop
@@ -218,10 +218,28 @@ void Engine::exchange(int64_t until_ps, int64_t until_place) {
   react("exchange", x.completion_count, x.now_ps);
 }
 
+// Thousands of ranks take turns, so what the next ones need is rarely in the nearest cache: it is
+// fetched early, in three stages, since each is found by the one before.
 void Engine::react(const char* call, size_t count, int64_t now_ps) {
-  boundary_.start_records(now_ps_);
+  const auto near_message = [&](size_t i) -> const Message* {
+    const size_t index = static_cast<size_t>(completions_[i].id & index_mask_);
+    return index < messages_.size() ? &messages_[index] : nullptr;
+  };
+  boundary_.start_records(now_ps_, now_ps);
+  const bool fetches = is_large();
   for (size_t i = 0; i < count; ++i) {
-    if (i + kAhead < count) prefetch(completions_[i + kAhead]);
+    if (fetches && i + 3 * kAhead < count) {
+      const Message* next = near_message(i + 3 * kAhead);
+      if (next != nullptr) __builtin_prefetch(next, 1);
+      next = near_message(i + 2 * kAhead);
+      if (next != nullptr && next->on_received.then == Then::kArrived) {
+        __builtin_prefetch(&streams_[next->on_received.b], 1);
+        fetch_channel(next->channel);
+      }
+      next = near_message(i + kAhead);
+      if (next != nullptr && next->on_received.then == Then::kArrived)
+        queue_.fetch(streams_[next->on_received.b].rank);
+    }
     complete(call, static_cast<int64_t>(i), now_ps);
   }
 }
@@ -335,23 +353,45 @@ size_t Engine::drain(size_t total, int64_t in_network) {
   }
 }
 
+// What slots that run ask for.
+struct Engine::SlotHost {
+  Engine& engine;
+  int64_t last_place;
+  bool fetches;
+
+  void run(Action action) const {
+    ++engine.events_;
+    // Nearly all are this one.
+    if (action.then == Then::kBusCrossed)
+      engine.packet_processed(engine.streams_[action.b]);
+    else
+      engine.run(action);
+  }
+  int64_t limit() const {
+    if (engine.stop_) return -1;
+    return engine.ordered_ && !engine.starts_.empty()
+               ? std::min(last_place, engine.starts_.front().id)
+               : last_place;
+  }
+  static bool of_packet(Action action) {
+    return action.then == Then::kBusCrossed || action.then == Then::kBusReduced;
+  }
+  [[gnu::always_inline]] void fetch(Action action) const {
+    if (of_packet(action)) __builtin_prefetch(&engine.streams_[action.b], 1);
+  }
+  [[gnu::always_inline]] void fetch_more(Action action) const {
+    if (!of_packet(action)) return;
+    const Stream& stream = engine.streams_[action.b];
+    engine.fetch_channel(stream.sends.channel);
+    engine.fetch_channel(stream.receives.channel);
+  }
+};
+
 // Run what is due at the first time, up to a place of the network's (`limit`) and, with a network
 // that shares the order of events, to the first transfer that is started meanwhile.
 void Engine::run_slots(int64_t limit) {
   now_ps_ = queue_.first_time();
-  queue_.run_first(
-      [this](Action action) {
-        ++events_;
-        // Nearly all are this one.
-        if (action.then == Then::kBusCrossed)
-          packet_processed(streams_[action.b]);
-        else
-          run(action);
-      },
-      [this, limit] {
-        if (stop_) return int64_t{-1};
-        return ordered_ && !starts_.empty() ? std::min(limit, starts_.front().id) : limit;
-      });
+  queue_.run_first(SlotHost{*this, limit, is_large()});
 }
 
 void Engine::run(Action action) {
@@ -366,75 +406,49 @@ void Engine::run(Action action) {
       arrived(streams_[action.b]);
       break;
     case Then::kNodeDone:
-      node_done(action.a, static_cast<int32_t>(action.b));
+      node_done(action.a, action.b);
       break;
     case Then::kGraphDone:
-      graph_node_done(static_cast<int32_t>(action.b), action.a);
+      graph_node_done(action.b, action.a);
       break;
     case Then::kServed:
       served(action.a);
       break;
     case Then::kSharedBus:
-      bus_event(static_cast<int32_t>(action.b), action.a);
+      bus_event(action.b, action.a);
       break;
     case Then::kRendezvous:
-      meet(static_cast<int32_t>(action.b));
+      meet(action.b);
       break;
     case Then::kNothing:
       break;
   }
 }
 
-// Thousands of ranks take turns, so what the next ones need is rarely in the nearest cache.
-void Engine::prefetch(const astra_net_completion& completion) const {
-  const size_t index = static_cast<size_t>(completion.id & index_mask_);
-  if (index >= messages_.size()) return;
-  const Message& message = messages_[index];
-  if (message.on_received.then == Then::kArrived)
-    __builtin_prefetch(&streams_[message.on_received.b], 1);
-}
-
 // The message that a transfer in flight belongs to, or -1.  An id holds the index of its message in
 // the low bits, so this is no search; how many bits, grows with the number of messages.
 int32_t Engine::find_message(int64_t id) const {
-  for (int64_t mask = index_mask_; mask > 0; mask >>= 1) {
-    const size_t index = static_cast<size_t>(id & mask);
-    if (index < messages_.size() && messages_[index].id == id && messages_[index].in_flight)
-      return static_cast<int32_t>(index);
-  }
+  for (int64_t mask = index_mask_; mask > 0; mask >>= 1)
+    if (is_of(id & mask, id)) return static_cast<int32_t>(id & mask);
   return -1;
 }
 
 void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
-  const int32_t index = find_message(completion.id);
-  if (index < 0 || !boundary_.plain(completion, now_ps)) {
-    const bool sent = index >= 0 && messages_[static_cast<size_t>(index)].sent;
-    boundary_.record(call, item, completion, now_ps, index >= 0, sent);
-    if (completion.kind == ASTRA_NET_SENT) {
-      messages_[static_cast<size_t>(index)].sent = true;
-      boundary_.count_sent(1);
-      return;
-    }
+  int32_t index = static_cast<int32_t>(completion.id & index_mask_);
+  if (!is_of(index, completion.id) || !boundary_.plain(completion, now_ps)) {
+    index = look_closer(call, item, now_ps);
+    if (index < 0) return;
   }
   now_ps_ = now_ps;
   ++events_;
   --in_flight_;
   Message& message = messages_[static_cast<size_t>(index)];
-  if (completion.outcome != 0) {
-    const Channel& channel = channels_[static_cast<size_t>(message.channel)];
-    astra_net_error error = fresh_error();
-    std::snprintf(error.message, sizeof error.message,
-                  "the network lost %lld bytes from rank %d to rank %d at %lld ps",
-                  static_cast<long long>(channel.bytes), channel.src, channel.dst,
-                  static_cast<long long>(completion.time_ps));
-    throw NetworkFailure(call, ASTRA_NET_MODEL, error);
-  }
-  message.in_flight = false;
+  message.id = -1;
   if (message.sent) boundary_.count_sent(-1);
-  message.arrived = true;
   const Action sent = message.on_sent, received = message.on_received;
   const bool both = message.received;
+  message.arrived = true;
   if (both) release(index);
   if (sent.then != Then::kNothing) run(sent);
   if (!both) return;
@@ -442,6 +456,33 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
     arrived(streams_[received.b]);
   else
     run(received);
+}
+
+// At a record that is not plain, or of a message whose id has fewer bits than now: the message that
+// is complete, or -1 where it is not.
+int32_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
+  const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
+  const int32_t index = find_message(completion.id);
+  if (index >= 0 && boundary_.plain(completion, now_ps)) return index;
+  const bool sent = index >= 0 && messages_[static_cast<size_t>(index)].sent;
+  boundary_.record(call, item, completion, now_ps, index >= 0, sent);
+  Message& message = messages_[static_cast<size_t>(index)];
+  if (completion.kind == ASTRA_NET_SENT) {
+    message.sent = true;
+    boundary_.count_sent(1);
+    return -1;
+  }
+  if (completion.outcome == 0) return index;
+  now_ps_ = now_ps;
+  ++events_;
+  --in_flight_;
+  const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+  astra_net_error error = fresh_error();
+  std::snprintf(error.message, sizeof error.message,
+                "the network lost %lld bytes from rank %d to rank %d at %lld ps",
+                static_cast<long long>(channel.bytes), channel.src, channel.dst,
+                static_cast<long long>(completion.time_ps));
+  throw NetworkFailure(call, ASTRA_NET_MODEL, error);
 }
 
 int64_t Engine::later_ps(int64_t delay_ps) const {

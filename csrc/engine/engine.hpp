@@ -6,6 +6,7 @@
 #define ASTRA_ENGINE_ENGINE_HPP
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -38,29 +39,23 @@ using Report = std::function<bool(const Progress&)>;
 
 // Messages of one (tag, source, destination, size): the n-th receive takes the n-th send, so what
 // waits is either sends or receives.
-struct Channel {
+struct alignas(32) Channel {
   int64_t tag = 0, bytes = 0;
   int32_t src = 0, dst = 0;
-  int32_t first = -1, last = -1;  // waiting messages
-  int32_t users = 0;              // streams that remember this channel
-  bool waiting_are_sends = false;
-  template <class A>
-  void visit(A& archive) {
-    archive(tag, bytes, src, dst, first, last, users, waiting_are_sends);
-  }
+  int32_t last = -1;  // of the messages that wait, or -1; its next one is the first
+  int32_t users = 0;  // streams that remember this channel, and messages
 };
 
 struct alignas(64) Message {
   Action on_sent, on_received;
   int32_t channel = -1;
-  int32_t next = -1;
+  int32_t next = -1;  // in its channel
   int32_t collective = -1, node = -1;  // of whoever waits, for diagnosis
-  int64_t id = -1;                     // of its transfer
-  bool arrived = false, received = false, in_flight = false, sent = false;
+  int64_t id = -1;                     // of its transfer, while that is in flight
+  bool arrived = false, received = false, sent = false;
   template <class A>
   void visit(A& archive) {
-    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received, in_flight,
-            sent);
+    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received, sent);
   }
 };
 
@@ -90,28 +85,13 @@ struct CollectiveRun {
   }
 };
 
-// One chunk of a collective on one rank, and the schedule that it runs in its current phase.
-// What every message touches stands first, in two cache lines.  The pointers follow from
-// `run` and `phases` (Engine::bind), and are neither copied nor written to a file.
-struct alignas(64) Stream {
-  const Step* steps = nullptr;
-  const Packet* packets = nullptr;
-  const int32_t* placement = nullptr;
-  int32_t step = 0, step_count = 0, processed = 0, received = 0, inserted = 0;
-  int32_t end = 0, burst = 0, gate_step = 0, gate_received = 0;
-  int32_t rank = 0, job_rank = 0, position = 0, size = 0, stride = 0, base = 0;
-  int32_t collective = -1;
-  const int32_t* members = nullptr;
-  // The channels of the last send and receive: most algorithms stay with one neighbour.
-  int32_t send_channel = -1, send_peer = -1, recv_channel = -1, recv_peer = -1;
-  int64_t send_bytes = 0, recv_bytes = 0;
-  int64_t bus_ps = 0;  // to cross the bus, unless it is shared
+// One chunk of a collective on one rank: the phases that it goes through, and its group in the
+// current one.  The pointers follow from `run` and `phases` (Engine::bind), and are neither copied
+// nor written to a file.
+struct Chunk {
+  const int32_t *members = nullptr, *placement = nullptr;
   int64_t tag = 0;
-  int32_t self = -1;  // index in its pool
-  Bus bus = Bus::kEndpoint;
-  bool shared_bus = false;
-  uint16_t level = 0;  // traffic class of its messages
-  int32_t window = 0;
+  int32_t job_rank = 0, position = 0, size = 0, stride = 0, base = 0;
   int32_t queue = -1, priority = 0;
   uint32_t next_phase = 0;
   int32_t run = -1;
@@ -119,12 +99,37 @@ struct alignas(64) Stream {
   std::vector<PhaseChoice> phases;
   template <class A>
   void visit(A& archive) {
-    archive(step, step_count, processed, received, inserted, end, burst, gate_step, gate_received,
-            rank, job_rank, position, size, stride, base, collective, send_channel, send_peer,
-            recv_channel, recv_peer, send_bytes, recv_bytes, bus_ps, tag, self, bus, shared_bus,
-            level, window, queue, priority, next_phase, run, graph, phases);
+    archive(tag, job_rank, position, size, stride, base, queue, priority, next_phase, run, graph,
+            phases);
   }
 };
+
+// The channel of the last send or receive, and the step that opened it: most algorithms stay with
+// one neighbour.
+struct Remembered {
+  int32_t channel = -1, step = -1;
+};
+
+// The schedule that a chunk runs in its current phase.  Thousands of ranks take turns, and their
+// streams are more than the caches hold: what every message touches is one cache line.
+struct alignas(64) Stream {
+  const Schedule* schedule = nullptr;  // see Chunk
+  int32_t step = 0, processed = 0, received = 0, inserted = 0;
+  Remembered sends, receives;
+  int64_t bus_ps = 0;  // to cross the bus, unless it is shared
+  int32_t rank = 0;
+  int32_t self = -1;  // its index, and that of its chunk
+  int32_t collective = -1;
+  Bus bus = Bus::kEndpoint;
+  bool shared_bus = false;
+  uint16_t level = 0;  // traffic class of its messages
+  template <class A>
+  void visit(A& archive) {
+    archive(step, processed, received, inserted, sends, receives, bus_ps, rank, self, collective,
+            bus, shared_bus, level);
+  }
+};
+static_assert(sizeof(Stream) == 64);
 
 // A custom collective on one rank.
 struct GraphRun {
@@ -241,10 +246,13 @@ class Engine {
   int64_t relieved() const { return relieved_; }
 
  private:
+  static constexpr size_t kMessagesNear = 4096;  // about a megabyte, with their streams
+
   Engine(const Engine&) = default;  // on the same network: see above
-  struct BusHost;  // what a shared bus asks for
+  struct BusHost;   // what a shared bus asks for
+  struct SlotHost;  // what slots ask for
   void grow();
-  void bind(Stream& stream);
+  void bind(Stream& stream, Chunk& chunk);
   void bind_all();
 
   void run_ordered(int64_t until_ps);
@@ -256,16 +264,22 @@ class Engine {
   void react(const char* call, size_t count, int64_t now_ps);
   void run_slots(int64_t limit);
   void run(Action action);
-  void prefetch(const astra_net_completion& completion) const;
   int32_t find_message(int64_t id) const;
+  bool is_of(int64_t index, int64_t id) const {
+    return static_cast<size_t>(index) < messages_.size() &&
+           messages_[static_cast<size_t>(index)].id == id;
+  }
   void complete(const char* call, int64_t item, int64_t now_ps);
+  [[gnu::noinline]] int32_t look_closer(const char* call, int64_t item, int64_t now_ps);
+  // More is going on than stays in the nearest cache: it is worth while to fetch early.
+  bool is_large() const { return messages_.size() > kMessagesNear; }
   void tick(int64_t now_ps);
   int64_t arrival_ps() const {
     return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps : ASTRA_NET_TIME_NEVER;
   }
   void arrive();
 
-  void add(int32_t rank, int64_t delay_ps, Action action) {
+  [[gnu::always_inline]] void add(int32_t rank, int64_t delay_ps, const Action& action) {
     queue_.push(rank, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
@@ -273,8 +287,13 @@ class Engine {
   // Messages
   int32_t open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes);
   void close_if_idle(int32_t channel);
+  [[gnu::always_inline]] void fetch_channel(int32_t channel) const {
+    if (channel >= 0) __builtin_prefetch(&channels_[static_cast<size_t>(channel)], 1);
+  }
   void leave_channel(int32_t& channel);
   int32_t new_message(int32_t channel);
+  void wait_in(Channel& channel, int32_t message, int32_t collective, int32_t node);
+  int32_t take_first(Channel& channel);
   void release(int32_t index);
   void send_on(int32_t channel, Action then, int32_t collective, int32_t node, uint16_t level);
   void receive_on(int32_t channel, Action then, int32_t collective, int32_t node);
@@ -287,10 +306,10 @@ class Engine {
   // Collectives
   int32_t position(int32_t group, int32_t job_rank) const;
   void issue_collective(int32_t task, int32_t node, int32_t index);
-  void choose_phases(Stream& stream, const Plan& plan);
-  bool agree(const Stream& stream, int32_t phase, int32_t layout, bool second);
+  void choose_phases(Chunk& chunk, int32_t rank, const Plan& plan);
+  bool agree(const Chunk& chunk, int32_t phase, int32_t layout, bool second);
   void next_phase(Stream& stream);
-  void enter(Stream& stream, const PhaseChoice& choice);
+  void enter(Stream& stream, Chunk& chunk, const PhaseChoice& choice);
   void fill(Queue& queue, int32_t most);
   void start_next(Queue& queue);
   bool relieve();
@@ -300,7 +319,13 @@ class Engine {
   void packet_processed(Stream& stream);
   void run_steps(Stream& stream, int32_t most);
   void arrived(Stream& stream);
-  int32_t peer_of(const Stream& stream, Peers peers, int32_t value) const;
+  [[gnu::noinline]] bool open_send(Stream& stream, const Step& step);
+  [[gnu::noinline]] bool open_receive(Stream& stream, const Step& step);
+  int32_t peer_of(const Chunk& chunk, Peers peers, int32_t value) const;
+  Chunk& chunk_of(const Stream& stream) { return chunks_[static_cast<size_t>(stream.self)]; }
+  const Packet& packet_of(const Stream& stream, int32_t index) const {
+    return program_.packets[stream.schedule->packet_start + index];
+  }
   void bus_event(int32_t rank, int32_t what);
   void start_graph(int32_t graph);
   void issue_graph_node(int32_t graph, int32_t node);
@@ -373,14 +398,15 @@ class Engine {
   // The bits of an id that are the index of its message.  Ids that had fewer bits are found by a
   // second look into memory, so there are enough for most runs, and still 2^44 ids.
   int64_t index_mask_ = (int64_t{1} << 18) - 1;
-  int32_t free_message_ = -1;
+  std::vector<int32_t> free_messages_;
   std::vector<Channel> channels_;
   std::vector<int32_t> free_channels_;
   std::vector<std::pair<uint32_t, int32_t>> channel_table_;  // (hash, channel or -1)
   size_t channel_count_ = 0;
   Pool<Rendezvous> rendezvous_;
 
-  Pool<Stream> streams_;
+  Pool<Stream, 1024> streams_;  // in few pages, as the processor keeps few translations at hand
+  std::deque<Chunk> chunks_;    // by the index of the stream
   Pool<CollectiveRun> runs_;
   Pool<GraphRun> graph_runs_;
   std::vector<TaskState> tasks_;
@@ -403,10 +429,10 @@ void Engine::visit(A& archive) {
           transfers_, nodes_done_, relieved_);
   archive(boundary_, queue_, arrivals_, next_arrival_, next_ps_, next_place_, starts_, network_ps_,
           starts_taken_, full_, in_flight_, queued_, done_);
-  archive(messages_, index_mask_, free_message_, channels_, free_channels_, channel_table_,
+  archive(messages_, index_mask_, free_messages_, channels_, free_channels_, channel_table_,
           channel_count_, rendezvous_);
-  archive(streams_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_, agreed_,
-          servers_, server_busy_);
+  archive(streams_, chunks_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_,
+          agreed_, servers_, server_busy_);
   for (SharedBus& bus : buses_) archive(bus);
   if (A::kReads) bind_all();
 }

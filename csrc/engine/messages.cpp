@@ -58,7 +58,7 @@ int32_t Engine::open_channel(int64_t tag, int32_t src, int32_t dst, int64_t byte
     free_channels_.pop_back();
   }
   Channel& channel = channels_[static_cast<size_t>(index)];
-  channel = Channel{tag, bytes, src, dst};
+  channel = {tag, bytes, src, dst};
   channel_table_[i] = {hash, index};
   ++channel_count_;
   return index;
@@ -68,7 +68,7 @@ int32_t Engine::open_channel(int64_t tag, int32_t src, int32_t dst, int64_t byte
 // of ranks opens millions.
 void Engine::close_if_idle(int32_t index) {
   Channel& channel = channels_[static_cast<size_t>(index)];
-  if (channel.users > 0 || channel.first >= 0) return;
+  if (channel.users > 0 || channel.last >= 0) return;
   const uint32_t hash = channel_hash(channel.tag, channel.src, channel.dst, channel.bytes);
   const size_t mask = channel_table_.size() - 1;
   size_t hole = hash & mask;
@@ -92,10 +92,13 @@ void Engine::leave_channel(int32_t& index) {
 }
 
 int32_t Engine::new_message(int32_t channel) {
-  int32_t index = free_message_;
-  if (index >= 0) {
-    free_message_ = messages_[static_cast<size_t>(index)].next;
+  int32_t index;
+  if (!free_messages_.empty()) {
+    index = free_messages_.back();
+    free_messages_.pop_back();
     messages_[static_cast<size_t>(index)] = Message{};
+    const size_t left = free_messages_.size();
+    if (left > 4) __builtin_prefetch(&messages_[static_cast<size_t>(free_messages_[left - 4])], 1);
   } else {
     if (static_cast<int64_t>(messages_.size()) == kMostMessages)
       give_up("more than %lld messages are in flight or wait at once",
@@ -114,31 +117,41 @@ int32_t Engine::new_message(int32_t channel) {
 void Engine::release(int32_t index) {
   Message& message = messages_[static_cast<size_t>(index)];
   leave_channel(message.channel);
-  message.next = free_message_;
-  free_message_ = index;
+  free_messages_.push_back(index);
+}
+
+// A new message that is the last to wait.
+void Engine::wait_in(Channel& channel, int32_t index, int32_t collective, int32_t node) {
+  Message& message = messages_[static_cast<size_t>(index)];
+  message.collective = collective;
+  message.node = node;
+  message.next = index;
+  if (channel.last >= 0) std::swap(message.next, messages_[static_cast<size_t>(channel.last)].next);
+  channel.last = index;
+}
+
+int32_t Engine::take_first(Channel& channel) {
+  Message& last = messages_[static_cast<size_t>(channel.last)];
+  const int32_t first = last.next;
+  if (first == channel.last)
+    channel.last = -1;
+  else
+    last.next = messages_[static_cast<size_t>(first)].next;
+  return first;
 }
 
 void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int32_t node,
                      uint16_t level) {
   Channel& channel = channels_[static_cast<size_t>(channel_index)];
   int32_t index;
-  if (channel.first >= 0 && !channel.waiting_are_sends) {
-    index = channel.first;
-    channel.first = messages_[static_cast<size_t>(index)].next;
+  if (channel.last >= 0 && messages_[static_cast<size_t>(channel.last)].received) {
+    index = take_first(channel);
   } else {
     index = new_message(channel_index);
-    channel.waiting_are_sends = true;
-    if (channel.first < 0)
-      channel.first = index;
-    else
-      messages_[static_cast<size_t>(channel.last)].next = index;
-    channel.last = index;
-    messages_[static_cast<size_t>(index)].collective = collective;
-    messages_[static_cast<size_t>(index)].node = node;
+    wait_in(channel, index, collective, node);
   }
   Message& message = messages_[static_cast<size_t>(index)];
   message.on_sent = then;
-  message.in_flight = true;
   // The least id that is free and ends in the index.
   int64_t id = (place_ & ~index_mask_) | index;
   if (id < place_) id += index_mask_ + 1;
@@ -163,26 +176,12 @@ void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int
 
 void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, int32_t node) {
   Channel& channel = channels_[static_cast<size_t>(channel_index)];
-  if (channel.first < 0 || !channel.waiting_are_sends) {
-    const int32_t index = new_message(channel_index);
-    channel.waiting_are_sends = false;
-    if (channel.first < 0)
-      channel.first = index;
-    else
-      messages_[static_cast<size_t>(channel.last)].next = index;
-    channel.last = index;
-    Message& message = messages_[static_cast<size_t>(index)];
-    message.received = true;
-    message.on_received = then;
-    message.collective = collective;
-    message.node = node;
-    return;
-  }
-  const int32_t index = channel.first;
+  const bool sent = channel.last >= 0 && !messages_[static_cast<size_t>(channel.last)].received;
+  const int32_t index = sent ? take_first(channel) : new_message(channel_index);
   Message& message = messages_[static_cast<size_t>(index)];
-  channel.first = message.next;
   message.received = true;
   message.on_received = then;
+  if (!sent) wait_in(channel, index, collective, node);
   if (!message.arrived) return;
   release(index);
   // It came first: the receive completes now, after all that is already due now; or inside its post,
@@ -236,7 +235,7 @@ std::vector<Wait> Engine::waits() const {
   for (const Message& message : messages_) {
     if (message.channel < 0) continue;
     const Channel& channel = channels_[static_cast<size_t>(message.channel)];
-    if (message.in_flight)
+    if (message.id >= 0)
       result.push_back({channel.src, channel.dst, channel.bytes, message.node, message.collective,
                         WaitFor::kInFlight});
     else if (message.arrived)

@@ -174,7 +174,7 @@ class Session {
  private:
   Session(py::list arrays, std::unique_ptr<Engine> engine)
       : arrays_(std::move(arrays)), engine_(std::move(engine)) {}
-  static constexpr uint64_t kState = 0x31656E69676E65u;  // "engine1"
+  static constexpr uint64_t kState = 0x32656E69676E65u;  // "engine2"
   static astra_net_sim* simulation(uintptr_t sim) { return reinterpret_cast<astra_net_sim*>(sim); }
 
   py::list arrays_;

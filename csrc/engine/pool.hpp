@@ -13,7 +13,7 @@
 
 namespace engine {
 
-template <class T>
+template <class T, size_t kChunk = 64>
 class Pool {
  public:
   Pool() = default;
@@ -59,7 +59,6 @@ class Pool {
   }
 
  private:
-  static constexpr size_t kChunk = 64;
   using Chunk = std::unique_ptr<T[]>;
   std::vector<Chunk> chunks_;
   size_t size_ = 0;
