@@ -14,6 +14,7 @@ _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
     "calibrate": "Fit parameters of a backend to another one, or to measurements.",
+    "validate": "Predict measurements of real hardware; print the error, and that of naive models.",
     "trace": "Look at traces, check and convert them.",
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""What ``astra-bridge validate`` finds: sets of measurements, classes of a set, rows of a class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from astra_bridge.errors import InputError
+from astra_bridge.validation.gpu import gpu_rows
+from astra_bridge.validation.table import SHIPPED, Row, Summary, summarize
+
+__all__ = ["SETS", "Report", "validate"]
+
+
+class Report(NamedTuple):
+    """Rows, their summaries, and what could not be judged.
+
+    Attributes
+    ----------
+    rows
+        All measurements.
+    summaries
+        By set and class, in the order of the sets; a set's last one, of class "all", is the whole.
+    notes
+        Sentences.
+    """
+
+    rows: list[Row]
+    summaries: list[Summary]
+    notes: list[str]
+
+    def content(self) -> dict[str, Any]:
+        """As ``--json`` writes it."""
+        return {
+            "sets": [
+                {
+                    "set": one.set,
+                    "class": one.kind,
+                    "rows": one.rows,
+                    "rows_fitted": one.fitted,
+                    "error_geomean": round(one.error_geomean, 6),
+                    "error_worst": round(one.error_worst, 6),
+                    "baseline_geomean": round(one.baseline_geomean, 6),
+                }
+                for one in self.summaries
+            ],
+            "rows": [
+                {
+                    "set": row.set,
+                    "class": row.kind,
+                    **row.what,
+                    "measured_us": row.measured_us,
+                    "predicted_us": round(row.predicted_us, 4),
+                    "baseline_us": round(row.baseline_us, 4),
+                    "error": round(row.error, 6),
+                    "fitted": row.fitted,
+                }
+                for row in self.rows
+            ],
+            "notes": self.notes,
+        }
+
+
+def _gpu(data: Path) -> tuple[list[Row], list[str]]:
+    rows = gpu_rows(data)
+    # What one accelerator's parameters say of another one of its design.
+    return rows + gpu_rows(data, stand_in="h100-sxm", only="h200"), []
+
+
+def _steps(_: Path) -> tuple[list[Row], list[str]]:
+    return [], ["steps: training steps over many accelerators are not there yet"]
+
+
+def _parity(_: Path) -> tuple[list[Row], list[str]]:
+    return [], ["parity: answers of other simulators do not ship with the package yet"]
+
+
+SETS: dict[str, Callable[[Path], tuple[list[Row], list[str]]]] = {
+    "gpu": _gpu,
+    "steps": _steps,
+    "parity": _parity,
+}
+"""Name -> rows and notes of a folder of measurements."""
+
+
+def validate(what: str = "all", data: str | Path | None = None) -> Report:
+    """Predict measurements.
+
+    Parameters
+    ----------
+    what
+        One of :data:`SETS`, or "all".
+    data
+        Folder of the layout of the package's own copy; None is that copy.
+
+    Raises
+    ------
+    InputError
+        The folder is not there, has none of what is asked for, or a file of it is not understood.
+
+    Examples
+    --------
+    >>> report = validate("gpu")
+    >>> report.summaries[0].error_geomean < report.summaries[0].baseline_geomean
+    True
+    """
+    folder = SHIPPED if data is None else Path(data)
+    if not folder.is_dir():
+        raise InputError("is no folder", file=folder, key="--data")
+    rows: list[Row] = []
+    notes: list[str] = []
+    for name, find in SETS.items():
+        if what in (name, "all"):
+            found, said = find(folder)
+            rows += found
+            notes += said
+            if not found and not said:
+                notes.append(f"{name}: {folder} has no measurements of it")
+    return Report(rows, _summaries(rows), notes)
+
+
+def _summaries(rows: list[Row]) -> list[Summary]:
+    found = []
+    for name in dict.fromkeys(row.set for row in rows):
+        own = [row for row in rows if row.set == name]
+        kinds = dict.fromkeys(kind for row in own for kind in row.classes)
+        found += [summarize([row for row in own if kind in row.classes], kind) for kind in kinds]
+        found.append(summarize(own, "all"))
+    return found
+
+
+def encoded(report: Report) -> bytes:
+    """The content of ``--json``, one row per line."""
+    content = report.content()
+    parts = []
+    for key, value in content.items():
+        lines = ",\n  ".join(json.dumps(one) for one in value)
+        parts.append(
+            f" {json.dumps(key)}: [\n  {lines}\n ]" if value else f" {json.dumps(key)}: []"
+        )
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
