@@ -110,7 +110,9 @@ class Composite final : public astra_net::Model {
         return {now_ps_, side == nullptr};
       }
       done_.clear();
-      side->part.advance(std::min(limit_ps, second_ps), done_);
+      const bool whole = side->part.advance(std::min(limit_ps, second_ps), done_);
+      if (whole && done_.empty() && side->part.peek() <= first_ps)
+        side->part.lies("it stands still at " + std::to_string(first_ps) + " ps");
       for (const astra_net_completion& record : done_) {
         const Arrived arrived = arrive(*side, record);
         if (arrived.piece >= 0) {
@@ -182,8 +184,7 @@ class Composite final : public astra_net::Model {
       }
       if (done_.empty() && side->part.now_ps() == before_ps && !(next < key_of(*side)) &&
           !interrupted_once)
-        throw Error(ASTRA_NET_INTERNAL,
-                    side->part.backend() + " stands still at " + std::to_string(before_ps) + " ps");
+        side->part.lies("it stands still at " + std::to_string(before_ps) + " ps");
       for (const astra_net_completion& record : done_) held_.push_back({side, record});
       take_held(x);
     }
@@ -261,6 +262,7 @@ class Composite final : public astra_net::Model {
       return index;
     }
     Item& operator[](int32_t index) { return items[static_cast<size_t>(index)]; }
+    const Item& operator[](int32_t index) const { return items[static_cast<size_t>(index)]; }
   };
 
   void begin(const astra_net_transfer& transfer) {
@@ -292,6 +294,10 @@ class Composite final : public astra_net::Model {
     const Message& message = messages_[what.message];
     const int32_t from = ways_->endpoint(node, message.src, message.dst);
     const int32_t to = ways_->endpoint(what.node, message.src, message.dst);
+    if (side.part.now_ps() > now_ps_)
+      side.part.lies("it is at " + std::to_string(side.part.now_ps()) +
+                     " ps; another, whose peek was wrong, sends something at " +
+                     std::to_string(now_ps_));
     side.waiting.push_back({id, now_ps_, what.bytes, from, to, kept, 0, 0});
     ++side.hops;
   }
@@ -305,13 +311,22 @@ class Composite final : public astra_net::Model {
     send(piece, hop.part, node, id);
   }
 
+  // The piece that a record is about.
+  int32_t carried(Side& side, const astra_net_completion& record) const {
+    const int32_t index = side.part.carried.find(record.id);
+    const bool known = record.kind == ASTRA_NET_DELIVERED ||
+                       (record.kind == ASTRA_NET_SENT && side.part.can(ASTRA_NET_CAP_SENT));
+    if (index < 0 || !known || record.time_ps > side.part.now_ps() ||
+        (record.kind == ASTRA_NET_DELIVERED && record.time_ps < now_ps_))
+      side.part.lies("a record of transfer " + std::to_string(record.id) + ", kind " +
+                     std::to_string(record.kind) + ", at " + std::to_string(record.time_ps) +
+                     " ps; now is " + std::to_string(now_ps_));
+    return index;
+  }
   // A part says that something has arrived.
   Arrived arrive(Side& side, const astra_net_completion& record) {
-    const int32_t index = side.part.carried.find(record.id);
-    if (index < 0 || record.kind != ASTRA_NET_DELIVERED || record.time_ps < now_ps_)
-      throw Error(ASTRA_NET_INTERNAL, side.part.backend() + ": the record of " +
-                                          std::to_string(record.id) + " at " +
-                                          std::to_string(record.time_ps) + " ps is not to be");
+    const int32_t index = carried(side, record);
+    if (record.kind == ASTRA_NET_SENT) return {-1, kNobody, false};
     side.part.carried.erase(record.id);
     side.room = true;
     now_ps_ = record.time_ps;
@@ -331,8 +346,8 @@ class Composite final : public astra_net::Model {
   void take_held(astra_net_exchange& x) {
     while (!held_.empty()) {
       const auto [side, record] = held_.front();
-      const bool there = pieces_[side->part.carried.find(record.id)].node ==
-                         messages_[pieces_[side->part.carried.find(record.id)].message].dst;
+      const Piece& piece = pieces_[carried(*side, record)];
+      const bool there = piece.node == messages_[piece.message].dst;
       if (x.completion_count > 0 && (!there || x.completion_count == x.capacity)) return;
       held_.pop_front();
       const Arrived arrived = arrive(*side, record);

@@ -45,8 +45,7 @@ class Part {
     size_t accepted = 0;
     astra_net_error err = fresh();
     check(table_->submit(sim_, waiting.data(), waiting.size(), &accepted, &err), err);
-    if (accepted > waiting.size())
-      throw Error(ASTRA_NET_INTERNAL, backend_ + ": submit took more than there was");
+    if (accepted > waiting.size()) lies("submit took " + std::to_string(accepted) + " transfers");
     in_flight_ += static_cast<int64_t>(accepted);
     waiting.erase(waiting.begin(), waiting.begin() + static_cast<std::ptrdiff_t>(accepted));
   }
@@ -58,11 +57,11 @@ class Part {
     int64_t reached_ps = now_ps_;
     const astra_net_status status = table_->advance(sim_, until_ps, 0, &reached_ps, &stop, &err);
     if (status != ASTRA_NET_INTERRUPTED) check(status, err);
-    if (reached_ps < now_ps_ || reached_ps > until_ps)
-      throw Error(ASTRA_NET_INTERNAL, backend_ + ": advance went to " + std::to_string(reached_ps) +
-                                          " ps, which is not from " + std::to_string(now_ps_) +
-                                          " to " + std::to_string(until_ps));
+    if (reached_ps < now_ps_ || reached_ps > until_ps || reached_ps == kNever)
+      lies("advance went from " + std::to_string(now_ps_) + " to " + std::to_string(reached_ps) +
+           " ps");
     now_ps_ = reached_ps;
+    const int64_t most = 2 * in_flight_;  // each may have been SENT, too
     for (;;) {
       constexpr size_t kBatch = 256;
       const size_t first = done.size();
@@ -70,8 +69,10 @@ class Part {
       size_t count = 0;
       err = fresh();
       check(table_->poll(sim_, done.data() + first, kBatch, &count, &err), err);
-      done.resize(first + std::min(count, kBatch));
-      in_flight_ -= static_cast<int64_t>(done.size() - first);
+      if (count > kBatch) lies("poll gave " + std::to_string(count) + " records");
+      done.resize(first + count);
+      if (static_cast<int64_t>(done.size()) > most) lies("poll gives records without end");
+      count_delivered(done.data() + first, count);
       if (count < kBatch) break;
     }
     return status != ASTRA_NET_INTERRUPTED;
@@ -86,10 +87,19 @@ class Part {
 
   void exchange(astra_net_exchange& x) {
     x.struct_size = sizeof x;
+    const astra_net_exchange given = x;
     astra_net_error err = fresh();
     check(table_->exchange(sim_, &x, &err), err);
+    if (x.completion_count > given.capacity || x.completions != given.completions)
+      lies("exchange gave " + std::to_string(x.completion_count) + " records");
+    if (x.now_ps < given.now_ps || x.now_ps > given.until_ps || x.next_ps < x.now_ps)
+      lies("exchange went to " + std::to_string(x.now_ps) + " ps, and on to " +
+           std::to_string(x.next_ps));
+    if (x.place < given.place || x.place > astra_net::kMostPlace)
+      lies("exchange drew places up to " + std::to_string(x.place));
     now_ps_ = x.now_ps;
-    in_flight_ += static_cast<int64_t>(x.start_count) - static_cast<int64_t>(x.completion_count);
+    in_flight_ += static_cast<int64_t>(x.start_count);
+    count_delivered(x.completions, x.completion_count);
   }
 
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) {
@@ -122,7 +132,15 @@ class Part {
   // What it carries, by the id that it knows it by.
   astra::FlatMap<int32_t> carried;
 
+  [[noreturn]] void lies(const std::string& what) const {
+    throw Error(ASTRA_NET_INTERNAL, backend_ + " broke the contract: " + what);
+  }
+
  private:
+  void count_delivered(const astra_net_completion* records, size_t count) {
+    for (size_t i = 0; i < count; ++i) in_flight_ -= records[i].kind == ASTRA_NET_DELIVERED;
+    if (in_flight_ < 0) lies("more arrives than was sent");
+  }
   static astra_net_error fresh() {
     astra_net_error err{};
     err.struct_size = sizeof err;

@@ -260,7 +260,11 @@ def test_links_are_changed_and_counted_by_their_numbers() -> None:
         (NETWORK, {"backends": "flow,flwo"}, "did you mean 'flow'"),
         (NETWORK, {"backends": "flow,composite"}, "a composite network needs a backend for each"),
         (NETWORK, {"backends": "flow,analytical-aware-python"}, "a part must be a shared library"),
-        (NETWORK, {"backends": "flow,garnet", "ns3.mtu_bytes": "9000"}, "no part of this network"),
+        (
+            NETWORK,
+            {"backends": "flow,garnet", "ns3.mtu_bytes": "9000"},
+            "the parts of this network: flow, garnet",
+        ),
         (NETWORK, {"backends": "flow,flow", "flow.mtu": "9000"}, "mtu_bytes"),
         (NETWORK, {"backends": "flow,flow", "border": "9000"}, "did you mean 'border_bytes'"),
         (replace(SERVERS, backends=()), {}, "no backend for the links between tiers gpu and"),

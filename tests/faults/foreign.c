@@ -2,7 +2,8 @@
  *
  * A backend that ends, blocks or spoils its process, in the call and the way that the option
  * `fault` says (WHAT_CALL), and whose statistics are the text of the option `stats`.  Each transfer
- * takes 1 us.  The option `reached` names a file that it makes right before a fault. */
+ * takes 1 us.  The option `reached` names a file that it makes right before a fault.  With -DPEEK it
+ * can be a part of another network, to which it lies as the option `lie` says. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,7 +22,7 @@
 #endif
 
 struct astra_net_sim {
-  char fault[64], reached[512];
+  char fault[64], reached[512], lie[64];
   char *stats;
   astra_net_transfer waiting[4096];
   astra_net_completion done[4096];
@@ -95,6 +96,9 @@ static astra_net_status info(astra_net_info *out, astra_net_error *err) {
   out->name = "foreign";
   out->version = "1";
   out->capabilities = ASTRA_NET_CAP_MULTI_INSTANCE;
+#ifdef PEEK
+  out->capabilities |= ASTRA_NET_CAP_PEEK;
+#endif
   out->resolution_ps = 1;
   out->max_in_flight = INT64_MAX;
   out->traffic_classes = 1;
@@ -109,6 +113,7 @@ static astra_net_status create(const astra_net_config *config, const astra_net_h
   for (i = 0; i < config->option_count; i++) {
     const char *key = config->options[i].key, *value = config->options[i].value;
     if (!strcmp(key, "fault")) snprintf(s->fault, sizeof s->fault, "%s", value);
+    if (!strcmp(key, "lie")) snprintf(s->lie, sizeof s->lie, "%s", value);
     if (!strcmp(key, "reached")) snprintf(s->reached, sizeof s->reached, "%s", value);
     if (!strcmp(key, "stats")) s->stats = strdup(value);
   }
@@ -131,6 +136,7 @@ static astra_net_status submit(astra_net_sim *s, const astra_net_transfer *items
   memcpy(s->waiting + s->count, items, n * sizeof *items);
   s->count += n;
   *accepted = n;
+  if (!strcmp(s->lie, "accepted")) *accepted = n + 5;
   return 0;
 }
 
@@ -161,6 +167,12 @@ static astra_net_status advance(astra_net_sim *s, int64_t until, int64_t ahead, 
   }
   s->count = kept;
   *now = s->now = first;
+  if (!strcmp(s->lie, "id")) s->done[0].id += 77;
+  if (!strcmp(s->lie, "past")) s->done[0].time_ps = -5;
+  if (!strcmp(s->lie, "kind")) s->done[0].kind = 9;
+  if (!strcmp(s->lie, "twice")) s->done[s->done_count++] = s->done[0];
+  if (!strcmp(s->lie, "back")) *now = -1;
+  if (!strcmp(s->lie, "beyond")) *now = until == INT64_MAX ? INT64_MAX : until + 1;
   *stop = ASTRA_NET_STOP_COMPLETION;
   return 0;
 }
@@ -173,8 +185,24 @@ static astra_net_status poll_(astra_net_sim *s, astra_net_completion *out, size_
   memmove(s->done, s->done + n, (s->done_count - n) * sizeof *out);
   s->done_count -= n;
   *count = n;
+  if (!strcmp(s->lie, "count")) *count = capacity + 9;
+  if (!strcmp(s->lie, "never-dry")) *count = capacity;
   return 0;
 }
+
+#ifdef PEEK
+static astra_net_status peek(astra_net_sim *s, int64_t *next, astra_net_error *err) {
+  int64_t first = INT64_MAX;
+  size_t i;
+  for (i = 0; i < s->count; i++)
+    if (s->waiting[i].start_ps + 1000000 < first) first = s->waiting[i].start_ps + 1000000;
+  if (!strcmp(s->lie, "never")) first = INT64_MAX;
+  if (!strcmp(s->lie, "late") && first != INT64_MAX) first += 5000000;
+  if (!strcmp(s->lie, "still") && first != INT64_MAX) first = s->now;
+  *next = first;
+  return 0;
+}
+#endif
 
 static astra_net_status stats(astra_net_sim *s, uint8_t *out, size_t capacity, size_t *needed,
                               astra_net_error *err) {
@@ -197,8 +225,14 @@ astra_net_status astra_net_backend_init(uint32_t version, astra_net_backend *out
 #ifdef INIT
   misbehave(INIT, NULL);
 #endif
+#ifdef PEEK
+  if (version != 1002) return ASTRA_NET_UNSUPPORTED;
+  out->abi_version = 1002;
+  out->peek = peek;
+#else
   if (version != 1001) return ASTRA_NET_UNSUPPORTED;
   out->abi_version = 1001;
+#endif
   out->info = info;
   out->create = create;
   out->destroy = destroy;

@@ -7,7 +7,7 @@ it would take there; one that carries links gets its own links.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -53,9 +53,7 @@ def prepare(request: NetworkRequest) -> Prepared:
         One of them cannot run here.
     """
     network = read_network(request.network)  # type: ignore[arg-type]
-    own, given = _options(request.options)
-    named = own.pop("backends", None)
-    common = {key: own.pop(key) for key in _OF_PARTS if key in own}
+    named = request.options.get("backends")
     if isinstance(network, NetworkDims):
         names = _of_dimensions(network, named)
         parts = list(dict.fromkeys(names))
@@ -64,19 +62,12 @@ def prepare(request: NetworkRequest) -> Prepared:
         of_links = _of_links(network, named)
         parts = sorted(set(of_links.tolist()))
         part_of_link = np.searchsorted(parts, of_links.astype(str))
-    stray = [name for name in given if name not in parts]
-    if stray:
-        raise InputError(
-            f"{stray[0]}: no part of this network; its parts: {', '.join(parts)}"
-            f"{nearest(stray[0], parts)}",
-            key="--network-option",
-        )
+    own, given = _options(request.options, parts)
     made, warnings = [], []
     border = Border.of(network, part_of_link)
     for index, name in enumerate(parts):
         seen = border.part(part_of_link == index)
-        options = common | given.get(name, {})
-        prepared = _prepare_part(name, replace(request, network=seen, options=options))
+        prepared = _prepare_part(name, replace(request, network=seen, options=given[name]))
         made.append((name, prepared.config))
         warnings += [f"{name}: {warning}" for warning in prepared.warnings]
     topology = topology_of(network)
@@ -105,22 +96,26 @@ def prepare(request: NetworkRequest) -> Prepared:
     )
 
 
-def _options(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Those of the whole, and ``PART.KEY=VALUE`` by part."""
+def _options(
+    options: Mapping[str, str], parts: Sequence[str]
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Those of the whole, and by part ``PART.KEY=VALUE`` and what all parts get."""
     own: dict[str, str] = {}
-    given: dict[str, dict[str, str]] = {}
+    common = {key: options[key] for key in _OF_PARTS if key in options}
+    given = {part: dict(common) for part in parts}
     for key, value in options.items():
-        part, dot, rest = key.partition(".")
-        if dot:
-            given.setdefault(part, {})[rest] = value
-        elif key in _OPTIONS:
-            own[key] = value
-        else:
+        part = next((part for part in parts if key.startswith(f"{part}.")), None)
+        if part is not None:
+            given[part][key[len(part) + 1 :]] = value
+        elif key not in _OPTIONS:
             raise InputError(
                 f"unknown option {key!r}; composite has: {', '.join(_OPTIONS)}, and those of its "
-                f"parts, such as garnet.vcs_per_vnet{nearest(key, _OPTIONS)}",
+                f"parts, as PART.KEY; the parts of this network: {', '.join(parts)}"
+                f"{nearest(key, _OPTIONS)}",
                 key="--network-option",
             )
+        elif key not in ("backends", *_OF_PARTS):
+            own[key] = value
     return own, given
 
 
