@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +15,37 @@ from astra_bridge.sources.across import Job
 from astra_bridge.sources.rank import Step
 from astra_bridge.trace.columns import CommType, NodeType, Workload
 from astra_bridge.trace.reader import groups_path, parse_trace, trace_path
-from astra_bridge.trace.writer import TraceNode, encode_trace
+from astra_bridge.trace.schema import GlobalMetadata
+from astra_bridge.trace.writer import (
+    VERSION,
+    TraceNode,
+    attribute_field,
+    encode_any,
+    encode_attribute,
+    encode_node,
+    frame_records,
+    name_field,
+    varint,
+)
 
-__all__ = ["RecordedWorkload", "nodes_of"]
+__all__ = ["RecordedWorkload", "encoded_trace"]
 
 _MOST_NAME = 160
 _ROOTED = (CommType.BROADCAST, CommType.REDUCE, CommType.GATHER, CommType.SCATTER)
 
 
-def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
-    """The nodes of one rank's trace.
+def encoded_trace(job: Job, rank: int) -> bytes:
+    """The content of one rank's trace.
 
     The exact time of a node is its attribute ``duration_ns``.  Chakra's own field has whole
     microseconds: what is cut off from one is added to the next of its unit, so that sums are right
     for other tools too.
     """
-    steps = job.ranks[rank].steps
+    metadata = GlobalMetadata(version=VERSION).SerializeToString()
+    return frame_records(chain([metadata], _records(job, rank)))
+
+
+def _records(job: Job, rank: int) -> Iterator[bytes]:
     groups = {key: job.number(rank, key) for key in job.group_of[rank]}
     declared = {
         str(number): list(job.members(rank, key))
@@ -39,28 +55,44 @@ def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
     first = 0
     if declared:
         entries = [{"pg_name": name, "ranks": ranks} for name, ranks in declared.items()]
-        yield TraceNode(
-            0, NodeType.METADATA, "## process_group:init ##",
-            inputs_values=f"['{json.dumps(entries)}']",
-        )  # fmt: skip
+        node = TraceNode(0, NodeType.METADATA, "## process_group:init ##")
+        node.inputs_values = f"['{json.dumps(entries)}']"
+        yield encode_any(node)
         first = 1
+    known: dict[tuple[str, object], bytes] = {}
+
+    def attribute(name: str, value: object) -> bytes:
+        key = name, value
+        if key not in known:
+            known[key] = attribute_field(name, value)
+        return known[key]
+
+    host = attribute_field("is_cpu_op", False), attribute_field("is_cpu_op", True)
+    names: dict[str, bytes] = {}
+    # With a value of 1, the last byte is the value.
+    duration = encode_attribute("duration_ns", 1)[:-1]
+    durations = [b"\x52" + varint(len(duration) + length) + duration for length in range(11)]
     owed_ns = [0, 0]
     reached_ns = -(2**62)
-    chain: list[int] = []
-    for i, step in enumerate(steps):
+    chain_of: tuple[int, ...] = ()
+    for i, step in enumerate(job.ranks[rank].steps):
         took = step.duration_ns
-        attributes: dict[str, object] = {"is_cpu_op": step.cpu}
+        name = names.get(step.name)
+        if name is None:
+            short = step.name if len(step.name) <= _MOST_NAME else f"{step.name[:_MOST_NAME]}..."
+            name = names[step.name] = name_field(short)
+        fields = [name, host[step.cpu]]
         if step.stream >= 0:
-            attributes["stream"] = step.stream
-        control: list[int] = []
+            fields.append(attribute("stream", step.stream))
+        control: tuple[int, ...] = ()
         if step.facts is not None:
-            attributes |= _communication(job, rank, i, step, groups[step.group])
+            described = _communication(job, rank, i, step, groups[step.group])
+            fields += [attribute(name, value) for name, value in described.items()]
             if step.type != NodeType.COMM_RECV:
                 # The calls of a rank in their order: what all ranks agree on, and what keeps
                 # one unit for communication from standing still.  Where several overlap, each
                 # has the time that the ones before it do not cover.
-                control = chain
-                chain = [i + first]
+                control, chain_of = chain_of, (i + first,)
                 end = step.start_ns + took
                 took = max(0, end - max(step.start_ns, reached_ns))
                 reached_ns = max(reached_ns, end)
@@ -70,22 +102,16 @@ def nodes_of(job: Job, rank: int) -> Iterator[TraceNode]:
             micros = max(0, round(total / 1000))
             owed_ns[step.cpu] = total - 1000 * micros
             if step.ops >= 0:
-                attributes["num_ops"] = step.ops
+                fields.append(attribute("num_ops", step.ops))
             if step.moved_bytes >= 0:
-                attributes["tensor_size"] = step.moved_bytes
+                fields.append(attribute("tensor_size", step.moved_bytes))
             if step.kernels:
-                attributes["kernels"] = step.kernels
+                fields.append(attribute("kernels", step.kernels))
         if step.ops < 0:
-            attributes["duration_ns"] = took
-        yield TraceNode(
-            i + first,
-            step.type,
-            step.name if len(step.name) <= _MOST_NAME else f"{step.name[:_MOST_NAME]}...",
-            micros,
-            [dep + first for dep in step.deps],
-            control,
-            attributes,  # type: ignore[arg-type]
-        )
+            number = varint(took)
+            fields += (durations[len(number)], number)
+        deps = step.deps if not first else [dep + first for dep in step.deps]
+        yield encode_node(i + first, int(step.type), micros, deps, control, fields)
 
 
 def _communication(
@@ -125,7 +151,7 @@ class RecordedWorkload:
                 tuple(sorted(job.peer_of[rank].items())),
             )
             if key not in known:
-                known[key] = encode_trace(nodes_of(job, rank))
+                known[key] = encoded_trace(job, rank)
             yield known[key]
 
     def workload(self) -> Workload:

@@ -23,7 +23,7 @@ from astra_bridge.text import one_line, show
 
 __all__ = ["blocks", "peek", "read_list"]
 
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 18
 _MOST_HEAD_BYTES = 1 << 26
 _MOST_ENTRY_BYTES = 1 << 27
 _TRIED_CUTS = 50

@@ -20,6 +20,8 @@ from astra_bridge.sources.json_list import read_list
 
 __all__ = ["Call", "Gpu", "Recording", "is_communication", "read_kineto"]
 
+Column = NDArray[np.int64]
+
 HOST, RUNTIME, GPU, NOTE, SYNC = range(5)
 _CATEGORIES = {
     "cpu_op": HOST,
@@ -51,7 +53,7 @@ def is_communication(name: str) -> bool:
     return _COMMUNICATION.match(name) is not None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     ph: str = ""
     cat: str = ""
     name: Any = ""
@@ -62,10 +64,19 @@ class _Event(msgspec.Struct):
     args: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Link(msgspec.Struct):
+class _Link(msgspec.Struct, gc=False):
     """What a runtime call has of interest."""
 
-    correlation: int | str = -1
+    correlation: int = -1
+
+
+class _Placed(msgspec.Struct, gc=False):
+    """What an activity of the GPU has of interest."""
+
+    correlation: int = -1
+    device: int = -1
+    stream: int = -1
+    collective: str = msgspec.field(default="", name="Collective name")
 
 
 class Call(msgspec.Struct):
@@ -90,7 +101,7 @@ class Call(msgspec.Struct):
     note: bool
 
 
-class Gpu(msgspec.Struct):
+class Gpu(msgspec.Struct, gc=False):
     """A kernel, a copy or a fill on a stream of the GPU."""
 
     stream: tuple[int, int]
@@ -147,6 +158,7 @@ class Recording(msgspec.Struct):
 
 
 _link = msgspec.json.Decoder(_Link)
+_placed = msgspec.json.Decoder(_Placed)
 
 
 class _Reader:
@@ -157,89 +169,94 @@ class _Reader:
         self.threads: dict[tuple[Any, Any], int] = {}
         self.names: dict[str, int] = {}
         self.kinds: dict[str, bool] = {}
-        self.ops = (array("q"), array("q"), array("q"))
-        self.runtime = tuple(array("q") for _ in range(5))
+        self.ops: tuple[Any, Any, Any] = array("i"), array("d"), array("d")
+        self.runtime: tuple[Any, Any, Any, Any, Any] = (
+            array("i"), array("d"), array("d"), array("i"), array("q"),
+        )  # fmt: skip
         self.gpu: list[Gpu] = []
         self.calls: list[Call] = []
         self.notes: list[tuple[int, int, int, str]] = []
         self.syncs: dict[int, dict[str, Any]] = {}
-        self.events = 0
 
     def add(self, events: list[_Event]) -> None:
         """Take over what is needed of some events."""
-        self.events += len(events)
         threads, kinds, names = self.threads, self.kinds, self.names
-        op_thread, op_start, op_end = (column.append for column in self.ops)
-        thread_of, start_of, end_of, name_of, link_of = (c.append for c in self.runtime)
-        categories = _CATEGORIES
+        op_thread, op_start, op_took = (column.append for column in self.ops)
+        thread_of, start_of, took_of, name_of, link_of = (c.append for c in self.runtime)
+        categories, decode = _CATEGORIES, _link.decode
         for event in events:
-            if event.ph != "X":
+            if event.ph != "X" or (kind := categories.get(event.cat)) is None:
                 continue
-            kind = categories.get(event.cat)
-            if kind is None:
+            if kind == GPU:
+                self._gpu(event)
                 continue
-            start = round(event.ts * 1000)
-            end = start + round(event.dur * 1000)
+            if kind == SYNC:
+                args = _args(event)
+                self.syncs[_whole(args.get("correlation"))] = args
+                continue
+            thread = threads.get((event.pid, event.tid))
+            if thread is None:
+                thread = threads[event.pid, event.tid] = len(threads)
             name = event.name
-            if kind in (HOST, NOTE):
-                key = event.pid, event.tid
-                thread = threads.get(key)
-                if thread is None:
-                    thread = threads[key] = len(threads)
-                if name.__class__ is not str:
-                    name = str(name)
-                communicates = kinds.get(name)
-                if communicates is None:
-                    communicates = kinds[name] = is_communication(name)
-                if communicates:
-                    args = _args(event)
-                    self.calls.append(Call(thread, start, end, name, args, kind == NOTE))
-                elif kind == HOST:
-                    op_thread(thread)
-                    op_start(start)
-                    op_end(end)
-                else:
-                    self.notes.append((thread, start, end, name))
-            elif kind == RUNTIME:
-                key = event.pid, event.tid
-                thread = threads.get(key)
-                if thread is None:
-                    thread = threads[key] = len(threads)
+            if kind == RUNTIME:
                 index = names.get(name)
                 if index is None:
                     index = names[name] = len(names)
-                try:
-                    link = int(_link.decode(event.args).correlation)
-                except (msgspec.DecodeError, ValueError):
-                    link = -1
                 thread_of(thread)
-                start_of(start)
-                end_of(end)
+                start_of(event.ts)
+                took_of(event.dur)
                 name_of(index)
-                link_of(link)
-            elif kind == GPU:
-                self._gpu(event, start, end)
+                try:
+                    link_of(decode(event.args).correlation)
+                except msgspec.DecodeError:
+                    link_of(_whole(_args(event).get("correlation")))
+                continue
+            if name.__class__ is not str:
+                name = str(name)
+            communicates = kinds.get(name)
+            if communicates is None:
+                communicates = kinds[name] = is_communication(name)
+            if communicates or kind == NOTE:
+                start = round(event.ts * 1000)
+                end = start + round(event.dur * 1000)
+                if communicates:
+                    self.calls.append(Call(thread, start, end, name, _args(event), kind == NOTE))
+                else:
+                    self.notes.append((thread, start, end, name))
             else:
-                args = _args(event)
-                self.syncs[_whole(args.get("correlation"))] = args
+                op_thread(thread)
+                op_start(event.ts)
+                op_took(event.dur)
 
-    def _gpu(self, event: _Event, start: int, end: int) -> None:
-        args = _args(event)
-        name = str(event.name)
+    def _gpu(self, event: _Event) -> None:
+        """A kernel, a copy or a fill."""
+        try:
+            known = _placed.decode(event.args)
+        except msgspec.DecodeError:
+            args = _args(event)
+            known = _Placed(
+                _whole(args.get("correlation")),
+                _whole(args.get("device")),
+                _whole(args.get("stream")),
+                str(args.get("Collective name") or ""),
+            )
         stream = (
-            _whole(args.get("device"), _whole(event.pid)),
-            _whole(args.get("stream"), _whole(event.tid)),
+            known.device if known.device >= 0 else _whole(event.pid),
+            known.stream if known.stream >= 0 else _whole(event.tid),
         )
-        kernel = "nccl" in name.lower() or "Collective name" in args
-        link = _whole(args.get("correlation"))
-        self.gpu.append(Gpu(stream, start, end, _known(name), link, args if kernel else None))
+        name = str(event.name)
+        communicates = self.kinds.get(name)
+        if communicates is None:
+            communicates = self.kinds[name] = "nccl" in name.lower()
+        more = _args(event) if communicates or known.collective else None
+        start = round(event.ts * 1000)
+        end = start + round(event.dur * 1000)
+        self.gpu.append(Gpu(stream, start, end, _known(name), known.correlation, more))
 
     def finish(self, distributed: Any) -> Recording:
-        op_thread, op_start, op_end = (
-            np.frombuffer(c, np.int64) if c else _none() for c in self.ops
-        )
-        runtime = [np.frombuffer(c, np.int64) if c else _none() for c in self.runtime]
-        starts = [int(c.min()) for c in (op_start, runtime[1]) if len(c)]
+        op_start, op_end = _times_ns(self.ops[1], self.ops[2])
+        call_start, call_end = _times_ns(self.runtime[1], self.runtime[2])
+        starts = [int(column.min()) for column in (op_start, call_start) if len(column)]
         starts += [one.start_ns for one in self.gpu] + [one.start_ns for one in self.calls]
         starts += [start for _, start, _, _ in self.notes]
         base = min(starts, default=0)
@@ -253,14 +270,14 @@ class _Reader:
             file=self.file,
             distributed=distributed if isinstance(distributed, dict) else {},
             threads=list(self.threads),
-            op_thread=op_thread,
+            op_thread=_whole_column(self.ops[0]),
             op_start_ns=op_start - base,
             op_end_ns=op_end - base,
-            call_thread=runtime[0],
-            call_start_ns=runtime[1] - base,
-            call_end_ns=runtime[2] - base,
-            call_name=runtime[3],
-            call_correlation=runtime[4],
+            call_thread=_whole_column(self.runtime[0]),
+            call_start_ns=call_start - base,
+            call_end_ns=call_end - base,
+            call_name=_whole_column(self.runtime[3]),
+            call_correlation=_whole_column(self.runtime[4]),
             names=list(self.names),
             gpu=self.gpu,
             calls=self.calls,
@@ -280,8 +297,14 @@ def _known(text: str) -> str:
     return _texts.setdefault(text, text)
 
 
-def _none() -> NDArray[np.int64]:
-    return np.zeros(0, np.int64)
+def _times_ns(start_us: array[float], took_us: array[float]) -> tuple[Column, Column]:
+    """Start and end in whole ns; both are rounded, so that equal durations stay equal."""
+    start = np.rint(np.array(start_us, np.float64) * 1000).astype(np.int64)
+    return start, start + np.rint(np.array(took_us, np.float64) * 1000).astype(np.int64)
+
+
+def _whole_column(values: array[int]) -> Column:
+    return np.array(values, np.int64)
 
 
 def _whole(value: Any, otherwise: int = -1) -> int:

@@ -39,6 +39,9 @@ _LATE_NS = 20_000
 """A kernel that starts so long after all that it is known to wait for waits for something else."""
 _CAUSE_NS = 15_000
 """And for what ended at most so long before."""
+_MOST_RECENT = 64
+_MOST_UNWAITED = 256
+"""Communication that nobody has waited for after so much more of it was never waited for."""
 
 # Kinds of marks, in the order in which those of one instant are looked at.
 (
@@ -113,6 +116,7 @@ class _Linker:
         self.stream_waits: dict[_Stream, list[int]] = defaultdict(list)  # known exactly
         self.records: dict[int, dict[_Stream, list[int]]] = {}
         self.joined: dict[_Stream, set[int]] = defaultdict(set)
+        self.joined_up_to: dict[_Stream, int] = defaultdict(int)
         self.comm_steps: list[int] = []
         self.final_of: dict[int, list[int]] = {}  # what a backend on the host does after it
         self.recent: list[int] = []  # steps of the GPU, lately
@@ -132,7 +136,7 @@ class _Linker:
     # Marks
 
     def _marks(self) -> list[tuple[int, int, int, int, Any]]:
-        """(time, kind, thread, tie, what) of all that matters, in the order of time."""
+        """(time, kind, number, thread, what) of all that matters."""
         recording = self.recording
         marks: list[tuple[int, int, int, int, Any]] = []
         kinds = [_call_kind(name) for name in recording.names]
@@ -152,36 +156,36 @@ class _Linker:
             if launched and correlation not in known:
                 known.add(correlation)
                 at = max(start, min(end, min(gpu[i].start_ns for i in launched)))
-                marks.append((at, _LAUNCH, thread, len(marks), (launched, end, name)))
+                marks.append((at, _LAUNCH, len(marks), thread, (launched, end, name)))
             kind = kinds[name]
             if kind is not None:
-                marks.append((start, kind, thread, len(marks), (end, name, correlation)))
+                marks.append((start, kind, len(marks), thread, (end, name, correlation)))
         orphans = [i for key, many in launched_by.items() if key not in known for i in many]
         if orphans:
             # As if the thread that launches most had done so when they start.
-            launching = Counter(mark[2] for mark in marks if mark[1] == _LAUNCH)
+            launching = Counter(mark[3] for mark in marks if mark[1] == _LAUNCH)
             if launching:
                 thread = launching.most_common(1)[0][0]
             else:
                 self.threads.append(_Thread())
                 thread = len(self.threads) - 1
             for i in orphans:
-                marks.append((gpu[i].start_ns, _LAUNCH, thread, len(marks), ([i], 0, -1)))
+                marks.append((gpu[i].start_ns, _LAUNCH, len(marks), thread, ([i], 0, -1)))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
         for one in self.communications:
-            marks.append((one.start_ns, _CALL, one.thread, len(marks), one))
+            marks.append((one.start_ns, _CALL, len(marks), one.thread, one))
             if one.worker < 0:
-                marks.append((one.end_ns, _END, one.thread, len(marks), one))
+                marks.append((one.end_ns, _END, len(marks), one.thread, one))
                 continue
             (begin, end), moved = one.ran_ns, one.moved_ns
             if one.worker != one.thread:
                 issued = max(one.start_ns, min(one.end_ns, begin))
-                marks.append((issued, _ISSUE, one.thread, len(marks), one))
-                marks.append((begin, _WORK, one.worker, len(marks), one))
-            marks.append((moved[0], _MOVE, one.worker, len(marks), one))
-            marks.append((end, _DONE, one.worker, len(marks), one))
+                marks.append((issued, _ISSUE, len(marks), one.thread, one))
+                marks.append((begin, _WORK, len(marks), one.worker, one))
+            marks.append((moved[0], _MOVE, len(marks), one.worker, one))
+            marks.append((end, _DONE, len(marks), one.worker, one))
         for one in self.wait_calls:
-            marks.append((one.end_ns, _WAIT, one.thread, len(marks), one))
+            marks.append((one.end_ns, _WAIT, len(marks), one.thread, one))
         return marks
 
     def run(self) -> Rank:
@@ -199,15 +203,15 @@ class _Linker:
         for thread, start in first.items():
             self.threads[thread].resume_ns = start
         for thread, end in final.items():
-            marks.append((end, _FINISH, thread, len(marks), None))
-        marks.sort(key=lambda mark: mark[:2] + mark[3:4])
+            marks.append((end, _FINISH, len(marks), thread, None))
+        marks.sort()  # numbers differ, so nothing behind them is compared
         handlers: dict[int, Callable[[int, int, Any], None]] = {
             _CALL: self._call, _END: self._call_end, _RECORD: self._record, _ISSUE: self._issue,
             _WORK: self._work, _MOVE: self._move, _DONE: self._done, _AWAIT: self._await,
             _STREAM_WAIT: self._stream_wait, _SYNC: self._sync, _LAUNCH: self._launch,
             _WAIT: self._wait, _JOIN: self._join, _RESUME: self._foreign, _FINISH: self._finish,
         }  # fmt: skip
-        for at, kind, thread, _, what in marks:
+        for at, kind, _, thread, what in marks:
             handlers[kind](thread, at, what)
         lost = [one for one in self.communications if not one.steps]
         if lost:
@@ -297,9 +301,9 @@ class _Linker:
             waiting &= (starts - cause) * 2 <= pause
             for i in np.flatnonzero(waiting).tolist():
                 resumed = [int(owners[latest[i]]), -1]
-                marks.append((int(cause[i]), _RESUME, resumed[0], len(marks), resumed))
+                marks.append((int(cause[i]), _RESUME, len(marks), resumed[0], resumed))
                 what = resumed, int(since[i]), int(cause[i])
-                marks.append((int(starts[i]), _JOIN, thread, len(marks), what))
+                marks.append((int(starts[i]), _JOIN, len(marks), thread, what))
 
     def _host_waits(
         self,
@@ -328,7 +332,7 @@ class _Linker:
             for i in waiting:
                 done = max(one.ran_ns[1] for one in pauses[i])
                 what = pauses[i], int(ends[i - 1]), min(done, int(starts[i]))
-                marks.append((int(starts[i]), _AWAIT, thread, len(marks), what))
+                marks.append((int(starts[i]), _AWAIT, len(marks), thread, what))
 
     # Handlers
 
@@ -613,65 +617,66 @@ class _Linker:
     def _launch(self, index: int, at: int, what: tuple[list[int], int, int]) -> None:
         launched, call_end, name = what
         thread = self.threads[index]
-        names = self.recording.names
-        self._advance(thread, at, names[name] if name >= 0 else "host")
-        gpus = sorted((self.recording.gpu[i] for i in launched), key=lambda gpu: gpu.start_ns)
+        self._advance(thread, at, self.recording.names[name] if name >= 0 else "host")
+        gpus = [self.recording.gpu[i] for i in launched]
+        if len(gpus) > 1:
+            gpus.sort(key=lambda gpu: gpu.start_ns)
         for gpu in gpus:
-            before = self.last.get(gpu.stream, [])
-            deps = set(before)
+            deps = set(self.last.get(gpu.stream, ()))
             if thread.step >= 0:
                 deps.add(thread.step)
-            deps.update(self.stream_waits.pop(gpu.stream, []))
-            communicates = gpu.args is not None
-            calls = self._calls_of(index, at, gpu) if communicates else []
-            if not communicates:
-                deps.update(thread.joins)
-                thread.joins = []
-                inside = self._inside(index, at)
-                deps.update(self._waited_streams(thread, gpu, at))
-                thread.waits = 0
-            elif thread.stream is not None and thread.stream != gpu.stream:
-                # The communication's stream waits for the one that calls it.
-                deps.update(
-                    step
-                    for step in self.last.get(thread.stream, [])
-                    if self.ends[step] <= gpu.start_ns
-                )
-            self._find_cause(gpu, at, deps)
-            ordered = sorted(deps)
-            took = gpu.end_ns - gpu.start_ns
-            if calls:
-                steps = self._kernel_of(calls, gpu, ordered)
-            else:
-                steps = [
-                    self._add(
-                        Step(
-                            NodeType.COMP,
-                            gpu.name,
-                            gpu.start_ns,
-                            took,
-                            ordered,
-                            stream=gpu.stream[1],
-                        )
-                    )
-                ]
-                if communicates:
-                    self.made.note("a communication kernel without a call is compute", gpu.name)
-                else:
-                    thread.stream = gpu.stream
-                    if thread.working is not None:
-                        self.final_of[thread.working.steps[0]] = steps
-                    if inside is not None:
-                        inside.stream = gpu.stream
-                        inside.launched = [*inside.launched, *steps]
+            if gpu.stream in self.stream_waits:
+                deps.update(self.stream_waits.pop(gpu.stream))
+            work = self._compute if gpu.args is None else self._communication
+            steps = work(index, at, gpu, deps)
             self.last[gpu.stream] = steps
             self.recent += steps
-            if len(self.recent) > 64:
-                del self.recent[:32]
-            if call_end >= gpu.end_ns > at and gpu is gpus[-1]:
-                # The call itself waits, as copies to memory that is not pinned do.
-                thread.awaited += steps
-                thread.resume_ns = max(thread.resume_ns, gpu.end_ns)
+            if len(self.recent) > _MOST_RECENT:
+                del self.recent[: -_MOST_RECENT // 2]
+        if call_end >= gpus[-1].end_ns > at:
+            # The call itself waits, as copies to memory that is not pinned do.
+            thread.awaited += self.last[gpus[-1].stream]
+            thread.resume_ns = max(thread.resume_ns, gpus[-1].end_ns)
+
+    def _compute(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
+        """A kernel, a copy or a fill."""
+        thread = self.threads[index]
+        if thread.joins:
+            deps.update(thread.joins)
+            thread.joins = []
+        if thread.waits:
+            deps.update(self._waited_streams(thread, gpu, at))
+            thread.waits = 0
+        steps = [self._kernel(gpu, at, deps)]
+        thread.stream = gpu.stream
+        if thread.working is not None:
+            self.final_of[thread.working.steps[0]] = steps
+        inside = self._inside(index, at)
+        if inside is not None:
+            inside.stream = gpu.stream
+            inside.launched = [*inside.launched, *steps]
+        return steps
+
+    def _kernel(self, gpu: Gpu, at: int, deps: set[int]) -> int:
+        self._find_cause(gpu, at, deps)
+        took = gpu.end_ns - gpu.start_ns
+        return self._add(
+            Step(NodeType.COMP, gpu.name, gpu.start_ns, took, sorted(deps), stream=gpu.stream[1])
+        )
+
+    def _communication(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
+        """A kernel of a communication library."""
+        thread = self.threads[index]
+        if thread.stream is not None and thread.stream != gpu.stream:
+            # Its stream waits for the one that calls it.
+            before = self.last.get(thread.stream, ())
+            deps.update(step for step in before if self.ends[step] <= gpu.start_ns)
+        calls = self._calls_of(index, at, gpu)
+        if not calls:
+            self.made.note("a communication kernel without a call is compute", gpu.name)
+            return [self._kernel(gpu, at, deps)]
+        self._find_cause(gpu, at, deps)
+        return self._kernel_of(calls, gpu, sorted(deps))
 
     def _inside(self, index: int, at: int) -> Communication | None:
         """The call of communication in which a thread is."""
@@ -719,7 +724,9 @@ class _Linker:
             if len(calls) == 1:
                 one.facts = merged([one.facts, more])
             steps.append(self._communicate(one, gpu.start_ns, took, deps, gpu.stream[1]))
-            self.threads[one.thread].unwaited.append(one)
+            pending = self.threads[one.thread].unwaited
+            pending.append(one)
+            del pending[:-_MOST_UNWAITED]
         return steps
 
     def _waited_streams(self, thread: _Thread, gpu: Gpu, at: int) -> list[int]:
@@ -738,14 +745,7 @@ class _Linker:
         if own is not None and own != stream and at - thread.recorded_ns < 3 * _CAUSE_NS:
             found = [step for step in self.last.get(own, []) if self.ends[step] <= gpu.start_ns]
         else:
-            done = self.joined[stream]
-            pending = [
-                step
-                for step in self.comm_steps
-                if step not in done and self.ends[step] <= gpu.start_ns
-            ]
-            found = pending[: thread.waits]
-            done.update(found)
+            found = self._oldest(stream, gpu.start_ns, thread.waits)
             waited = set(found)
             found = [late for step in found for late in self.final_of.get(step, [step])]
             for other in self.threads:
@@ -758,9 +758,28 @@ class _Linker:
             )
         return found
 
+    def _oldest(self, stream: _Stream, before_ns: int, count: int) -> list[int]:
+        """The oldest communication that has ended and that a stream has not waited for."""
+        done = self.joined[stream]
+        first = self.joined_up_to[stream]
+        while first < len(self.comm_steps) and self.comm_steps[first] in done:
+            done.discard(self.comm_steps[first])
+            first += 1
+        self.joined_up_to[stream] = first
+        found: list[int] = []
+        for step in self.comm_steps[first : first + _MOST_UNWAITED]:
+            if len(found) == count:
+                break
+            if step not in done and self.ends[step] <= before_ns:
+                found.append(step)
+        done.update(found)
+        return found
+
     def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> None:
         """Add what a kernel that starts late must have waited for."""
-        ready = max([at, *(self.ends[step] for step in deps)])
+        ready, ends = at, self.ends
+        for step in deps:
+            ready = max(ready, ends[step])
         if gpu.start_ns - ready < _LATE_NS:
             return
         causes = [
