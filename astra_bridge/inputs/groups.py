@@ -18,6 +18,8 @@ __all__ = ["GroupKey", "group_key", "read_comm_groups"]
 GroupKey = int | str
 """A number, or any other name: PyTorch names groups by hashes."""
 
+_LONGEST_NAME = 1000
+
 
 def group_key(name: str) -> GroupKey:
     """What a name of a group stands for: 1, where it is "1", "01" or "1.0", as ASTRA-sim reads it.
@@ -71,10 +73,11 @@ def read_comm_groups(
     groups: dict[GroupKey, tuple[int, ...]] = {}
     for key, members in raw.items():
         text = key if isinstance(key, str) else show(key)
-        if not text.strip() or re.fullmatch(r"\s*-[0-9.]+\s*", text):
+        wrong = not text.strip() or len(text) > _LONGEST_NAME
+        if wrong or re.fullmatch(r"\s*-[0-9.]+\s*", text):
             raise InputError(
                 f"group id {show(key)} is not allowed; allowed: whole numbers from 0 to "
-                "2147483647, and names",
+                f"2147483647, and names of up to {_LONGEST_NAME} characters",
                 file=file,
                 key=text,
             )

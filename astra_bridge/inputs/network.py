@@ -396,6 +396,13 @@ def _links(value: Any, name: str) -> Any:
     return value if isinstance(value, LinkColumns) else list_of(instance(NetworkLink))(value, name)
 
 
+def _tiers_and_backend(value: Any, name: str) -> tuple[str, ...]:
+    row = list_of(text)(value, name)
+    if len(row) != 3:
+        raise refusal(value, name, "two tiers and a backend")
+    return tuple(row)
+
+
 _LINKS_FIELDS = {
     "endpoints": integer(1, MAX_RANKS),
     "nodes": integer(1, 2 * MAX_RANKS),
@@ -405,7 +412,7 @@ _LINKS_FIELDS = {
     "names": list_of(instance(NodeRange)),
     "routing": choice(*ROUTINGS),
     "endpoints_forward": flag,
-    "backends": lambda value, name: tuple(list_of(text)(list(row), name) for row in value),
+    "backends": list_of(_tiers_and_backend),
 }
 
 _DIMS_KEYS = ("topology", "npus_count", "bandwidth", "latency")
