@@ -18,6 +18,7 @@ from astra_bridge.trace.columns import NodeType, TraceColumns, Workload
 from astra_bridge.trace.formats import TRACE_FORMATS, Conversion, read_workload
 from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
 from astra_bridge.trace.reader import count_ranks, groups_path, read_bytes, read_trace
+from astra_bridge.units import parse_size_bytes
 
 __all__ = ["COMMAND"]
 
@@ -76,6 +77,7 @@ def _convert(
     ranks: int | None,
     passes: int,
     strict: bool,
+    size: int | None,
     **more: str | None,
 ) -> None:
     if kineto:
@@ -85,7 +87,7 @@ def _convert(
     if not inputs:
         raise InputError("nothing to convert: give a file, or --kineto and --et", key="INPUTS")
     name = more["from"] or _kind(_first_of(inputs[0]))
-    how = Conversion(ranks, passes, et or "")
+    how = Conversion(ranks, passes, et or "", size)
     convert = TRACE_FORMATS.find(name, key="--from").convert
     if convert is None:
         raise InputError(f"traces of format {name} are read, but not converted", key="--from")
@@ -94,11 +96,23 @@ def _convert(
     workload = convert(inputs, how)
     if strict:
         how.made.refuse()
-    _say_how_to_run(workload.write(out), out)
+    written = workload.write(out)
+    usage = getattr(workload, "usage", None)
+    if usage is not None:
+        print(f"wrote {written[0]} and the other ranks' ({len(written)} files)\n  {usage(out)}")
+    else:
+        _say_how_to_run(written, out)
     if lines := how.made.lines():
         print("inferred (--strict refuses):")
         for line in lines:
             print(f"  {line}")
+
+
+def _size(text: str, name: str) -> int:
+    try:
+        return parse_size_bytes(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise InputError(str(error), key=name) from None
 
 
 def _first_of(pattern: Path) -> Path:
@@ -273,6 +287,8 @@ COMMAND = group_of(
                              otherwise="by its content"),
                     Argument("--ranks", "COUNT", "Number of ranks, where one file stands for all.",
                              whole_text(1, _ANY)),
+                    Argument("--size", "SIZE", "Size of the buffer of an MSCCL algorithm.",
+                             _size),
                     Argument("--passes", "COUNT", "Training steps, of a text workload.",
                              whole_text(1, _ANY), default=1),
                 ),

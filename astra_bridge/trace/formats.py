@@ -39,6 +39,8 @@ class Conversion(msgspec.Struct, frozen=True, eq=False):
         Training steps.
     execution : str
         Pattern of execution traces beside Kineto's, "" if there are none.
+    size_bytes : int or None
+        Of the buffer, where files count in chunks.
     made : Inferences
         Takes what is inferred.
     """
@@ -46,6 +48,7 @@ class Conversion(msgspec.Struct, frozen=True, eq=False):
     ranks: int | None = None
     passes: int = 1
     execution: str = ""
+    size_bytes: int | None = None
     made: Inferences = msgspec.field(default_factory=Inferences)
 
 
@@ -78,6 +81,8 @@ TRACE_FORMATS = Registry(
         "chakra": "astra_bridge.trace.reader:FORMAT",
         "astra-sim-1": "astra_bridge.workload.astra1:FORMAT",
         "pytorch": "astra_bridge.sources.pytorch:FORMAT",
+        "goal": "astra_bridge.sources.goal:FORMAT",
+        "msccl": "astra_bridge.sources.msccl:FORMAT",
     },
 )
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 __all__ = [
     "EXECUTION_TRACE",
     "HEAD_BYTES",
+    "GOAL",
     "KINDS",
     "KINETO",
+    "MSCCL",
     "Kind",
     "kind_of_file",
     "what_takes_it",
@@ -61,6 +63,19 @@ EXECUTION_TRACE = Kind(
     _CONVERT,
 )
 
+MSCCL = Kind(
+    "msccl",
+    "an MSCCL algorithm (XML)",
+    _ANY + rb"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<algo\b",
+    _CONVERT + " --size SIZE",
+)
+GOAL = Kind(
+    "goal",
+    "a GOAL schedule (LogGOPSim, ATLAHS)",
+    rb"(?s)\s*(?:(?:/\*.*?\*/|//[^\n]*|#[^\n]*)\s*)*num_ranks\s+\d+",
+    _CONVERT,
+)
+
 KINDS = (
     KINETO,
     EXECUTION_TRACE,
@@ -71,18 +86,8 @@ KINDS = (
         "astra-bridge trace convert {file} OUT.et",
         readable=True,
     ),
-    Kind(
-        "msccl",
-        "an MSCCL algorithm (XML)",
-        _ANY + rb"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<algo\b",
-        _CONVERT,
-    ),
-    Kind(
-        "goal",
-        "a GOAL schedule (LogGOPSim, ATLAHS)",
-        rb"(?s)\s*(?:(?:/\*.*?\*/|//[^\n]*|#[^\n]*)\s*)*num_ranks\s+\d+",
-        _CONVERT,
-    ),
+    MSCCL,
+    GOAL,
     Kind(
         "astra-sim-1",
         "a text workload (ASTRA-sim 1.0, SimAI)",

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Schedules of other simulators: GOAL (LogGOPSim, ATLAHS) and MSCCL's algorithms."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import astra_bridge
+from astra_bridge.cli import main
+from astra_bridge.errors import InputError
+from astra_bridge.sources.goal import read_goal
+from astra_bridge.sources.msccl import read_msccl
+from astra_bridge.trace import NodeType, read_workload
+from astra_bridge.trace.checking import check_workload
+from astra_bridge.trace.inferences import Inferences
+
+NETWORK = {"topology": ["Ring"], "npus_count": [2], "bandwidth": [50], "latency": [500]}
+SYSTEM = {"preferred-dataset-splits": 1, "all-reduce-implementation": ["ring"]}
+
+GOAL = """
+// A ping and a pong.
+num_ranks 2
+
+rank 0 {
+l1: calc 100 cpu 0
+l2: send 1024b to 1 tag 0   # a comment
+l3: recv 8b from 1 tag 7 cpu 1 nic 0
+l4: calc 50
+l2 requires l1
+l4 irequires l3
+l3 requires l2
+}
+rank 1 { /* the
+other end */
+l1: recv 1024b from 0
+l2: send 8b to 0 tag 7
+l2 requires l1
+}
+"""
+
+
+def test_a_goal_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.goal").write_bytes(gzip.compress(GOAL.encode()))
+    assert main(["trace", "convert", str(tmp_path / "s.goal"), str(tmp_path / "w")]) == 0
+    assert "1 x irequires: after what the other one waits for (first: l4 on rank 0)" in (
+        capsys.readouterr().out
+    )
+    for name in ("w", "s.goal"):
+        workload = read_workload(tmp_path / name, 2)
+        first, second = workload.of_rank(0), workload.of_rank(1)
+        assert first.type.tolist() == [NodeType.COMP, NodeType.COMM_SEND, NodeType.COMM_RECV, 4]
+        assert first.dep.tolist() == [0, 1, 1]
+        assert first.duration_ns.tolist()[0] == 100
+        assert first.comm_tag.tolist()[1:3] == [0, 7]
+        assert second.comm_size.tolist() == [1024, 8]
+        assert check_workload(workload) == []
+    result = astra_bridge.simulate(workload=tmp_path / "s.goal", system=SYSTEM, network=NETWORK)
+    # 100 + (500 + 1024 B / 50 GiB/s = 19) + (500 + 8 B: 0); the last calc runs meanwhile.
+    assert result.finish_ns.tolist() == [100 + 519 + 500] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("num_ranks 2\nrank 2 {\n}", "line 2: rank 2: there are ranks 0 to 1"),
+        ("num_ranks 2\nrank 0 {\nl1: calc\n}", r"line 3: expected LABEL: calc NS, .*'l1: calc'"),
+        ("num_ranks 2\nrank 0 {\nl1: send 4b to 0\n}", "rank 0 cannot send to rank 0"),
+        ("num_ranks 2\nrank 0 {\nl1: calc 4\nl1: calc 5\n}", "line 4: label l1 is given twice"),
+        ("num_ranks 2\nrank 0 {\nl1: calc 4\nl1 requires l9\n}", "line 4: there is no label l9"),
+        ("num_ranks 2\nrank 0 {\n", "rank 0: the brace is never closed"),
+        ("num_ranks 1\nrank 0 {}\nrank 0 {}", "line 3: rank 0: is given twice"),
+        ("num_ranks 0\n", "num_ranks"),
+        ("num_ranks 1 x", "expected rank NUMBER"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_goal_schedule_is_said(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "s.goal").write_text(text)
+    with pytest.raises(InputError, match=said.replace(": rank", ".*rank", 1)):
+        read_goal(tmp_path / "s.goal", Inferences())
+
+
+def ring_all_reduce(ranks: int) -> str:
+    """A ring: reduce-scatter, then all-gather; a chunk per rank."""
+    gpus = []
+    for rank in range(ranks):
+        steps = ['<step s="0" type="s" srcbuf="i" srcoff="0" cnt="1" depid="-1" deps="-1"/>']
+        kinds = ["rrs"] * (ranks - 2) + ["rrcs"] + ["rcs"] * (ranks - 2)
+        steps += [
+            f'<step s="{at}" type="{kind}" cnt="1" depid="-1" deps="-1"/>'
+            for at, kind in enumerate(kinds, 1)
+        ]
+        steps.append(f'<step s="{2 * ranks - 2}" type="r" cnt="1" depid="-1" deps="-1"/>')
+        to, source = (rank + 1) % ranks, (rank - 1) % ranks
+        block = f'<tb id="0" send="{to}" recv="{source}" chan="0">{"".join(steps)}</tb>'
+        gpus.append(f'<gpu id="{rank}" i_chunks="{ranks}" o_chunks="0" s_chunks="0">{block}</gpu>')
+    return (
+        f'<algo name="ring" nchunksperloop="{ranks}" nchannels="1" ngpus="{ranks}" '
+        f'coll="allreduce" proto="Simple">{"".join(gpus)}</algo>'
+    )
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_an_msccl_ring_is_a_ring(
+    ranks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ring.xml").write_text(ring_all_reduce(ranks))
+    words = ["trace", "convert", str(tmp_path / "ring.xml"), str(tmp_path / "ring")]
+    assert main(words) == 2
+    assert "--size: an MSCCL algorithm has chunks, not bytes" in capsys.readouterr().err
+    assert main([*words, "--size", "1MiB"]) == 0
+    used = f'"all-reduce-implementation-custom": ["{tmp_path / "ring"}"]'
+    assert used in capsys.readouterr().out
+    workload = read_workload(tmp_path / "ring", ranks)
+    assert check_workload(workload) == []
+    sent = workload.of_rank(0).type == NodeType.COMM_SEND
+    assert sent.sum() == 2 * (ranks - 1)
+    assert workload.of_rank(0).comm_size[sent].sum() == 2 * (ranks - 1) * 2**20 // ranks
+    system: dict[str, Any] = SYSTEM | {"all-reduce-implementation-custom": [str(tmp_path / "ring")]}
+    network = NETWORK | {"npus_count": [ranks]}
+    ours, theirs = (
+        astra_bridge.simulate(
+            workload={"generator": "collective", "kind": "all-reduce", "size": "1MiB"},
+            system=used_system, network=network,
+        ).finish_ns.max()
+        for used_system in (system, SYSTEM | {"endpoint-delay": 0, "local-mem-bw": 10**9})
+    )  # fmt: skip
+    assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<algo", "not valid XML"),
+        ("<algorithm/>", "expected an element algo, found 'algorithm'"),
+        ('<algo ngpus="2"/>', "algo: nchunksperloop: is missing"),
+        ('<algo ngpus="2" nchunksperloop="2"><gpu id="2"/></algo>', "gpu: id"),
+        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"/><gpu id="0"/></algo>', "given twice"),
+        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
+         '<step s="0" type="x"/></tb></gpu></algo>', "gpu 0, tb 0, step 0: unknown type 'x'"),
+        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
+         '<step s="0" type="r"/></tb></gpu></algo>', "the block's recv is -1"),
+        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
+         '<step s="0" type="s" depid="3" deps="0"/></tb></gpu></algo>', "step 0 of block 3, which"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_algorithm_is_said(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_msccl(tmp_path / "a.xml", 1024)
+
+
+def test_steps_wait_for_steps_of_other_blocks(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(
+        '<algo ngpus="2" nchunksperloop="1" coll="allgather"><gpu id="0">'
+        '<tb id="0" send="-1" recv="1" chan="0"><step s="0" type="r" cnt="1"/></tb>'
+        '<tb id="1" send="1" recv="-1" chan="1"><step s="0" type="nop" depid="0" deps="0"/>'
+        '<step s="1" type="s" cnt="2"/></tb></gpu></algo>'
+    )
+    trace = read_msccl(tmp_path / "a.xml", 100).workload().of_rank(0)
+    assert trace.type.tolist() == [NodeType.COMM_RECV, NodeType.COMP, NodeType.COMM_SEND]
+    assert trace.dep.tolist() == [0, 1]
+    assert trace.comm_size.tolist()[2] == 200
