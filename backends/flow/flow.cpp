@@ -19,6 +19,7 @@
 #include "astra_flat_map.hpp"
 #include "astra_load.hpp"
 #include "astra_net.hpp"
+#include "events.hpp"
 #include "link_index.hpp"
 #include "link_list.hpp"
 #include "sharing.hpp"
@@ -35,6 +36,8 @@ using analytical::Position;
 using analytical::Rate;
 using astra_net::Error;
 using astra_net::kNever;
+using flow::Event;
+using flow::Events;
 using flow::Leg;
 using flow::Sharing;
 
@@ -63,7 +66,7 @@ class Flow final : public astra_net::Model {
       dimensions_.emplace(config, false);
     else
       graph_.emplace(config);
-    const double tolerance = config.options.number("tolerance", 0.02, 0, 1);
+    const double tolerance = config.options.number("tolerance", 0.1, 0, 1);
     sharing_.emplace(graph_ && graph_->by_message(), tolerance);
     index_.emplace(link_count(0));
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
@@ -77,15 +80,17 @@ class Flow final : public astra_net::Model {
   }
 
   astra_net::Reached run(int64_t until_ps) override {
-    while (!interrupted()) {
-      if (settled() || next_ps() > until_ps || (delivered_something() && next_ps() > now_ps_)) {
+    const Key& next = next_;
+    for (settled(); !interrupted(); settled()) {
+      if (next.time_ps == kNever || next.time_ps > until_ps ||
+          (delivered_something() && next.time_ps > now_ps_)) {
         if (until_ps != kNever && !delivered_something()) now_ps_ = until_ps;
         break;
       }
       const int64_t id = step();
       if (id != kNobody) deliver(id, now_ps_);
     }
-    return {now_ps_, next_ps() == kNever && !sharing_->asks()};
+    return {now_ps_, next.time_ps == kNever && !sharing_->asks()};
   }
 
   // -- the contract: exchange ----------------------------------------------------------------
@@ -97,9 +102,8 @@ class Flow final : public astra_net::Model {
     now_ps_ = x.now_ps;
     for (size_t i = 0; i < x.start_count; ++i) begin(x.starts[i]);
     x.completion_count = 0;
-    for (;;) {
-      if (settled()) break;
-      const Key next = next_key();
+    const Key& next = next_;
+    for (settled(); next.time_ps != kNever; settled()) {
       if (next.time_ps > x.until_ps ||
           (next.time_ps == x.until_ps && next.place() >= x.until_place))
         break;
@@ -109,7 +113,6 @@ class Flow final : public astra_net::Model {
       if (id != kNobody)
         x.completions[x.completion_count++] = {id, now_ps_, ASTRA_NET_DELIVERED, 0, 0};
     }
-    const Key next = next_key();
     if (x.completion_count > 0) {
       x.stop = ASTRA_NET_STOP_COMPLETION;
       x.now_ps = now_ps_;
@@ -130,11 +133,12 @@ class Flow final : public astra_net::Model {
     return dimensions_ ? dimensions_->link_count() : graph_->link_count();
   }
   // Shares of this instant are found when it is left.
-  int64_t next_event_ps() override { return sharing_->asks() ? now_ps_ : next_ps(); }
+  int64_t next_event_ps() override { return sharing_->asks() ? now_ps_ : next_key().time_ps; }
   void set_link(int32_t link, int64_t at_ps, double bandwidth_scale) override {
     if (at_ps == kNever)
       throw Error(ASTRA_NET_INVALID, "at_ps=" + std::to_string(at_ps) + " is never");
     const Change change{at_ps, changed_++, link, bandwidth_scale};
+    next_known_ = false;
     changes_.insert(std::upper_bound(changes_.begin() + static_cast<std::ptrdiff_t>(next_change_),
                                      changes_.end(), change),
                     change);
@@ -146,12 +150,15 @@ class Flow final : public astra_net::Model {
   std::string stats() override {
     std::string link, src, dst, bytes, busy;
     std::vector<std::pair<int64_t, const Link*>> used;
-    for (const Link& one : links_)
+    std::vector<Link> links = links_;
+    for (size_t i = 0; i < connections_.size(); ++i)
+      if (connections_[i].pair >= 0) count(links, static_cast<int32_t>(i));
+    for (const Link& one : links)
       if (one.bytes > 0) used.emplace_back(one.number, &one);
     std::sort(used.begin(), used.end());
     std::vector<std::pair<int64_t, size_t>> counted;
     for (const auto& [number, one] : used) {
-      counted.emplace_back(number, static_cast<size_t>(one - links_.data()));
+      counted.emplace_back(number, static_cast<size_t>(one - links.data()));
       const Ends ends = dimensions_ ? dimensions_->ends(number) : graph_->ends(number);
       const char* comma = link.empty() ? "" : ",";
       link += comma + std::to_string(number);
@@ -188,51 +195,51 @@ class Flow final : public astra_net::Model {
  private:
   enum class Stage : int32_t { kWaits, kBegins, kFlows, kArrives, kShares };
   static constexpr int64_t kNobody = INT64_MIN;
+  static constexpr int64_t kMostIdle = 1 << 16;  // pairs at rest whose ways are kept
+  static constexpr size_t kFewEvents = 64;
 
   // When and in which order things happen.  Changes of links come before all else of their instant.
   struct Key {
     int64_t time_ps, id;
     Stage stage;
     bool change = false;
-    bool operator<(const Key& other) const {
-      if (time_ps != other.time_ps) return time_ps < other.time_ps;
-      if (change != other.change) return change;
-      return id != other.id ? id < other.id : stage < other.stage;
-    }
+    int32_t slot = -1;
     int64_t place() const { return change ? INT64_MIN + id : id + static_cast<int32_t>(stage); }
   };
   struct Message {
     int64_t id = 0, bytes = 0;
-    int64_t time_ps = 0;  // of its next event
     double left = 0;  // bytes that have not left the narrowest link at since_ps
     int64_t since_ps = 0, began_ps = 0;
+    int64_t time_ps = kNever;  // of its next event,
+    int64_t queued_ps = kNever;  // and that of events_, which may be too early
     double rate = 0;  // [bytes per ps]
     int32_t connection = 0;
-    int32_t at = -1;  // in the heap
+    int32_t flow = -1;  // of sharing_
     int32_t after = -1;  // the next one of its connection, or of the list of free ones
     Stage stage = Stage::kWaits;
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, time_ps, left, since_ps, began_ps, rate, connection, at, after, stage);
+      archive(id, bytes, left, since_ps, began_ps, time_ps, queued_ps, rate, connection, flow,
+              after, stage);
     }
   };
-  // A pair of endpoints with messages between them.
+  // A pair of endpoints with messages between them, or where there were some: its way is kept.
   struct Connection {
     int64_t pair = 0;
     int64_t flowing = 0;  // messages that flow, at most queue_pairs_
     int32_t first = -1, last = -1;  // those that wait
     double latency_ps = 0;
     double per_byte_ps = 0;  // of one packet, at all links but the narrowest
-    std::vector<Leg> legs;
+    double bytes = 0, wire_bytes = 0;  // of its messages that began
     template <class A>
     void visit(A& archive) {
-      archive(pair, flowing, first, last, latency_ps, per_byte_ps, legs);
+      archive(pair, flowing, first, last, latency_ps, per_byte_ps, bytes, wire_bytes);
     }
   };
   struct Link {
     int64_t number = 0;
     double bytes_per_ps = 0, scale = 1;
-    double bytes = 0, wire_bytes = 0;  // of all messages that began
+    double bytes = 0, wire_bytes = 0;  // of messages that began, of pairs that are forgotten
     template <class A>
     void visit(A& archive) {
       archive(number, bytes_per_ps, scale, bytes, wire_bytes);
@@ -253,10 +260,11 @@ class Flow final : public astra_net::Model {
 
   template <class A>
   void visit(A& archive) {
-    archive(now_ps_, share_ps_, shared_ps_, links_, messages_, free_message_, connections_,
-            free_connections_, heap_, changes_, next_change_, changed_, *sharing_, transfers_,
-            bytes_, sharings_, load_);
+    archive(now_ps_, share_ps_, links_, messages_, free_message_, connections_, free_connections_,
+            idle_, events_, changes_, next_change_, changed_, *sharing_, transfers_, bytes_,
+            sharings_, load_);
     if (!A::kReads) return;
+    next_known_ = false;
     index_->insert_all(links_);
     for (size_t i = 0; i < connections_.size(); ++i)
       if (connections_[i].pair >= 0) pairs_.insert(connections_[i].pair, static_cast<int32_t>(i));
@@ -277,43 +285,77 @@ class Flow final : public astra_net::Model {
 
   // -- events ----------------------------------------------------------------------------------
 
-  Key key_of(int32_t slot) const {
-    const Message& one = message(slot);
-    return {one.time_ps, one.id, one.stage};
+  // Begins, ends of flows and arrivals.  A flow that became slower is put off when its end comes up;
+  // the old end of one that became faster is passed over.
+  void schedule(int32_t slot, int64_t time_ps) {
+    Message& one = message(slot);
+    one.time_ps = time_ps;
+    next_known_ = false;
+    if (one.queued_ps <= time_ps) return;
+    one.queued_ps = time_ps;
+    events_.push(kind_of(one), {time_ps, place_of(one), slot});
+    if (events_.size() > 2 * messages_.size() + kFewEvents) {
+      events_.keep([this](const Event& event) {
+        return holds(event) ? kind_of(message(event.slot)) : Events::kKinds;
+      });
+    }
   }
-  Key next_key() const {
-    Key next{kNever, 0, Stage::kWaits};
-    if (!heap_.empty()) next = key_of(heap_[0]);
+  static size_t kind_of(const Message& one) { return static_cast<size_t>(one.stage); }
+  static int64_t place_of(const Message& one) { return one.id + static_cast<int32_t>(one.stage); }
+  bool holds(const Event& event) const {
+    const Message& one = message(event.slot);
+    return one.queued_ps == event.time_ps && place_of(one) == event.place;
+  }
+
+  // What happens next; found again only after something has changed.
+  const Key& next_key() {
+    if (next_known_) return next_;
+    next_known_ = true;
+    Key& next = next_;
+    next = {kNever, 0, Stage::kWaits};
+    while (!events_.empty()) {
+      const Event first = events_.first();
+      Message& one = message(first.slot);
+      if (!holds(first)) {
+        events_.pop();
+      } else if (one.time_ps == first.time_ps) {
+        next = {first.time_ps, one.id, one.stage, false, first.slot};
+        break;
+      } else {
+        one.queued_ps = one.time_ps;
+        if (one.time_ps == kNever)
+          events_.pop();
+        else
+          events_.replace_first(kind_of(one), {one.time_ps, first.place, first.slot});
+      }
+    }
     if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next.time_ps)
       next = {changes_[next_change_].at_ps, changes_[next_change_].index, Stage::kWaits, true};
     if (share_ps_ < next.time_ps) next = {share_ps_, astra_net::kMostPlace, Stage::kShares};
     return next;
   }
-  int64_t next_ps() const { return next_key().time_ps; }
 
-  // At the end of an instant, when nothing else happens in it: finds the rates, if they are due, or
-  // decides when they will be.  Then whether nothing is left to happen.
-  bool settled() {
-    if (sharing_->asks() && next_ps() > now_ps_) {
-      ++sharings_;
-      const double patience_ps =
-          sharing_->settle([this](int32_t slot, double rate) { set_rate(slot, rate); });
-      if (patience_ps < 9e18)
-        share_ps_ = std::min(
-            share_ps_, std::max(now_ps_, astra_net::add_ps(shared_ps_, whole_ps(patience_ps))));
-    }
-    return next_ps() == kNever;
+  // What happens next.  Where that is after this instant, rates are found, if they are due, or it is
+  // decided when they will be.
+  const Key& settled() {
+    const Key& next = next_key();
+    if (!sharing_->asks() || next.time_ps <= now_ps_) return next;
+    ++sharings_;
+    share_ps_ =
+        sharing_->settle(now_ps_, [this](int32_t slot, double rate) { set_rate(slot, rate); });
+    next_known_ = false;
+    return next_key();
   }
   void share() {
-    share_ps_ = kNever;
-    shared_ps_ = now_ps_;
     ++sharings_;
-    sharing_->share([this](int32_t slot, double rate) { set_rate(slot, rate); });
+    share_ps_ =
+        sharing_->share(now_ps_, [this](int32_t slot, double rate) { set_rate(slot, rate); });
   }
 
-  // The next event; returns the id of a transfer that has arrived, or kNobody.
+  // What happens next happens; returns the id of a transfer that has arrived, or kNobody.
   int64_t step() {
-    const Key next = next_key();
+    const Key& next = next_;
+    next_known_ = false;
     now_ps_ = next.time_ps;
     if (next.change) {
       const Change& change = changes_[next_change_++];
@@ -331,28 +373,27 @@ class Flow final : public astra_net::Model {
       share();
       return kNobody;
     }
-    const int32_t slot = heap_[0];
+    const int32_t slot = next.slot;
     Message& one = message(slot);
-    if (one.stage == Stage::kArrives) {
-      const int64_t id = one.id;
-      remove(slot);
-      one.after = free_message_;
-      free_message_ = slot;
-      return id;
+    if (one.stage == Stage::kFlows) {
+      leave(slot);
+      return kNobody;
     }
+    events_.pop();
+    one.time_ps = one.queued_ps = kNever;
     if (one.stage == Stage::kBegins) {
-      remove(slot);
       flow_now(slot);
       return kNobody;
     }
-    leave(slot);
-    return kNobody;
+    one.after = free_message_;
+    free_message_ = slot;
+    return one.id;
   }
 
   // A host that does not know of changes of links may come back after them.
   void catch_up(int64_t now_ps) {
-    while (!settled() && next_ps() < now_ps) {
-      const Key next = next_key();
+    const Key& next = next_;
+    for (settled(); next.time_ps < now_ps; settled()) {
       if (!next.change)
         throw Error(ASTRA_NET_INVALID, "now_ps=" + std::to_string(now_ps) +
                                            " is past the next event, at " +
@@ -375,7 +416,7 @@ class Flow final : public astra_net::Model {
     one.connection = index;
     Connection& connection = connections_[static_cast<size_t>(index)];
     if (connection.flowing < queue_pairs_) {
-      ++connection.flowing;
+      if (connection.flowing++ == 0) --idle_;
       set_out(slot);
       return;
     }
@@ -390,74 +431,81 @@ class Flow final : public astra_net::Model {
     const double delay_ps = round_trips_ * 2 * connection.latency_ps;
     if (delay_ps == 0) return flow_now(slot);
     one.stage = Stage::kBegins;
-    one.time_ps = astra_net::add_ps(now_ps_, whole_ps(delay_ps));
-    push(slot);
+    schedule(slot, astra_net::add_ps(now_ps_, whole_ps(delay_ps)));
   }
   void flow_now(int32_t slot) {
     Message& one = message(slot);
-    const Connection& connection = connections_[static_cast<size_t>(one.connection)];
+    send(one);
+    one.flow = sharing_->begin(slot, one.id, one.left, one.connection);
+    set_rate(slot, sharing_->rate(one.flow));
+  }
+  // All that a message has to send, from now on.
+  void send(Message& one) {
+    Connection& connection = connections_[static_cast<size_t>(one.connection)];
     one.stage = Stage::kFlows;
     one.left = wire_bytes_of(one);
     one.since_ps = one.began_ps = now_ps_;
     one.rate = 0;
-    for (const Leg& leg : connection.legs) {
-      Link& link = links_[static_cast<size_t>(leg.link)];
-      link.bytes += leg.weight * static_cast<double>(one.bytes);
-      link.wire_bytes += leg.weight * one.left;
-    }
-    sharing_->begin(slot, one.id, one.left, connection.legs);
+    connection.bytes += static_cast<double>(one.bytes);
+    connection.wire_bytes += one.left;
   }
 
   // Its last byte has left the narrowest link.
   void leave(int32_t slot) {
     Message& one = message(slot);
     if (load_.on()) record(one, one.left);
-    sharing_->end(slot, now_ps_ - one.began_ps);
     const int32_t index = one.connection;
     Connection& connection = connections_[static_cast<size_t>(index)];
     const auto packet_bytes = static_cast<double>(std::min(one.bytes, mtu_bytes_) + header_bytes_);
     const double delay_ps = connection.latency_ps + packet_bytes * connection.per_byte_ps;
     one.stage = Stage::kArrives;
-    one.time_ps = astra_net::add_ps(now_ps_, whole_ps(delay_ps));
-    sift(one.at);
-    if (connection.first >= 0) {
-      const int32_t next = connection.first;
+    one.time_ps = one.queued_ps = astra_net::add_ps(now_ps_, whole_ps(delay_ps));
+    events_.replace_first(kind_of(one), {one.time_ps, place_of(one), slot});
+    const int32_t next = connection.first;
+    if (next >= 0) {
       connection.first = message(next).after;
       if (connection.first < 0) connection.last = -1;
-      set_out(next);
-    } else if (--connection.flowing == 0) {
-      pairs_.erase(connection.pair);
-      connection.pair = -1;
-      free_connections_.push_back(index);
+      if (round_trips_ * connection.latency_ps == 0) return follow(next, one.flow);
     }
+    sharing_->end(one.flow, now_ps_ - one.began_ps);
+    if (next >= 0) return set_out(next);
+    if (--connection.flowing > 0) return;
+    if (++idle_ > kMostIdle) forget(index);
+  }
+  // The message goes the way of one that has just left, as fast as that: no other flow is touched.
+  void follow(int32_t slot, int32_t flow) {
+    Message& one = message(slot);
+    send(one);
+    one.flow = flow;
+    sharing_->hand_over(flow, slot, one.id, one.left);
+    set_rate(slot, sharing_->rate(flow));
   }
 
   void set_rate(int32_t slot, double rate) {
     Message& one = message(slot);
-    if (one.rate == rate && one.at >= 0) return;
+    if (one.rate == rate) return;
     const double left =
         std::max(0.0, one.left - one.rate * static_cast<double>(now_ps_ - one.since_ps));
     if (load_.on()) record(one, one.left - left);
     one.left = left;
     one.since_ps = now_ps_;
     one.rate = rate;
-    if (rate > 0) {
-      one.time_ps = astra_net::add_ps(now_ps_, whole_ps(one.left / rate));
-      one.at < 0 ? push(slot) : sift(one.at);
-    } else if (one.at >= 0) {
-      remove(slot);
-    }
+    if (rate > 0)
+      schedule(slot, astra_net::add_ps(now_ps_, whole_ps(one.left / rate)));
+    else
+      one.time_ps = kNever;
+    next_known_ = false;
   }
 
   // What a message has put on its links since its rate was found [bytes with headers].
   void record(const Message& one, double wire_bytes) {
     if (!(wire_bytes > 0)) return;
     const double share = static_cast<double>(one.bytes) / wire_bytes_of(one);
-    for (const Leg& leg : connections_[static_cast<size_t>(one.connection)].legs) {
-      const auto count = static_cast<size_t>(leg.link);
-      const double bytes = wire_bytes * leg.weight;
+    sharing_->each_leg(one.connection, [&](int32_t number, double weight) {
+      const auto count = static_cast<size_t>(number);
+      const double bytes = wire_bytes * weight;
       load_.add(count, one.since_ps, now_ps_, bytes * share, bytes / links_[count].bytes_per_ps);
-    }
+    });
   }
   double wire_bytes_of(const Message& one) const {
     const int64_t packets = one.bytes / mtu_bytes_ + (one.bytes % mtu_bytes_ != 0);
@@ -481,6 +529,7 @@ class Flow final : public astra_net::Model {
     const int64_t pair = static_cast<int64_t>(src) << 32 | dst;
     const int32_t known = pairs_.find(pair);
     if (known >= 0) return known;
+    ++idle_;
     auto index = static_cast<int32_t>(connections_.size());
     if (free_connections_.empty()) {
       connections_.emplace_back();
@@ -490,21 +539,40 @@ class Flow final : public astra_net::Model {
     }
     Connection& one = connections_[static_cast<size_t>(index)];
     find_way(src, dst, one);
+    sharing_->set_way(index, legs_);
     one.pair = pair;
     one.flowing = 0;
     one.first = one.last = -1;
+    one.bytes = one.wire_bytes = 0;
     pairs_.insert(pair, index);
     return index;
   }
+  // Adds what a pair has sent to its links.
+  void count(std::vector<Link>& links, int32_t index) const {
+    const Connection& one = connections_[static_cast<size_t>(index)];
+    sharing_->each_leg(index, [&](int32_t number, double weight) {
+      Link& link = links[static_cast<size_t>(number)];
+      link.bytes += weight * one.bytes;
+      link.wire_bytes += weight * one.wire_bytes;
+    });
+  }
+  void forget(int32_t index) {
+    --idle_;
+    Connection& one = connections_[static_cast<size_t>(index)];
+    count(links_, index);
+    pairs_.erase(one.pair);
+    one.pair = -1;
+    free_connections_.push_back(index);
+  }
 
   void find_way(int32_t src, int32_t dst, Connection& one) {
-    one.legs.clear();
+    legs_.clear();
     one.latency_ps = one.per_byte_ps = 0;
     double slowest_ps = 0;
     const auto cross = [&](int64_t number, const Rate& rate, double weight, bool counts) {
       const int32_t index = link_state(number);
       const double per_byte_ps = 1 / links_[static_cast<size_t>(index)].bytes_per_ps;
-      one.legs.push_back({index, -1, weight});
+      legs_.push_back({index, weight});
       if (!counts) return;
       one.latency_ps += rate.latency_ns * 1000;
       one.per_byte_ps += per_byte_ps;
@@ -539,57 +607,13 @@ class Flow final : public astra_net::Model {
     return index;
   }
 
-  // -- a heap of messages by their next events, which may move ------------------------------------
-
-  void push(int32_t slot) {
-    message(slot).at = static_cast<int32_t>(heap_.size());
-    heap_.push_back(slot);
-    sift(message(slot).at);
-  }
-  void remove(int32_t slot) {
-    const int32_t at = message(slot).at;
-    message(slot).at = -1;
-    const int32_t last = heap_.back();
-    heap_.pop_back();
-    if (last == slot) return;
-    put(at, last);
-    sift(at);
-  }
-  void put(int32_t at, int32_t slot) {
-    heap_[static_cast<size_t>(at)] = slot;
-    message(slot).at = at;
-  }
-  // The message at `at` goes to where it belongs.
-  void sift(int32_t at) {
-    const int32_t slot = heap_[static_cast<size_t>(at)];
-    const Key key = key_of(slot);
-    while (at > 0) {
-      const int32_t parent = (at - 1) / 2;
-      if (!(key < key_of(heap_[static_cast<size_t>(parent)]))) break;
-      put(at, heap_[static_cast<size_t>(parent)]);
-      at = parent;
-    }
-    const auto size = static_cast<int32_t>(heap_.size());
-    for (;;) {
-      int32_t child = 2 * at + 1;
-      if (child >= size) break;
-      const auto key_at = [this](int32_t i) { return key_of(heap_[static_cast<size_t>(i)]); };
-      if (child + 1 < size && key_at(child + 1) < key_at(child)) ++child;
-      if (!(key_at(child) < key)) break;
-      put(at, heap_[static_cast<size_t>(child)]);
-      at = child;
-    }
-    put(at, slot);
-  }
-
   int64_t mtu_bytes_ = 0, header_bytes_ = 0, queue_pairs_ = 1;
   double round_trips_ = 0;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::optional<Sharing> sharing_;
   int64_t now_ps_ = 0;
-  int64_t share_ps_ = kNever;  // when the rates of many flows are to be found,
-  int64_t shared_ps_ = 0;  // and when they were
+  int64_t share_ps_ = kNever;  // when the rates of many flows are to be found
   std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
   astra_net::LinkLoad load_;  // of these
@@ -597,8 +621,12 @@ class Flow final : public astra_net::Model {
   int32_t free_message_ = -1;
   std::vector<Connection> connections_;
   std::vector<int32_t> free_connections_;
+  std::vector<Leg> legs_;  // of the way that is found
+  int64_t idle_ = 0;  // connections without messages
   astra::FlatMap<int32_t> pairs_;  // endpoints -> connection
-  std::vector<int32_t> heap_;
+  Key next_{};  // what happens next, where next_known_
+  bool next_known_ = false;
+  Events events_;  // also some that are not to happen any more
   std::vector<Change> changes_;  // by time; those before next_change_ have been
   size_t next_change_ = 0;
   int64_t changed_ = 0;

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from astra_bridge.cli import main
 from astra_bridge.network.analytical.topologies import LinkList
-from astra_bridge.network.api import LINK, TIME_NEVER, TRANSFER, NetworkConfig
+from astra_bridge.network.api import LINK, TIME_NEVER, TRANSFER, NetworkConfig, Stop
 from astra_bridge.network.native import library_path
 from astra_bridge.network.registry import backend
 
@@ -206,6 +206,77 @@ def test_spray_uses_all_ways_at_once() -> None:
         (found,) = arrivals(config, [(0, MiB, 0, 1)])
         ways = 20 + 80 + 80 + 20 - 80  # a packet at every link but one of the narrowest [ps/B]
         assert found == math.ceil(MiB * 8000 / rate + 4096 * ways)
+
+
+SENDERS = 150  # more than a group whose shares are found at every change
+
+
+def many(**options: object) -> tuple[NetworkConfig, list[Message], list[float]]:
+    """Senders to one receiver, each with more to send, and when each is there by definition."""
+    config = star(SENDERS + 1, header_bytes=0, **options)
+    sizes = [4096 * (10 + rank) for rank in range(SENDERS)]
+    expected, now, before = [], 0.0, 0
+    for rank, size in enumerate(sizes):
+        now += (size - before) * 80 * (SENDERS - rank)
+        before = size
+        expected.append(now + 2 * 10**6 + 4096 * 80)
+    return config, [(0, size, rank, SENDERS) for rank, size in enumerate(sizes)], expected
+
+
+def test_many_flows() -> None:
+    config, messages, expected = many(tolerance=0)
+    assert arrivals(config, messages) == pytest.approx(expected, abs=2 * SENDERS)
+    config, messages, expected = many()
+    found = np.array(arrivals(config, messages))
+    assert (found >= np.floor(expected)).all()  # none is too fast
+    assert found == pytest.approx(expected, rel=0.1)
+    assert (found > np.ceil(expected) + 2 * SENDERS).any()  # shares were not found at every change
+
+
+def test_a_slow_link_of_many_flows_counts_at_once() -> None:
+    config, messages, expected = many(tolerance=1)
+    with backend("flow").open(config) as network:
+        items = np.zeros(len(messages), TRANSFER)
+        for index, (start_ps, size, src, dst) in enumerate(messages):
+            items[index] = (4 * index, start_ps, size, src, dst, 0, 0, 0)
+        network.submit(items)
+        network.set_link(2 * SENDERS + 1, 10**6, 0.5)
+        network.advance(TIME_NEVER, 0)
+        first = int(network.poll()[0]["time_ps"])
+    begun, tail = 10**6, 2 * 10**6 + 4096 * 80  # half as fast from then on
+    assert first == begun + 2 * (expected[0] - tail - begun) + tail
+
+
+def test_a_run_that_is_cut_and_copied_is_the_same() -> None:
+    """Advanced to anywhere, saved and loaded, with groups of few and of many flows."""
+    random = np.random.default_rng(1)
+    config = star(24)
+    items = np.zeros(400, TRANSFER)
+    for index in range(len(items)):
+        src, dst = random.choice(24, 2, replace=False)
+        start_ps = int(random.integers(0, 5)) * 7_777_777
+        size = int(random.integers(1, 400_000))
+        items[index] = (4 * index, start_ps, size, src, dst, 0, 0, 0)
+
+    def times(cuts: list[int]) -> list[tuple[int, int]]:
+        network = backend("flow").open(config)
+        network.submit(items)
+        found: list[tuple[int, int]] = []
+        for until_ps in [*cuts, TIME_NEVER]:
+            while network.advance(until_ps, 0).stop == Stop.COMPLETION:
+                found += [(int(one["id"]), int(one["time_ps"])) for one in network.poll()]
+            saved = network.save()
+            other = backend("flow").open(config)
+            other.restore(saved)
+            network.close()
+            network = other
+            assert network.save() == saved
+        network.close()
+        return found
+
+    whole = times([])
+    assert len(whole) == len(items)
+    assert times(sorted(int(t) for t in random.integers(0, whole[-1][1], 40))) == whole
 
 
 def test_the_command_of_the_page(
