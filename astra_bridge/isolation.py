@@ -24,7 +24,6 @@ from astra_bridge.engine import (
     Session,
     Stop,
 )
-from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import (
     BackendError,
     ContractError,
@@ -128,13 +127,17 @@ def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -
 
 def _run_session(
     request: RunRequest, network: Network, progress: ProgressCallback | None
-) -> tuple[Outcome, str]:
+) -> Session:
     """Run from start to end, with checkpoints where they are asked for."""
     how: Any = {"engine": request.engine, "record_nodes": request.record_nodes}
     keep = request.checkpoint
     if keep is None:
         change_links(network, request.link_faults)
-        return run_engine(request.program, network, progress=progress, **how)
+        session = Session(request.program, network, progress=progress, **how)
+        session.advance()
+        if progress is not None:
+            progress(session.progress)
+        return session
     due_s = time.monotonic() + keep.interval_s
 
     def report(now: Progress) -> bool:
@@ -153,7 +156,7 @@ def _run_session(
             due_s = time.monotonic() + keep.interval_s
     if progress is not None:
         progress(session.progress)
-    return session.outcome(last=True), session.engine
+    return session
 
 
 class Run(NamedTuple):
@@ -168,12 +171,15 @@ class Run(NamedTuple):
         The backend's own statistics, without its tables.
     tables : dict of str to (dict of str to ndarray)
         Its tables: columns of equal length.
+    cpu_s : float
+        CPU time of all threads while simulated time advanced, of engine and network [s].
     """
 
     outcome: Outcome
     engine: str
     stats: dict[str, Any]
     tables: dict[str, dict[str, Any]]
+    cpu_s: float
 
 
 def run_here(
@@ -212,8 +218,9 @@ def run_here(
             progress(now)
 
     with backend.open(request.config) as network:
-        outcome, name = _run_session(request, network, report)
-        return Run(outcome, name, *statistics.checked(network.info.name, network.stats()))
+        session = _run_session(request, network, report)
+        stats, tables = statistics.checked(network.info.name, network.stats())
+        return Run(session.outcome(last=True), session.engine, stats, tables, session.cpu_s)
 
 
 def _calls(network: Network) -> str:
@@ -277,7 +284,7 @@ def run_isolated(
         )
         error.outcome = run.outcome
         raise error
-    return Run(run.outcome, run.engine, stats, tables)
+    return run._replace(stats=stats, tables=tables)
 
 
 def serve(parent: Parent) -> None:
@@ -293,12 +300,13 @@ def serve(parent: Parent) -> None:
 
     failed: SimulationError | None = None
     stats = b"{}"
-    name = ""
+    name, cpu_s = "", 0.0
     with find_backend(backend).open(request.config) as network:
         parent.on_interrupt = network.interrupt
         parent.call(_calls(network))
         try:
-            outcome, name = _run_session(request, network, report)
+            session = _run_session(request, network, report)
+            outcome, name, cpu_s = session.outcome(last=True), session.engine, session.cpu_s
             parent.call("stats")
             stats = _json(network.stats())
         except SimulationError as error:
@@ -306,11 +314,16 @@ def serve(parent: Parent) -> None:
                 raise
             failed, outcome = error, error.outcome
         parent.call("destroy")
-    _write(parent, outcome, name, stats, failed)
+    _write(parent, outcome, name, cpu_s, stats, failed)
 
 
 def _write(
-    parent: Parent, outcome: Outcome, engine: str, stats: bytes, failed: SimulationError | None
+    parent: Parent,
+    outcome: Outcome,
+    engine: str,
+    cpu_s: float,
+    stats: bytes,
+    failed: SimulationError | None,
 ) -> None:
     waits = outcome.waits[:_MOST_WAITS]
     arrays = [np.ascontiguousarray(getattr(outcome, name), np.int64) for name in _ARRAYS]
@@ -319,6 +332,7 @@ def _write(
         "result",
         body,
         engine=engine,
+        cpu_s=cpu_s,
         sizes=[*(len(array) for array in arrays), len(waits)],
         failed=None if failed is None else describe(failed),
         **{name: int(getattr(outcome, name)) for name in _COUNTS},
@@ -367,7 +381,9 @@ def _read(
     )
     failed = message.head["failed"]
     _hold(failed is None or isinstance(failed, dict))
-    return Run(outcome, str(message.head["engine"]), stats, {}), failed
+    cpu_s = float(message.head["cpu_s"])
+    _hold(cpu_s >= 0)
+    return Run(outcome, str(message.head["engine"]), stats, {}, cpu_s), failed
 
 
 def _hold(condition: bool) -> None:

@@ -63,7 +63,8 @@ _SAFE_DESCRIPTOR = 200  # above what careless code closes
 _LOST = 113  # exit code of a child whose pipe is gone
 
 _BOOT = """
-import sys
+import os, sys
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 path = {path!r}
 sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
 from importlib.util import module_from_spec, spec_from_file_location

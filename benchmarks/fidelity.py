@@ -5,9 +5,9 @@
 
 Each experiment is a fabric (rail, leaf-spine, fat-tree; 32 to 256 GPUs; 1:1 to 4:1), a workload
 (all-reduce by ring, tree and halving-doubling, all-to-all, incast, a data-parallel and a
-mixture-of-experts step) and a size (64 KiB to 64 MiB).  What a run takes is the CPU time of its
-engine and network, as `astra-bridge compare` measures it.  `--page docs/fidelity.md` writes that
-page.
+mixture-of-experts step) and a size (64 KiB to 64 MiB).  What a run takes is `run_cpu_s` of
+`astra-bridge compare`, the CPU time of engine and network while simulated time advances, and
+`cpu_s` of the whole run.  `--page docs/fidelity.md` writes that page.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ WORKLOADS = (
 PAIRWISE = ("all-to-all", "mixture-of-experts")  # a message of each pair: not too small
 KEYS = ("fabric", "gpus", "oversubscription", "workload", "bytes")
 REFERENCE = "ns3"
+COSTS = ("run_cpu_s", "cpu_s")
 BACKENDS = "flow,analytical-aware,analytical-unaware"
 
 PAGE = Path(__file__).with_name("fidelity_page.md")
@@ -144,14 +145,15 @@ def main() -> None:
         if reference["failure"]:
             print(said + reference["failure"], flush=True)
             continue
-        said += f"{reference['finish_ns'] / 1e3:10.1f} {reference['cpu_s']:7.2f}"
+        said += f"{reference['finish_ns'] / 1e3:10.1f} {reference['run_cpu_s']:7.3f}"
         for name in names:
             run = runs[name]
             if run["failure"]:
                 said += " " + run["failure"]
                 continue
-            said += f" {run['error']:+10.1%} {reference['cpu_s'] / run['cpu_s']:5.0f}x"
-            rows.append({**one, **run, "reference_cpu_s": reference["cpu_s"]})
+            said += f" {run['error']:+10.1%} {reference['run_cpu_s'] / run['run_cpu_s']:5.0f}x"
+            costs = {f"reference_{cost}": reference[cost] for cost in COSTS}
+            rows.append({**one, **run, **costs})
         print(said, flush=True)
         if given.output:
             given.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -163,6 +165,8 @@ def main() -> None:
             seed=given.seed,
             summary="\n".join(f"* {line}" for line in said),
             table="\n".join(table(names, rows)),
+            sizes="\n".join(sizes(names, rows)),
+            experiments="\n".join(each(names, rows)),
         )
         given.page.write_text(page, encoding="utf-8")
 
@@ -171,19 +175,24 @@ def geometric_mean(errors: list[float]) -> float:
     return math.exp(sum(math.log1p(abs(one)) for one in errors) / len(errors)) - 1
 
 
+def ratios(rows: list[dict[str, Any]]) -> list[float]:
+    """How many times less each cost is than the reference's, as geometric means."""
+    found = [[math.log(row[f"reference_{cost}"] / row[cost]) for row in rows] for cost in COSTS]
+    return [math.exp(sum(one) / len(one)) for one in found]
+
+
 def summary(name: str, rows: list[dict[str, Any]]) -> str:
     mine = [row for row in rows if row["backend"] == name]
     if not mine:
         return ""
     errors = [row["error"] for row in mine]
-    ratios = [row["reference_cpu_s"] / row["cpu_s"] for row in mine]
-    ratio = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    total = sum(row["reference_cpu_s"] for row in mine) / sum(row["cpu_s"] for row in mine)
+    ratio, whole = ratios(mine)
+    total = sum(row["reference_run_cpu_s"] for row in mine) / sum(row["run_cpu_s"] for row in mine)
     return (
         f"`{name}`: error of the finish {geometric_mean(errors):.1%} (geometric mean), at worst "
         f"{max(errors, key=abs):+.1%}, at most 5 % in {sum(abs(one) <= 0.05 for one in errors)} of "
         f"{len(errors)}; {ratio:.0f} times less CPU time than {REFERENCE} (geometric mean; "
-        f"{total:.0f} in sum)"
+        f"{total:.0f} in sum; of whole runs {whole:.0f})"
     )
 
 
@@ -197,6 +206,34 @@ def table(names: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
             mine = [r["error"] for r in rows if r["backend"] == name and r["workload"] == workload]
             cells.append(f"{geometric_mean(mine):.1%} ({max(mine, key=abs):+.0%})" if mine else "-")
         yield f"| {workload} | " + " | ".join(cells) + " |"
+
+
+def sizes(names: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """In Markdown: a row per size, how many times less each backend costs than the reference."""
+    yield "| size | experiments | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 2) + "|"
+    for size in SIZES:
+        some = [[r for r in rows if (r["backend"], r["bytes"]) == (name, size)] for name in names]
+        if not some[0]:
+            continue
+        cells = [f"{run:.0f} ({whole:.0f})" for run, whole in map(ratios, some)]
+        shown = f"{size // KIB} KiB" if size < MIB else f"{size // MIB} MiB"
+        yield f"| {shown} | {len(some[0])} | " + " | ".join(cells) + " |"
+
+
+def each(names: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """In Markdown: a row per experiment."""
+    yield f"| experiment | {REFERENCE} [ms] | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 2) + "|"
+    for at in range(0, len(rows), len(names)):
+        one = rows[at]
+        said = f"{one['workload']} {one['bytes'] // KIB} KiB, {one['fabric']} {one['gpus']}, "
+        said += f"{one['oversubscription']}:1"
+        cells = [
+            f"{row['run_cpu_s'] * 1e3:.2f} ({row['reference_run_cpu_s'] / row['run_cpu_s']:.0f})"
+            for row in rows[at : at + len(names)]
+        ]
+        yield f"| {said} | {one['reference_run_cpu_s'] * 1e3:.1f} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

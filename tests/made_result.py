@@ -37,6 +37,7 @@ def make(
             "finish_ps": finish * 1000,
             "exposed_comm_ps": finish * 500,
             "wall_s": 0.25,
+            "run_cpu_s": 0.125,
             "events": 42,
             "workload": read_workload(folder / "trace", len(nodes)),
             "system": read_system(system or {}),

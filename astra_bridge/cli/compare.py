@@ -196,7 +196,8 @@ def _header(comparison: Comparison) -> list[str]:
 
 def _runs(comparison: Comparison) -> str:
     rated = any(row["busbw_GBps"] is not None for row in comparison.rows)
-    header = [*_header(comparison), "finish [ns]", "error", "CPU [s]", "wall [s]", "peak [MB]"]
+    header = [*_header(comparison), "finish [ns]", "error"]
+    header += ["CPU [s]", "run [s]", "wall [s]", "peak [MB]"]
     header += ["size [B]", "algbw [GB/s]", "busbw [GB/s]"] if rated else []
     lines = []
     for row in comparison.rows:
@@ -205,7 +206,8 @@ def _runs(comparison: Comparison) -> str:
             lines.append([*line, "failed", *[""] * (len(header) - len(line) - 1)])
             continue
         line += [f"{row['finish_ns']:,}", _percent(row["error"])]
-        line += [f"{row['cpu_s']:.3f}", f"{row['wall_s']:.3f}", f"{row['peak_mb']:.0f}"]
+        line += [f"{row['cpu_s']:.3f}", f"{row['run_cpu_s']:.4f}", f"{row['wall_s']:.3f}"]
+        line += [f"{row['peak_mb']:.0f}"]
         if rated:
             line += ["" if row["size_bytes"] is None else f"{row['size_bytes']:,}"]
             line += ["" if row[name] is None else f"{row[name]:.2f}"

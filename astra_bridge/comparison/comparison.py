@@ -78,9 +78,10 @@ class Comparison:
     ----------
     rows : list of dict
         A run: ``finish_ns`` (of the last rank), ``error``, ``exposed_comm_ns`` (of the rank where
-        it is longest), ``cpu_s``, ``wall_s``, ``prepare_s``, ``peak_mb``, ``events``, ``engine``;
-        where the experiment is one collective ``size_bytes``, ``algbw_GBps`` and ``busbw_GBps``, as
-        nccl-tests print them; ``failure``, which is None or says why there is nothing else.
+        it is longest), ``cpu_s``, ``run_cpu_s``, ``wall_s``, ``prepare_s``, ``peak_mb``,
+        ``events``, ``engine``; where the experiment is one collective ``size_bytes``,
+        ``algbw_GBps`` and ``busbw_GBps``, as nccl-tests print them; ``failure``, which is None or
+        says why there is nothing else.
     groups : list of dict
         Ranks that belong together (a job; ranks that finish together in the reference, but for
         the tolerance):
@@ -254,8 +255,8 @@ def _reference(runs: Sequence[Sequence[Run]], given: str | None) -> tuple[int | 
 
 
 _FAILED: Row = dict.fromkeys(
-    ("finish_ns", "error", "exposed_comm_ns", "cpu_s", "wall_s", "prepare_s", "peak_mb", "events",
-     "engine", "size_bytes", "algbw_GBps", "busbw_GBps")
+    ("finish_ns", "error", "exposed_comm_ns", "cpu_s", "run_cpu_s", "wall_s", "prepare_s",
+     "peak_mb", "events", "engine", "size_bytes", "algbw_GBps", "busbw_GBps")
 )  # fmt: skip
 
 
@@ -272,6 +273,7 @@ def _row(work: Work, run: Measured, base: Measured | None, spans: Sequence[Span]
         "error": relative(finish, None if base is None else finish_ns(base.finish_ps)),
         "exposed_comm_ns": run.exposed_comm_ps // PS_PER_NS,
         "cpu_s": run.cpu_s,
+        "run_cpu_s": run.run_cpu_s,
         "wall_s": run.wall_s,
         "prepare_s": run.prepare_s,
         "peak_mb": run.peak_mb,

@@ -38,7 +38,10 @@ class Measured(NamedTuple):
     events : int
     engine : str
     cpu_s, wall_s : float
-        CPU time of all threads, and real time, of the simulation: engine and network.
+        CPU time of all threads, and real time, of the run: loading the backend, opening the
+        network, `run_cpu_s`, statistics and result.
+    run_cpu_s : float
+        That part of ``cpu_s`` in which simulated time advances: engine and network.
     prepare_s : float
         CPU time before it: reading the inputs and making the Program.
     peak_mb : float
@@ -53,6 +56,7 @@ class Measured(NamedTuple):
     engine: str
     cpu_s: float
     wall_s: float
+    run_cpu_s: float
     prepare_s: float
     peak_mb: float
 
@@ -79,7 +83,7 @@ def shape_of(experiment: Experiment) -> Shape:
     return Shape(len(traces.rank_to_columns), int(sizes[traces.rank_to_columns].sum()))
 
 
-_NUMBERS = ("cpu_s", "wall_s", "prepare_s", "peak_mb")
+_NUMBERS = ("cpu_s", "wall_s", "run_cpu_s", "prepare_s", "peak_mb")
 
 
 def measure(
@@ -178,6 +182,7 @@ def serve(parent: Parent) -> None:
         engine=result.engine,
         cpu_s=cpu_s,
         wall_s=wall_s,
+        run_cpu_s=result.run_cpu_s,
         prepare_s=began_s - before_s,
         peak_mb=_peak_bytes() / _BYTES_PER_MB,
     )

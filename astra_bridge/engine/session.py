@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +88,11 @@ class Session:
         Called about five times a second with a `Progress`; where it returns True, `advance`
         returns as soon as it can.
 
+    Attributes
+    ----------
+    cpu_s : float
+        CPU time of all threads in :meth:`advance`, of engine and network [s].
+
     Raises
     ------
     InputError
@@ -109,6 +115,7 @@ class Session:
         self._engine = _engine(program, network, engine, record_nodes)
         self._record_nodes = record_nodes
         self._from_ps = 0
+        self.cpu_s = 0.0
 
     @property
     def engine(self) -> str:
@@ -155,7 +162,11 @@ class Session:
             raise InputError(
                 f"is {until_ps}; allowed: {self._from_ps} (now) and above", key="until_ps"
             )
-        stop = self._engine.advance(until_ps, self._report)
+        began_s = time.process_time()
+        try:
+            stop = self._engine.advance(until_ps, self._report)
+        finally:
+            self.cpu_s += time.process_time() - began_s
         if stop is Stop.REACHED or (stop is Stop.IDLE and until_ps != TIME_NEVER):
             self._from_ps = until_ps
         return stop

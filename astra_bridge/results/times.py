@@ -74,6 +74,9 @@ class RankTimes:
         ``finish_ps`` less the start of its job and the time of the rank's GPU compute nodes.
     wall_s : float
         Real time that the simulation took [s].
+    run_cpu_s : float
+        CPU time of all threads while simulated time advanced, of engine and network: without
+        opening the network, its statistics, and all that is before and after [s].
     events : int
         Events that were simulated.
     workload : Workload
@@ -93,6 +96,7 @@ class RankTimes:
     finish_ps: npt.NDArray[np.int64]
     exposed_comm_ps: npt.NDArray[np.int64]
     wall_s: float
+    run_cpu_s: float
     events: int
     workload: Workload
     system: SystemConfig

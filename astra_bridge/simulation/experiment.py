@@ -566,6 +566,7 @@ class Experiment:
             finish_ps=outcome.task_finish_ps,
             exposed_comm_ps=exposed_ps,
             wall_s=wall_s,
+            run_cpu_s=run.cpu_s,
             events=outcome.events,
             workload=self.traces,
             system=self.system_config,

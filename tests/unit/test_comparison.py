@@ -62,7 +62,8 @@ def test_the_numbers_are_those_of_separate_runs() -> None:
         assert row["events"] == alone.events
         assert row["exposed_comm_ns"] == alone.exposed_comm_ns.max()
         # Of itself: neither the 100 MB of the tests nor nothing.
-        assert all(0 < row[name] < 60 for name in ("cpu_s", "wall_s", "prepare_s"))
+        assert all(0 < row[name] < 60 for name in ("cpu_s", "run_cpu_s", "wall_s", "prepare_s"))
+        assert row["run_cpu_s"] <= row["cpu_s"]
         assert 10 < row["peak_mb"] < 1000
     assert found.reference == UNAWARE
     assert [(step.number, step.backend) for step in steps if step.run is not None] == [
@@ -433,7 +434,7 @@ def test_a_backend_that_crashes_or_lies_is_a_row(fault: str, said: str, mock_lib
 
 SCHEMA = {
     "backend": str, "finish_ns": int, "error": float, "exposed_comm_ns": int, "cpu_s": float,
-    "wall_s": float,
+    "run_cpu_s": float, "wall_s": float,
     "prepare_s": float, "peak_mb": float, "events": int, "engine": str, "size_bytes": int,
     "algbw_GBps": float, "busbw_GBps": float,
 }  # fmt: skip
