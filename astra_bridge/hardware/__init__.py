@@ -7,6 +7,7 @@ from astra_bridge.hardware.parameters import (
     Fitted,
     GemmParameters,
     HostParameters,
+    NcclParameters,
     OperatorParameters,
     StreamParameters,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "GemmParameters",
     "Hardware",
     "HostParameters",
+    "NcclParameters",
     "OperatorParameters",
     "StreamParameters",
     "hardware",

@@ -17,6 +17,7 @@ __all__ = [
     "Fitted",
     "GemmParameters",
     "HostParameters",
+    "NcclParameters",
     "OperatorParameters",
     "StreamParameters",
 ]
@@ -183,6 +184,54 @@ class HostParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream_us: Time
     launch_us: Time
     backward: Positive
+
+
+class NcclParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """NCCL on one node of NVSwitches.
+
+    Attributes
+    ----------
+    launch_us
+        Of a ring or tree.
+    ll_step_us, ll128_step_us, simple_step_us
+        Of a step of the algorithm, by protocol.
+    simple_us
+        What the protocol Simple costs once.
+    ll_channel_GBps
+        Of a channel, by LL.
+    ll, ll128, simple
+        Of the links' bandwidth, by protocol.
+    own
+        Of the links' bandwidth: what a rank does with its own part, which crosses no link.
+    rate_growth
+        Exponent of the size with which large bandwidths grow, those of 512 MiB being full.
+    nvls_us, nvls_rank_us, nvls
+        In-switch reduction: once, for each rank, and of the links' bandwidth.
+    pair_us, pair_rank_us, pair
+        Of an all-to-all: once, for each peer, and of the links' bandwidth.
+    pair_ll_us, pair_ll_GBps
+        The same by LL: once, and for what goes to one peer.
+    """
+
+    launch_us: Time
+    ll_step_us: Time
+    ll128_step_us: Time
+    simple_us: Time
+    simple_step_us: Time
+    ll_channel_GBps: Positive
+    ll: Positive
+    ll128: Positive
+    simple: Positive
+    own: Positive
+    rate_growth: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    nvls_us: Time
+    nvls_rank_us: Time
+    nvls: Positive
+    pair_us: Time
+    pair_rank_us: Time
+    pair: Positive
+    pair_ll_us: Time
+    pair_ll_GBps: Positive
 
 
 class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from astra_bridge.errors import InputError
-from astra_bridge.hardware.parameters import Fitted
+from astra_bridge.hardware.parameters import Fitted, NcclParameters
 from astra_bridge.inputs.common import load_json
 from astra_bridge.registry import Registry, Spec
 from astra_bridge.text import one_line
@@ -39,6 +39,8 @@ class Datasheet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Last level of cache; None where the maker does not say.
     host_GBps
         To the host, one direction; None where the maker does not say.
+    compute_capability
+        CUDA's, which NCCL chooses by; None where there is no CUDA.
     """
 
     source: str
@@ -49,6 +51,7 @@ class Datasheet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link_GBps: _Above0
     cache_MB: _Above0 | None = None
     host_GBps: _Above0 | None = None
+    compute_capability: _Above0 | None = None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +62,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     datasheet: Datasheet
     fitted: Fitted | None = None
     fitted_as: str | None = None
+    nccl: NcclParameters | None = None
+    nccl_as: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,8 @@ class Hardware(Spec):
         Parameters that were fitted to measurements of it; None where there are none.
     fitted_as
         Whose parameters stand in where it has none of its own: an accelerator of a like design.
+    own_nccl, nccl_as
+        The same of NCCL's parameters.
 
     Examples
     --------
@@ -84,6 +91,8 @@ class Hardware(Spec):
     datasheet: Datasheet
     own: Fitted | None = None
     fitted_as: str | None = None
+    own_nccl: NcclParameters | None = None
+    nccl_as: str | None = None
 
     @property
     def fitted(self) -> Fitted:
@@ -104,6 +113,25 @@ class Hardware(Spec):
             )
         return HARDWARE.find(self.fitted_as, key="fitted_as").fitted
 
+    @property
+    def nccl(self) -> NcclParameters:
+        """NCCL's parameters: its own, or those of the accelerator that stands in.
+
+        Raises
+        ------
+        InputError
+            It has neither.
+        """
+        if self.own_nccl is not None:
+            return self.own_nccl
+        if self.nccl_as is None:
+            raise InputError(
+                f"{self.name} has no parameters of NCCL: it needs 'nccl', or in 'nccl_as' the name "
+                "of a like accelerator",
+                key="hardware",
+            )
+        return HARDWARE.find(self.nccl_as, key="nccl_as").nccl
+
 
 def read_hardware(path: str | Path) -> Hardware:
     """Read a profile.
@@ -122,7 +150,14 @@ def read_hardware(path: str | Path) -> Hardware:
         raise InputError(one_line(what), file=file, key=key) from None
     named = _note(read)
     return Hardware(
-        read.name, read.summary, read.datasheet, read.fitted, read.fitted_as, note=lambda: named
+        read.name,
+        read.summary,
+        read.datasheet,
+        read.fitted,
+        read.fitted_as,
+        read.nccl,
+        read.nccl_as,
+        note=lambda: named,
     )
 
 

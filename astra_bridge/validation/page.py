@@ -36,10 +36,10 @@ with a cold L2 cache, so the time of a launch is in them. Predicted by the
 [profiles](hardware.md) `h100-sxm` and `h200`. The baseline is the roofline with the datasheet's
 peaks.
 """,
-    "transfer": """## The H200 by the H100's parameters
+    "transfer": """## Other GPUs by the H100's parameters
 
-The H200's rows once more, with the parameters fitted to the H100 and only the datasheet
-changed.
+Rows of the H200, and NCCL's of the B200, once more, with the parameters fitted to the H100 and
+only the datasheet changed.
 """,
     "nccl": """## NCCL on one node
 
@@ -58,6 +58,11 @@ _MISSING = """## What is not modelled
   best of many tiles stands for it.
 * **The host.** One time per launch stands for a framework's work, which varies with its version
   and the processor.
+* **NCCL beyond a node.** NCCL is predicted for a single collective on one node of NVSwitches;
+  simulations of workloads do not use it yet. Nodes without NVSwitch, several nodes, PAT and
+  SHARP, tuner files and registered buffers are not modelled.
+* **NCCL's launch.** It belongs to the host as much as to the GPU: the B200's is twice the
+  H100's, which no datasheet says, so parameters of another GPU fail for small sizes.
 * **Caches between kernels.** What one kernel leaves in the L2 cache for the next is not
   followed.
 """

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from astra_bridge.errors import InputError
 from astra_bridge.validation.gpu import gpu_rows
+from astra_bridge.validation.nccl import nccl_rows
 from astra_bridge.validation.table import SHIPPED, Row, Summary, summarize
 
 __all__ = ["SETS", "Report", "validate"]
@@ -70,6 +71,11 @@ def _gpu(data: Path) -> tuple[list[Row], list[str]]:
     return rows + gpu_rows(data, stand_in="h100-sxm", only="h200"), []
 
 
+def _nccl(data: Path) -> tuple[list[Row], list[str]]:
+    rows, notes = nccl_rows(data)
+    return rows + nccl_rows(data, stand_in="h100-sxm", only="B200")[0], notes
+
+
 def _steps(_: Path) -> tuple[list[Row], list[str]]:
     return [], ["steps: training steps over many accelerators are not there yet"]
 
@@ -80,6 +86,7 @@ def _parity(_: Path) -> tuple[list[Row], list[str]]:
 
 SETS: dict[str, Callable[[Path], tuple[list[Row], list[str]]]] = {
     "gpu": _gpu,
+    "nccl": _nccl,
     "steps": _steps,
     "parity": _parity,
 }
