@@ -67,7 +67,7 @@ def run(*flags: str) -> tuple[str, ...]:
 
 
 _READ = "from astra_bridge.trace import read_workload; read_workload('FOLDER/trace', 1)"
-_GROUPS = "--comm-group-configuration=FOLDER/comm_group.json"
+_GROUPS = "--comm-group-configuration=FOLDER/trace.comm_group.json"
 
 ROWS = (
     Row(

@@ -13,6 +13,7 @@ __all__ = [
     "KINDS",
     "KINETO",
     "MSCCL",
+    "SIMAI",
     "Kind",
     "kind_of_file",
     "what_takes_it",
@@ -76,6 +77,13 @@ GOAL = Kind(
     _CONVERT,
 )
 
+SIMAI = Kind(
+    "simai",
+    "a text workload of SimAI or AICB",
+    rb"\s*HYBRID_TRANSFORMER\w*\b",
+    _CONVERT,
+)
+
 KINDS = (
     KINETO,
     EXECUTION_TRACE,
@@ -88,9 +96,10 @@ KINDS = (
     ),
     MSCCL,
     GOAL,
+    SIMAI,
     Kind(
         "astra-sim-1",
-        "a text workload (ASTRA-sim 1.0, SimAI)",
+        "a text workload of ASTRA-sim 1.0",
         rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE|TRANSFORMER[A-Z_]*)\b",
         _CONVERT + " --ranks COUNT",
     ),

@@ -44,7 +44,8 @@ class Communication(msgspec.Struct):
     members : int
         Size of the group; 2 of messages, 0 where the group is not defined.
     count, bytes : int
-        Nodes over all ranks, and the sum of their ``comm_size``.
+        Nodes over all ranks, and the sum of their buffers: of an all-gather what all have in the
+        end, of anything else ``comm_size``.
     time_ns : int
         Their recorded durations.
     """
@@ -157,5 +158,6 @@ def _communication(
             size = members[int(trace.pg_name[at])]
         one = found.setdefault((kind, size), Communication(kind, size))
         one.count += ranks
-        one.bytes += ranks * max(int(trace.comm_size[at]), 0)
+        parts = size if trace.comm_type[at] == CommType.ALL_GATHER else 1
+        one.bytes += ranks * parts * max(int(trace.comm_size[at]), 0)
         one.time_ns += ranks * int(took[at])

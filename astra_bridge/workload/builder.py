@@ -13,7 +13,7 @@ import numpy as np
 
 from astra_bridge.files import NewFiles
 from astra_bridge.trace.columns import CommType, NodeType, Workload
-from astra_bridge.trace.reader import parse_trace, trace_path
+from astra_bridge.trace.reader import groups_path, parse_trace, trace_path
 from astra_bridge.trace.writer import TraceNode, encode_trace
 
 
@@ -223,7 +223,7 @@ class GeneratedWorkload:
         )
 
     def write(self, prefix: str | Path) -> list[Path]:
-        """Write ``{prefix}.{rank}.et``, and ``comm_group.json`` beside them if there are groups.
+        """Write ``{prefix}.{rank}.et``, and ``{prefix}.comm_group.json`` if there are groups.
 
         Returns
         -------
@@ -235,7 +235,6 @@ class GeneratedWorkload:
         InputError
             The folder cannot be written to.
         """
-        folder = Path(prefix).parent
         written = []
         with NewFiles() as files:
             for rank, data in enumerate(self._encoded()):
@@ -243,7 +242,7 @@ class GeneratedWorkload:
                 with files.open(written[-1]) as out:
                     out.write(data)
             if self.comm_groups:
-                written.append(folder / "comm_group.json")
+                written.append(groups_path(prefix))
                 lines = (f' "{i}": {list(ranks)}' for i, ranks in self.comm_groups.items())
                 with files.open(written[-1]) as out:
                     out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -218,9 +218,7 @@ def test_a_generated_workload_has_its_own_groups(tmp_path: Path) -> None:
     prefix = tmp_path / "traces" / "gpt"
     assert main(["workload", "transformer", str(prefix), "--layers=1", "--dp=2", "--tp=4",
                  "--micro-batches=1"]) == 0  # fmt: skip
-    read = written(
-        tmp_path, workload=str(prefix), comm_groups=str(prefix.parent / "comm_group.json")
-    )
+    read = written(tmp_path, workload=str(prefix), comm_groups=f"{prefix}.comm_group.json")
     assert generated == ab.Experiment.from_file(read)
     jobs = written(tmp_path, workload=None, jobs=[{"workload": content}])
     assert ab.Experiment.from_file(jobs).work[0].groups == made.groups

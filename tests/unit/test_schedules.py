@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Schedules of other simulators: GOAL (LogGOPSim, ATLAHS) and MSCCL's algorithms."""
+"""Files of other simulators: GOAL (LogGOPSim, ATLAHS), MSCCL's algorithms, SimAI."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import astra_bridge
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.groups import read_comm_groups
 from astra_bridge.sources.goal import read_goal
 from astra_bridge.sources.msccl import read_msccl
+from astra_bridge.sources.simai import read_simai
 from astra_bridge.trace import NodeType, read_workload
 from astra_bridge.trace.checking import check_workload
 from astra_bridge.trace.inferences import Inferences
@@ -164,3 +167,66 @@ def test_steps_wait_for_steps_of_other_blocks(tmp_path: Path) -> None:
     assert trace.type.tolist() == [NodeType.COMM_RECV, NodeType.COMP, NodeType.COMM_SEND]
     assert trace.dep.tolist() == [0, 1]
     assert trace.comm_size.tolist()[2] == 200
+
+
+# SimAI
+
+LAYERS = """grad\t-1\t0\tNONE\t0\t1\tNONE\t0\t1\tREDUCESCATTER\t6400\t100
+attention -1 752000 ALLREDUCE 4096 752000 ALLREDUCE 4096 752000 NONE 0 100
+moe -1 500 ALLTOALL_EP 2048 1500 ALLTOALL_EP 2048 2500 ALLGATHER_DP_EP 1600 100
+"""
+
+
+def simai(head: str, tmp_path: Path, layers: str = LAYERS, count: int = 3) -> Path:
+    path = tmp_path / "g.txt"
+    path.write_text(f"HYBRID_TRANSFORMER_FWD_IN_BCKWD {head}\n{count}\n{layers}")
+    return path
+
+
+def test_a_workload_of_simai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "model_parallel_NPU_group: 2 ep: 2 pp: 1 vpp: 8 ga: 1 all_gpus: 8 checkpoints: 0"
+    path = simai(head, tmp_path)
+    assert main(["trace", "convert", str(path), str(tmp_path / "w")]) == 0
+    assert f"--comm-group-configuration={tmp_path / 'w.comm_group.json'}" in capsys.readouterr().out
+    groups = read_comm_groups(tmp_path / "w.comm_group.json", 8)
+    workload = read_workload(tmp_path / "w", 8)
+    assert check_workload(workload, groups) == []
+    trace = workload.of_rank(5)
+    comm = np.flatnonzero(trace.type == NodeType.COMM_COLL)
+    members = [groups[int(trace.strings[trace.pg_name[at]])] for at in comm]
+    found = list(zip(trace.comm_size[comm].tolist(), members, strict=True))
+    tensor, data, expert, replicas = (4, 5), (1, 3, 5, 7), (5, 7), (1, 5)
+    assert found == [
+        (4096, tensor), (2048, expert),  # forward
+        (2048, expert), (800, replicas),  # backward: 1600 bytes are gathered of two parts
+        (4096, tensor), (6400, data),
+    ]  # fmt: skip
+    compute = trace.type == NodeType.COMP
+    assert trace.duration_ns[compute].sum() == 0 + 1 + 1 + 3 * 752_000 + 500 + 1500 + 2500
+    result = astra_bridge.simulate(
+        workload=path, system=SYSTEM | {
+            "all-gather-implementation": ["ring"], "reduce-scatter-implementation": ["ring"],
+            "all-to-all-implementation": ["ring"],
+        },
+        network=NETWORK | {"npus_count": [8]}, comm_groups=tmp_path / "w.comm_group.json",
+    )  # fmt: skip
+    assert result.finish_ns.min() > trace.duration_ns[compute].sum()
+
+
+def test_what_a_workload_of_simai_leaves_open_is_said(tmp_path: Path) -> None:
+    made = Inferences()
+    with pytest.raises(InputError, match="line 1 does not say all_gpus"):
+        read_simai(simai("model_parallel_NPU_group: 2", tmp_path), None, made)
+    path = simai("model_parallel_NPU_group: 2 pp: 2", tmp_path, count=839)
+    assert len(read_simai(path, 8, made).traces) == 8
+    assert [line.split(" (")[0] for line in made.lines()] == [
+        "1 x all stages of the pipeline run the layers of the file, without messages between them",
+        "1 x the layers that are there count",
+    ]
+    with pytest.raises(InputError, match="6 ranks cannot be shared by tensor 4"):
+        read_simai(simai("model_parallel_NPU_group: 4", tmp_path), 6, made)
+    path = simai("ep: 1", tmp_path, LAYERS.splitlines()[0].replace("REDUCESCATTER", "SEND"), 1)
+    with pytest.raises(InputError, match="line 3: unknown communication 'SEND'"):
+        read_simai(path, 8, made)
+    with pytest.raises(InputError, match="line 3: 3 columns; a layer has 12"):
+        read_simai(simai("ep: 1", tmp_path, "a b c\n", 1), 8, made)

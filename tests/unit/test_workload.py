@@ -157,7 +157,7 @@ def test_builder_writes_every_kind_of_node(tmp_path: Path) -> None:
     builder.comp("host", cpu=True)
     builder.process_groups({"1": [0, 1], "2": []})
     paths = GeneratedWorkload((builder,), {2: (0, 1)}).write(tmp_path / "new" / "w")
-    assert [path.name for path in paths] == ["w.0.et", "comm_group.json"]
+    assert [path.name for path in paths] == ["w.0.et", "w.comm_group.json"]
     assert json.loads(paths[1].read_text()) == {"2": [0, 1]}
     trace = read_trace(paths[0])
     assert [NodeType(int(t)).name for t in trace.type] == [
@@ -550,10 +550,10 @@ def test_command_collective(command: Callable[..., str], tmp_path: Path) -> None
         "--ranks", 6, "--group", "0-2", "--group", "4,3",
     )  # fmt: skip
     assert f"--workload-configuration={prefix}" in output
-    assert f"--comm-group-configuration={tmp_path / 'comm_group.json'}" in output
+    assert f"--comm-group-configuration={tmp_path / 'w.comm_group.json'}" in output
     workload = read_workload(prefix, 6)
     assert workload.columns[0].comm_size[0] == 65536
-    assert json.loads((tmp_path / "comm_group.json").read_text()) == {"1": [0, 1, 2], "2": [4, 3]}
+    assert json.loads((tmp_path / "w.comm_group.json").read_text()) == {"1": [0, 1, 2], "2": [4, 3]}
 
 
 @pytest.mark.parametrize("group", ["x", "1-", "3-99999999999999999999", "0-9999999", "1,,2", "5"])
