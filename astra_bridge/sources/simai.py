@@ -289,6 +289,6 @@ def _read(path: Path, ranks: int) -> Workload:
 
 
 FORMAT = TraceFormat(
-    "simai", "SimAI's and AICB's text: layers of a transformer, and its groups.", _can_open, _read,
+    "simai-workload", "SimAI's and AICB's text: layers of a transformer, and its groups.", _can_open, _read,
     _convert,
 )  # fmt: skip

@@ -81,7 +81,7 @@ TRACE_FORMATS = Registry(
         "chakra": "astra_bridge.trace.reader:FORMAT",
         "astra-sim-1": "astra_bridge.workload.astra1:FORMAT",
         "pytorch": "astra_bridge.sources.pytorch:FORMAT",
-        "simai": "astra_bridge.sources.simai:FORMAT",
+        "simai-workload": "astra_bridge.sources.simai:FORMAT",
         "goal": "astra_bridge.sources.goal:FORMAT",
         "msccl": "astra_bridge.sources.msccl:FORMAT",
     },

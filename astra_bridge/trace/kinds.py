@@ -78,7 +78,7 @@ GOAL = Kind(
 )
 
 SIMAI = Kind(
-    "simai",
+    "simai-workload",
     "a text workload of SimAI or AICB",
     rb"\s*HYBRID_TRANSFORMER\w*\b",
     _CONVERT,

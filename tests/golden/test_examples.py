@@ -125,7 +125,7 @@ def test_training_step(
         [
             "run",
             "--workload-configuration=training/trace",
-            "--comm-group-configuration=training/comm_group.json",
+            "--comm-group-configuration=training/trace.comm_group.json",
             f"--system-configuration=system{'' if network == 'ring' else '_2d'}.json",
             f"--network-configuration={network}.yml",
             "--remote-memory-configuration=no_memory.json",
