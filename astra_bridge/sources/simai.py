@@ -289,6 +289,9 @@ def _read(path: Path, ranks: int) -> Workload:
 
 
 FORMAT = TraceFormat(
-    "simai-workload", "SimAI's and AICB's text: layers of a transformer, and its groups.", _can_open, _read,
+    "simai-workload",
+    "SimAI's and AICB's text: layers of a transformer, and its groups.",
+    _can_open,
+    _read,
     _convert,
-)  # fmt: skip
+)
