@@ -76,7 +76,8 @@ def test_every_key_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("CC_MOD 1", "CC_MOD: unknown key; did you mean 'CC_MODE'"),
+        ("cc_mode 1", "cc_mode: unknown key"),
+        ("3 1", "3: unknown key"),
         ("CC_MODE one", "CC_MODE: 'one' is not allowed; allowed: whole numbers from 0"),
         ("CC_MODE", "CC_MODE: the file ends before its value"),
         ("CC_MODE HAS_WIN 1", "CC_MODE: has no value: the next word is the key HAS_WIN"),
@@ -102,12 +103,34 @@ def test_config_mistakes(text: str, message: str, tmp_path: Path) -> None:
     assert str(file) in str(error.value)
 
 
+def test_keys_of_other_forks_are_one_warning(tmp_path: Path) -> None:
+    file = tmp_path / "config.txt"
+    file.write_text("HAS_WIN 0\nBW_MON_FILE bw.txt\nW_AI 1 2\nCC_MOD 3\nCC_MODE 12\nENABLE_INT 0\n")
+    config, warnings = read_ns3_config(file)
+    assert (config.has_win, config.cc_mode) == (False, 12)
+    assert warnings == (
+        f"{file}: unknown keys are left out: BW_MON_FILE, W_AI, CC_MOD (did you mean CC_MODE?), "
+        "ENABLE_INT",
+    )
+
+
+def test_the_topology_of_simai(tmp_path: Path) -> None:
+    """Two GPUs on an NVSwitch, and a switch: the same as by the fork's first line."""
+    lines = "2 3\n0 2 2400Gbps 1us 0\n1 2 2400Gbps 1us 0\n0 3 400Gbps 1us 0\n1 3 400Gbps 1us 0\n"
+    found = []
+    for head in ("4 2 1 1 4 H100", "4 2 4"):
+        (tmp_path / "t.txt").write_text(f"{head}\n{lines}")
+        found.append(read_physical_topology(tmp_path / "t.txt"))
+    first, second = found
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "the file is empty"),
         ("3 1\n", "line 1: expected 'nodes switches links', found 2 words"),
-        ("144 8 16 16 192 H100\n", "SimAI"),
+        ("144 8 16 16 192 H100\n", "32 switch ids expected"),
         ("3 x 2\n", "line 1: 'x' is not allowed; allowed: whole numbers"),
         ("3 1 2\n5\n", "line 2: '5' is not allowed; allowed: whole numbers from 0 to 2"),
         ("3 2 0\n2 2\n", "line 2: switch 2 is listed twice"),

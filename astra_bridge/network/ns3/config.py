@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,10 @@ class Ns3Config:
     source: Path | None = field(default=None, compare=False)
 
 
+_KEY = re.compile(r"[A-Z][A-Z0-9_]+")
+_SPELLING = 0.85
+"""How near an unknown key must be to a known one to be taken for a mistake in spelling."""
+
 _RATES = {"rate_ai", "rate_hai", "min_rate", "dctcp_rate_ai"}
 _MAPS = {"kmax_map", "kmin_map", "pmax_map"}
 _KINDS = {
@@ -136,25 +142,38 @@ def is_ns3_config(path: str | Path) -> bool:
 def read_ns3_config(path: str | Path) -> tuple[Ns3Config, tuple[str, ...]]:
     """Read a ``config.txt``; return it and warnings.
 
+    Keys of other forks are left out, with one warning that names them.
+
     Raises
     ------
     InputError
-        An unknown key, a missing or malformed value, or one out of range.
+        What should be a key does not look like one, or a value is missing, malformed or out of
+        range.
     """
     file = arguments.path(path, "path")
     words = iter(read_text(file).split())
     values: dict[str, Any] = {}
     warnings: list[str] = []
-    for key in words:
+    unknown: list[str] = []
+    while (key := next(words, None)) is not None:
         name = key.lower()
-        if key != key.upper() or name not in _KINDS:
+        if not _KEY.fullmatch(key):
             hint = nearest(key, [known.upper() for known in _KINDS])
             raise InputError(f"unknown key{hint}", file=file, key=key)
+        if name not in _KINDS:
+            near = get_close_matches(name, _KINDS, 1, _SPELLING)
+            unknown.append(f"{key} (did you mean {near[0].upper()}?)" if near else key)
+            following = list(words)
+            taken = next((i for i, word in enumerate(following) if _KEY.fullmatch(word)), None)
+            words = iter(following[len(following) if taken is None else taken :])
+            continue
         if name in values:
             warnings.append(f"{file}: {key}: given twice; the last value counts")
         values[name] = _value(name, key, words, file)
         if key in _IGNORED:
             warnings.append(f"{file}: {key}: ignored: {_IGNORED[key]}")
+    if unknown:
+        warnings.append(f"{file}: unknown keys are left out: {', '.join(unknown)}")
     # Every shipped file has the stop time, so saying so would be noise.
     warnings = [text for text in warnings if "SIMULATOR_STOP_TIME" not in text]
     config = Ns3Config(**values, given=frozenset(key.upper() for key in values), source=file)

@@ -52,6 +52,9 @@ class PhysicalTopology:
         return tuple(node for node in range(self.nodes) if node not in switches)
 
 
+_SIMAI_WORDS = 6
+
+
 def read_physical_topology(path: str | Path) -> PhysicalTopology:
     """Read a topology file: ``nodes switches links``, switch ids, then one line per cable.
 
@@ -66,16 +69,16 @@ def read_physical_topology(path: str | Path) -> PhysicalTopology:
     if not rows:
         raise InputError("the file is empty", file=file)
     number, head = rows[0]
+    at = f"line {number}"
+    if len(head) == _SIMAI_WORDS:
+        # SimAI's: nodes, GPUs per server, NVSwitches, other switches, links, type of GPU.  No more
+        # is needed than which nodes switch.
+        kinds = [whole_word(word, at, file, 0, MAX_NODES) for word in head[2:4]]
+        head = [head[0], str(sum(kinds)), head[4]]
     if len(head) != 3:
         raise InputError(
-            f"expected 'nodes switches links', found {len(head)} words"
-            + (
-                " (SimAI's header; its servers and GPU type are not read)" if len(head) == 6 else ""
-            ),
-            file=file,
-            key=f"line {number}",
+            f"expected 'nodes switches links', found {len(head)} words", file=file, key=at
         )
-    at = f"line {number}"
     nodes = whole_word(head[0], at, file, 1, MAX_NODES)
     switch_count = whole_word(head[1], at, file, 0, nodes)
     link_count = whole_word(head[2], at, file, 0, 10**7)
