@@ -149,6 +149,8 @@ void Engine::next_phase(Stream& stream) {
   const int32_t most = machine_of(stream.rank).streams_per_queue;
   const int32_t previous = chunk.queue;
   const bool last = chunk.next_phase == chunk.phases.size();
+  if (previous >= 0 && !queues[previous].waiting.empty())
+    __builtin_prefetch(&streams_[queues[previous].waiting.front().stream], 1);
   leave_channel(stream.sends.channel);
   leave_channel(stream.receives.channel);
   if (last) {
@@ -180,7 +182,10 @@ void Engine::next_phase(Stream& stream) {
 void Engine::enter(Stream& stream, Chunk& chunk, const PhaseChoice& choice) {
   chunk.queue = choice.queue;
   stream.step = stream.processed = stream.received = stream.inserted = 0;
-  if (choice.phase < 0) return;
+  if (choice.phase < 0) {
+    stream.schedule = nullptr;
+    return;
+  }
   const Phase& phase = program_.phases[choice.phase];
   const Group& group = program_.groups[phase.layout];
   const Machine& machine = machine_of(stream.rank);
@@ -213,9 +218,9 @@ void Engine::fill(Queue& queue, int32_t most) {
 void Engine::start_next(Queue& queue) {
   Stream& stream = streams_[queue.take()];
   ++queue.running;
-  const int32_t graph = chunk_of(stream).graph;
-  if (graph >= 0)
-    start_graph(graph);
+  // Not asked of the chunk, which is far from the caches by now.
+  if (stream.schedule == nullptr)
+    start_graph(chunk_of(stream).graph);
   else
     start(stream);
 }
@@ -272,6 +277,8 @@ void Engine::insert_packet(Stream& stream) {
     packet_crossed(stream, index);
     return;
   }
+  // The phase ends with it, in a while: what that takes is not near, either.
+  if (index + 1 == stream.schedule->end) __builtin_prefetch(&chunk_of(stream), 1);
   add(stream.rank, stream.bus_ps,
       {reduced ? Then::kBusReduced : Then::kBusCrossed, index, stream.self});
 }

@@ -113,7 +113,7 @@ struct Remembered {
 // The schedule that a chunk runs in its current phase.  Thousands of ranks take turns, and their
 // streams are more than the caches hold: what every message touches is one cache line.
 struct alignas(64) Stream {
-  const Schedule* schedule = nullptr;  // see Chunk
+  const Schedule* schedule = nullptr;  // of a custom collective, which is a graph, none
   int32_t step = 0, processed = 0, received = 0, inserted = 0;
   Remembered sends, receives;
   int64_t bus_ps = 0;  // to cross the bus, unless it is shared
