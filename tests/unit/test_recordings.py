@@ -28,6 +28,7 @@ from astra_bridge.sources.pytorch import files_of, recorded_job, unmeasured_job
 from astra_bridge.sources.rank import Rank, Step
 from astra_bridge.sources.unmeasured import operations
 from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
+from astra_bridge.trace.checking import check_workload
 from astra_bridge.trace.inferences import Inferences
 from tests.recordings import Recording
 
@@ -647,3 +648,42 @@ def test_case_06_a_recording(tmp_path: Path) -> None:
     trace = read_workload(tmp_path / "w", 2).of_rank(1)
     comm = trace.type == NodeType.COMM_COLL
     assert trace.comm_size[comm].tolist() == [262144 * 4]
+
+
+# NCCL in batches, and compiled kernels
+
+
+def test_a_batch_of_messages_is_one_kernel(tmp_path: Path) -> None:
+    """batch_isend_irecv: calls without kernels, then one kernel at the end of the group."""
+
+    def change(recording: Recording, rank: int) -> None:
+        for i, (kind, key) in enumerate((("send", "Dst Rank"), ("recv", "Src Rank"))):
+            args = recording.described(kind, 512, "0", **{key: 1 - rank})
+            recording.op(30 + 10 * i, 9, "c10d::send" if kind == "send" else "c10d::recv_")
+            recording.op(31 + 10 * i, 7, "record_param_comms", **args)
+        recording.call("cudaStreamWaitEvent", 52)
+        recording.kernel(55, 70, 40, "ncclDevKernel_SendRecv(ncclComm*)", 20)
+
+    paths = two_ranks(tmp_path, change)
+    job = recorded_job(paths, {}, None, Inferences())
+    steps = [step for step in job.ranks[0].steps if step.facts]
+    assert [step.type for step in steps] == [NodeType.COMM_SEND, NodeType.COMM_RECV]
+    assert [step.duration_ns for step in steps] == [40_000, 40_000]
+    assert steps[0].deps == steps[1].deps
+    assert [sorted(peers.values()) for peers in job.peer_of] == [[1, 1], [0, 0]]
+    workload = RecordedWorkload(job).workload()
+    assert check_workload(workload) == []
+
+
+def test_kernels_that_a_compiler_made_are_compute(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 30, "Torch-Compiled Region: 0/0")
+    link_ = recording.correlation = 500
+    recording.add("cuda_driver", "cuLaunchKernel", 10, 3, 1, correlation=link_)
+    recording.add(
+        "kernel", "triton_poi_fused_add_0", 20, 7, 7, correlation=link_, device=0, stream=7
+    )
+    rank = linked(recording, tmp_path)
+    kernel = rank.steps[named(rank, "triton_poi_fused_add_0")[0]]
+    assert (kernel.duration_ns, kernel.cpu) == (7_000, False)
+    assert rank.steps[kernel.deps[0]].name == "cuLaunchKernel"
