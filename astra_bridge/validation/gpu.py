@@ -94,6 +94,8 @@ def _attention_work(row: Values, column: str) -> tuple[str, float, float]:
 def _operator(kernels: Kernels, row: Values, _: str) -> float:
     op = str(row["op"])
     shared = kernels.fitted.memory_bound
+    if op not in kernels.fitted.operators:  # by its traffic alone
+        return shared.start_us + float(kernels.stream(float(row["min_bytes"])))
     # Further kernels follow the first one as closely as in a graph.
     start = shared.start_us + kernels.fitted.host.graph_us * (kernels.launches(op) - 1)
     return start + float(kernels.operator(op, _number(row, "rows"), _number(row, "cols")))

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from astra_bridge.collectives.nccl import nccl_us
+from astra_bridge.collectives.nccl import COLLECTIVES, nccl_us
 from astra_bridge.errors import InputError
 from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.validation.gpu import hardware_of
@@ -39,10 +39,10 @@ def nccl_rows(
     Raises
     ------
     InputError
-        A file cannot be read, or a collective in it is unknown.
+        A file cannot be read.
     """
     found: list[Row] = []
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
     known = _known()
     parameters = None if stand_in is None else hardware(stand_in).nccl
     for file in sorted((data / "nccl").glob("*.csv")):
@@ -57,7 +57,10 @@ def nccl_rows(
                 continue
             machine = _machine(gpu, file)
             if machine is None:
-                skipped[gpu] = skipped.get(gpu, 0) + len(rows)
+                skipped[f"{gpu}: no profile of an NVSwitch node has this name"] += len(rows)
+                continue
+            if collective not in COLLECTIVES:
+                skipped[f"{collective}: known are {', '.join(COLLECTIVES)}"] += len(rows)
                 continue
             _, least, least_us = min(rows, key=lambda row: row[1])
             _, most, most_us = max(rows, key=lambda row: row[1])
@@ -78,10 +81,7 @@ def nccl_rows(
                         _gathered(gpu, ranks, size),
                     )
                 )
-    notes = [
-        f"nccl: {count} rows of {gpu} are left out: no profile of an NVSwitch node has this name"
-        for gpu, count in skipped.items()
-    ]
+    notes = [f"nccl: {count} rows are left out, of {why}" for why, count in skipped.items()]
     return found, notes
 
 

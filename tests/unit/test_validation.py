@@ -131,3 +131,21 @@ def test_the_reference_is_what_the_package_has() -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"no measurements at {REFERENCE}")
     assert validate("gpu", REFERENCE).summaries == validate("gpu").summaries
+
+
+def test_what_is_not_known_is_predicted_by_its_traffic_or_left_out(tmp_path: Path) -> None:
+    for folder in ("gpu", "nccl"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "gpu/h100_memory_bound.csv").write_text(
+        "op,rows,cols,min_bytes,us\nrelu,4096,4096,67108864,27.9\n"
+    )
+    (tmp_path / "nccl/nccl_tests.csv").write_text(
+        "gpu,nccl,op_name,num_gpus,bytes,us,busbw_GBs\n"
+        "H100-SXM,2.29.2,broadcast,8,1048576,20,50\nH100-SXM,2.29.2,all_gather,4,1048576,15,50\n"
+    )
+    report = validate("all", tmp_path)
+    relu, gather = report.rows
+    assert relu.predicted_us == pytest.approx(27.9, rel=0.05)  # that of a copy of as many bytes
+    assert gather.what["num_gpus"] == "4"
+    assert not gather.fitted
+    assert any("1 rows are left out, of broadcast" in note for note in report.notes)
