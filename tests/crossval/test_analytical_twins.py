@@ -161,7 +161,7 @@ def test_exchange_with_a_reacting_host_gives_the_same_log(
 
 
 @examples
-@given(graphs(), st.integers(0, 2**32), st.sampled_from(["0", "0.01", "7.5"]))
+@given(graphs(), st.integers(0, 2**32), st.sampled_from(["0", "7.5", "64"]))
 def test_links_that_change_give_the_same_bytes(
     config: NetworkConfig, seed: int, sample_interval_us: str
 ) -> None:
