@@ -18,16 +18,22 @@ from astra_bridge.workload.generators import GENERATORS, Generator, Parameter, p
 __all__ = ["COMMAND"]
 
 
-def _run(generator: Generator, prefix: Path, options: dict[str, Any]) -> None:
+def _run(generator: Generator, prefix: Path, per_rank: bool, options: dict[str, Any]) -> None:
     generated = generator.generate(**options)
     if not isinstance(generated, GeneratedWorkload):
         raise PluginError(
             f"generator {generator.name!r}: gives {show(generated)}; allowed: a GeneratedWorkload"
         )
-    written = generated.write(prefix)
-    print(f"wrote the traces of {len(generated.traces)} ranks; to run them:")
+    if per_rank:
+        written = generated.write(prefix)
+        print(f"wrote the traces of {generated.ranks} ranks; to run them:")
+    else:
+        written = generated.write_kinds(prefix)
+        kinds = len(written) - 1
+        traces = "one trace" if kinds == 1 else f"traces of {kinds} kinds of ranks"
+        print(f"wrote {traces}, for {generated.ranks} ranks; to run them:")
     print(f"  --workload-configuration={prefix}")
-    if generated.comm_groups:
+    if written[-1].name.endswith(".comm_group.json"):
         print(f"  --comm-group-configuration={written[-1]}")
 
 
@@ -53,16 +59,22 @@ def _argument(parameter: Parameter) -> Argument:
 def _command(generator: Generator) -> Command:
     """A command that has the generator's parameters as options."""
     rows = [_argument(one) for one in parameters(generator)]
-    output = Argument("OUTPUT", "", "Prefix of the traces: PREFIX.0.et, PREFIX.1.et, ...", path)
+    output = Argument(
+        "OUTPUT", "", "Prefix of the files: PREFIX.manifest.json, PREFIX.kind0.et, ...", path
+    )
+    each = Argument(
+        "--per-rank", "",
+        "Write PREFIX.0.et, PREFIX.1.et, ... instead, as ASTRA-sim reads them.", default=False,
+    )  # fmt: skip
 
-    def run(output: Path, **values: Any) -> None:
-        _run(generator, output, {row.field: values[row.key] for row in rows})
+    def run(output: Path, per_rank: bool, **values: Any) -> None:
+        _run(generator, output, per_rank, {row.field: values[row.key] for row in rows})
 
     examples = {value: example for value, _, example in _KINDS.values()}
     needed = "".join(f" {row.name} {examples[row.value]}" for row in rows if row.required)
     return Command(
         f"{generator.summary.rstrip('.')}.",
-        {"arguments": [output], "options": rows},
+        {"arguments": [output], "options": [*rows, each]},
         run,
         f"workload {generator.name} out/{generator.name}{needed}",
     )

@@ -71,20 +71,23 @@ def one_collective(
     traces: Workload, groups: Mapping[GroupKey, tuple[int, ...]]
 ) -> OneCollective | None:
     """The one collective that the traces of a job do, be it several times; else None."""
-    found: set[tuple[int, int, str]] = set()
+    everyone = len(traces.rank_to_columns)
+    found: set[tuple[int, int, int]] = set()
     for columns in traces.columns:
         if ((columns.type == NodeType.COMM_SEND) | (columns.type == NodeType.COMM_RECV)).any():
             return None
         for at in (columns.type == NodeType.COMM_COLL).nonzero()[0].tolist():
             group = int(columns.pg_name[at])
             name = columns.strings[group] if group >= 0 else ""
-            found.add((int(columns.comm_type[at]), int(columns.comm_size[at]), name))
+            declared = (g.size or len(g.ranks) for g in columns.process_groups if g.name == name)
+            known = groups.get(group_key(name))
+            size = next(declared, 0) or (everyone if known is None else len(known))
+            found.add((int(columns.comm_type[at]), int(columns.comm_size[at]), size))
             if len({one[:2] for one in found}) > 1:
                 return None
     if not found:
         return None
-    everyone = tuple(range(len(traces.rank_to_columns)))
-    sizes = {len(groups.get(group_key(name), everyone)) for _, _, name in found}
+    sizes = {size for _, _, size in found}
     number, size_bytes, _ = min(found)
     kind, ranks = CommType(number), min(sizes)
     if len(sizes) > 1 or ranks < 2 or size_bytes < 1 or bus_factor(kind, ranks) is None:

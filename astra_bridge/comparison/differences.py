@@ -159,38 +159,67 @@ class Work:
             return
         found: dict[tuple[str, int, str, str, int], Span] = {}
         for index, columns in enumerate(self.traces.columns):
-            rows = np.flatnonzero(self.traces.rank_to_columns == index)
-            nodes = np.flatnonzero(columns.type == NodeType.COMM_COLL)
-            where = self.offset[rows][:, None] + nodes
-            ends = run.node_end_ps[where]
-            starts = np.where(ends < 0, _NEVER, run.node_start_ps[where])
-            ran = (ends >= 0).sum(axis=0)
-            counts = (nodes, ran, starts.min(axis=0), ends.max(axis=0))
-            for at, ranks, start_ps, end_ps in zip(*(c.tolist() for c in counts), strict=True):
-                kind = CommType(int(columns.comm_type[at])).name.lower().replace("_", "-")
-                group = int(columns.pg_name[at])
-                one = Span(
-                    self._of_row(int(rows[0]))[0],
-                    columns.name(at),
-                    kind,
-                    columns.strings[group] if group >= 0 else "",
-                    _dims(columns, at),
-                    int(columns.node_id[at]),
-                    int(columns.comm_size[at]),
-                    ranks,
-                    start_ps,
-                    end_ps,
-                )
-                other = found.get(one.key)
-                if other is not None:
-                    one = other._replace(
-                        ranks=other.ranks + ranks,
-                        start_ps=min(other.start_ps, start_ps),
-                        end_ps=max(other.end_ps, end_ps),
-                    )
-                if ranks:
-                    found[one.key] = one
+            all_rows = np.flatnonzero(self.traces.rank_to_columns == index)
+            all_nodes = np.flatnonzero(columns.type == NodeType.COMM_COLL)
+            for group, label, rows in self._groups_of(columns, all_rows, all_nodes):
+                nodes = all_nodes[columns.pg_name[all_nodes] == group]
+                self._add_spans(found, run, columns, rows, nodes, label)
         yield from sorted(found.values(), key=lambda one: (one.start_ps, one.end_ps, one.key))
+
+    def _groups_of(
+        self, columns: TraceColumns, rows: NDArray[np.int64], nodes: NDArray[np.int64]
+    ) -> Iterator[tuple[int, str, NDArray[np.int64]]]:
+        """The groups that these nodes name, and the rows of each: (pg_name, label, rows)."""
+        declared = {group.name: group for group in columns.process_groups if group.stride}
+        for group in np.unique(columns.pg_name[nodes]).tolist():
+            name = columns.strings[group] if group >= 0 else ""
+            if name not in declared or not len(rows):
+                yield group, name, rows
+                continue
+            # "The group of the own rank" is another one for other ranks.
+            stride, size = declared[name].stride, declared[name].size
+            rank = rows - rows[0] + self._of_row(int(rows[0]))[1]
+            first = rank - rank // stride % size * stride
+            for one in np.unique(first).tolist():
+                yield group, f"{name} of {one}", rows[first == one]
+
+    def _add_spans(
+        self,
+        found: dict[tuple[str, int, str, str, int], Span],
+        run: Measured,
+        columns: TraceColumns,
+        rows: NDArray[np.int64],
+        nodes: NDArray[np.int64],
+        label: str,
+    ) -> None:
+        where = self.offset[rows][:, None] + nodes
+        ends = run.node_end_ps[where]
+        starts = np.where(ends < 0, _NEVER, run.node_start_ps[where])
+        ran = (ends >= 0).sum(axis=0)
+        counts = (nodes, ran, starts.min(axis=0), ends.max(axis=0))
+        for at, ranks, start_ps, end_ps in zip(*(c.tolist() for c in counts), strict=True):
+            kind = CommType(int(columns.comm_type[at])).name.lower().replace("_", "-")
+            one = Span(
+                self._of_row(int(rows[0]))[0],
+                columns.name(at),
+                kind,
+                label,
+                _dims(columns, at),
+                int(columns.node_id[at]),
+                int(columns.comm_size[at]),
+                ranks,
+                start_ps,
+                end_ps,
+            )
+            other = found.get(one.key)
+            if other is not None:
+                one = other._replace(
+                    ranks=other.ranks + ranks,
+                    start_ps=min(other.start_ps, start_ps),
+                    end_ps=max(other.end_ps, end_ps),
+                )
+            if ranks:
+                found[one.key] = one
 
     def parting(self, run: Measured, reference: Measured, tolerance: float) -> Parting | None:
         """The first node in the reference's order that ends earlier or later by more than that."""

@@ -120,6 +120,12 @@ class Collectives:
         key = (kind, size, group, involved, queued, root_position, prefix, members)
         if key not in self._index:
             if prefix is not None and len(ranks) > 1:
+                if view.trace.relative and len(ranks) < self._setting.ranks:
+                    view.refuse(
+                        "custom collectives of groups need one trace per rank; write the workload "
+                        "with --per-rank",
+                        position,
+                    )
                 graph = self._graphs(prefix, ranks)
                 first = 0 if rule is None else queued
                 self._index[key] = self._builder.collective(

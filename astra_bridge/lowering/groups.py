@@ -112,6 +112,16 @@ class Groups:
         if name == "" or (key == 0 and 0 not in known and _is_all(declared, count)):
             return None, range(count)
         ranks: list[int] = []
+        if declared is not None and declared.stride:
+            # That of the first stands for all: each rank has the group that it is in.
+            if count % (declared.stride * declared.size):
+                view.refuse(
+                    f"groups of {declared.size} ranks with a stride of {declared.stride} do not "
+                    f"share {count} ranks evenly",
+                    position,
+                    "pg_name",
+                )
+            return key, declared.members(int(view.ranks[0]))
         if declared is not None:
             ranks = list(declared.ranks) or list(range(count))
             if min(ranks) < 0 or max(ranks) >= count or len(set(ranks)) != len(ranks):

@@ -30,7 +30,9 @@ def _tags(view: TraceView, which: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _peers(
     view: TraceView, which: NDArray[np.bool_], column: str, ranks: int, groups: Groups
 ) -> NDArray[np.int64]:
-    """The other end of each message."""
+    """The other end of each message, or its distance from the own rank."""
+    if view.trace.relative:
+        return _distances(view, which, column, ranks)
     peers = getattr(view.trace, column)[view.order].copy()
     pg_name = view.trace.pg_name[view.order]
     nameless = which & (peers == MISSING) & (pg_name >= 0)
@@ -56,6 +58,25 @@ def _peers(
     return result
 
 
+def _distances(
+    view: TraceView, which: NDArray[np.bool_], column: str, ranks: int
+) -> NDArray[np.int64]:
+    ahead = view.required(which, column, 1, ranks - 1)
+    lowest, highest = int(view.ranks[0]), int(view.ranks[-1])
+    distances = np.where(highest + ahead < ranks, ahead, ahead - ranks)
+    over = (distances < 0) & (lowest + distances < 0)
+    if over.any():
+        at = int(np.argmax(over))
+        view.refuse(
+            f"is {ahead[at]} from the own rank on: ranks {lowest} to {highest}, which run this "
+            f"trace, would go in different directions around the {ranks} ranks",
+            int(view.order[which][at]),
+            column,
+        )
+    result: NDArray[np.int64] = distances
+    return result
+
+
 def folded_tags(view: TraceView, which: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Tags of messages as ASTRA-sim takes them."""
     return (view.required(which, "comm_tag", -(2**31), 2**32 - 1) % 2**32) % _TAGS
@@ -71,7 +92,7 @@ def messages(view: TraceView, nodes: Any, ranks: int, groups: Groups) -> tuple[A
     -------
     messages : ndarray of MESSAGE
     relative : bool
-        Whether their peers are distances: where one rank runs the trace.
+        Whether their peers are distances: where one rank runs the trace, or it gives distances.
 
     Raises
     ------
@@ -95,7 +116,10 @@ def messages(view: TraceView, nodes: Any, ranks: int, groups: Groups) -> tuple[A
         alone = len(own_ranks) == 1
         # A trace of several ranks cannot name its owner.
         wrong_owner = (owners != MISSING) & ((owners != own_ranks[0]) | (not alone))
-        to_itself = rows["peer"] == own_ranks[0] if alone else np.isin(rows["peer"], own_ranks)
+        if trace.relative:
+            to_itself = np.zeros(len(rows), np.bool_)  # a distance is never 0
+        else:
+            to_itself = rows["peer"] == own_ranks[0] if alone else np.isin(rows["peer"], own_ranks)
         for bad, what, rule in (
             (wrong_owner, own, "a rank sends and receives in its own name"),
             (to_itself, peer, "a rank cannot send to itself"),
@@ -112,7 +136,7 @@ def messages(view: TraceView, nodes: Any, ranks: int, groups: Groups) -> tuple[A
         nodes["arg"][which] = sum(map(len, parts)) + np.arange(len(rows))
         parts.append(rows)
     made = np.concatenate(parts)
-    relative = len(made) == 0 or len(own_ranks) == 1
-    if relative and len(made):
+    relative = trace.relative or len(made) == 0 or len(own_ranks) == 1
+    if relative and len(made) and not trace.relative:
         made["peer"] -= own_ranks[0]
     return made, relative

@@ -78,10 +78,22 @@ class ProcessGroup(msgspec.Struct, frozen=True):
         The ``pg_name`` that COMM_COLL nodes refer to.
     ranks : tuple of int
         Its members, in the order of the file; empty means all ranks.
+    stride, size : int
+        Where stride is not 0, it is in place of `ranks` the group of the own rank: the ranks that
+        agree with it in all but ``rank // stride % size``.
     """
 
     name: str
     ranks: tuple[int, ...]
+    stride: int = 0
+    size: int = 0
+
+    def members(self, rank: int) -> tuple[int, ...]:
+        """The ranks of the group that this rank is in, where they are said."""
+        if not self.stride:
+            return self.ranks
+        first = rank - rank // self.stride % self.size * self.stride
+        return tuple(range(first, first + self.stride * self.size, self.stride))
 
 
 class NodeDetails(msgspec.Struct, frozen=True):
@@ -140,6 +152,9 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     read_details : callable
         ``read_details(i)`` reads the details of node i again from the file (or from the bytes it
         was parsed from).  Raises `InputError` when the file has gone or has changed.
+    relative : bool
+        Whether ``comm_src`` and ``comm_dst`` count from the own rank on, modulo the number of
+        ranks, so that ranks at different places share the trace.
     """
 
     file: Path | None
@@ -169,6 +184,7 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     unknown_callers: int
     process_groups: tuple[ProcessGroup, ...]
     read_details: Callable[[int], NodeDetails]
+    relative: bool = False
 
     def __len__(self) -> int:
         return len(self.node_id)

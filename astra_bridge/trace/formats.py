@@ -79,6 +79,7 @@ TRACE_FORMATS = Registry(
     TraceFormat,
     {
         "chakra": "astra_bridge.trace.reader:FORMAT",
+        "manifest": "astra_bridge.trace.manifest:FORMAT",
         "astra-sim-1": "astra_bridge.workload.astra1:FORMAT",
         "pytorch": "astra_bridge.sources.pytorch:FORMAT",
         "simai-workload": "astra_bridge.sources.simai:FORMAT",

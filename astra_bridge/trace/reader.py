@@ -317,7 +317,8 @@ def _columns(
     data: Any, file: Path | None, kept: bytes | None, signature: tuple[int, int]
 ) -> TraceColumns:
     try:
-        return _checked_columns(_decode(data), file, kept, signature)
+        raw = _decode(data)
+        return checked_columns(raw, file, _Source(file, kept, signature, raw.record_start))
     except RawError as error:
         if (kind := kind_of_file(bytes(data[:HEAD_BYTES]))) is not None:
             raise InputError(what_takes_it(kind, file), file=file) from None
@@ -326,12 +327,18 @@ def _columns(
         raise _too_large(len(data), "bytes of records", file) from None
 
 
-def _checked_columns(
-    raw: RawTrace, file: Path | None, kept: bytes | None, signature: tuple[int, int]
+def checked_columns(
+    raw: RawTrace, file: Path | None, source: Callable[[int], NodeDetails]
 ) -> TraceColumns:
+    """Check decoded records and put them together; `source` reads the details of a node again.
+
+    Raises
+    ------
+    InputError
+        A value is out of range, or a node waits for one that is not there.
+    """
     _check_ranges(raw, file)
     waits = _resolve_deps(raw, file)
-    source = _Source(file, kept, signature, raw.record_start)
     try:
         strings = tuple(text.decode() for text in raw.strings)
     except UnicodeDecodeError as error:
@@ -357,6 +364,7 @@ def _checked_columns(
         unknown_callers=waits.unknown_callers,
         process_groups=_process_groups(raw.type, raw.node_id, source, file),
         read_details=source,
+        relative=False,
     )
     for value in msgspec.structs.astuple(columns):
         if isinstance(value, np.ndarray):
@@ -639,7 +647,9 @@ FORMAT = TraceFormat(
     "chakra",
     "Chakra protobuf, one file PREFIX.RANK.et per rank.",
     # No error where the path is too long, or a folder may not be entered.
-    lambda prefix: os.path.exists(f"{prefix}.0.et"),  # noqa: PTH110
+    lambda prefix: (
+        os.path.exists(f"{prefix}.0.et") and not os.path.exists(f"{prefix}.manifest.json")  # noqa: PTH110
+    ),
     read_chakra,
     _convert,
 )

@@ -2,12 +2,13 @@
 """Generators of workloads: builders, micro-benchmarks, models, importers."""
 
 from astra_bridge.workload.astra1 import import_text
-from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 from astra_bridge.workload.micro import collective
 from astra_bridge.workload.training import Transformer, transformer
 
 __all__ = [
     "GeneratedWorkload",
+    "Kinds",
     "TraceBuilder",
     "Transformer",
     "collective",

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astra_bridge.files import NewFiles
-from astra_bridge.trace.columns import CommType, NodeType, Workload
-from astra_bridge.trace.reader import groups_path, parse_trace, trace_path
+from astra_bridge.trace.columns import CommType, NodeType, ProcessGroup, Workload
+from astra_bridge.trace.manifest import Manifest, manifest_path, placed
+from astra_bridge.trace.nodes import columns_of
+from astra_bridge.trace.reader import groups_path, trace_path
 from astra_bridge.trace.writer import TraceNode, encode_trace
 
 
@@ -61,6 +65,7 @@ class TraceBuilder:
         name: str = "comp",
         *,
         duration_us: int = 0,
+        duration_ns: int | None = None,
         num_ops: int | None = None,
         tensor_size_bytes: int | None = None,
         kernels: str | None = None,
@@ -73,6 +78,8 @@ class TraceBuilder:
         ----------
         duration_us
             Duration; 0 takes 1 ns.
+        duration_ns
+            The same, exact; it counts before the other.
         num_ops, tensor_size_bytes
             Floating-point operations and bytes moved, for compute models.
         kernels
@@ -89,6 +96,7 @@ class TraceBuilder:
             num_ops=num_ops,
             tensor_size=tensor_size_bytes,
             kernels=kernels,
+            duration_ns=duration_ns,
         )
 
     def coll(
@@ -177,6 +185,20 @@ class TraceBuilder:
         self.nodes[node].inputs_values = f"['{json.dumps(entries)}']"
         return node
 
+    def content_hash(self) -> int:
+        """Return a number that traces of the same content have in common in this process."""
+        return hash(
+            tuple(
+                (
+                    node.id, node.type, node.name, node.duration_micros, node.inputs_values,
+                    *node.data_deps, -1, *node.ctrl_deps,
+                    *((k, str(v) if isinstance(v, list) else v, type(v))
+                      for k, v in node.attributes.items()),
+                )
+                for node in self.nodes
+            )
+        )  # fmt: skip
+
     def encode(self) -> bytes:
         """Return the content of the ``.et`` file.
 
@@ -195,32 +217,83 @@ class GeneratedWorkload:
     Attributes
     ----------
     traces : sequence of TraceBuilder
-        One per rank; equal ranks may share one object, and large workloads build each one when
-        it is asked for.
+        One per rank; ranks that do the same share one object (`Kinds` says so for many), and large
+        workloads may build each one when it is asked for.
     comm_groups : dict of int to tuple of int
         Group id (>= 1) -> global ranks; empty when only the group of all ranks is used.
+    own_groups : dict of int to (int, int), or None
+        Where it is given, traces are relative: the peer of a message is a distance from the own
+        rank, and a group id is that of "the group of the own rank", the ranks that agree with it
+        in all but ``rank // stride % size``: id -> (stride, size).
     """
 
     traces: Sequence[TraceBuilder]
     comm_groups: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    own_groups: dict[int, tuple[int, int]] | None = None
 
-    def _encoded(self) -> Iterator[bytes]:
-        previous: TraceBuilder | None = None
-        data = b""
-        for trace in self.traces:
-            if trace is not previous:
-                data = trace.encode()
-            previous = trace
-            yield data
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.traces)
+
+    def kinds(self) -> tuple[list[TraceBuilder], NDArray[np.int32]]:
+        """The different traces, and for each rank which one it has."""
+        if isinstance(self.traces, Kinds):
+            return list(self.traces.kinds), self.traces.kind_of_rank
+        by_identity: dict[int, int] = {}
+        by_content: dict[int, int] = {}
+        found: list[TraceBuilder] = []
+        kind_of_rank = np.zeros(self.ranks, np.int32)
+        for rank, trace in enumerate(self.traces):
+            index = by_identity.get(id(trace))
+            if index is None or found[index] is not trace:
+                index = by_content.setdefault(trace.content_hash(), len(found))
+                if index == len(found):
+                    found.append(trace)
+                    by_identity[id(trace)] = index
+            kind_of_rank[rank] = index
+        return found, kind_of_rank
+
+    def _process_groups(self) -> tuple[ProcessGroup, ...]:
+        if self.own_groups is not None:
+            own = self.own_groups.items()
+            return tuple(ProcessGroup(str(i), (), stride, size) for i, (stride, size) in own)
+        return tuple(ProcessGroup(str(i), tuple(ranks)) for i, ranks in self.comm_groups.items())
 
     def workload(self) -> Workload:
-        """Return what a simulation takes, without writing files."""
-        index: dict[bytes, int] = {}
-        ranks = [index.setdefault(data, len(index)) for data in self._encoded()]
-        return Workload(
-            columns=tuple(parse_trace(data) for data in index),
-            rank_to_columns=np.array(ranks, np.int32),
+        """Return what a simulation takes, without files and without encoding anything.
+
+        Raises
+        ------
+        InputError
+            A value of a node does not fit its field.
+        """
+        kinds, kind_of_rank = self.kinds()
+        relative = self.own_groups is not None
+        groups = {group.name: group for group in self._process_groups()}
+        columns = (
+            columns_of(_around(kind.nodes, self.ranks) if relative else kind.nodes)
+            for kind in kinds
         )
+        return Workload(
+            tuple(placed(one, groups, relative=relative) for one in columns), kind_of_rank
+        )
+
+    def expanded(self) -> GeneratedWorkload:
+        """Return the same with global ranks and groups in the traces, as other simulators read it.
+
+        Each trace is made when it is asked for.
+        """
+        if self.own_groups is None:
+            return self
+        numbers: dict[tuple[int, int], int] = {}
+        groups: dict[int, tuple[int, ...]] = {}
+        for first in range(self.ranks):
+            for own, (stride, size) in self.own_groups.items():
+                if first // stride % size == 0:
+                    number = numbers[own, first] = len(groups) + 1
+                    groups[number] = tuple(range(first, first + stride * size, stride))
+        return GeneratedWorkload(_Expanded(self, numbers), groups)
 
     def write(self, prefix: str | Path) -> list[Path]:
         """Write ``{prefix}.{rank}.et``, and ``{prefix}.comm_group.json`` if there are groups.
@@ -235,9 +308,16 @@ class GeneratedWorkload:
         InputError
             The folder cannot be written to.
         """
+        if self.own_groups is not None:
+            return self.expanded().write(prefix)
         written = []
+        previous: TraceBuilder | None = None
+        data = b""
         with NewFiles() as files:
-            for rank, data in enumerate(self._encoded()):
+            for rank, trace in enumerate(self.traces):
+                if trace is not previous:
+                    data = trace.encode()
+                previous = trace
                 written.append(trace_path(prefix, rank))
                 with files.open(written[-1]) as out:
                     out.write(data)
@@ -246,4 +326,123 @@ class GeneratedWorkload:
                 lines = (f' "{i}": {list(ranks)}' for i, ranks in self.comm_groups.items())
                 with files.open(written[-1]) as out:
                     out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+        # Files of one rank each are what this prefix now stands for.
+        with suppress(OSError):
+            manifest_path(prefix).unlink(missing_ok=True)
         return written
+
+    def write_kinds(self, prefix: str | Path) -> list[Path]:
+        """Write ``{prefix}.kind{i}.et`` for each kind of rank and ``{prefix}.manifest.json``.
+
+        Returns
+        -------
+        list of Path
+            The files, the manifest last.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written to.
+        """
+        kinds, kind_of_rank = self.kinds()
+        relative = self.own_groups is not None
+        names = tuple(f"{Path(prefix).name}.kind{index}.et" for index in range(len(kinds)))
+        manifest = Manifest(names, kind_of_rank, relative, self._process_groups())
+        contents = {
+            Path(prefix).parent / name: encode_trace(
+                _around(kind.nodes, self.ranks) if relative else kind.nodes
+            )
+            for name, kind in zip(names, kinds, strict=True)
+        }
+        contents[manifest_path(prefix)] = manifest.encode()
+        with NewFiles() as files:
+            for path, data in contents.items():
+                with files.open(path) as out:
+                    out.write(data)
+        return list(contents)
+
+
+class Kinds(Sequence[TraceBuilder]):
+    """The traces of ranks of a few kinds.
+
+    Attributes
+    ----------
+    kinds : sequence of TraceBuilder
+    kind_of_rank : ndarray of int32, shape (ranks,)
+        Index into `kinds`.
+
+    Examples
+    --------
+    >>> idle = TraceBuilder()
+    >>> len(Kinds([idle], np.zeros(1 << 20, np.int32)))
+    1048576
+    """
+
+    def __init__(self, kinds: Sequence[TraceBuilder], kind_of_rank: NDArray[np.int32]) -> None:
+        self.kinds, self.kind_of_rank = kinds, kind_of_rank
+
+    def __len__(self) -> int:
+        return len(self.kind_of_rank)
+
+    @overload
+    def __getitem__(self, index: int) -> TraceBuilder: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TraceBuilder]: ...
+    def __getitem__(self, index: int | slice) -> TraceBuilder | Sequence[TraceBuilder]:
+        if isinstance(index, slice):
+            return [self.kinds[kind] for kind in self.kind_of_rank[index].tolist()]
+        return self.kinds[int(self.kind_of_rank[index])]
+
+
+_PEERS = ("comm_src", "comm_dst")
+
+
+def _around(nodes: Sequence[TraceNode], ranks: int) -> list[TraceNode]:
+    """Nodes with distances that are not negative, as fields of ranks take them."""
+    return [
+        _changed(node, {name: node.attributes[name] % ranks})  # type: ignore[operator]
+        if (name := _peer_of(node))
+        else node
+        for node in nodes
+    ]
+
+
+def _peer_of(node: TraceNode) -> str:
+    return next((name for name in _PEERS if name in node.attributes), "")
+
+
+def _changed(node: TraceNode, attributes: dict[str, Any]) -> TraceNode:
+    return replace(node, attributes=node.attributes | attributes)
+
+
+class _Expanded(Sequence[TraceBuilder]):
+    """Traces with global ranks, each made when it is asked for."""
+
+    def __init__(self, source: GeneratedWorkload, numbers: dict[tuple[int, int], int]) -> None:
+        self._source, self._numbers = source, numbers
+
+    def __len__(self) -> int:
+        return self._source.ranks
+
+    @overload
+    def __getitem__(self, index: int) -> TraceBuilder: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TraceBuilder]: ...
+    def __getitem__(self, index: int | slice) -> TraceBuilder | Sequence[TraceBuilder]:
+        ranks = range(len(self))[index]
+        if isinstance(ranks, range):
+            return [self[rank] for rank in ranks]
+        assert self._source.own_groups is not None
+        names = {}
+        for own, (stride, size) in self._source.own_groups.items():
+            first = ranks - ranks // stride % size * stride
+            names[str(own)] = str(self._numbers[own, first])
+        made = TraceBuilder()
+        for node in self._source.traces[ranks].nodes:
+            new: dict[str, Any] = {}
+            if name := _peer_of(node):
+                new[name] = ranks + node.attributes[name]  # type: ignore[operator]
+            if "pg_name" in node.attributes:
+                new["pg_name"] = names[node.attributes["pg_name"]]  # type: ignore[index]
+            made.nodes.append(_changed(node, new) if new else node)
+        return made

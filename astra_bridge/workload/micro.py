@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astra_bridge.arguments import flag, integer, list_of, optional
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.text import show
 from astra_bridge.trace.columns import CommType
-from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 
 SEND_RECV = "send-recv"
 KINDS: dict[str, CommType | None] = {
@@ -72,17 +75,22 @@ def collective(
     root = optional(integer(0, ranks - 1))(root, "root")
     overlap = flag(overlap, "overlap")
     rank_lists = list_of(list_of(integer(0, ranks - 1)))
-    everyone = tuple(range(ranks))
-    members = [everyone] if groups is None else list(rank_lists(groups, "groups"))
-    _check_groups(members)
+    everyone = range(ranks)
+    members: list[Sequence[int]] = [everyone]
+    if groups is not None:
+        # All ranks in their order are no group.
+        listed = rank_lists(groups, "groups")
+        members = [everyone if one == tuple(everyone) else one for one in listed]
+        _check_groups(members)
     if root is not None and comm_type not in _ROOTED:
         raise InputError(f"{kind} has no root", key="root")
 
     idle = TraceBuilder()
     idle.comp("idle")  # ASTRA-sim aborts on a trace without nodes
-    traces = [idle] * ranks
+    kinds = [idle]
+    kind_of_rank = np.zeros(ranks, np.int32)
     for index, group in enumerate(members):
-        group_id = None if group == everyone else index + 1
+        group_id = None if group is everyone else index + 1
         root_rank = None
         if comm_type in _ROOTED:
             position = root or 0
@@ -91,12 +99,11 @@ def collective(
                     f"{position} is not a position in a group of {len(group)}", key="root"
                 )
             root_rank = group[position]
-        shared: TraceBuilder | None = None
-        for position, rank in enumerate(group):
-            if comm_type is not None and shared is not None:
-                traces[rank] = shared
-                continue
-            trace = shared = TraceBuilder()
+        # Of a collective, all members do the same.
+        for position, rank in enumerate(group if comm_type is None else group[:1]):
+            kind_of_rank[rank if comm_type is None else np.asarray(group)] = len(kinds)
+            trace = TraceBuilder()
+            kinds.append(trace)
             compute: list[int] = []
             communication: list[int] = []
             for step in range(repeat):
@@ -117,9 +124,17 @@ def collective(
                     communication = [send, recv]
             if not trace.nodes:
                 trace.comp("idle")
-            traces[rank] = trace
-    used = {i + 1: group for i, group in enumerate(members) if group != everyone}
-    return GeneratedWorkload(tuple(traces), {} if comm_type is None else used)
+    used = {i + 1: tuple(group) for i, group in enumerate(members) if group is not everyone}
+    return GeneratedWorkload(_in_order(kinds, kind_of_rank), {} if comm_type is None else used)
+
+
+def _in_order(kinds: Sequence[TraceBuilder], kind_of_rank: NDArray[np.int32]) -> Kinds:
+    """The kinds that ranks have, in the order of the first rank of each."""
+    used, first = np.unique(kind_of_rank, return_index=True)
+    order = used[np.argsort(first)]
+    place = np.zeros(len(kinds), np.int32)
+    place[order] = np.arange(len(order))
+    return Kinds([kinds[kind] for kind in order.tolist()], place[kind_of_rank])
 
 
 def _comm_type(kind: str | CommType) -> CommType | None:

@@ -17,14 +17,15 @@ so a send always ends; and 1F1B without communication has no cycle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import overload
+
+import numpy as np
 
 from astra_bridge.arguments import Check, check_fields, flag, integer, positive
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
-from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 
 
 @dataclass(frozen=True)
@@ -142,39 +143,27 @@ def _kernels(*products: tuple[int, int, int], more: str = "", times: int = 1) ->
     )
 
 
-class _Rank:
-    """Builds the program of one rank."""
+class _Stage:
+    """Builds the program that all ranks of a stage have in common."""
 
-    def __init__(self, model: Transformer, rank: int, groups: dict[tuple[int, ...], int]) -> None:
+    def __init__(self, model: Transformer, stage: int, groups: dict[tuple[int, int], int]) -> None:
         self.model = m = model
         self.trace = TraceBuilder()
         self._groups = groups
-        self._t = rank % m.tensor
-        self._d = rank // m.tensor % m.data
-        self._stage = rank // (m.tensor * m.data)
+        self._stage = stage
         self._slot: list[int] = []  # the last node that used the communication slot
         self._compute: list[int] = []  # what the next compute node waits for
-        self._tensor_group = self._group(self._at(t=t) for t in range(m.tensor))
-        self._data_group = self._group(self._at(d=d) for d in range(m.data))
-        first = self._d - self._d % m.expert
-        self._expert_group = self._group(self._at(d=first + e) for e in range(m.expert))
-        self._expert_data_group = self._group(
-            self._at(d=d) for d in range(self._d % m.expert, m.data, m.expert)
-        )
+        self._tensor_group = self._group(1, m.tensor)
+        self._data_group = self._group(m.tensor, m.data)
+        self._expert_group = self._group(m.tensor, m.expert)
+        self._expert_data_group = self._group(m.tensor * m.expert, m.data // m.expert)
         self._boundary_bytes = m.micro_batch * m.sequence * m.hidden * m.element_bytes
 
-    def _at(self, t: int | None = None, d: int | None = None, stage: int | None = None) -> int:
-        t = self._t if t is None else t
-        d = self._d if d is None else d
-        stage = self._stage if stage is None else stage
-        return (stage * self.model.data + d) * self.model.tensor + t
-
-    def _group(self, members: Iterator[int]) -> tuple[int, int | None]:
-        """Return (size, id) of a group; all ranks together have no id."""
-        ranks = tuple(members)
-        if len(ranks) in (1, self.model.ranks):
-            return len(ranks), None
-        return len(ranks), self._groups.setdefault(ranks, len(self._groups) + 1)
+    def _group(self, stride: int, size: int) -> tuple[int, int | None]:
+        """Return (size, id) of the group of the own rank; all ranks together have no id."""
+        if size in (1, self.model.ranks):
+            return size, None
+        return size, self._groups.setdefault((stride, size), len(self._groups) + 1)
 
     # What a stage computes for one micro-batch.
 
@@ -289,7 +278,7 @@ class _Rank:
             )
 
     def _send(self, step: int, micro: int, forward: bool) -> None:
-        peer = self._at(stage=self._stage + (1 if forward else -1))
+        peer = self._ahead(1 if forward else -1)
         node = self.trace.send(
             peer,
             self._boundary_bytes,
@@ -300,7 +289,7 @@ class _Rank:
         self._slot = [node]
 
     def _recv(self, step: int, micro: int, forward: bool) -> None:
-        peer = self._at(stage=self._stage + (-1 if forward else 1))
+        peer = self._ahead(-1 if forward else 1)
         node = self.trace.recv(
             peer,
             self._boundary_bytes,
@@ -308,6 +297,10 @@ class _Rank:
             name=f"recv.{'fwd' if forward else 'bwd'}.mb{micro}",
         )
         self._compute = [*self._compute, node]
+
+    def _ahead(self, stages: int) -> int:
+        """Distance to the same place of another stage."""
+        return stages * self.model.data * self.model.tensor
 
     def _tag(self, step: int, micro: int, forward: bool) -> int:
         return 2 * (step * self.model.micro_batches + micro) + (not forward)
@@ -388,37 +381,16 @@ class _Rank:
         return self.trace
 
 
-class _Traces(Sequence[TraceBuilder]):
-    """Builds each rank's trace when it is asked for: all at once would take gigabytes."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.model = model
-        self.groups: dict[tuple[int, ...], int] = {}
-        for rank in range(model.ranks):
-            _Rank(model, rank, self.groups)  # gives its groups their ids
-
-    def __len__(self) -> int:
-        return self.model.ranks
-
-    @overload
-    def __getitem__(self, index: int) -> TraceBuilder: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[TraceBuilder]: ...
-    def __getitem__(self, index: int | slice) -> TraceBuilder | Sequence[TraceBuilder]:
-        ranks = range(self.model.ranks)[index]
-        if isinstance(ranks, range):
-            return [self[rank] for rank in ranks]
-        return _Rank(self.model, ranks, self.groups).build()
-
-
 def transformer(model: Transformer) -> GeneratedWorkload:
     """Generate the traces of a training step.
 
     Returns
     -------
     GeneratedWorkload
-        One trace per rank; its communicator groups are those of more than one and fewer than all
-        ranks.
+        One trace per stage; its groups are those of more than one and fewer than all ranks.
     """
-    traces = _Traces(model)
-    return GeneratedWorkload(traces, {number: ranks for ranks, number in traces.groups.items()})
+    groups: dict[tuple[int, int], int] = {}
+    stages = [_Stage(model, stage, groups).build() for stage in range(model.pipeline)]
+    stage_of_rank = np.arange(model.ranks, dtype=np.int32) // (model.data * model.tensor)
+    own_groups = {number: group for group, number in groups.items()}
+    return GeneratedWorkload(Kinds(stages, stage_of_rank), own_groups=own_groups)

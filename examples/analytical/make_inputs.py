@@ -21,4 +21,5 @@ model = Transformer(
     tensor=2,
     pipeline=2,
 )
-transformer(model).write(FOLDER / "training" / "trace")
+*_, groups = transformer(model).write(FOLDER / "training" / "trace")
+groups.replace(FOLDER / "training" / "comm_group.json")

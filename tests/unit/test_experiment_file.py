@@ -213,15 +213,17 @@ def test_a_workload_can_be_generated(tmp_path: Path) -> None:
 def test_a_generated_workload_has_its_own_groups(tmp_path: Path) -> None:
     content = {"generator": "transformer", "layers": 1, "dp": 2, "tp": 4, "micro_batches": 1}
     generated = ab.Experiment.from_file(written(tmp_path, workload=content))
-    made = generated.work[0]
-    assert made.groups
+    made = generated.work[0].traces
+    assert [group.size for group in made.columns[0].process_groups] == [4, 2]
     prefix = tmp_path / "traces" / "gpt"
     assert main(["workload", "transformer", str(prefix), "--layers=1", "--dp=2", "--tp=4",
                  "--micro-batches=1"]) == 0  # fmt: skip
-    read = written(tmp_path, workload=str(prefix), comm_groups=f"{prefix}.comm_group.json")
-    assert generated == ab.Experiment.from_file(read)
+    assert generated == ab.Experiment.from_file(written(tmp_path, workload=str(prefix)))
     jobs = written(tmp_path, workload=None, jobs=[{"workload": content}])
-    assert ab.Experiment.from_file(jobs).work[0].groups == made.groups
+    of_job = ab.Experiment.from_file(jobs).work[0].traces
+    assert [one.process_groups for one in of_job.columns] == [
+        one.process_groups for one in made.columns
+    ]
 
 
 @pytest.mark.parametrize(

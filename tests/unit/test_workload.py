@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from astra_bridge.cli.command import dispatch
 from astra_bridge.cli.commands import ROOT
 from astra_bridge.errors import InputError
+from astra_bridge.simulation import Experiment
 from astra_bridge.trace import (
     MISSING,
     CommType,
@@ -179,7 +182,7 @@ def test_builder_writes_every_kind_of_node(tmp_path: Path) -> None:
 
 def test_workload_in_memory_equals_the_written_one(tmp_path: Path) -> None:
     generated = collective("all-reduce", 1024, 4, groups=[[0, 1], [2, 3]], repeat=2)
-    generated.write(tmp_path / "w")
+    generated.write_kinds(tmp_path / "w")
     on_disk, in_memory = read_workload(tmp_path / "w", 4), generated.workload()
     assert on_disk.rank_to_columns.tolist() == in_memory.rank_to_columns.tolist() == [0, 0, 1, 1]
     for a, b in zip(on_disk.columns, in_memory.columns, strict=True):
@@ -297,7 +300,7 @@ def test_volume_of_each_parallelism() -> None:
         pipeline=2,
         expert=2,
     )
-    generated = transformer(model)
+    generated = transformer(model).expanded()
     run_to_end(generated)
     trace = generated.workload().of_rank(0)  # stage 0
     boundary = 16 * 32 * 2  # tokens * hidden * bytes
@@ -332,7 +335,7 @@ def test_sharded_optimizer_gathers_what_it_scattered() -> None:
 
 def test_pipeline_is_1f1b() -> None:
     model = Transformer(layers=4, hidden=8, sequence=8, vocabulary=8, pipeline=4, micro_batches=6)
-    generated = transformer(model)
+    generated = transformer(model).expanded()
     workload = generated.workload()
     orders = []
     for stage in range(4):
@@ -386,7 +389,7 @@ def test_no_combination_deadlocks(
         sharded_optimizer=sharded,
         steps=steps,
     )
-    generated = transformer(model)
+    generated = transformer(model).expanded()
     assert len(generated.traces) == data * tensor * pipeline
     run_to_end(generated)
 
@@ -550,10 +553,26 @@ def test_command_collective(command: Callable[..., str], tmp_path: Path) -> None
         "--ranks", 6, "--group", "0-2", "--group", "4,3",
     )  # fmt: skip
     assert f"--workload-configuration={prefix}" in output
-    assert f"--comm-group-configuration={tmp_path / 'w.comm_group.json'}" in output
+    assert "traces of 3 kinds of ranks, for 6 ranks" in output
     workload = read_workload(prefix, 6)
     assert workload.columns[0].comm_size[0] == 65536
-    assert json.loads((tmp_path / "w.comm_group.json").read_text()) == {"1": [0, 1, 2], "2": [4, 3]}
+    groups = [group for columns in workload.columns for group in columns.process_groups]
+    assert groups == [ProcessGroup("1", (0, 1, 2)), ProcessGroup("2", (4, 3))]
+
+
+def test_one_trace_per_rank_for_other_simulators(
+    command: Callable[..., str], tmp_path: Path
+) -> None:
+    prefix = tmp_path / "w"
+    words = ["--ranks", 6, "--group", "0-2", "--group", "4,3"]
+    command("workload", "collective", prefix, *words)
+    output = command("workload", "collective", prefix, *words, "--per-rank")
+    groups = tmp_path / "w.comm_group.json"
+    assert f"--workload-configuration={prefix}" in output
+    assert f"--comm-group-configuration={groups}" in output
+    assert json.loads(groups.read_text()) == {"1": [0, 1, 2], "2": [4, 3]}
+    assert read_workload(prefix, 6).rank_to_columns.tolist() == [0, 0, 0, 1, 1, 2]
+    assert not (tmp_path / "w.manifest.json").exists()
 
 
 @pytest.mark.parametrize("group", ["x", "1-", "3-99999999999999999999", "0-9999999", "1,,2", "5"])
@@ -579,8 +598,28 @@ def test_command_transformer(command: Callable[..., str], tmp_path: Path) -> Non
     model = Transformer(layers=2, hidden=64, data=2, tensor=2, pipeline=2, micro_batches=2)
     expected = transformer(model).workload()
     read = read_workload(prefix, 8)
+    assert len(read.columns) == 2
     for rank in range(8):
         assert differences(read.of_rank(rank), expected.of_rank(rank)) == []
+
+
+def test_relative_traces_are_those_of_global_ranks(tmp_path: Path) -> None:
+    """Kinds of ranks lower to the very Program that one trace for each rank does."""
+    model = Transformer(layers=4, hidden=64, data=2, tensor=2, pipeline=4, micro_batches=3)
+    generated = transformer(model)
+    generated.write_kinds(tmp_path / "kinds")
+    generated.write(tmp_path / "ranks")
+    assert len(list(tmp_path.glob("ranks.*.et"))) == 16
+    network = {"topology": ["Ring"], "npus_count": [16], "bandwidth": [50.0], "latency": [500.0]}
+    programs = []
+    for name, groups in (("kinds", None), ("ranks", tmp_path / "ranks.comm_group.json")):
+        system = {"all-reduce-implementation": ["ring"]}
+        one = Experiment(tmp_path / name, system, network, comm_groups=groups)
+        programs.append(one.work[0].lowered.program)
+    one, same = programs
+    assert len(one.templates) == 4
+    for field in fields(one):
+        assert np.array_equal(getattr(one, field.name), getattr(same, field.name)), field.name
 
 
 def test_command_dump(command: Callable[..., str], tmp_path: Path) -> None:
