@@ -117,7 +117,10 @@ class JobWork:
     @cached_property
     def groups(self) -> dict[GroupKey, tuple[int, ...]]:
         """Its communicator groups."""
-        return read_comm_groups(self._given("comm_groups"), self.ranks)
+        given = self._given("comm_groups")
+        if given is None:  # a generated workload knows the groups of its traces
+            given = getattr(self._workload, "comm_groups", None)
+        return read_comm_groups(given, self.ranks)
 
     @cached_property
     def lowered(self) -> Lowered:
