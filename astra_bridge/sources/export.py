@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from astra_bridge.files import NewFiles
 from astra_bridge.sources.across import Job
 from astra_bridge.sources.rank import Step
 from astra_bridge.trace.columns import CommType, NodeType, Workload
-from astra_bridge.trace.reader import groups_path, parse_trace, trace_path
+from astra_bridge.trace.per_rank import write_per_rank
+from astra_bridge.trace.reader import parse_trace
 from astra_bridge.trace.schema import GlobalMetadata
 from astra_bridge.trace.writer import (
     VERSION,
@@ -173,16 +173,5 @@ class RecordedWorkload:
         InputError
             The folder cannot be written to.
         """
-        written = []
-        with NewFiles() as files:
-            for rank, data in enumerate(self._encoded()):
-                written.append(trace_path(prefix, rank))
-                with files.open(written[-1]) as out:
-                    out.write(data)
-            if self.job.numbers:
-                written.append(groups_path(prefix))
-                groups = self.job.numbers.items()
-                lines = (f' "{number}": {list(ranks)}' for (_, ranks), number in groups)
-                with files.open(written[-1]) as out:
-                    out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
-        return written
+        groups = {number: ranks for (_, ranks), number in self.job.numbers.items()}
+        return write_per_rank(prefix, self._encoded(), groups)

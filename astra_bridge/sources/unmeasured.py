@@ -49,9 +49,7 @@ def operations(operator: Operator) -> int:
     shapes = [shape for shape in _shapes(operator.input_shapes) if shape]
     name = operator.name
     if _MATMUL.match(name) and len(shapes) >= 2:
-        left, right = shapes[-2:]
-        if name.startswith(("aten::linear", "aten::_scaled_mm")):
-            left, right = shapes[:2]
+        left, right = _factors(name, shapes)
         inner = left[-1]
         columns = right[-1] if len(right) > 1 else 1
         return int(2 * math.prod(left[:-1]) * inner * columns)
@@ -79,9 +77,7 @@ def kernels_of(operator: Operator) -> str:
     shapes = [shape for shape in _shapes(operator.input_shapes) if shape]
     name = operator.name
     if _MATMUL.match(name) and len(shapes) >= 2:
-        left, right = shapes[-2:]
-        if name.startswith(("aten::linear", "aten::_scaled_mm")):
-            left, right = shapes[:2]
+        left, right = _factors(name, shapes)
         if len(left) < 2 or len(right) < 2 or min(*left, *right) < 1:
             return ""
         rows, inner = math.prod(left[:-1]), left[-1]
@@ -100,6 +96,11 @@ def kernels_of(operator: Operator) -> str:
             direction = " backward" if backward else ""
             return f"attention {batch} {heads} {key[1]} {length} {key[-2]} {size}{direction}"
     return ""
+
+
+def _factors(name: str, shapes: list[list[int]]) -> list[list[int]]:
+    """The two factors of a product: the last tensors, but where a bias or scales come behind."""
+    return shapes[:2] if name.startswith(("aten::linear", "aten::_scaled_mm")) else shapes[-2:]
 
 
 def _shapes(value: object) -> list[list[int]]:

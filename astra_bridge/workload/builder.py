@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +16,7 @@ from astra_bridge.files import NewFiles
 from astra_bridge.trace.columns import CommType, NodeType, ProcessGroup, Workload
 from astra_bridge.trace.manifest import Manifest, manifest_path, placed
 from astra_bridge.trace.nodes import columns_of
-from astra_bridge.trace.reader import groups_path, trace_path
+from astra_bridge.trace.per_rank import write_per_rank
 from astra_bridge.trace.writer import TraceNode, encode_trace
 
 
@@ -310,26 +309,17 @@ class GeneratedWorkload:
         """
         if self.own_groups is not None:
             return self.expanded().write(prefix)
-        written = []
+        return write_per_rank(prefix, self._encoded(), self.comm_groups)
+
+    def _encoded(self) -> Iterator[bytes]:
+        """The content of each rank's file; what the rank before has, too, is encoded once."""
         previous: TraceBuilder | None = None
         data = b""
-        with NewFiles() as files:
-            for rank, trace in enumerate(self.traces):
-                if trace is not previous:
-                    data = trace.encode()
-                previous = trace
-                written.append(trace_path(prefix, rank))
-                with files.open(written[-1]) as out:
-                    out.write(data)
-            if self.comm_groups:
-                written.append(groups_path(prefix))
-                lines = (f' "{i}": {list(ranks)}' for i, ranks in self.comm_groups.items())
-                with files.open(written[-1]) as out:
-                    out.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
-        # Files of one rank each are what this prefix now stands for.
-        with suppress(OSError):
-            manifest_path(prefix).unlink(missing_ok=True)
-        return written
+        for trace in self.traces:
+            if trace is not previous:
+                data = trace.encode()
+            previous = trace
+            yield data
 
     def write_kinds(self, prefix: str | Path) -> list[Path]:
         """Write ``{prefix}.kind{i}.et`` for each kind of rank and ``{prefix}.manifest.json``.

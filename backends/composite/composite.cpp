@@ -143,14 +143,12 @@ class Composite final : public astra_net::Model {
     now_ps_ = x.now_ps;
     place_ = x.place;
     x.completion_count = 0;
-    const bool answered = std::exchange(answer_, false) && x.now_ps == answer_ps_;
-    prompt_ = answered;
+    prompt_ = std::exchange(answer_, false) && x.now_ps == answer_ps_;
     for (size_t i = 0; i < x.start_count; ++i) begin(x.starts[i]);
     for (const auto& side : sides_)
       if (side->ordered || prompt_) hand_over(*side);
     take_held(x);
     const Key until{x.until_ps, x.until_place};
-    bool interrupted_once = false;
     while (held_.empty()) {
       Side* side = nullptr;
       Key next = kNone, second = kNone;
@@ -176,14 +174,14 @@ class Composite final : public astra_net::Model {
       done_.clear();
       const int64_t before_ps = side->part.now_ps();
       const Key bound = std::min(until, second);
+      bool whole = true;
       if (side->ordered) {
-        run_ordered(*side, bound, x.capacity - x.completion_count);
+        call(*side, {}, bound, x.capacity - x.completion_count);
       } else {
         const int64_t until_ps = bound.place > kFirst ? bound.time_ps : bound.time_ps - 1;
-        interrupted_once = !side->part.advance(until_ps, done_);
+        whole = side->part.advance(until_ps, done_);
       }
-      if (done_.empty() && side->part.now_ps() == before_ps && !(next < key_of(*side)) &&
-          !interrupted_once)
+      if (whole && done_.empty() && side->part.now_ps() == before_ps && !(next < key_of(*side)))
         side->part.lies("it stands still at " + std::to_string(before_ps) + " ps");
       for (const astra_net_completion& record : done_) held_.push_back({side, record});
       take_held(x);
@@ -380,7 +378,6 @@ class Composite final : public astra_net::Model {
     }
   }
 
-  void run_ordered(Side& side, Key until, size_t most) { call(side, {}, until, most); }
   void call(Side& side, const std::vector<astra_net_transfer>& starts, Key until, size_t most) {
     done_.resize(std::max<size_t>(1, std::min<size_t>(most, 1024)));
     astra_net_exchange x{};

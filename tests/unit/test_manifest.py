@@ -15,6 +15,8 @@ from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
 from astra_bridge.lowering import lower
 from astra_bridge.trace import ProcessGroup, Workload, read_workload
+from astra_bridge.trace.manifest import manifest_path
+from astra_bridge.trace.per_rank import write_per_rank
 from astra_bridge.workload import GeneratedWorkload, Kinds, TraceBuilder, collective
 
 RANKS = 6
@@ -129,3 +131,12 @@ def test_values_in_memory_are_checked(attributes: dict[str, Any], said: str) -> 
     with pytest.raises(InputError) as refused:
         GeneratedWorkload([trace]).workload()
     assert said in str(refused.value)
+
+
+def test_files_of_ranks_take_the_place_of_a_manifest(tmp_path: Path) -> None:
+    prefix = tmp_path / "w"
+    collective("all-reduce", 1 << 20, 4).write_kinds(prefix)
+    assert manifest_path(prefix).exists()
+    write_per_rank(prefix, [TraceBuilder().encode()] * 2, {1: (0, 1)})
+    assert not manifest_path(prefix).exists()
+    assert len(read_workload(prefix, 2).columns) == 1

@@ -57,9 +57,8 @@ def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
     for name, several in pieces.items():
         keys = [key for key in several[0] if all(key in columns for columns in several)]
         table = {key: [value for columns in several for value in columns[key]] for key in keys}
-        by = "link" if name == "links" and "link" in table else None
-        if by:
-            order = np.argsort(np.array(table[by], np.int64), kind="stable").tolist()
+        if name == "links" and "link" in table:
+            order = np.argsort(np.array(table["link"], np.int64), kind="stable").tolist()
             table = {key: [column[row] for row in order] for key, column in table.items()}
         tables[name] = table
     found = stats | ({"tables": tables} if tables else {})
