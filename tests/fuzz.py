@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from tests import ns3_fuzz, number_fuzz, program_fuzz, reply_fuzz
 
 Attack = Callable[[int], tuple[str, str]]
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if kind not in ATTACKS:
             parser.error(f"{kind!r} is none of {', '.join(ATTACKS)}")
     kinds = chosen.kinds or list(ATTACKS)
-    if "networks" in kinds and (missing := build.unavailable()) is not None:
+    if "networks" in kinds and (missing := NS3.unavailable()) is not None:
         print(f"networks: left out: {missing}")
         kinds.remove("networks")
     faults = sum(fuzz(kind, 60 * chosen.minutes, chosen.seed) for kind in kinds)

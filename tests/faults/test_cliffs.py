@@ -18,11 +18,11 @@ import pytest
 from astra_bridge.engine import native
 from astra_bridge.network.api import LINK, TRANSFER, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from benchmarks import scaling
 
 pytestmark = pytest.mark.skipif(bool(native.unavailable()), reason="the cliffs were native code's")
-needs_ns3 = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+needs_ns3 = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 def growth(cost: Callable[[int], float], small: int, large: int, allowed: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.api import LINK, NetworkConfig
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from tests import ns3_fuzz
 from tests import ns3_networks as net
 
@@ -16,7 +16,7 @@ GBPS, MTU = net.GBPS, net.MTU
 US = 10**6  # ps
 RATE, LATENCY, BYTES = 100 * GBPS, 1 * US, 1000 * MTU
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 def two_paths(**options: object) -> NetworkConfig:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.signals import Ended, deferred, unwinding
 from tests.foreign import foreign_library
 
@@ -103,8 +103,8 @@ def check_whole(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["analytical-aware", "garnet", "ns3"])
 def test_random_moments(backend: str, tmp_path: Path, mock_library: Path) -> None:
-    if backend == "ns3" and build.unavailable() is not None:
-        pytest.skip(str(build.unavailable()))
+    if backend == "ns3" and NS3.unavailable() is not None:
+        pytest.skip(str(NS3.unavailable()))
     command = [*RUN, f"--backend={backend}"]
     end_after([*command, f"--output={tmp_path}/0"], lambda: None, signal.SIGCONT, tmp_path)
     began = time.monotonic()  # again, now that everything is compiled
@@ -151,7 +151,7 @@ def test_a_backend_that_hangs(where: str, sent: signal.Signals, tmp_path: Path) 
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 @pytest.mark.parametrize("sent", [*SIGNALS, signal.SIGQUIT])
 def test_compiling(sent: signal.Signals, tmp_path: Path) -> None:
     cache = tmp_path / "cache"

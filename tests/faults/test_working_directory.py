@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.network.native import library_path
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.supervision import safe_path
 from tests.foreign import foreign_library
 
@@ -61,7 +61,7 @@ def test_a_library(here: Path) -> None:
     assert not (here / "RAN").exists()
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 def test_ns3(here: Path) -> None:
     done = command(here, *RUN, "--backend=ns3")
     assert done.returncode == 0, done.stderr

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from astra_bridge.network.api import TRANSFER
-from astra_bridge.network.ns3 import BACKENDS, build
+from astra_bridge.network.ns3 import BACKENDS
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.units import TIME_NEVER
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "ns3"
 NS3 = BACKENDS[0]
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 def write_inputs(case: dict[str, Any], folder: Path) -> Path:

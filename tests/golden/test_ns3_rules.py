@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from astra_bridge.network.ns3 import build
 from astra_bridge.network.ns3.config import CC_MODES
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation import simulate
@@ -20,7 +19,7 @@ from tests import ns3_networks as net
 from tests.golden.test_ns3 import NS3, completion_times, write_inputs
 from tests.golden_case import write_golden_case
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 RATES = (25, 40, 50, 100, 200, 400)
 CONFIG = {

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.simulation import simulate
 from tests.golden.test_ns3 import GOLDEN, write_inputs
 from tests.golden_case import write_golden_case
 
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 @pytest.mark.skipif(not CASES, reason=f"{GOLDEN} is not there")

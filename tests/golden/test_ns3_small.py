@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from astra_bridge.network.ns3 import BACKENDS, build
+from astra_bridge.network.ns3 import BACKENDS
 from astra_bridge.network.spec import NetworkRequest
 from tests.ns3_networks import run
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(
+    BACKENDS[0].unavailable() is not None, reason=str(BACKENDS[0].unavailable())
+)
 
 CONFIG = """CC_MODE {mode}
 PACKET_PAYLOAD_SIZE 1000

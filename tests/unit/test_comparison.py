@@ -21,7 +21,7 @@ from astra_bridge.comparison.bandwidth import OneCollective, bus_factor, one_col
 from astra_bridge.comparison.differences import relative
 from astra_bridge.comparison.phases import covered
 from astra_bridge.errors import InputError
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 from tests.small import MIB, network, per_rank, system
@@ -529,7 +529,7 @@ def test_the_page_is_true(
     assert (tmp_path / "out" / "comparison.json").exists()
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 def test_collectives_and_phases_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from astra_bridge.cli.summary import summary
 from astra_bridge.fabrics import rail
 from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.network.api import LINK, NetworkConfig
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.topology import topology_of
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
@@ -28,7 +28,7 @@ GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
 RATE, LATENCY = 100 * GBPS, 1 * US
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 def packet_ps(payload: int = MTU, rate: float = RATE) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from astra_bridge.network.api import NetworkConfig
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from tests import ns3_networks as net
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
@@ -22,7 +22,7 @@ CNP_US = (HEADER + 16) / RATE * 1e6
 # The first packet and its CNP cross two links each; then the rate is halved.
 FIRST_CUT_US = 2 * PACKET_US + 2 * CNP_US + 4 * LATENCY_US
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 def one_flow(thresholds: str, **options: object) -> NetworkConfig:

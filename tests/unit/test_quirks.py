@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from astra_bridge import Experiment, InputError
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.results.lines import rank_lines
 from astra_bridge.semantics import QUIRKS, Semantics
 from astra_bridge.trace import CommType, NodeType
@@ -80,8 +80,8 @@ def idle(semantics: str, tmp_path: Path) -> Seen:
 
 def on_ns3(semantics: str) -> Seen:
     """What the engines are told of receives."""
-    if build.unavailable() is not None:
-        pytest.skip(str(build.unavailable()))
+    if NS3.unavailable() is not None:
+        pytest.skip(str(NS3.unavailable()))
     workload = same_on_all(2, lambda t: t.coll(CommType.ALL_REDUCE, MIB))
     fork = {"compatibility": "fork"}
     one = Experiment(

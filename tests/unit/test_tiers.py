@@ -21,7 +21,7 @@ from astra_bridge.inputs.network import NetworkDims, NodeRange, read_network
 from astra_bridge.network.analytical.load import LinkLoad
 from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
 from astra_bridge.network.native import library_path
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.network.statistics import checked
@@ -37,7 +37,7 @@ RATE_BPS = 50e9  # bytes per second: 400 Gbps
 SIZE = 4096 * 500  # bytes that each of three ranks sends to the fourth
 US = 10**6  # ps
 
-needs_ns3 = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+needs_ns3 = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 needs_native = pytest.mark.skipif(not library_path("flow").exists(), reason="flow is not built")
 backends = pytest.mark.parametrize(
     "name",

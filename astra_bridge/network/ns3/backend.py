@@ -14,7 +14,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks, dim_bandwidth, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
-from astra_bridge.network.ns3 import build
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.network.ns3.config import (
     CC_MODES,
     Ns3Config,
@@ -370,7 +370,7 @@ def _graph_of_network(
 
 
 def _open(config: NetworkConfig) -> Network:
-    return NativeNetwork.open(build.library(), config, trusted=True)
+    return NativeNetwork.open(NS3.library(), config, trusted=True)
 
 
 BACKENDS: tuple[BackendSpec, ...] = (
@@ -380,10 +380,10 @@ BACKENDS: tuple[BackendSpec, ...] = (
         "SIGCOMM'15's), HPCC, TIMELY, DCTCP, Swift",
         prepare=prepare,
         open=_open,
-        unavailable=build.unavailable,
-        note=build.note,
-        make_ready=build.library,
-        library=build.library,
-        version=build.version,
+        unavailable=NS3.unavailable,
+        note=NS3.note,
+        make_ready=NS3.library,
+        library=NS3.library,
+        version=NS3.version,
     ),
 )

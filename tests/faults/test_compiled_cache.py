@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.errors import BackendUnavailable
-from astra_bridge.network.ns3 import build
+from astra_bridge.network import compiled
+from astra_bridge.network.ns3.build import NS3
 from tests.foreign import foreign_library
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
 
 @pytest.fixture
@@ -28,7 +29,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ASTRA_BRIDGE_CACHE", str(folder))
     made = foreign_library(tmp_path)
     monkeypatch.setattr(
-        build, "_commands", lambda *parts: [["cp", str(made), f"{parts[-1]}/libastra_net_ns3.so"]]
+        compiled,
+        "_commands",
+        lambda *parts: [["cp", str(made), f"{parts[-1]}/libastra_net_ns3.so"]],
     )
     return folder
 
@@ -41,10 +44,10 @@ WHOLE = ["libastra_net_ns3.sha256", "libastra_net_ns3.so", "lock"]
 
 
 def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "to be compiled on first use" in build.note()
+    assert "to be compiled on first use" in NS3.note()
     old_mask = os.umask(0)
     try:
-        library = build.library()
+        library = NS3.library()
     finally:
         os.umask(old_mask)
     said = capfd.readouterr().err
@@ -53,51 +56,51 @@ def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert names(cache) == WHOLE
     for path in (cache, library.parent, library):
         assert path.stat().st_mode & 0o022 == 0
-    assert build.library() == library
+    assert NS3.library() == library
     assert capfd.readouterr().err == ""
-    assert build.note().endswith(", compiled")
+    assert NS3.note().endswith(", compiled")
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
 def test_a_damaged_one_is_compiled_again(size: int, cache: Path) -> None:
-    library = build.library()
+    library = NS3.library()
     whole = library.read_bytes()
     os.truncate(library, size)
-    assert build.unavailable() is None
-    assert "damaged: to be compiled again" in build.note()
-    assert build.library() == library
+    assert NS3.unavailable() is None
+    assert "damaged: to be compiled again" in NS3.note()
+    assert NS3.library() == library
     assert library.read_bytes() == whole
 
 
 def test_what_is_only_half_installed_is_compiled_again(cache: Path) -> None:
-    library = build.library()
+    library = NS3.library()
     library.with_suffix(".sha256").unlink()
     (library.parent / "build-stale").mkdir()
-    build.library()
+    NS3.library()
     assert names(cache) == WHOLE
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
 @pytest.mark.parametrize("part", ["cache", "folder", "file"])
 def test_what_others_can_write_to_is_not_loaded(part: str, mode: int, cache: Path) -> None:
-    library = build.library()
+    library = NS3.library()
     {"cache": cache, "folder": library.parent, "file": library}[part].chmod(mode)
-    for attempt in (build.unavailable, lambda: None):
+    for attempt in (NS3.unavailable, lambda: None):
         reason = attempt()
         assert reason is None or "can be written by other users" in reason
     with pytest.raises(BackendUnavailable, match="can be written by other users"):
-        build.library()
+        NS3.library()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_belongs_to_another_is_not_loaded(cache: Path) -> None:
-    library = build.library()
+    library = NS3.library()
     content = library.read_bytes() + b"\0"
     library.write_bytes(content)
     library.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
     os.chown(library, 12345, -1)
     with pytest.raises(BackendUnavailable, match="belongs to another user"):
-        build.library()
+        NS3.library()
 
 
 def test_what_cannot_be_loaded_is_not_kept(
@@ -105,10 +108,10 @@ def test_what_cannot_be_loaded_is_not_kept(
 ) -> None:
     bad = foreign_library(tmp_path, '-DCONSTRUCTOR="segv"', name="bad.so")
     monkeypatch.setattr(
-        build, "_commands", lambda *parts: [["cp", str(bad), f"{parts[-1]}/libastra_net_ns3.so"]]
+        compiled, "_commands", lambda *parts: [["cp", str(bad), f"{parts[-1]}/libastra_net_ns3.so"]]
     )
     with pytest.raises(BackendUnavailable, match="was ended by SIGSEGV"):
-        build.library()
+        NS3.library()
     assert names(cache) == ["lock"]
 
 
@@ -118,7 +121,7 @@ def test_a_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("astra_bridge.files.os.fsync", full)
     with pytest.raises(BackendUnavailable, match="No space left on device"):
-        build.library()
+        NS3.library()
     assert names(cache) == ["lock"]
 
 
@@ -132,9 +135,9 @@ def test_the_errors_are_the_compilers(
         "echo 'cc1plus: fatal error: z.s: No space left on device'\n"
         "exit 3\n"
     )
-    monkeypatch.setattr(build, "_commands", lambda *_parts: [["sh", "-c", script]])
+    monkeypatch.setattr(compiled, "_commands", lambda *_parts: [["sh", "-c", script]])
     with pytest.raises(BackendUnavailable) as caught:
-        build.library()
+        NS3.library()
     assert ": x.cc:3:7: error: 'y' was not declared in this scope; cc1plus: fatal error: z.s" in (
         str(caught.value)
     )
@@ -148,7 +151,7 @@ def test_paths_that_cmake_cannot_have(
 ) -> None:
     monkeypatch.setenv("ASTRA_BRIDGE_CACHE", f"{cache}{character}x")
     with pytest.raises(BackendUnavailable, match=r"cannot work with the characters .* in the path"):
-        build.library()
+        NS3.library()
 
 
 @pytest.mark.parametrize(
@@ -163,14 +166,14 @@ def test_the_compiler_of_the_environment(
     text: str, words: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", text)
-    assert build._compiler() == words
+    assert compiled._compiler() == words
     if words is None:
-        assert "a C++20 compiler is needed" in str(build.unavailable())
-        assert text in str(build.unavailable())
+        assert "a C++20 compiler is needed" in str(NS3.unavailable())
+        assert text in str(NS3.unavailable())
 
 
 def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    library = build.library()
+    library = NS3.library()
     library.unlink()
     hold = (
         "import fcntl, sys, time\n"
@@ -184,11 +187,12 @@ def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        waiting = threading.Thread(target=build.library)
+        waiting = threading.Thread(target=NS3.library)
         waiting.start()
         time.sleep(0.5)
         assert (
-            "waiting for another process that compiles the ns-3 backend" in capfd.readouterr().err
+            "waiting for another process that compiles the backend for ns-3"
+            in capfd.readouterr().err
         )
         assert waiting.is_alive()
         holder.kill()
@@ -198,4 +202,4 @@ def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -
 
 def test_where_there_are_no_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    assert build.library().exists()
+    assert NS3.library().exists()
