@@ -110,9 +110,9 @@ def chunks(count: int) -> dict[str, Any]:
 
 
 def back_pressure(ranks: int) -> dict[str, Any]:
-    """The example backend of the documentation, declared to take five transfers at a time."""
+    """A backend of private wires, declared to take five transfers at a time."""
     root = Path(__file__).parents[1]
-    source = (root / "examples" / "backend" / "wire.cpp").read_text()
+    source = (root / "tests" / "abi" / "wire.cpp").read_text()
     source = source.replace("max_in_flight = INT64_MAX", "max_in_flight = 5")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "libnarrow.so"

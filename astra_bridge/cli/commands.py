@@ -9,7 +9,7 @@ from astra_bridge.cli.command import Command, Group, unknown
 
 __all__ = ["ROOT"]
 
-# Each is the COMMAND of the module of its name.
+# Each is the COMMAND of the module of its name, with _ for -.
 _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
@@ -21,13 +21,14 @@ _COMMANDS = {
     "garnet": "Garnet alone: replay message lists, draw latency against load.",
     "doctor": "Say what can be chosen by name here, and why the rest cannot.",
     "conformance": "Test a network backend against the contract; a verdict per rule.",
+    "new-backend": "Write a package with a complete small backend, to start from.",
 }
 
 
 def _find(name: str) -> Command | Group:
     if name not in _COMMANDS:
         raise unknown("command", name, _COMMANDS)
-    command: Command | Group = import_module(f"astra_bridge.cli.{name}").COMMAND
+    command: Command | Group = import_module(f"astra_bridge.cli.{name.replace('-', '_')}").COMMAND
     return command
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""astra_net.hpp: the worked example of the docs, and models that break their promises."""
+"""astra_net.hpp: the flags of the docs, private wires, and models that break promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from astra_bridge.network.native import NativeNetwork, library_backend
 from tests.effort import examples
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "backend" / "wire.cpp"
+WIRE = Path(__file__).with_name("wire.cpp")
 
 
 def documented_command() -> list[str]:
@@ -41,8 +41,8 @@ def compiled(source: Path, folder: Path, missing: Callable[[str, str], None]) ->
     library = folder / f"lib{source.stem}.so"
     changed = {
         "c++": compiler,
-        "examples/backend/wire.cpp": str(source),
-        "libwire.so": str(library),
+        "my-net/src/my_net/backend.cpp": str(source),
+        "libmine.so": str(library),
     }
     command = [changed.get(word, word) for word in documented_command()]
     assert set(changed) <= set(documented_command())
@@ -56,7 +56,7 @@ def compiled(source: Path, folder: Path, missing: Callable[[str, str], None]) ->
 
 @pytest.fixture(scope="module")
 def wire(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]) -> Path:
-    return compiled(EXAMPLE, tmp_path_factory.mktemp("wire"), missing)
+    return compiled(WIRE, tmp_path_factory.mktemp("wire"), missing)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def unruly(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str
     return compiled(source, tmp_path_factory.mktemp("unruly"), missing)
 
 
-def test_the_example_of_the_docs_conforms(wire: Path) -> None:
+def test_it_conforms(wire: Path) -> None:
     verdicts = run(library_backend(wire))
     outcomes = {verdict.rule: verdict.outcome for verdict in verdicts}
     assert outcomes.pop("R15") == "skip"  # ORDERED is not declared

@@ -1,17 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Compiles the network in C: a shared library that needs the header of astra_bridge only."""
 
-from setuptools import Extension, setup
+from setuptools import setup
 
-from astra_bridge.network.header import header_path
+from astra_bridge.kit.build import extension
 
-setup(
-    ext_modules=[
-        Extension(
-            "example_plugin.wires",
-            ["src/example_plugin/wires.c"],
-            include_dirs=[str(header_path().parent)],
-            extra_compile_args=["-std=c99", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
-        )
-    ]
-)
+setup(ext_modules=[extension("example_plugin.wires", ["src/example_plugin/wires.c"])])

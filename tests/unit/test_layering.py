@@ -46,6 +46,7 @@ LEVELS = {
     "engine": 4,
     "conformance": 5,
     "isolation": 5,
+    "kit": 5,
     "registries": 5,
     "stall": 5,
     "results": 5,

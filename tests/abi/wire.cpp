@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A complete backend: every pair of endpoints has a private wire of one rate and one latency.
+// A small backend without congestion: every pair of endpoints has a private wire of one rate and one latency.
 #include <cmath>
 #include <functional>
 #include <queue>
