@@ -180,3 +180,9 @@ class Tables:
         """Number of nodes of each task, shape (tasks,)."""
         counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
         return counts
+
+    def nodes_of(self, template: int) -> NDArray[np.void]:
+        """The nodes of a template."""
+        first = int(self.templates["node_start"][template])
+        nodes: NDArray[np.void] = self.nodes[first:]
+        return nodes[: int(self.templates["node_count"][template])]

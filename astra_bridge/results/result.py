@@ -111,6 +111,52 @@ class Result(RankTimes):
         columns |= {name: nodes[name][which] for name in ("start_ps", "end_ps")}
         return Table("collectives", columns)
 
+    @cached_property
+    def breakdown(self) -> Table:
+        """Where the time of each rank went: rank, activity, what, time_ps.
+
+        At each instant one activity counts: GPU compute before all else, then what is exposed
+        beside it.  The times of a rank add up to its finish.
+
+        Raises
+        ------
+        InputError
+            The nodes were not recorded.
+        """
+        return Table("breakdown", self._explanation.breakdown)
+
+    @cached_property
+    def critical_path(self) -> Table:
+        """What decided the finish: start_ps, end_ps, rank, node_id, activity, what, name.
+
+        Each segment begins where the one before ends, the first at 0, and the last ends at the
+        finish.
+
+        Raises
+        ------
+        InputError
+            The nodes were not recorded.
+        """
+        return Table("critical_path", self._explanation.critical_path)
+
+    @cached_property
+    def collective_spans(self) -> Table:
+        """Each collective as a whole, whatever ranks it has: when its first and last member began.
+
+        Raises
+        ------
+        InputError
+            The nodes were not recorded.
+        """
+        return Table("collective_spans", self._explanation.collectives)
+
+    @cached_property
+    def _explanation(self) -> Any:
+        self._need_nodes()
+        if self.experiment is None:
+            raise InputError("this result does not know what ran", key="experiment")
+        return self.experiment.explanation(self)
+
     def _column(self, name: str) -> Any:
         parts = [getattr(columns, name) for columns in self.workload.columns]
         return np.concatenate([parts[index] for index in self.workload.rank_to_columns])
@@ -329,6 +375,10 @@ class Result(RankTimes):
         tables = {"ranks": self.ranks}
         if self.has_nodes:
             tables |= {"nodes": self.nodes, "collectives": self.collectives}
+            if self.experiment is not None:
+                tables["breakdown"] = self.breakdown
+                tables["critical_path"] = self.critical_path
+                tables["collective_spans"] = self.collective_spans
         every = dict(self.tables)
         if "links" in every:
             every["links"] = self.links

@@ -62,6 +62,7 @@ from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload
 
 if TYPE_CHECKING:
+    from astra_bridge.explanation import Explanation
     from astra_bridge.workload import GeneratedWorkload
 
 __all__ = ["Experiment", "simulate"]
@@ -593,6 +594,18 @@ class Experiment:
             jobs=tuple(work.rows() for work in self.work),
             experiment=self,
             versions=self.versions(),
+        )
+
+    def explanation(self, result: Result) -> Explanation:
+        """Why a run of it took as long as it did; `Result.breakdown` and its like show it."""
+        from astra_bridge.explanation import Explanation
+
+        return Explanation(
+            self.lower(),
+            result.node_offset,
+            result.node_start_ps,
+            result.node_end_ps,
+            result.finish_ps,
         )
 
     def versions(self) -> dict[str, str]:

@@ -45,6 +45,7 @@ LEVELS = {
     "network.composite": 5,
     "engine": 4,
     "conformance": 5,
+    "explanation": 5,
     "isolation": 5,
     "kit": 5,
     "registries": 5,

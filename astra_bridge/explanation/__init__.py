@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+"""Where the time of a run went: per rank, and along the path that decided the finish."""
+
+from __future__ import annotations
+
+from astra_bridge.explanation.explanation import Explanation
+
+__all__ = ["Explanation"]
