@@ -236,3 +236,37 @@ def parse_rate_Bps(text: str) -> float:
 def gibps_to_bytes_per_ns(bandwidth_GiBps: float) -> float:
     """Bandwidth of the network YAML in bytes per ns, in ASTRA-sim's order of evaluation."""
     return bandwidth_GiBps * (1 << 30) / 1e9
+
+
+def time_text(time_ps: float) -> str:
+    """A time as people read it: four digits, and the unit that suits it.
+
+    Examples
+    --------
+    >>> time_text(27_061_287_373_000), time_text(1_500), time_text(0), time_text(999_999)
+    ('27.06 s', '1.5 ns', '0 s', '1 us')
+    """
+    return _scaled(time_ps, ((PS_PER_S, "s"), (PS_PER_MS, "ms"), (PS_PER_US, "us"),
+                             (PS_PER_NS, "ns"), (1, "ps")))  # fmt: skip
+
+
+def size_text(size_bytes: float) -> str:
+    """A size as people read it, in powers of 1024.
+
+    Examples
+    --------
+    >>> size_text(1 << 30), size_text(1000), size_text(5_000_000)
+    ('1 GiB', '1000 B', '4.768 MiB')
+    """
+    return _scaled(size_bytes, ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"),
+                                (1, "B")))  # fmt: skip
+
+
+def _scaled(value: float, units: tuple[tuple[int, str], ...]) -> str:
+    if not value:
+        return f"0 {units[0][1] if units[0][1] == 's' else units[-1][1]}"
+    for size, unit in units:
+        text = f"{value / size:.4g}"
+        if abs(float(text)) >= 1 or size == 1:
+            return f"{text} {unit}"
+    raise AssertionError

@@ -15,6 +15,7 @@ _COMMANDS = {
     "compare": "Run experiments on several backends: errors, cost, where they part.",
     "calibrate": "Fit parameters of a backend to another one, or to measurements.",
     "validate": "Predict measurements of real hardware; print the error, and that of naive models.",
+    "report": "Make a page about runs, to look at and to send.",
     "trace": "Look at traces, check and convert them.",
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import astra_bridge as ab
 from astra_bridge.cli import main
-from astra_bridge.comparison.bandwidth import OneCollective, bus_factor, one_collective
+from astra_bridge.collectives.bus_bandwidth import bus_factor
+from astra_bridge.comparison.bandwidth import OneCollective, one_collective
 from astra_bridge.comparison.differences import relative
 from astra_bridge.comparison.phases import covered
 from astra_bridge.errors import InputError
