@@ -16,7 +16,11 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims
 from astra_bridge.network.ns3.backend import prepare
 from astra_bridge.network.ns3.config import Ns3Config, is_ns3_config, read_ns3_config
-from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
+from astra_bridge.network.ns3.topologies import (
+    check_ways,
+    read_logical_topology,
+    read_physical_topology,
+)
 from astra_bridge.network.spec import NetworkRequest
 from tests.effort import examples
 
@@ -153,6 +157,31 @@ def test_topology_mistakes(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message.replace(".", r"\.")) as error:
         read_physical_topology(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("links", "apart"),
+    [
+        ("0 1, 1 2, 2 3", "ranks 0 and 2 are joined only by way of rank 1,"),
+        ("0 1, 1 2, 2 0, 2 3", "ranks 0 and 3 are joined only by way of rank 2,"),
+        ("0 4, 1 4, 1 5, 2 5, 3 5", "ranks 0 and 2 are joined only by way of rank 1,"),
+        ("0 1, 1 4, 4 2, 2 5, 5 3", "ranks 0 and 2 are joined only by way of rank 1,"),
+        ("0 4, 1 4, 2 5, 3 5, 4 5", ""),
+        ("0 4, 1 4, 2 4, 0 5, 1 5, 2 5, 3 5", ""),
+        ("0 1, 0 2, 0 3, 1 2, 1 3, 2 3", ""),
+        ("0 4, 1 4, 2 4, 2 3", "ranks 0 and 3 are joined only by way of rank 2,"),
+    ],
+)
+def test_a_rank_passes_nothing_on(links: str, apart: str, tmp_path: Path) -> None:
+    lines = [f"{pair} 100Gbps 1us 0" for pair in links.split(", ")]
+    (tmp_path / "t.txt").write_text("\n".join([f"6 2 {len(lines)}", "4 5", *lines]))
+    topology = read_physical_topology(tmp_path / "t.txt")
+    if not apart:
+        check_ways(topology, 4)
+        return
+    with pytest.raises(InputError, match=apart):
+        check_ways(topology, 4)
+    check_ways(topology, 2)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ from astra_bridge.trace.inferences import Inferences
 from tests.recordings import Recording
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "pytorch"
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 WORLDS = {"ddp_nccl_1gpu": 1, "ddp_gloo_4": 4, "fsdp2_fake_8": 8, "tp4_dp2_fake_8": 8}
 real = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference/pytorch")
 
@@ -640,14 +639,6 @@ def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
         )
         spans = [one.span_ns for one in job.ranks]
         assert np.array(result.finish_ns) == pytest.approx(spans, rel=0.02)
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
-def test_case_06_a_recording(tmp_path: Path) -> None:
-    assert convert(CASES / "06_kineto/kineto.{rank}.json", tmp_path / "w") == 0
-    trace = read_workload(tmp_path / "w", 2).of_rank(1)
-    comm = trace.type == NodeType.COMM_COLL
-    assert trace.comm_size[comm].tolist() == [262144 * 4]
 
 
 # NCCL in batches, and compiled kernels

@@ -12,12 +12,10 @@ import pytest
 
 import astra_bridge
 from astra_bridge.cli import main
-from astra_bridge.errors import AstraBridgeError, InputError, StalledError
+from astra_bridge.errors import InputError, StalledError
 from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
 from astra_bridge.trace.checking import check_workload
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
-
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
 SYSTEM = {
     "scheduling-policy": "FIFO", "endpoint-delay": 10, "preferred-dataset-splits": 1,
@@ -199,41 +197,6 @@ def test_files_of_more_ranks_than_the_network_has_are_said(tmp_path: Path) -> No
         "ranks 0 to 2 run",
     )
     assert read_workload(tmp_path / "w", 5).warnings == ()
-
-
-RIGHT = {
-    "01_dangling_ctrl_deps/t": 26_542,
-    "02_ctrl_deps_cycle/t": 51_541,
-    "03_cpu_collective_without_type/t": 106_541,
-    "05_group_names/float": 33_829,
-    "05_group_names/hash": 33_829,
-    "05_group_names/zero": 21_541,
-    "06_kineto/kineto": 131_541,
-    "09_compute_without_duration/t": 21_542,
-    "11_p2p_without_peer/t": 576,
-}
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
-@pytest.mark.parametrize("case", RIGHT)
-def test_cases_end_as_their_page_says(case: str) -> None:
-    ranks = 4 if "group_names" in case else 2
-    groups = CASES / f"{case}.json"
-    result = astra_bridge.simulate(
-        workload=CASES / case,
-        system=CASES / "common/system.json",
-        network=CASES / f"common/ring{ranks}.yml",
-        remote_memory=CASES / "common/mem.json",
-        comm_groups=groups if groups.exists() else None,
-    )
-    assert max(result.finish_ns) == RIGHT[case]
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
-def test_case_06_names_what_takes_it() -> None:
-    with pytest.raises(AstraBridgeError, match=r"`astra-bridge trace convert .* OUT --size BYTES`"):
-        read_workload(CASES / "06_kineto/algo.xml", 2)
-    assert read_workload(CASES / "06_kineto/two.goal", 2).ranks == 2
 
 
 # trace check, trace show

@@ -24,6 +24,7 @@ from astra_bridge.network.ns3.config import (
 )
 from astra_bridge.network.ns3.topologies import (
     PhysicalTopology,
+    check_ways,
     read_logical_topology,
     read_physical_topology,
 )
@@ -85,6 +86,7 @@ def prepare(request: NetworkRequest) -> Prepared:
     given = dict(request.options)
     config: Ns3Config | None = None
     parsed: NetworkDims | NetworkLinks | None = None
+    physical: PhysicalTopology | None = None
     dims: tuple[int, ...] | None = None
     counts: tuple[int, ...] = ()
     compatibility, warnings = _compatibility(given, is_config=_names_config(network))
@@ -134,6 +136,8 @@ def prepare(request: NetworkRequest) -> Prepared:
         dims = read_logical_topology(request.logical_topology, endpoints)
     options |= given
     dims = (endpoints,) if dims is None else dims
+    if physical is not None and "endpoints_forward" not in given:
+        check_ways(physical, math.prod(dims))
     if math.prod(dims) < endpoints:
         warnings += (f"{math.prod(dims)} ranks use the first of {endpoints} endpoints",)
     return Prepared(

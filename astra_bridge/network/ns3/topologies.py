@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 from astra_bridge import arguments
@@ -18,6 +20,7 @@ from astra_bridge.units import parse_time_ps
 __all__ = [
     "PhysicalLink",
     "PhysicalTopology",
+    "check_ways",
     "read_logical_topology",
     "read_physical_topology",
 ]
@@ -127,27 +130,109 @@ def read_physical_topology(path: str | Path) -> PhysicalTopology:
     return topology
 
 
+def _neighbours(topology: PhysicalTopology) -> dict[int, set[int]]:
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for link in topology.links:
+        neighbours[link.a].add(link.b)
+        neighbours[link.b].add(link.a)
+    return neighbours
+
+
 def _check_connected(topology: PhysicalTopology, file: Path) -> None:
     linked = {link.a for link in topology.links} | {link.b for link in topology.links}
     endpoints = topology.endpoints
     for node in endpoints:
         if node not in linked and len(endpoints) > 1:
             raise InputError(f"endpoint {node} has no link", file=file)
-    neighbours: dict[int, list[int]] = {}
-    for link in topology.links:
-        neighbours.setdefault(link.a, []).append(link.b)
-        neighbours.setdefault(link.b, []).append(link.a)
+    neighbours = _neighbours(topology)
     reached, queue = {endpoints[0]}, [endpoints[0]]
     while queue:
-        for node in neighbours.get(queue.pop(), []):
-            if node not in reached:
-                reached.add(node)
-                queue.append(node)
+        ahead = neighbours[queue.pop()] - reached
+        reached |= ahead
+        queue += ahead
     for node in endpoints:
         if node not in reached:
             raise InputError(
                 f"endpoint {node} cannot be reached from endpoint {endpoints[0]}", file=file
             )
+
+
+def check_ways(topology: PhysicalTopology, ranks: int) -> None:
+    """Refuse a topology in which a rank would have to pass on what is for others.
+
+    Parameters
+    ----------
+    topology : PhysicalTopology
+    ranks : int
+        So many of its endpoints are used.
+
+    Raises
+    ------
+    InputError
+        Two of them are joined by way of another one only; names the first such pair.
+    """
+    used = topology.endpoints[:ranks]
+    fabrics, joined = _fabrics(topology)
+    alike: dict[frozenset[int], list[int]] = defaultdict(list)
+    for node in used:
+        alike[frozenset(fabrics[node])].append(node)
+    # Ranks of one fabric, or of a link, reach one another; few classes, or few such links, remain.
+    apart = (
+        tuple(sorted((a, b)))
+        for one, other in combinations_with_replacement(alike, 2)
+        if not one & other
+        for a in alike[one]
+        for b in alike[other]
+        if a != b and b not in joined[a]
+    )
+    if (pair := next(apart, None)) is None:
+        return
+    rank = {node: index for index, node in enumerate(topology.endpoints)}
+    between = [rank[node] for node in _shortest(topology, *pair)[1:-1] if node in rank]
+    raise InputError(
+        f"ranks {rank[pair[0]]} and {rank[pair[1]]} are joined only by way of "
+        f"rank{'s' * (len(between) > 1)} {', '.join(map(str, between))}, and ranks pass nothing on "
+        "for others: join them by a switch, or let ranks pass on with --network-option "
+        "endpoints_forward=true (false: run it nevertheless, as where only neighbours exchange "
+        "messages)",
+        file=topology.source,
+    )
+
+
+def _fabrics(topology: PhysicalTopology) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
+    """Per endpoint, the sets of joined switches that it is at, and the endpoints beside it."""
+    switches = set(topology.switches)
+    neighbours = _neighbours(topology)
+    fabric_of: dict[int, int] = {}
+    for first in topology.switches:
+        if first in fabric_of:
+            continue
+        fabric_of[first], ahead = first, [first]
+        while ahead:
+            for node in neighbours[ahead.pop()] & switches - fabric_of.keys():
+                fabric_of[node] = first
+                ahead.append(node)
+    fabrics, joined = {}, {}
+    for node in topology.endpoints:
+        beside = neighbours[node] & switches
+        fabrics[node] = {fabric_of[switch] for switch in beside}
+        joined[node] = neighbours[node] - beside
+    return fabrics, joined
+
+
+def _shortest(topology: PhysicalTopology, start: int, end: int) -> list[int]:
+    """The nodes of a way of the fewest hops, whoever passes on."""
+    neighbours = _neighbours(topology)
+    before, ahead = {start: start}, deque([start])
+    while end not in before:
+        here = ahead.popleft()
+        for node in sorted(neighbours[here] - before.keys()):
+            before[node] = here
+            ahead.append(node)
+    way = [end]
+    while way[-1] != start:
+        way.append(before[way[-1]])
+    return way[::-1]
 
 
 def read_logical_topology(path: str | Path, endpoints: int) -> tuple[int, ...]:
