@@ -13,6 +13,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.text import nearest, show
 
 __all__ = [
+    "PER_RANK",
     "Argument",
     "Command",
     "Group",
@@ -87,6 +88,13 @@ class Argument(NamedTuple):
     def is_switch(self) -> bool:
         """Whether it is a flag that needs no value."""
         return self.is_flag and not self.value
+
+
+PER_RANK = Argument(
+    "--per-rank", "",
+    "Write PREFIX.0.et, PREFIX.1.et, ... instead, as ASTRA-sim reads them.", default=False,
+)  # fmt: skip
+"""Of what writes workloads."""
 
 
 class Command(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``astra-bridge trace dump|convert``."""
+"""``astra-bridge trace``: look at traces, check, convert and merge them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from astra_bridge.arguments import path, whole_text
-from astra_bridge.cli.command import Argument, Command, group_of
+from astra_bridge.cli.command import PER_RANK, Argument, Command, group_of
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.groups import GroupKey, read_comm_groups
+from astra_bridge.simulation.jobs import read_ranks
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, TraceColumns, Workload
-from astra_bridge.trace.formats import TRACE_FORMATS, Conversion, read_workload
+from astra_bridge.trace.formats import TRACE_FORMATS, Conversion, count_ranks, read_workload
 from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
-from astra_bridge.trace.reader import count_ranks, groups_path, read_bytes, read_trace
+from astra_bridge.trace.reader import groups_path, read_bytes, read_trace
 from astra_bridge.units import parse_size_bytes
 
 __all__ = ["COMMAND"]
@@ -138,8 +139,7 @@ def _workload(
     prefix: Path, ranks: int | None, groups: Path | None
 ) -> tuple[Workload, dict[GroupKey, tuple[int, ...]]]:
     """Traces of all ranks that have a file, and the groups of a file beside them."""
-    if ranks is None:
-        ranks = max(count_ranks(prefix), 1)
+    ranks = ranks or max(count_ranks(prefix), 1)
     beside = groups_path(prefix)
     if groups is None and beside.exists():
         groups = beside
@@ -203,6 +203,32 @@ def _show(
         print(f"\n{text_table(header, rows)}")
 
 
+def _merge(inputs: list[Path], out: Path, place: list[tuple[int, ...]], per_rank: bool) -> None:
+    from astra_bridge.cli.workload import write
+    from astra_bridge.workload.merging import Part, merge
+
+    if not inputs:
+        raise InputError("nothing to merge: give two prefixes or more", key="INPUTS")
+    if place and len(place) != len(inputs):
+        raise InputError(
+            f"{len(place)} are given for {len(inputs)} inputs: give one for each, in their order",
+            key="--place",
+        )
+    parts = []
+    for index, prefix in enumerate(inputs):
+        ranks = place[index] if place else None
+        count = count_ranks(prefix) or len(ranks or ())
+        if not count:
+            # The reader says what there is in place of a workload.
+            read_workload(prefix, 1)
+            raise InputError(
+                "the files do not say how many ranks they are of: give their places",
+                file=prefix, key="--place",
+            )  # fmt: skip
+        parts.append(Part(*_workload(prefix, count, None), ranks, str(prefix)))
+    write(merge(parts), out, per_rank)
+
+
 def _say_how_to_run(written: list[Path], prefix: Path) -> None:
     traces = [
         file for file in written if str(file).startswith(f"{prefix}.") and file.suffix == ".et"
@@ -249,6 +275,25 @@ COMMAND = group_of(
             },
             _show,
             "trace show out/step",
+        ),
+        "merge": Command(
+            "Join the workloads of several jobs to one.",
+            {
+                "arguments": (
+                    Argument("[INPUTS]", "", "Prefixes, or what else `run` takes; groups are those "
+                             "of PREFIX.comm_group.json.", path, repeated=True),
+                    Argument("OUT", "", "Prefix of the files: OUT.manifest.json, OUT.kind0.et, "
+                             "...", path),
+                ),
+                "options": (
+                    Argument("--place", "RANKS", "The ranks that those of an input become, as in "
+                             "0-3,8; once for each input, in their order.", read_ranks,
+                             otherwise="one input behind another", repeated=True),
+                    PER_RANK,
+                ),
+            },
+            _merge,
+            "trace merge out/train out/serve out/both --place 0-7 --place 8-15",
         ),
         "dump": Command(
             "Print a summary of a trace and its nodes.",

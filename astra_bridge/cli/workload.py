@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from astra_bridge.arguments import number_text, path, whole_text
-from astra_bridge.cli.command import Argument, Command, Group, some_text
+from astra_bridge.cli.command import PER_RANK, Argument, Command, Group, some_text
 from astra_bridge.errors import AstraBridgeError, PluginError
 from astra_bridge.text import show
 from astra_bridge.workload.builder import GeneratedWorkload
 from astra_bridge.workload.generators import GENERATORS, Generator, Parameter, parameters
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMAND", "write"]
 
 
 def _run(generator: Generator, prefix: Path, per_rank: bool, options: dict[str, Any]) -> None:
@@ -24,6 +24,11 @@ def _run(generator: Generator, prefix: Path, per_rank: bool, options: dict[str, 
         raise PluginError(
             f"generator {generator.name!r}: gives {show(generated)}; allowed: a GeneratedWorkload"
         )
+    write(generated, prefix, per_rank)
+
+
+def write(generated: GeneratedWorkload, prefix: Path, per_rank: bool) -> None:
+    """Write a workload, and print the flags that run it."""
     if per_rank:
         written = generated.write(prefix)
         print(f"wrote the traces of {generated.ranks} ranks; to run them:")
@@ -62,10 +67,6 @@ def _command(generator: Generator) -> Command:
     output = Argument(
         "OUTPUT", "", "Prefix of the files: PREFIX.manifest.json, PREFIX.kind0.et, ...", path
     )
-    each = Argument(
-        "--per-rank", "",
-        "Write PREFIX.0.et, PREFIX.1.et, ... instead, as ASTRA-sim reads them.", default=False,
-    )  # fmt: skip
 
     def run(output: Path, per_rank: bool, **values: Any) -> None:
         _run(generator, output, per_rank, {row.field: values[row.key] for row in rows})
@@ -74,7 +75,7 @@ def _command(generator: Generator) -> Command:
     needed = "".join(f" {row.name} {examples[row.value]}" for row in rows if row.required)
     return Command(
         f"{generator.summary.rstrip('.')}.",
-        {"arguments": [output], "options": [*rows, each]},
+        {"arguments": [output], "options": [*rows, PER_RANK]},
         run,
         f"workload {generator.name} out/{generator.name}{needed}",
     )

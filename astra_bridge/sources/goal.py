@@ -188,15 +188,16 @@ def _can_open(path: Path) -> bool:
 
 
 def _read(path: Path, ranks: int) -> Workload:
-    workload = read_goal(path, Inferences()).workload()
+    made = Inferences()
+    workload = read_goal(path, made).workload()
     if workload.ranks != ranks:
         raise InputError(
             f"the schedule has {workload.ranks} ranks, and the network {ranks}", file=path
         )
-    return workload
+    return made.said_by(workload, path)
 
 
 FORMAT = TraceFormat(
     "goal", "GOAL schedules of LogGOPSim and ATLAHS, one file for all ranks.", _can_open, _read,
-    _convert,
+    _convert, lambda path: read_goal(path, Inferences()).ranks,
 )  # fmt: skip

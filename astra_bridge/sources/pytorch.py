@@ -192,7 +192,8 @@ def _pattern(path: Path) -> Path | None:
 
 
 def _read(path: Path, ranks: int) -> Workload:
-    return _convert([_pattern(path) or path], Conversion(ranks=ranks)).workload()
+    how = Conversion(ranks=ranks)
+    return how.made.said_by(_convert([_pattern(path) or path], how).workload(), path)
 
 
 FORMAT = TraceFormat(
@@ -201,4 +202,5 @@ FORMAT = TraceFormat(
     lambda path: _pattern(path) is not None,
     _read,
     _convert,
+    lambda path: len(files_of(_pattern(path) or path, "")),
 )

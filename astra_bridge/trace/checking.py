@@ -63,13 +63,13 @@ class _Findings:
 
 
 def group_members(
-    trace: TraceColumns, name: str, groups: Mapping[GroupKey, Sequence[int]], ranks: int
+    trace: TraceColumns, name: str, groups: Mapping[GroupKey, Sequence[int]], ranks: int, rank: int
 ) -> tuple[int, ...] | None:
-    """The ranks that a ``pg_name`` stands for in a trace; None where nothing defines it."""
+    """The ranks that a ``pg_name`` stands for in the trace of a rank; None: nothing defines it."""
     declared = next((g for g in reversed(trace.process_groups) if g.name == name), None)
     key = group_key(name)
     if declared is not None:
-        return declared.ranks or tuple(range(ranks))
+        return declared.members(rank) or tuple(range(ranks))
     if key in groups:
         return tuple(groups[key])
     return tuple(range(ranks)) if name == "" or key == 0 else None
@@ -110,7 +110,7 @@ class _Checker:
         self.found = _Findings()
         self.ranks = workload.ranks
         for said in workload.warnings:
-            self.found.add(False, "files of more ranks", said)
+            self.found.add(False, "what the reader of the files says", said)
 
     def _each(self, kinds: Sequence[NodeType]) -> Iterator[tuple[int, TraceColumns, list[int]]]:
         """Rank, trace and positions of nodes of some kinds, in the order of their ids."""
@@ -121,6 +121,9 @@ class _Checker:
                 which = np.flatnonzero(np.isin(trace.type, kinds))
                 known[index] = which[np.argsort(trace.node_id[which], kind="stable")].tolist()
             yield rank, trace, known[index]
+
+    def _members(self, rank: int, trace: TraceColumns, name: str) -> tuple[int, ...] | None:
+        return group_members(trace, name, self.groups, self.ranks, rank)
 
     def _at(self, rank: int, trace: TraceColumns, position: int) -> str:
         name = one_line(trace.name(position), 60)
@@ -206,7 +209,7 @@ class _Checker:
         peer = int(getattr(trace, column)[at])
         if peer == MISSING:
             name = trace.strings[trace.pg_name[at]] if trace.pg_name[at] >= 0 else ""
-            members = group_members(trace, name, self.groups, self.ranks) if name else None
+            members = self._members(rank, trace, name) if name else None
             if members is not None and len(members) == _GROUP_TWO and rank in members:
                 self.found.add(
                     False, "messages without a peer, in groups of two: to the other member", where
@@ -217,6 +220,8 @@ class _Checker:
                 "convert the recordings of all ranks again: astra-bridge trace convert",
             )  # fmt: skip
             return None
+        if trace.relative:
+            peer = (rank + peer) % self.ranks
         if not 0 <= peer < self.ranks:
             self.found.add(
                 True, "messages to ranks that do not exist", f"{where}: {column} is {peer}",
@@ -242,7 +247,7 @@ class _Checker:
                     continue  # the call of the host
                 where = self._at(rank, trace, at)
                 name = trace.strings[trace.pg_name[at]] if trace.pg_name[at] >= 0 else ""
-                members = group_members(trace, name, self.groups, self.ranks)
+                members = self._members(rank, trace, name)
                 if not self._sound(rank, trace, at, kind, name, members, where):
                     continue
                 assert members is not None

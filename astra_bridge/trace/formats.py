@@ -18,7 +18,7 @@ from astra_bridge.text import show
 from astra_bridge.trace.columns import Workload
 from astra_bridge.trace.inferences import Inferences
 
-__all__ = ["TRACE_FORMATS", "Conversion", "TraceFormat", "Writable", "read_workload"]
+__all__ = ["TRACE_FORMATS", "Conversion", "TraceFormat", "Writable", "count_ranks", "read_workload"]
 
 
 class Writable(Protocol):
@@ -66,11 +66,15 @@ class TraceFormat(Spec):
     convert
         Of files (or patterns with ``{rank}``) and a `Conversion`: what is to be written; None
         where files of this format cannot be converted.
+    count
+        Of a prefix: how many ranks its files are of; 0 where they do not say.  None where files of
+        this format never do.
     """
 
     guess_can_open: Callable[[Path], bool]
     read: Callable[[Path, int], Workload]
     convert: Callable[[Sequence[Path], Conversion], Writable] | None = None
+    count: Callable[[Path], int] | None = None
 
 
 TRACE_FORMATS = Registry(
@@ -120,6 +124,16 @@ def read_workload(prefix: str | Path, ranks: int, *, trace_format: str | None = 
     if not isinstance(workload, Workload):
         raise PluginError(f"trace format {name!r}: gives {show(workload)}; allowed: a Workload")
     return workload
+
+
+def count_ranks(prefix: str | Path, *, trace_format: str | None = None) -> int:
+    """How many ranks the files are of that a prefix stands for; 0 where they do not say.
+
+    Parameters and errors are those of :func:`read_workload`.
+    """
+    path = arguments.path(prefix, "workload")
+    found = TRACE_FORMATS.find(trace_format or _guess(path), key="trace_format")
+    return 0 if found.count is None else found.count(path)
 
 
 def _guess(path: Path) -> str:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 from astra_bridge.errors import InputError
+from astra_bridge.trace.columns import Workload
 
 __all__ = ["Inferences"]
 
@@ -37,6 +40,13 @@ class Inferences:
             f"{count:,} x {what} (first: {self._first[what]})"
             for what, count in self._count.most_common()
         ]
+
+    def said_by(self, workload: Workload, file: Path) -> Workload:
+        """Return the workload with a warning that says all, if there is any."""
+        if not self._count:
+            return workload
+        said = f"{file}: inferred: {'; '.join(self.lines())}"
+        return replace(workload, warnings=(*workload.warnings, said))
 
     def refuse(self) -> None:
         """Refuse what was inferred, where there is any.

@@ -190,4 +190,5 @@ FORMAT = TraceFormat(
     "PREFIX.manifest.json and one Chakra trace for each kind of rank.",
     lambda prefix: os.path.exists(manifest_path(prefix)),  # noqa: PTH110
     read_manifest,
+    count=lambda prefix: len(_manifest(manifest_path(prefix)).kind_of_rank),
 )

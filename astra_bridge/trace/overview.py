@@ -145,7 +145,7 @@ def _communication(
 ) -> None:
     members: dict[int, int] = defaultdict(int)
     for index, name in enumerate(("", *trace.strings)):
-        members[index - 1] = len(group_members(trace, name, groups, world) or ())
+        members[index - 1] = len(group_members(trace, name, groups, world, 0) or ())
     which = np.isin(trace.type, [NodeType.COMM_COLL, *_MESSAGES])
     for at in np.flatnonzero(which).tolist():
         kind = _MESSAGES.get(NodeType(int(trace.type[at])))

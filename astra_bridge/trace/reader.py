@@ -504,11 +504,11 @@ def groups_path(prefix: str | Path) -> Path:
     return Path(f"{prefix}.comm_group.json")
 
 
-def count_ranks(prefix: str | Path) -> int:
+def count_ranks(prefix: Path) -> int:
     """How many ranks have a file ``{prefix}.{rank}.et``."""
     file = trace_path(prefix, 0)
     stem = file.name.rsplit(".", 2)[0]
-    return sum(name == stem for name, _ in _files_beside(file))
+    return sum(name == stem and number.isdecimal() for name, number in _files_beside(file))
 
 
 def read_chakra(prefix: Path, ranks: int) -> Workload:
@@ -555,12 +555,9 @@ def _left_over(prefix: Path, ranks: int) -> tuple[str, ...]:
     """Say that there are files of more ranks than are simulated."""
     if not os.path.exists(f"{prefix}.{ranks}.et"):  # noqa: PTH110 as text, as above
         return ()
-    following = trace_path(prefix, ranks)
-    stem = following.name.rsplit(".", 2)[0]
-    count = sum(name == stem for name, _ in _files_beside(following))
     return (
-        f"{prefix}: there are traces of {count} ranks, and the network has {ranks}: only those of "
-        f"ranks 0 to {ranks - 1} run",
+        f"{prefix}: there are traces of {count_ranks(prefix)} ranks, and the network has {ranks}: "
+        f"only those of ranks 0 to {ranks - 1} run",
     )
 
 
@@ -652,4 +649,5 @@ FORMAT = TraceFormat(
     ),
     read_chakra,
     _convert,
+    count_ranks,
 )
