@@ -57,8 +57,8 @@ COMMAND = Command(
     "Make a page about runs, to look at and to send.",
     {
         "arguments": (
-            Argument("[RUN]", "", "Folder that `run --output` wrote, or an experiment (.yaml), which "
-                     "is run; several stand side by side.", repeated=True),
+            Argument("[RUN]", "", "Folder that `run --output` wrote, or an experiment (.yaml), "
+                     "which is run; several stand side by side.", repeated=True),
         ),
         "options": (
             Argument("--output", "FILE", "The page.", path, Path("report.html"), short="-o"),
