@@ -25,7 +25,7 @@ RIGHT = {
     "05_group_names/float": (33_829, ""),
     "05_group_names/hash": (33_829, ""),
     "05_group_names/zero": (21_541, ""),
-    "06_kineto/kineto": (131_541, ""),
+    "06_kineto/kineto": (131_541, "inferred"),
     "09_compute_without_duration/t": (21_542, "duration"),
     "11_p2p_without_peer/t": (576, "group"),
 }
