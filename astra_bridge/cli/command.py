@@ -248,9 +248,10 @@ def _values(command: Command, parser: _Parser, words: Sequence[str]) -> dict[str
     rows = [row for rows in command.arguments.values() for row in rows]
     flags = {row.name: row for row in rows if row.is_flag}
     given = list(_spelled(words, flags, parser.prog))
-    # What may be repeated takes its share when all that stands by position is known.
-    many = any(row.repeated and not row.is_flag for row in rows)
-    parse = parser.parse_known_intermixed_args if many else parser.parse_known_args
+    # What may be repeated or left out takes its share when all that stands by position is known.
+    many = any(not row.is_flag and (row.repeated or row.name.startswith("[")) for row in rows)
+    mixed = many and "--" not in given  # which argparse forgets when it takes its two turns
+    parse = parser.parse_known_intermixed_args if mixed else parser.parse_known_args
     found, rest = parse(given)
     if rest:
         raise InputError(f"unexpected argument {show(rest[0])}; `{parser.prog} --help` explains")

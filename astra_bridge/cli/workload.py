@@ -10,7 +10,7 @@ from typing import Any
 
 from astra_bridge.arguments import number_text, path, whole_text
 from astra_bridge.cli.command import PER_RANK, Argument, Command, Group, some_text
-from astra_bridge.errors import AstraBridgeError, PluginError
+from astra_bridge.errors import AstraBridgeError, InputError, PluginError
 from astra_bridge.text import show
 from astra_bridge.workload.builder import GeneratedWorkload
 from astra_bridge.workload.generators import GENERATORS, Generator, Parameter, parameters
@@ -29,6 +29,8 @@ def _run(generator: Generator, prefix: Path, per_rank: bool, options: dict[str, 
 
 def write(generated: GeneratedWorkload, prefix: Path, per_rank: bool) -> None:
     """Write a workload, and print the flags that run it."""
+    if generated.summary:
+        print(generated.summary)
     if per_rank:
         written = generated.write(prefix)
         print(f"wrote the traces of {generated.ranks} ranks; to run them:")
@@ -40,6 +42,8 @@ def write(generated: GeneratedWorkload, prefix: Path, per_rank: bool) -> None:
     print(f"  --workload-configuration={prefix}")
     if written[-1].name.endswith(".comm_group.json"):
         print(f"  --comm-group-configuration={written[-1]}")
+    for flag in generated.flags:
+        print(f"  {flag}")
 
 
 # Type of a parameter -> what ``--help`` calls its value, its check, an example.
@@ -54,30 +58,35 @@ _KINDS: dict[Any, tuple[str, Callable[[str, str], Any], str]] = {
 def _argument(parameter: Parameter) -> Argument:
     """A parameter of a generator as a row."""
     value, check, _ = _KINDS[parameter.kind]
+    by_name = parameter.flag.startswith("--")
     return Argument(
-        parameter.flag, value, parameter.help, check,
+        parameter.flag, value if by_name else "", parameter.help, check,
         default=None if parameter.required else parameter.default,
-        required=parameter.required, repeated=parameter.repeated, field=parameter.name,
+        required=parameter.required and by_name,
+        repeated=parameter.repeated, field=parameter.name,
     )  # fmt: skip
 
 
 def _command(generator: Generator) -> Command:
     """A command that has the generator's parameters as options."""
     rows = [_argument(one) for one in parameters(generator)]
-    output = Argument(
-        "OUTPUT", "", "Prefix of the files: PREFIX.manifest.json, PREFIX.kind0.et, ...", path
-    )
+    placed, options = [row for row in rows if not row.is_flag], [row for row in rows if row.is_flag]
+    prefix = Argument("[OUT]", "", "Of the files: PREFIX.manifest.json, PREFIX.kind0.et, ...", path)
+    output = Argument("--output", "PREFIX", "The same, as a flag.", path, short="-o")
 
-    def run(output: Path, per_rank: bool, **values: Any) -> None:
-        _run(generator, output, per_rank, {row.field: values[row.key] for row in rows})
+    def run(out: Path | None, output: Path | None, per_rank: bool, **values: Any) -> None:
+        if (out is None) == (output is None):
+            raise InputError("is the prefix of the files: give one", key="OUT or --output")
+        given = {row.field: values[row.key] for row in rows}
+        _run(generator, out or output or Path(), per_rank, given)
 
     examples = {value: example for value, _, example in _KINDS.values()}
-    needed = "".join(f" {row.name} {examples[row.value]}" for row in rows if row.required)
+    needed = "".join(f" {row.name} {examples[row.value]}" for row in options if row.required)
     return Command(
         f"{generator.summary.rstrip('.')}.",
-        {"arguments": [output], "options": [*rows, PER_RANK]},
+        {"arguments": [*placed, prefix], "options": [*options, output, PER_RANK]},
         run,
-        f"workload {generator.name} out/{generator.name}{needed}",
+        f"workload {generator.name} {generator.example or f'out/{generator.name}{needed}'}",
     )
 
 

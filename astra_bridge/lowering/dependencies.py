@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import StalledError
 from astra_bridge.lowering.view import TraceView
+from astra_bridge.trace import NodeType
 
 __all__ = ["dependencies"]
 
+_TAKE_TURNS = (int(NodeType.COMM_COLL), int(NodeType.COMM_SEND))
 
-def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
+
+def dependencies(view: TraceView, nodes: Any, *, in_turn: bool = False) -> NDArray[np.int32]:
     """Fill in parents and children of nodes.
 
     Control parents that form a circle with data parents are callers, as PyTorch writes them, and
@@ -24,6 +27,8 @@ def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
     ----------
     view : TraceView
     nodes : ndarray of NODE or GRAPH_NODE
+    in_turn : bool
+        Whether each collective and send waits for the one before it.
 
     Returns
     -------
@@ -41,9 +46,9 @@ def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
             "ctrl_deps name nodes that the trace does not have; nothing waits for them",
             trace.unknown_callers,
         )
-    children, stuck = _fill_in(view, nodes, np.ones(len(trace.dep), np.bool_))
+    children, stuck = _fill_in(view, nodes, np.ones(len(trace.dep), np.bool_), in_turn)
     if stuck and trace.dep_is_control.any():
-        children, still = _fill_in(view, nodes, ~trace.dep_is_control)
+        children, still = _fill_in(view, nodes, ~trace.dep_is_control, in_turn)
         if not still:
             view.remark(
                 "ctrl_deps do not order, because they form a circle with data_deps: control "
@@ -60,7 +65,7 @@ def dependencies(view: TraceView, nodes: Any) -> NDArray[np.int32]:
 
 
 def _fill_in(
-    view: TraceView, nodes: Any, counts: NDArray[np.bool_]
+    view: TraceView, nodes: Any, counts: NDArray[np.bool_], in_turn: bool
 ) -> tuple[NDArray[np.int32], list[int]]:
     """Fill in the dependencies that count; return children, and the ids of nodes in a circle."""
     trace, order = view.trace, view.order
@@ -71,6 +76,10 @@ def _fill_in(
     parent = rank_of[trace.dep]
     if not counts.all():
         child, parent = child[counts], parent[counts]
+    if in_turn:
+        turns = np.flatnonzero(np.isin(view.types, _TAKE_TURNS))
+        edges = np.unique(np.concatenate([child * count + parent, turns[1:] * count + turns[:-1]]))
+        child, parent = edges // count, edges % count
     nodes["parents"] = np.bincount(child, minlength=count)
     by_parent = np.lexsort((child, parent))
     children: NDArray[np.int32] = child[by_parent].astype(np.int32)

@@ -197,7 +197,8 @@ def _template(
         remote_memory(view, nodes, setting)
         sent, relative = messages(view, nodes, setting.ranks, collectives.groups)
         collectives.lower(view, nodes, duration_ps)
-    children = dependencies(view, nodes)
+    alone = "one-communication-at-a-time" in setting.semantics
+    children = dependencies(view, nodes, in_turn=alone and view.trace.in_turn)
     return builder.template(nodes, children, sent, compute_ps, relative)
 
 

@@ -155,6 +155,9 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     relative : bool
         Whether ``comm_src`` and ``comm_dst`` count from the own rank on, modulo the number of
         ranks, so that ranks at different places share the trace.
+    in_turn : bool
+        Whether collectives and sends wait for one another, in ascending id, where a rank has a
+        single slot for communication.
     """
 
     file: Path | None
@@ -185,6 +188,7 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     process_groups: tuple[ProcessGroup, ...]
     read_details: Callable[[int], NodeDetails]
     relative: bool = False
+    in_turn: bool = False
 
     def __len__(self) -> int:
         return len(self.node_id)

@@ -49,12 +49,15 @@ class Manifest(msgspec.Struct, frozen=True, eq=False):
         Whether peers count from the own rank on, modulo the number of ranks.
     groups : tuple of ProcessGroup
         Those that nodes name by ``pg_name``.
+    in_turn : bool
+        Whether communication is in the order of ids where a rank has a single slot for it.
     """
 
     traces: tuple[str, ...]
     kind_of_rank: npt.NDArray[np.int32]
     relative: bool
     groups: tuple[ProcessGroup, ...]
+    in_turn: bool = False
 
     def encode(self) -> bytes:
         """Return the content of the file."""
@@ -73,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, eq=False):
             "ranks": len(kinds),
             "peers": "relative" if self.relative else "absolute",
         }
+        if self.in_turn:
+            values["in_turn"] = True
         lines = [f' "{key}": {json.dumps(value)}' for key, value in values.items()]
         lines += [
             _list("traces", "[]", [json.dumps(name) for name in self.traces]),
@@ -88,12 +93,15 @@ def _list(key: str, brackets: str, entries: Sequence[str]) -> str:
 
 
 def placed(
-    columns: TraceColumns, groups: Mapping[str, ProcessGroup], *, relative: bool
+    columns: TraceColumns, groups: Mapping[str, ProcessGroup], *, relative: bool, in_turn: bool
 ) -> TraceColumns:
     """A trace with those of the groups that its nodes name."""
     used = tuple(groups[name] for name in columns.strings if name in groups)
     return msgspec.structs.replace(
-        columns, relative=relative, process_groups=(*columns.process_groups, *used)
+        columns,
+        relative=relative,
+        in_turn=in_turn,
+        process_groups=(*columns.process_groups, *used),
     )
 
 
@@ -141,7 +149,7 @@ def _kinds(reader: Reader, ranks: int, count: int) -> npt.NDArray[np.int32]:
 
 def _manifest(file: Path) -> Manifest:
     reader = Reader(load_json(file), file)
-    reader.keys(("astra_bridge_manifest", "ranks", "peers", "traces", "kinds", "groups"))
+    reader.keys(("astra_bridge_manifest", "ranks", "peers", "in_turn", "traces", "kinds", "groups"))
     reader.integer("astra_bridge_manifest", None, _VERSION, _VERSION)
     ranks = reader.integer("ranks", None, 1, MAX_RANKS)
     traces = reader.raw.get("traces")
@@ -158,6 +166,7 @@ def _manifest(file: Path) -> Manifest:
         _kinds(reader, ranks, len(traces)),
         reader.text("peers", "absolute", ("absolute", "relative")) == "relative",
         _groups(reader.raw.get("groups", {}), ranks, file),
+        reader.flag("in_turn"),
     )
 
 
@@ -178,7 +187,12 @@ def read_manifest(prefix: Path, ranks: int) -> Workload:
         )
     known = {group.name: group for group in manifest.groups}
     columns = tuple(
-        placed(read_trace(file.parent / name), known, relative=manifest.relative)
+        placed(
+            read_trace(file.parent / name),
+            known,
+            relative=manifest.relative,
+            in_turn=manifest.in_turn,
+        )
         for name in manifest.traces
     )
     kinds.flags.writeable = False

@@ -365,6 +365,7 @@ def checked_columns(
         process_groups=_process_groups(raw.type, raw.node_id, source, file),
         read_details=source,
         relative=False,
+        in_turn=False,
     )
     for value in msgspec.structs.astuple(columns):
         if isinstance(value, np.ndarray):

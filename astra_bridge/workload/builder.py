@@ -224,11 +224,22 @@ class GeneratedWorkload:
         Where it is given, traces are relative: the peer of a message is a distance from the own
         rank, and a group id is that of "the group of the own rank", the ranks that agree with it
         in all but ``rank // stride % size``: id -> (stride, size).
+    in_turn : bool
+        Whether collectives and sends of a rank wait for one another, in ascending id, where it has
+        a single slot for communication, as in ASTRA-sim: a rank that takes it in another order than
+        the others of a group would wait for ever.  Files for each rank say so by dependencies.
+    summary : str
+        What `astra-bridge workload` prints of it.
+    flags : tuple of str
+        What `astra-bridge run` needs besides the prefix.
     """
 
     traces: Sequence[TraceBuilder]
     comm_groups: dict[int, tuple[int, ...]] = field(default_factory=dict)
     own_groups: dict[int, tuple[int, int]] | None = None
+    in_turn: bool = False
+    summary: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -275,7 +286,8 @@ class GeneratedWorkload:
             for kind in kinds
         )
         return Workload(
-            tuple(placed(one, groups, relative=relative) for one in columns), kind_of_rank
+            tuple(placed(one, groups, relative=relative, in_turn=self.in_turn) for one in columns),
+            kind_of_rank,
         )
 
     def expanded(self) -> GeneratedWorkload:
@@ -337,7 +349,8 @@ class GeneratedWorkload:
         kinds, kind_of_rank = self.kinds()
         relative = self.own_groups is not None
         names = tuple(f"{Path(prefix).name}.kind{index}.et" for index in range(len(kinds)))
-        manifest = Manifest(names, kind_of_rank, relative, self._process_groups())
+        groups = self._process_groups()
+        manifest = Manifest(names, kind_of_rank, relative, groups, self.in_turn)
         contents = {
             Path(prefix).parent / name: encode_trace(
                 _around(kind.nodes, self.ranks) if relative else kind.nodes
@@ -428,11 +441,17 @@ class _Expanded(Sequence[TraceBuilder]):
             first = ranks - ranks // stride % size * stride
             names[str(own)] = str(self._numbers[own, first])
         made = TraceBuilder()
+        before: int | None = None
         for node in self._source.traces[ranks].nodes:
             new: dict[str, Any] = {}
             if name := _peer_of(node):
                 new[name] = ranks + node.attributes[name]  # type: ignore[operator]
             if "pg_name" in node.attributes:
                 new["pg_name"] = names[node.attributes["pg_name"]]  # type: ignore[index]
-            made.nodes.append(_changed(node, new) if new else node)
+            changed = _changed(node, new) if new else node
+            if self._source.in_turn and node.type in (NodeType.COMM_COLL, NodeType.COMM_SEND):
+                if before is not None and before not in node.data_deps:
+                    changed = replace(changed, data_deps=[*node.data_deps, before])
+                before = node.id
+            made.nodes.append(changed)
         return made

@@ -30,7 +30,8 @@ class Option(NamedTuple):
     help : str
         One sentence.
     flag : str
-        Its name there, such as ``--dp``; "" is that of the parameter, with dashes.
+        Its name there, such as ``--dp``, or ``FILE`` where it stands by position; "" is that of
+        the parameter, with dashes.
     """
 
     help: str
@@ -47,16 +48,23 @@ class Generator(Spec):
         Makes the workload.  Its parameters are the options: each is annotated with
         ``Annotated[type, Option(...)]``, where type is int, float, str, bool, one of these or None,
         or a list of these; one without a default must be given.
+    example
+        What may stand behind its name on the command line; "" is its prefix and what it needs.
     """
 
     generate: Callable[..., GeneratedWorkload]
+    example: str = ""
 
 
 GENERATORS = Registry(
     "generator",
     "astra_bridge.generators",
     Generator,
-    dict.fromkeys(("collective", "transformer"), "astra_bridge.workload.generators:BUILT_IN"),
+    {
+        "collective": "astra_bridge.workload.generators:BUILT_IN",
+        "transformer": "astra_bridge.workload.generators:BUILT_IN",
+        "model": "astra_bridge.workload.models.generator:GENERATOR",
+    },
 )
 
 
@@ -84,6 +92,11 @@ class Parameter(NamedTuple):
     kind: type
     repeated: bool
     default: Any
+
+    @property
+    def key(self) -> str:
+        """As in a file."""
+        return self.flag.removeprefix("--").lower()
 
     @property
     def required(self) -> bool:
@@ -170,7 +183,7 @@ def generated(content: Mapping[Any, Any], ranks: int, key: str = "workload") -> 
     options = {str(name).replace("_", "-"): value for name, value in content.items()}
     name = options.pop("generator", None)
     generator = GENERATORS.find(name, key=f"{key}.generator")
-    known = {one.flag.removeprefix("--"): one for one in parameters(generator)}
+    known = {one.key: one for one in parameters(generator)}
     for given in options:
         if given not in known:
             raise InputError(
@@ -189,7 +202,9 @@ def generated(content: Mapping[Any, Any], ranks: int, key: str = "workload") -> 
     try:
         made = generator.generate(**arguments)
     except InputError as error:
-        where = f".{error.key.removeprefix('--')}" if error.key else ""
+        if error.file is not None:
+            raise
+        where = f".{error.key.removeprefix('--').lower()}" if error.key else ""
         raise InputError(error.reason, key=f"{key}{where}") from None
     if not isinstance(made, GeneratedWorkload):
         raise PluginError(

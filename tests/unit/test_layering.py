@@ -29,6 +29,7 @@ LEVELS = {
     "inputs": 1,
     "trace": 1,
     "workload": 2,
+    "workload.models": 4,
     "sources": 2,
     "fabrics": 2,
     "hardware": 2,

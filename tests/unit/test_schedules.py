@@ -1,232 +1,175 @@
 # SPDX-License-Identifier: MIT
-"""Files of other simulators: GOAL (LogGOPSim, ATLAHS), MSCCL's algorithms, SimAI."""
+"""Orders of pipelines, run with times of their own: no simulator and no sizes."""
 
 from __future__ import annotations
 
-import gzip
-from pathlib import Path
-from typing import Any
+from fractions import Fraction
 
-import numpy as np
 import pytest
 
-import astra_bridge
-from astra_bridge.cli import main
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.groups import read_comm_groups
-from astra_bridge.sources.goal import read_goal
-from astra_bridge.sources.msccl import read_msccl
-from astra_bridge.sources.simai import read_simai
-from astra_bridge.trace import NodeType, read_workload
-from astra_bridge.trace.checking import check_workload
-from astra_bridge.trace.inferences import Inferences
-
-NETWORK = {"topology": ["Ring"], "npus_count": [2], "bandwidth": [50], "latency": [500]}
-SYSTEM = {"preferred-dataset-splits": 1, "all-reduce-implementation": ["ring"]}
-
-GOAL = """
-// A ping and a pong.
-num_ranks 2
-
-rank 0 {
-l1: calc 100 cpu 0
-l2: send 1024b to 1 tag 0   # a comment
-l3: recv 8b from 1 tag 7 cpu 1 nic 0
-l4: calc 50
-l2 requires l1
-l4 irequires l3
-l3 requires l2
-}
-rank 1 { /* the
-other end */
-l1: recv 1024b from 0
-l2: send 8b to 0 tag 7
-l2 requires l1
-}
-"""
+from astra_bridge.workload.models.schedules import Pipeline, Work, forward_only, pipeline
 
 
-def test_a_goal_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "s.goal").write_bytes(gzip.compress(GOAL.encode()))
-    assert main(["trace", "convert", str(tmp_path / "s.goal"), str(tmp_path / "w")]) == 0
-    assert "1 x irequires: after what the other one waits for (first: l4 on rank 0)" in (
-        capsys.readouterr().out
-    )
-    for name in ("w", "s.goal"):
-        workload = read_workload(tmp_path / name, 2)
-        first, second = workload.of_rank(0), workload.of_rank(1)
-        assert first.type.tolist() == [NodeType.COMP, NodeType.COMM_SEND, NodeType.COMM_RECV, 4]
-        assert first.dep.tolist() == [0, 1, 1]
-        assert first.duration_ns.tolist()[0] == 100
-        assert first.comm_tag.tolist()[1:3] == [0, 7]
-        assert second.comm_size.tolist() == [1024, 8]
-        assert check_workload(workload) == []
-    result = astra_bridge.simulate(workload=tmp_path / "s.goal", system=SYSTEM, network=NETWORK)
-    # 100 + (500 + 1024 B / 50 GiB/s = 19) + (500 + 8 B: 0); the last calc runs meanwhile.
-    assert result.finish_ns.tolist() == [100 + 519 + 500] * 2
+def makespan(made: Pipeline, forward: int, inputs: int, weights: int) -> int:
+    """When the last stage has ended; messages take no time.  Fails if stages wait for ever."""
+    took = {
+        Work.FORWARD: forward,
+        Work.INPUT: inputs,
+        Work.WEIGHT: weights,
+        Work.BACKWARD: inputs + weights,
+    }
+    ended: dict[tuple[int, int, int, bool], int] = {}  # micro, chunk, stage, forward
+    at = [0] * made.stages
+    clock = [0] * made.stages
+    while any(at[s] < len(made.orders[s]) for s in range(made.stages)):
+        moved = False
+        for stage, order in enumerate(made.orders):
+            while at[stage] < len(order):
+                # Actions that run together begin together.
+                together = [order[at[stage]]]
+                if at[stage] + 1 < len(order) and order[at[stage] + 1].beside:
+                    together.append(order[at[stage] + 1])
+                ready = [clock[stage]]
+                for one in together:
+                    if one.work is Work.WEIGHT:
+                        assert (one.micro, one.chunk, stage, False) in ended
+                        continue
+                    ahead = one.work is Work.FORWARD
+                    before = made.neighbour(stage, one.chunk, -1 if ahead else 1)
+                    if before is not None:
+                        ready.append(ended.get((one.micro, before[1], before[0], ahead), -1))
+                    elif not ahead:
+                        ready.append(ended.get((one.micro, one.chunk, stage, True), -1))
+                if min(ready) < 0:
+                    break
+                clock[stage] = max(ready) + sum(took[one.work] for one in together)
+                for one in together:
+                    if one.work is not Work.WEIGHT:
+                        key = (one.micro, one.chunk, stage, one.work is Work.FORWARD)
+                        assert key not in ended
+                        ended[key] = clock[stage]
+                at[stage] += len(together)
+                moved = True
+        assert moved, "stages wait for one another"
+    return max(clock)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("num_ranks 2\nrank 2 {\n}", "line 2: rank 2: there are ranks 0 to 1"),
-        ("num_ranks 2\nrank 0 {\nl1: calc\n}", r"line 3: expected LABEL: calc NS, .*'l1: calc'"),
-        ("num_ranks 2\nrank 0 {\nl1: send 4b to 0\n}", "rank 0 cannot send to rank 0"),
-        ("num_ranks 2\nrank 0 {\nl1: calc 4\nl1: calc 5\n}", "line 4: label l1 is given twice"),
-        ("num_ranks 2\nrank 0 {\nl1: calc 4\nl1 requires l9\n}", "line 4: there is no label l9"),
-        ("num_ranks 2\nrank 0 {\n", "rank 0: the brace is never closed"),
-        ("num_ranks 1\nrank 0 {}\nrank 0 {}", "line 3: rank 0: is given twice"),
-        ("num_ranks 0\n", "num_ranks"),
-        ("num_ranks 1 x", "expected rank NUMBER"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_goal_schedule_is_said(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "s.goal").write_text(text)
-    with pytest.raises(InputError, match=said.replace(": rank", ".*rank", 1)):
-        read_goal(tmp_path / "s.goal", Inferences())
+def bubble(made: Pipeline, forward: int, inputs: int, weights: int) -> int:
+    """Idle time of a stage: what the makespan is longer than its work."""
+    passes = made.micro_batches if made.mirrored else made.micro_batches * made.chunks
+    work = passes * (forward + inputs + weights)
+    return makespan(made, forward, inputs, weights) - work
 
 
-def ring_all_reduce(ranks: int) -> str:
-    """A ring: reduce-scatter, then all-gather; a chunk per rank."""
-    gpus = []
-    for rank in range(ranks):
-        steps = ['<step s="0" type="s" srcbuf="i" srcoff="0" cnt="1" depid="-1" deps="-1"/>']
-        kinds = ["rrs"] * (ranks - 2) + ["rrcs"] + ["rcs"] * (ranks - 2)
-        steps += [
-            f'<step s="{at}" type="{kind}" cnt="1" depid="-1" deps="-1"/>'
-            for at, kind in enumerate(kinds, 1)
-        ]
-        steps.append(f'<step s="{2 * ranks - 2}" type="r" cnt="1" depid="-1" deps="-1"/>')
-        to, source = (rank + 1) % ranks, (rank - 1) % ranks
-        block = f'<tb id="0" send="{to}" recv="{source}" chan="0">{"".join(steps)}</tb>'
-        gpus.append(f'<gpu id="{rank}" i_chunks="{ranks}" o_chunks="0" s_chunks="0">{block}</gpu>')
-    return (
-        f'<algo name="ring" nchunksperloop="{ranks}" nchannels="1" ngpus="{ranks}" '
-        f'coll="allreduce" proto="Simple">{"".join(gpus)}</algo>'
-    )
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_an_msccl_ring_is_a_ring(
-    ranks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "ring.xml").write_text(ring_all_reduce(ranks))
-    words = ["trace", "convert", str(tmp_path / "ring.xml"), str(tmp_path / "ring")]
-    assert main(words) == 2
-    assert "--size: an MSCCL algorithm has chunks, not bytes" in capsys.readouterr().err
-    assert main([*words, "--size", "1MiB"]) == 0
-    used = f'"all-reduce-implementation-custom": ["{tmp_path / "ring"}"]'
-    assert used in capsys.readouterr().out
-    workload = read_workload(tmp_path / "ring", ranks)
-    assert check_workload(workload) == []
-    sent = workload.of_rank(0).type == NodeType.COMM_SEND
-    assert sent.sum() == 2 * (ranks - 1)
-    assert workload.of_rank(0).comm_size[sent].sum() == 2 * (ranks - 1) * 2**20 // ranks
-    system: dict[str, Any] = SYSTEM | {"all-reduce-implementation-custom": [str(tmp_path / "ring")]}
-    network = NETWORK | {"npus_count": [ranks]}
-    ours, theirs = (
-        astra_bridge.simulate(
-            workload={"generator": "collective", "kind": "all-reduce", "size": "1MiB"},
-            system=used_system, network=network,
-        ).finish_ns.max()
-        for used_system in (system, SYSTEM | {"endpoint-delay": 0, "local-mem-bw": 10**9})
-    )  # fmt: skip
-    assert ours == pytest.approx(theirs, rel=0.01)
+@pytest.mark.parametrize("stages", [1, 2, 4, 7])
+@pytest.mark.parametrize("micros", [8, 13])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_bubble_of_gpipe_and_1f1b(schedule: str, stages: int, micros: int) -> None:
+    """Narayanan et al. 2021, section 2.2.1: (p - 1) / m of the ideal time."""
+    idle = bubble(pipeline(schedule, stages, micros), 3, 3, 3)
+    assert Fraction(idle, micros * 9) == Fraction(stages - 1, micros)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("stages", "micros", "chunks"), [(2, 4, 2), (4, 8, 2), (4, 16, 3), (8, 16, 4), (3, 3, 2)]
+)
+def test_bubble_of_interleaved(stages: int, micros: int, chunks: int) -> None:
+    """The same, section 2.2.2: (p - 1) / (v m)."""
+    idle = bubble(pipeline("interleaved", stages, micros, chunks), 1, 1, 1)
+    assert Fraction(idle, 3 * micros * chunks) == Fraction(stages - 1, chunks * micros)
+
+
+@pytest.mark.parametrize(("stages", "micros"), [(2, 4), (4, 8), (4, 13), (8, 16), (8, 40)])
+@pytest.mark.parametrize(("forward", "inputs", "weights"), [(1, 1, 1), (4, 5, 3), (10, 11, 9)])
+def test_bubble_of_zb_h1(stages: int, micros: int, forward: int, inputs: int, weights: int) -> None:
+    """Qi et al. 2023, table 2: (p - 1) (T_F + T_B - T_W), T_B of the input gradients alone."""
+    made = pipeline("zb-h1", stages, micros)
+    assert bubble(made, forward, inputs, weights) == (stages - 1) * (forward + inputs - weights)
+    # Section 2.2.1: no more activations than 1F1B's first stage has.
+    most = pipeline("1f1b", stages, micros).in_flight(0)
+    assert all(made.in_flight(stage) <= most for stage in range(stages))
+
+
+@pytest.mark.parametrize(
+    ("stages", "micros"), [(2, 4), (4, 8), (4, 20), (8, 16), (8, 20), (16, 64)]
+)
+@pytest.mark.parametrize(("forward", "weights"), [(1, 1), (3, 2), (5, 1)])
+def test_bubble_of_dualpipe(stages: int, micros: int, forward: int, weights: int) -> None:
+    """DeepSeek-V3, table 2: (PP / 2 - 1) (F&B + B - 3 W), for figure 5's F = B's input gradients.
+
+    F&B takes F + B here: what is hidden in it is communication, of which there is none.
+    """
+    backward = forward + weights
+    both = forward + backward
+    expected = (stages // 2 - 1) * (both + backward - 3 * weights)
+    made = pipeline("dualpipe", stages, micros)
+    assert bubble(made, forward, forward, weights) == expected
+
+
+@pytest.mark.parametrize(
+    "made",
     [
-        ("<algo", "not valid XML"),
-        ("<algorithm/>", "expected an element algo, found 'algorithm'"),
-        ('<algo ngpus="2"/>', "algo: nchunksperloop: is missing"),
-        ('<algo ngpus="2" nchunksperloop="2"><gpu id="2"/></algo>', "gpu: id"),
-        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"/><gpu id="0"/></algo>', "given twice"),
-        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
-         '<step s="0" type="x"/></tb></gpu></algo>', "gpu 0, tb 0, step 0: unknown type 'x'"),
-        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
-         '<step s="0" type="r"/></tb></gpu></algo>', "the block's recv is -1"),
-        ('<algo ngpus="2" nchunksperloop="2"><gpu id="0"><tb id="0" send="1" recv="-1" chan="0">'
-         '<step s="0" type="s" depid="3" deps="0"/></tb></gpu></algo>', "step 0 of block 3, which"),
+        pipeline("gpipe", 3, 5),
+        pipeline("1f1b", 4, 6),
+        pipeline("interleaved", 4, 8, 3),
+        pipeline("zb-h1", 4, 6),
+        pipeline("dualpipe", 6, 14),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_an_algorithm_is_said(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(InputError, match=said):
-        read_msccl(tmp_path / "a.xml", 1024)
+    ids=["gpipe", "1f1b", "interleaved", "zb-h1", "dualpipe"],
+)
+def test_every_chunk_sees_every_micro_batch_once(made: Pipeline) -> None:
+    each = made.micro_batches // (2 if made.mirrored else 1)
+    for order in made.orders:
+        for chunk in range(made.chunks):
+            here = [one for one in order if one.chunk == chunk]
+            forward = [one.micro for one in here if one.work is Work.FORWARD]
+            inputs = [one.micro for one in here if one.work in (Work.BACKWARD, Work.INPUT)]
+            weights = [one.micro for one in here if one.work in (Work.BACKWARD, Work.WEIGHT)]
+            assert sorted(forward) == sorted(inputs) == sorted(weights) == list(range(each))
 
 
-def test_steps_wait_for_steps_of_other_blocks(tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_text(
-        '<algo ngpus="2" nchunksperloop="1" coll="allgather"><gpu id="0">'
-        '<tb id="0" send="-1" recv="1" chan="0"><step s="0" type="r" cnt="1"/></tb>'
-        '<tb id="1" send="1" recv="-1" chan="1"><step s="0" type="nop" depid="0" deps="0"/>'
-        '<step s="1" type="s" cnt="2"/></tb></gpu></algo>'
-    )
-    trace = read_msccl(tmp_path / "a.xml", 100).workload().of_rank(0)
-    assert trace.type.tolist() == [NodeType.COMM_RECV, NodeType.COMP, NodeType.COMM_SEND]
-    assert trace.dep.tolist() == [0, 1]
-    assert trace.comm_size.tolist()[2] == 200
-
-
-# SimAI
-
-LAYERS = """grad\t-1\t0\tNONE\t0\t1\tNONE\t0\t1\tREDUCESCATTER\t6400\t100
-attention -1 752000 ALLREDUCE 4096 752000 ALLREDUCE 4096 752000 NONE 0 100
-moe -1 500 ALLTOALL_EP 2048 1500 ALLTOALL_EP 2048 2500 ALLGATHER_DP_EP 1600 100
-"""
-
-
-def simai(head: str, tmp_path: Path, layers: str = LAYERS, count: int = 3) -> Path:
-    path = tmp_path / "g.txt"
-    path.write_text(f"HYBRID_TRANSFORMER_FWD_IN_BCKWD {head}\n{count}\n{layers}")
-    return path
-
-
-def test_a_workload_of_simai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head = "model_parallel_NPU_group: 2 ep: 2 pp: 1 vpp: 8 ga: 1 all_gpus: 8 checkpoints: 0"
-    path = simai(head, tmp_path)
-    assert main(["trace", "convert", str(path), str(tmp_path / "w")]) == 0
-    assert f"--comm-group-configuration={tmp_path / 'w.comm_group.json'}" in capsys.readouterr().out
-    groups = read_comm_groups(tmp_path / "w.comm_group.json", 8)
-    workload = read_workload(tmp_path / "w", 8)
-    assert check_workload(workload, groups) == []
-    trace = workload.of_rank(5)
-    comm = np.flatnonzero(trace.type == NodeType.COMM_COLL)
-    members = [groups[int(trace.strings[trace.pg_name[at]])] for at in comm]
-    found = list(zip(trace.comm_size[comm].tolist(), members, strict=True))
-    tensor, data, expert, replicas = (4, 5), (1, 3, 5, 7), (5, 7), (1, 5)
-    assert found == [
-        (4096, tensor), (2048, expert),  # forward
-        (2048, expert), (800, replicas),  # backward: 1600 bytes are gathered of two parts
-        (4096, tensor), (6400, data),
-    ]  # fmt: skip
-    compute = trace.type == NodeType.COMP
-    assert trace.duration_ns[compute].sum() == 0 + 1 + 1 + 3 * 752_000 + 500 + 1500 + 2500
-    result = astra_bridge.simulate(
-        workload=path, system=SYSTEM | {
-            "all-gather-implementation": ["ring"], "reduce-scatter-implementation": ["ring"],
-            "all-to-all-implementation": ["ring"],
-        },
-        network=NETWORK | {"npus_count": [8]}, comm_groups=tmp_path / "w.comm_group.json",
-    )  # fmt: skip
-    assert result.finish_ns.min() > trace.duration_ns[compute].sum()
-
-
-def test_what_a_workload_of_simai_leaves_open_is_said(tmp_path: Path) -> None:
-    made = Inferences()
-    with pytest.raises(InputError, match="line 1 does not say all_gpus"):
-        read_simai(simai("model_parallel_NPU_group: 2", tmp_path), None, made)
-    path = simai("model_parallel_NPU_group: 2 pp: 2", tmp_path, count=839)
-    assert len(read_simai(path, 8, made).traces) == 8
-    assert [line.split(" (")[0] for line in made.lines()] == [
-        "1 x all stages of the pipeline run the layers of the file, without messages between them",
-        "1 x the layers that are there count",
+def test_1f1b_is_as_in_the_paper() -> None:
+    orders = [" ".join(map(str, order)) for order in pipeline("1f1b", 4, 6).orders]
+    assert orders == [
+        "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5",
+        "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5",
+        "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5",
+        "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5",
     ]
-    with pytest.raises(InputError, match="6 ranks cannot be shared by tensor 4"):
-        read_simai(simai("model_parallel_NPU_group: 4", tmp_path), 6, made)
-    path = simai("ep: 1", tmp_path, LAYERS.splitlines()[0].replace("REDUCESCATTER", "SEND"), 1)
-    with pytest.raises(InputError, match="line 3: unknown communication 'SEND'"):
-        read_simai(path, 8, made)
-    with pytest.raises(InputError, match="line 3: 3 columns; a layer has 12"):
-        read_simai(simai("ep: 1", tmp_path, "a b c\n", 1), 8, made)
+
+
+def test_activations_in_flight() -> None:
+    """GPipe keeps all m; 1F1B p - stage; interleaving a little more (section 2.2)."""
+    assert pipeline("gpipe", 4, 9).in_flight(0) == [9]
+    assert [pipeline("1f1b", 4, 9).in_flight(stage) for stage in range(4)] == [[4], [3], [2], [1]]
+    made = pipeline("interleaved", 4, 8, 2)
+    assert made.in_flight(0) == [7, 4]  # 2 (p - 1) + (v - 1) p warm, and one more
+
+
+def test_the_model_is_cut_into_parts() -> None:
+    made = pipeline("interleaved", 2, 2, 2)
+    assert [made.position(s, c) for c in range(2) for s in range(2)] == [0, 1, 2, 3]
+    assert made.neighbour(1, 0, 1) == (0, 1)
+    assert made.neighbour(1, 1, 1) is None
+    made = pipeline("dualpipe", 2, 4)
+    assert [made.position(s, 1) for s in range(2)] == [1, 0]
+    assert made.neighbour(1, 1, 1) == (0, 1)
+    assert made.neighbour(0, 1, 1) is None
+    assert [str(one) for one in forward_only(2, 3).orders[1]] == ["F0", "F1", "F2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("1f2b", 2, 2), "schedule: '1f2b' is not allowed; allowed: gpipe, 1f1b.*did you mean"),
+        (("interleaved", 2, 3, 2), "schedule: interleaved needs .*; there are 2, 2 and 3"),
+        (("interleaved", 2, 2), "schedule: interleaved needs .*; there are 2, 1 and 2"),
+        (("1f1b", 2, 2, 2), "vpp: 2 chunks for each stage are for interleaved"),
+        (("dualpipe", 3, 6), "schedule: dualpipe needs an even number.* 3 and 6"),
+        (("dualpipe", 4, 6), "schedule: dualpipe needs .* 4 and 6"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments: tuple[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pipeline(*arguments)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""docs/models.md: its commands run and print what it says, and it has all names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from astra_bridge.cli import main
+from astra_bridge.workload.models import SCHEDULES, model_names
+from astra_bridge.workload.models.config import ARCHITECTURES
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+
+
+def test_its_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("system.json", "no_memory.json"):
+        shutil.copy(ROOT / "examples/analytical" / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        line.removeprefix("astra-bridge ").split()
+        for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(commands) == 7
+    said = []
+    for words in commands:
+        assert main(words) == 0, words
+        said.append(capsys.readouterr().out)
+    shown = re.findall(r"((?:    .*\n)+)", PAGE)[0]
+    assert said[0] == re.sub("(?m)^    ", "", shown)
+    assert "16 ranks" in said[2]
+    assert "for 16384 ranks" in said[-1]
+
+
+def test_its_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], {})
+    assert re.fullmatch(r"[\d.]+ GiB\n[\d.]+ s\n", capsys.readouterr().out)
+
+
+def test_all_names_are_there() -> None:
+    for name in (*model_names(), *ARCHITECTURES, *SCHEDULES):
+        assert f"`{name}`" in PAGE, name
