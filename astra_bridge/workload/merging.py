@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -73,7 +74,8 @@ def merge(parts: Sequence[Part]) -> GeneratedWorkload:
     whole = _Whole(total)
     for part, place in zip(parts, places, strict=True):
         whole.add(part, place)
-    return whole.made()
+    in_turn = all(trace.in_turn for part in parts for trace in part.workload.columns)
+    return replace(whole.made(), in_turn=in_turn)
 
 
 def _places(parts: Sequence[Part]) -> list[tuple[int, ...]]:
