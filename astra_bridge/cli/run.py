@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,25 @@ def _semantics(text: str, name: str) -> str:
     return str(Semantics.of(text, name))
 
 
+def _ranks(text: str, name: str) -> str | list[int]:
+    if text in ("all", "kinds"):
+        return text
+    ranks: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if match is None:
+            raise InputError(
+                f"{show(text)} is not allowed; allowed: all, kinds, or ranks such as 0-7,64",
+                key=name,
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first > _MOST_RANKS:
+            raise InputError(f"{show(text)} names more than {_MOST_RANKS} ranks", key=name)
+        ranks += range(first, last + 1)
+    return ranks
+
+
+_MOST_RANKS = 100_000
 _COUNT = whole_text(1, 999_999_999)
 _NUMBER = number_text(0, 1e12)
 
@@ -102,6 +122,8 @@ ARGUMENTS = {
     ),
     "output": (
         Argument("--output", "FOLDER", "Write tables, timeline, plot and log there."),
+        Argument("--timeline-ranks", "all|kinds|RANKS", "Who stands in the timeline: 0-7,64.",
+                 _ranks, otherwise="all, or of too many one of each kind"),
         Argument("--json", "FILE", "Write the result as JSON there."),
     ),
 }  # fmt: skip
@@ -217,10 +239,18 @@ def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[
         if values["json"] is not None:
             write_json(files, Path(values["json"]), result.to_dict())
         if output is not None:
-            result.write(files, output)
+            result.write(files, output, _timeline_ranks(result, values["timeline_ranks"]))
         if folder is not None:
             save_log(files, result, result.statistics, Path(folder), now, result.warnings)
     return peaks
+
+
+def _timeline_ranks(result: Result, given: str | list[int] | None) -> list[int] | None:
+    if isinstance(given, list) or given is None:
+        return given
+    if given == "all":
+        return list(range(result.rank_count))
+    return [int(rank) for rank in result.timeline_ranks(most_nodes=0)]
 
 
 def _print(
@@ -236,4 +266,21 @@ def _print(
     print(f"\n{summary(result)}")
     if values["output"] is not None:
         output = one_line(values["output"])
-        print(f"\nFiles in {output}/; timeline.json opens in ui.perfetto.dev.")
+        print(f"\nFiles in {output}/; {_about_timeline(result, values['timeline_ranks'])}")
+
+
+def _about_timeline(result: Result, given: str | list[int] | None) -> str:
+    """What opens the timeline, and who is not in it."""
+    if not result.has_nodes:
+        return "`astra-bridge report` makes a page of them."
+    chosen = _timeline_ranks(result, given)
+    many = len(result.timeline_ranks() if chosen is None else set(chosen))
+    who = "" if many == result.rank_count else (
+        f" It has {many} of {result.rank_count} ranks"
+        + (", one of each kind" if given in (None, "kinds") else "")
+        + "; --timeline-ranks chooses others."
+    )  # fmt: skip
+    return (
+        "timeline.pftrace opens in ui.perfetto.dev, `astra-bridge report` makes a page of them."
+        + who
+    )

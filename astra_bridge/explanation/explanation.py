@@ -45,6 +45,25 @@ class Explanation:
     def _matches(self) -> Matches:
         return match(self._lowered.program, self._times)
 
+    @property
+    def waits(self) -> tuple[Ints, Ints]:
+        """Of all nodes, in the order of the trace files: `Matches.since_ps`, `Matches.cause`.
+
+        Causes are nodes in that order as well.
+        """
+        lowered, offset = self._lowered, self._times.offset
+        since, cause = self._matches.since_ps, self._matches.cause
+        if all((np.diff(order) == 1).all() for order in lowered.order):
+            return since, cause
+        place = np.empty(len(since), np.int64)  # of each node of a template, in its file
+        for task, trace in enumerate(lowered.trace_of_task.tolist()):
+            first, last = offset[task : task + 2]
+            place[first:last] = first + lowered.order[trace]
+        there, known = np.empty_like(since), np.full(len(cause), -1, np.int64)
+        there[place] = since
+        known[place] = np.where(cause >= 0, place[np.clip(cause, 0, None)], -1)
+        return there, known
+
     @cached_property
     def _kinds(self) -> list[Kinds]:
         """Per trace."""

@@ -17,7 +17,6 @@ from astra_bridge.files import NewFiles
 from astra_bridge.results.lines import frame, rank_lines, trace_lines
 from astra_bridge.results.local_memory import local_memory
 from astra_bridge.results.plots import save_ranks_plot
-from astra_bridge.results.timeline import timeline
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def save(
     """Write everything about a result into a folder.
 
     ``result.json`` (``content``); each table as CSV, and as Parquet where
-    pyarrow is installed; ``timeline.json`` (Perfetto); ``ranks.svg`` where matplotlib is installed.
+    pyarrow is installed; ``ranks.svg`` where matplotlib is installed.
 
     Returns
     -------
@@ -74,9 +73,6 @@ def save(
     """
     written = [folder / "result.json"]
     write_json(files, written[0], content)
-    if result.has_nodes:
-        written.append(folder / "timeline.json")
-        write_json(files, written[1], timeline(result))
     names: set[str] = set()
     for name, table in tables:
         file = _file_name(name, names)

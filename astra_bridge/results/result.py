@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from astra_bridge.arguments import path
+from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
 from astra_bridge.results.tiers import tier_load, tiers_of
+from astra_bridge.results.timeline import MOST_NODES, drawn_ranks, write_timeline
 from astra_bridge.results.times import JobRows, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
@@ -149,6 +150,24 @@ class Result(RankTimes):
             The nodes were not recorded.
         """
         return Table("collective_spans", self._explanation.collectives)
+
+    @property
+    def kind_of_rank(self) -> npt.NDArray[np.int64]:
+        """Which ranks do the same: equal numbers, shape (rows,)."""
+        if self.experiment is not None:
+            return np.asarray(self.experiment.kind_of_rank, np.int64)
+        return np.asarray(self.workload.rank_to_columns, np.int64)
+
+    @property
+    def waits(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+        """Of each node, when what it needs of another rank was there [ps], and which node that was.
+
+        -1 where it needs nothing; None where this result does not know what ran.
+        """
+        if self.experiment is None:
+            return None
+        since_ps, cause = self._explanation.waits
+        return since_ps, cause
 
     @cached_property
     def _explanation(self) -> Any:
@@ -351,10 +370,20 @@ class Result(RankTimes):
 
         save_json(file, self.to_dict())
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(
+        self, folder: str | Path, *, timeline_ranks: Sequence[int] | None = None
+    ) -> list[Path]:
         """Write everything (tables, timeline, plot) into a folder; return what was written.
 
         The files appear together at the end.
+
+        Parameters
+        ----------
+        folder
+            Where to.
+        timeline_ranks
+            Who stands in the timeline; by default all, or where they have too many nodes one of
+            each kind.
 
         Raises
         ------
@@ -364,9 +393,11 @@ class Result(RankTimes):
         from astra_bridge.files import NewFiles
 
         with NewFiles() as files:
-            return self.write(files, path(folder, "folder"))
+            return self.write(files, path(folder, "folder"), timeline_ranks)
 
-    def write(self, files: NewFiles, folder: Path) -> list[Path]:
+    def write(
+        self, files: NewFiles, folder: Path, timeline_ranks: Sequence[int] | None = None
+    ) -> list[Path]:
         """As `save`, among other files that appear together."""
         from astra_bridge.results.files import save
         from astra_bridge.results.plots import save_tiers_plot
@@ -393,4 +424,22 @@ class Result(RankTimes):
                     folder / "tiers.svg",
                 )
         written = save(files, self, self.to_dict(), [*tables.items(), *every.items()], folder)
+        if self.has_nodes:
+            written.append(folder / "timeline.pftrace")
+            with files.open(written[-1]) as out:
+                over_time = self.tier_load if "link_load" in self.tables else None
+                write_timeline(out, self, self._drawn(timeline_ranks), self.waits, over_time)
         return written + drawn
+
+    def timeline_ranks(self, *, most_nodes: int = MOST_NODES) -> npt.NDArray[np.int64]:
+        """Who stands in the timeline, unless others are chosen.
+
+        All, or, where they have more nodes together, of each kind the rank that finishes last.
+        """
+        return drawn_ranks(self, self.kind_of_rank, most_nodes)
+
+    def _drawn(self, ranks: Sequence[int] | None) -> npt.NDArray[np.int64]:
+        if ranks is None:
+            return self.timeline_ranks()
+        check = list_of(integer(0, self.rank_count - 1))
+        return np.array(sorted(set(check(list(ranks), "timeline_ranks"))), np.int64)

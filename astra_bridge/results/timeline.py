@@ -1,79 +1,157 @@
 # SPDX-License-Identifier: MIT
-"""A timeline in Chrome's trace format, which ui.perfetto.dev and chrome://tracing open."""
+"""A timeline in Perfetto's format, which ui.perfetto.dev opens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from astra_bridge.results.perfetto import TraceWriter
 from astra_bridge.results.statistics import CATEGORIES, categories
+from astra_bridge.text import one_line
+from astra_bridge.trace import NodeType
+from astra_bridge.units import PS_PER_NS
 
 if TYPE_CHECKING:
+    from astra_bridge.results.table import Table
     from astra_bridge.results.times import RankTimes
     from astra_bridge.trace import TraceColumns
 
-__all__ = ["timeline"]
+__all__ = ["MOST_NODES", "drawn_ranks", "write_timeline"]
+
+Ints = NDArray[np.int64]
+
+MOST_NODES = 1_000_000
+"""Of all ranks together, where all are drawn; with more, viewers become slow."""
+
+_NAMES = ("Host", "Compute", "Communication", "Memory", "Other")
+"""Tracks of a rank, by category of nodes."""
 
 
-def timeline(result: RankTimes, max_nodes: int = 1_000_000) -> dict[str, Any]:
-    """Make the timeline: one process per rank, one thread per category of nodes; ``ts`` in us.
+def drawn_ranks(result: RankTimes, kind_of_rank: Ints, most_nodes: int = MOST_NODES) -> Ints:
+    """The ranks that a timeline has unless somebody chooses others.
 
-    Nodes of one category that overlap go to further threads ("Comm 2"), because slices of one
-    thread must nest.
+    All, or, where they have too many nodes together, one of each kind: of the ranks that do the
+    same the one that finishes last.
+    """
+    ranks = np.arange(result.rank_count)
+    if int(result.node_offset[-1]) <= most_nodes:
+        return ranks
+    order = np.lexsort((ranks, -result.finish_ps, kind_of_rank))
+    first = np.append(True, np.diff(kind_of_rank[order]) != 0)
+    chosen: Ints = np.sort(order[first])
+    return chosen
+
+
+def write_timeline(
+    out: BinaryIO,
+    result: RankTimes,
+    ranks: Ints,
+    waits: tuple[Ints, Ints] | None = None,
+    load: Table | None = None,
+) -> None:
+    """Write the timeline of some ranks.
+
+    A process per rank, with a track per category of nodes; nodes of one category that overlap go to
+    further tracks ("Communication 2").  A receive is drawn from the time at which its message was
+    sent; in a collective, what its first members wait for the last one is a slice of its own.
+    Flows lead from sends to receives.  Where the network told its load over time, each tier of
+    links has a counter.
 
     Parameters
     ----------
-    result
-        The result.
-    max_nodes
-        Ranks are left out, from the last on, so that not more nodes than this are drawn; the
-        viewers take no more.
+    out : binary file
+    result : RankTimes
+        Its nodes are recorded.
+    ranks : ndarray of int64
+    waits : two arrays of int64, shape (nodes,), optional
+        ``Result.waits``.
+    load : Table, optional
+        ``Result.tier_load``.
     """
-    ranks = int(np.searchsorted(result.node_offset[1:], max_nodes, side="right"))
-    events: list[dict[str, Any]] = []
+    writer = TraceWriter(out)
     names: dict[int, list[str]] = {}
-    for rank in range(min(max(ranks, 1), result.rank_count)):
-        events += _rank(result, rank, names)
-    return {"traceEvents": events, "displayTimeUnit": "ns"}
+    drawn = np.zeros(result.rank_count, np.bool_)
+    drawn[ranks] = True
+    for rank in ranks.tolist():
+        _rank(writer, result, rank, names, waits, drawn)
+    if load is not None:
+        _load(writer, load)
+    writer.flush()
 
 
-def _rank(result: RankTimes, rank: int, names: dict[int, list[str]]) -> Iterator[dict[str, Any]]:
+def _rank(
+    writer: TraceWriter,
+    result: RankTimes,
+    rank: int,
+    names: dict[int, list[str]],
+    waits: tuple[Ints, Ints] | None,
+    drawn: NDArray[np.bool_],
+) -> None:
     nodes = result.nodes_of(rank)
     columns: TraceColumns = nodes.columns
     which = int(result.workload.rank_to_columns[rank])
     if which not in names:
-        names[which] = [columns.name(index) for index in range(len(columns))]
+        names[which] = [
+            one_line(columns.name(at)) or f"node {columns.node_id[at]}"
+            for at in range(len(columns))
+        ]
+    first, last = (int(one) for one in result.node_offset[rank : rank + 2])
+    start, end = nodes.start_ps, nodes.end_ps
+    since, cause = (
+        (np.full(last - first, -1), np.full(last - first, -1))
+        if waits is None
+        else (part[first:last] for part in waits)
+    )
+    receives = columns.type == NodeType.COMM_RECV
+    start = np.where(receives & (since >= 0), np.clip(since, start, end), start)
+    sent = np.zeros(last - first, np.int64)
+    # A flow is named after its send.
+    if waits is not None:
+        sent[receives & (cause >= 0)] = cause[receives & (cause >= 0)] + 1
+        senders = np.searchsorted(result.node_offset, sent - 1, "right") - 1
+        sent[~drawn[np.clip(senders, 0, None)]] = 0
+    is_send = columns.type == NodeType.COMM_SEND
     kinds = categories(columns.type, columns.is_cpu_op).tolist()
-    threads: dict[tuple[int, int], int] = {}
-    lanes: list[list[int]] = [[] for _ in CATEGORIES]
-    yield {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
+    pid = writer.process(f"rank {rank}", rank + 1)
+    lanes: list[list[tuple[int, int]]] = [[] for _ in CATEGORIES]
     ran = np.flatnonzero(nodes.end_ps >= 0)
-    starts, ends = nodes.start_ps.tolist(), nodes.end_ps.tolist()
-    for index in ran[np.argsort(nodes.start_ps[ran], kind="stable")].tolist():
-        start, end, kind = starts[index], ends[index], kinds[index]
-        lane = next((at for at, free in enumerate(lanes[kind]) if free <= start), len(lanes[kind]))
-        if lane == len(lanes[kind]):
-            lanes[kind].append(0)
-            threads[kind, lane] = kind + lane * len(CATEGORIES)
-            label = CATEGORIES[kind] + (f" {lane + 1}" if lane else "")
-            yield {
-                "name": "thread_name",
-                "ph": "M",
-                "pid": rank,
-                "tid": threads[kind, lane],
-                "args": {"name": label},
-            }
-        lanes[kind][lane] = end
-        node_id = int(columns.node_id[index])
-        yield {
-            "name": names[which][index] or f"node {node_id}",
-            "cat": CATEGORIES[kind],
-            "ph": "X",
-            "ts": start / 1e6,
-            "dur": (end - start) / 1e6,
-            "pid": rank,
-            "tid": threads[kind, lane],
-            "args": {"node_id": node_id},
-        }
+    order = ran[np.lexsort((-end[ran], start[ran]))]
+    starts, ends = start.tolist(), end.tolist()
+    ids = columns.node_id.tolist()
+    for at in order.tolist():
+        begin, stop, kind = starts[at], ends[at], kinds[at]
+        mine = lanes[kind]
+        lane = next((one for one, (_, free) in enumerate(mine) if free <= begin), len(mine))
+        if lane == len(mine):
+            label = _NAMES[kind] + (f" {lane + 1}" if lane else "")
+            mine.append((writer.track(label, pid, order=16 * kind + lane), 0))
+        track = mine[lane][0]
+        mine[lane] = (track, stop)
+        begin_ns, stop_ns = begin // PS_PER_NS, stop // PS_PER_NS
+        writer.begin(
+            track, begin_ns, names[which][at], CATEGORIES[kind], {"node_id": ids[at]},
+            flow=first + at + 1 if is_send[at] else 0, ends_flow=int(sent[at]),
+        )  # fmt: skip
+        late = int(since[at]) // PS_PER_NS
+        if not receives[at] and begin_ns < late < stop_ns:
+            writer.begin(track, begin_ns, "waiting for a straggler", CATEGORIES[kind])
+            writer.end(track, late)
+        writer.end(track, stop_ns)
+
+
+def _load(writer: TraceWriter, load: Table) -> None:
+    """A counter per tier: how busy its links were, and its longest queue."""
+    network = writer.process("network", 1 << 30)
+    shown = [("busy_share", "busy", "%", 100.0), ("max_queue_bytes", "longest queue", "bytes", 1.0)]
+    for tier in dict.fromkeys(load["tier"].tolist()):
+        mine = load["tier"] == tier
+        for column, label, unit, factor in shown:
+            if column not in load or not load[column][mine].any():
+                continue
+            track = writer.track(one_line(f"{tier} {label}"), network, counter=unit)
+            times = (load["time_ps"][mine] // PS_PER_NS).tolist()
+            for time_ns, value in zip(times, load[column][mine].tolist(), strict=True):
+                writer.value(track, time_ns, factor * value)

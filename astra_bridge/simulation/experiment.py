@@ -596,6 +596,12 @@ class Experiment:
             versions=self.versions(),
         )
 
+    @property
+    def kind_of_rank(self) -> NDArray[np.int32]:
+        """Which rows of a result do the same: equal numbers."""
+        kinds: NDArray[np.int32] = self.lower().program.tasks["template_index"]
+        return kinds
+
     def explanation(self, result: Result) -> Explanation:
         """Why a run of it took as long as it did; `Result.breakdown` and its like show it."""
         from astra_bridge.explanation import Explanation

@@ -155,7 +155,7 @@ def test_run(
         "warning: queues are long",
     ]
     assert json.loads((tmp_path / "r.json").read_text())["finish_ns"] == [200, 200]
-    for name in ("result.json", "ranks.csv", "nodes.csv", "timeline.json", "log/log.log",
+    for name in ("result.json", "ranks.csv", "nodes.csv", "timeline.pftrace", "log/log.log",
                  "log/err.log", "local_mem_trace.1.json"):  # fmt: skip
         assert (tmp_path / "out" / name).is_file(), name
     (call,) = calls

@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(
     assert checkpoint.exists(), "the run was killed before its first checkpoint"
     again = [f"--engine={engine}", f"--resume={checkpoint}", f"--output={tmp_path / 'again'}"]
     subprocess.run(command(str(file), *again), check=True, capture_output=True, timeout=300)
-    for name in ("ranks.csv", "nodes.csv", "collectives.csv", "links.csv", "timeline.json"):
+    for name in ("ranks.csv", "nodes.csv", "collectives.csv", "links.csv", "timeline.pftrace"):
         assert (tmp_path / "again" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes(), name

@@ -22,7 +22,6 @@ from astra_bridge.results.files import save_local_memory, save_log
 from astra_bridge.results.lines import rank_lines
 from astra_bridge.results.local_memory import local_memory
 from astra_bridge.results.statistics import CATEGORIES, _union_length
-from astra_bridge.results.timeline import timeline
 from astra_bridge.trace import NodeType
 from tests.made_result import COLL, COMP, PAIR, make, node
 
@@ -206,26 +205,6 @@ def test_save_into_a_file_is_an_input_error(tmp_path: Path) -> None:
     result = make(tmp_path, [[(0, 1), (1, 2)]], [PAIR])
     with pytest.raises(InputError, match="cannot write"):
         result.save(tmp_path / "out")
-
-
-def test_timeline_slices_of_a_thread_do_not_overlap(tmp_path: Path) -> None:
-    nodes = [node(i, COLL, comm_type=0, comm_size=1) for i in range(3)] + [node(9, COMP, "mul")]
-    result = make(tmp_path, [[(0, 10), (5, 15), (10, 20), (0, 3)]], [nodes])
-    events = timeline(result)["traceEvents"]
-    slices = [event for event in events if event["ph"] == "X"]
-    assert len(slices) == 4
-    assert {"name": "mul", "ts": 0.0, "dur": 0.003}.items() <= next(
-        event for event in slices if event["cat"] == "GPU"
-    ).items()
-    threads = {event["args"]["node_id"]: event["tid"] for event in slices}
-    assert threads[0] == threads[2] != threads[1]
-    labels = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert labels == {"GPU", "Comm", "Comm 2"}
-
-
-def test_timeline_leaves_out_ranks_beyond_the_limit(tmp_path: Path) -> None:
-    result = make(tmp_path, [[(0, 1), (1, 2)]] * 3, [PAIR] * 3)
-    assert {event["pid"] for event in timeline(result, max_nodes=4)["traceEvents"]} == {0, 1}
 
 
 def test_log_files_and_trace_lines(tmp_path: Path) -> None:
