@@ -65,7 +65,7 @@ def new_backend(name: str, language: str = "c++", folder: str | Path | None = No
     >>> import tempfile
     >>> files = new_backend("ports", "python", Path(tempfile.mkdtemp()) / "ports")
     >>> [file.name for file in files if file.parent.name == "ports"]
-    ['README.md', 'all_reduce.yaml', 'pyproject.toml', '__init__.py', 'network.py']
+    ['.gitignore', 'README.md', 'all_reduce.yaml', 'pyproject.toml', '__init__.py', 'network.py']
     """
     _check_name(name)
     if language not in LANGUAGES:
