@@ -77,7 +77,8 @@ ARGUMENTS = {
         Argument("--network-configuration", "FILE", "Network file of the backend (YAML; ns-3 takes "
                  "its config.txt); required without EXPERIMENT.", field="network"),
         Argument("--remote-memory-configuration", "FILE",
-                 "Remote-memory JSON; required without EXPERIMENT.", field="remote_memory"),
+                 "Remote-memory JSON.", otherwise="there is no remote memory",
+                 field="remote_memory"),
         Argument("--comm-group-configuration", "FILE", 'Communicator-group JSON; "empty" is none.',
                  otherwise="empty", field="comm_groups"),
         Argument("--logical-topology-configuration", "FILE",
@@ -125,11 +126,14 @@ ARGUMENTS = {
         Argument("--timeline-ranks", "all|kinds|RANKS", "Who stands in the timeline: 0-7,64.",
                  _ranks, otherwise="all, or of too many one of each kind"),
         Argument("--json", "FILE", "Write the result as JSON there."),
+        Argument("--log-lines", "all|summary", "ASTRA-sim's lines for all ranks, or only the "
+                 "tables behind them.", one_of("all", "summary"), default="all"),
+        Argument("--quiet", "", "Print nothing but warnings and errors.", default=False),
     ),
 }  # fmt: skip
 
 _ROWS = [row for rows in ARGUMENTS.values() for row in rows]
-_NEEDED = ("workload", "system", "network", "remote_memory")
+_NEEDED = ("workload", "system", "network")
 
 
 def _run(**values: Any) -> int:
@@ -257,13 +261,17 @@ def _print(
     result: Result, values: dict[str, Any], now: datetime, peaks: list[tuple[int, str]]
 ) -> None:
     """Result lines and table on stdout."""
+    if values["quiet"]:
+        return
     from astra_bridge.cli.summary import summary
     from astra_bridge.results.lines import frame, rank_lines
 
-    print("\n".join(rank_lines(result, result.statistics, now)))
-    for rank, peak in peaks:
-        print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
-    print(f"\n{summary(result)}")
+    if values["log_lines"] == "all":
+        print("\n".join(rank_lines(result, result.statistics, now)))
+        for rank, peak in peaks:
+            print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
+        print()
+    print(summary(result))
     if values["output"] is not None:
         output = one_line(values["output"])
         print(f"\nFiles in {output}/; {_about_timeline(result, values['timeline_ranks'])}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from astra_bridge.results.tiers import link_name
 from astra_bridge.text import one_line
+from astra_bridge.units import PS_PER_NS, size_text, time_text
 
 if TYPE_CHECKING:
     from astra_bridge.results import Result, Table
@@ -49,21 +50,21 @@ def summary(result: Result) -> str:
         if column in names and values.any():
             columns[names[column]] = values
     rows = [
-        [name, f"{values.min():,}", f"{values.mean():,.0f}", f"{values.max():,}",
-         f"{int(values.argmax())}"]
+        [name, *(time_text(int(value) * PS_PER_NS) for value in
+                 (values.min(), round(values.mean()), values.max())), f"{int(values.argmax())}"]
         for name, values in columns.items()
     ]  # fmt: skip
     parts = [
         f"{result.rank_count} ranks, backend {one_line(result.backend)}, engine {result.engine}, "
         f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
-        text_table(["time [ns]", "min", "mean", "max", "max at rank"], rows),
+        text_table(["time", "min", "mean", "max", "max at rank"], rows),
     ]
     links = result.links if "links" in result.tables else None
     if links is not None and len(links) and links["busy_ps"].any():
         end_ps = max(int(result.finish_ps.max()), 1)
         order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
         rows = [
-            [one_line(link_name(links, at)), f"{links['bytes'][at]:,}",
+            [one_line(link_name(links, at)), size_text(int(links["bytes"][at])),
              f"{links['busy_ps'][at] / end_ps:.1%}"]
             for at in order.tolist()
         ]  # fmt: skip
@@ -79,15 +80,15 @@ def summary(result: Result) -> str:
 def _tiers(tiers: Table) -> str:
     """A line per tier of links, those with traffic, and its busiest link."""
     header = ["links by tier", "links", "bytes", "busy", "the busiest", "busy"]
-    queues = {"max_queue_bytes": "longest queue [B]", "mean_queue_bytes": "mean queue [B]"}
+    queues = {"max_queue_bytes": "longest queue", "mean_queue_bytes": "mean queue"}
     shown = [name for name in queues if name in tiers and tiers[name].any()]
     rows = []
     for at in np.flatnonzero(tiers["bytes"]).tolist():
         row = [one_line(str(tiers["tier"][at])), f"{tiers['links'][at]:,}",
-               f"{tiers['bytes'][at]:,}", f"{tiers['busy_share'][at]:.1%}",
+               size_text(int(tiers["bytes"][at])), f"{tiers['busy_share'][at]:.1%}",
                one_line(str(tiers["busiest_link"][at])),
                f"{tiers['max_busy_share'][at]:.1%}"]  # fmt: skip
-        rows.append([*row, *(f"{tiers[name][at]:,.0f}" for name in shown)])
+        rows.append([*row, *(size_text(float(tiers[name][at])) for name in shown)])
     return text_table([*header, *(queues[name] for name in shown)], rows)
 
 

@@ -65,11 +65,15 @@ def test_astra_sims_flags() -> None:
     assert parsed("--in-process", "x.yaml")["experiment"] == "x.yaml"
 
 
+_SAID = ("", "empty", "it is found out", "there is no remote memory")
+"""Defaults in words."""
+
+
 def test_the_defaults_that_help_says_are_those_of_an_experiment() -> None:
     defaults = {one.name: one.default for one in fields(astra_bridge.Experiment)}
     for rows in run_module.COMMAND.arguments.values():
         for row in rows:
-            if row.field and row.otherwise not in ("", "empty", "it is found out"):
+            if row.field and row.otherwise not in _SAID:
                 assert row.default is None
                 assert row.otherwise == f"{defaults[row.field]}".removesuffix(".0"), row.name
 
@@ -148,8 +152,8 @@ def test_run(
         "[workload] [info] sys[0] finished, 200 cycles, exposed communication 100 cycles."
     )
     assert any(line.endswith("sys[1] peak memory usage: 0.00 B") for line in lines)
-    assert any(line.startswith("finish ") and line.split()[1:] == ["200", "200", "200", "0"]
-               for line in lines)  # fmt: skip
+    finish = ["finish", *["200", "ns"] * 3, "0"]
+    assert any(line.split() == finish for line in lines)
     assert captured.err.splitlines() == [
         "warning: system.json: boost-mode: ignored: ASTRA-sim 2.0 reads no such key",
         "warning: queues are long",
@@ -300,3 +304,17 @@ def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="simulte"):
         astra_bridge.simulte  # noqa: B018
     assert astra_bridge.InputError is InputError
+
+
+def test_how_much_is_printed(
+    calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, lines, table in (
+        ([], 2, True),
+        (["--log-lines=summary"], 0, True),
+        (["--quiet"], 0, False),
+    ):
+        assert main(["run", *ARGUMENTS, *flags]) == 0
+        out = capsys.readouterr().out
+        assert out.count("finished, ") == lines
+        assert ("max at rank" in out) == table

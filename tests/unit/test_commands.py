@@ -107,7 +107,7 @@ def test_what_is_missing_is_named(
     needed = [row.name for row in rows(command) if row.required or re.match("[A-Z]", row.name)]
     if path == ("run",):  # an experiment stands for these
         needed = [row.name for row in rows(command) if row.field and "required" in row.help]
-        assert len(needed) == 4
+        assert len(needed) == 3
     if needed:
         said = refused(capsys, *path)
         assert f"missing: {', '.join(needed)}; " in said

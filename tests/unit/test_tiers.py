@@ -153,7 +153,7 @@ def test_marks_pauses_and_queues_of_an_incast() -> None:
     marks = result.network["ecn_marks"]
     assert f"{marks:,} ECN marks ({down['ecn_marks']:,} on gpu-leaf down, " in told
     assert f", {links['ecn_marks'].max():,} at leaf1 -> gpu3)" in told
-    assert "longest queue [B]" in told
+    assert "longest queue" in told
 
 
 @needs_ns3
