@@ -9,16 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import StalledError
-from astra_bridge.lowering.view import TraceView
-from astra_bridge.trace import NodeType
+from astra_bridge.lowering.view import Setting, TraceView
+from astra_bridge.trace import MISSING, NodeType
 
 __all__ = ["dependencies"]
 
+_CALLERS = (
+    "ctrl_deps do not order, because they form a circle with data_deps: control "
+    "parents are callers here"
+)
 _TAKE_TURNS = (int(NodeType.COMM_COLL), int(NodeType.COMM_SEND))
+_STREAMS = "nodes do not run in the order of their stream, because their dependencies forbid it"
 
 
-def dependencies(view: TraceView, nodes: Any, *, in_turn: bool = False) -> NDArray[np.int32]:
+_Waits = NDArray[np.int64]
+"""Who waits for whom, each once: positions in the template, child << 32 | parent."""
+
+
+def dependencies(
+    view: TraceView, nodes: Any, setting: Setting | None = None, *, in_turn: bool = False
+) -> NDArray[np.int32]:
     """Fill in parents and children of nodes.
+
+    Nodes of one stream of the GPU run in the order of their ids, but for `streams-do-not-order`.
 
     Control parents that form a circle with data parents are callers, as PyTorch writes them, and
     order nothing: then none in the trace does.
@@ -27,6 +40,8 @@ def dependencies(view: TraceView, nodes: Any, *, in_turn: bool = False) -> NDArr
     ----------
     view : TraceView
     nodes : ndarray of NODE or GRAPH_NODE
+    setting : Setting, optional
+        Without one, streams do not order.
     in_turn : bool
         Whether each collective and send waits for the one before it.
 
@@ -46,40 +61,78 @@ def dependencies(view: TraceView, nodes: Any, *, in_turn: bool = False) -> NDArr
             "ctrl_deps name nodes that the trace does not have; nothing waits for them",
             trace.unknown_callers,
         )
-    children, stuck = _fill_in(view, nodes, np.ones(len(trace.dep), np.bool_), in_turn)
-    if stuck and trace.dep_is_control.any():
-        children, still = _fill_in(view, nodes, ~trace.dep_is_control, in_turn)
-        if not still:
-            view.remark(
-                "ctrl_deps do not order, because they form a circle with data_deps: control "
-                "parents are callers here",
-                int(trace.dep_is_control.sum()),
-            )
-            return children
-    if stuck:
-        raise StalledError(
-            f"{trace.file or 'trace'}: nodes wait for one another in a circle: "
-            f"{', '.join(map(str, stuck[:10]))}{' ...' if len(stuck) > 10 else ''}"
-        )
-    return children
+    said = _said(view)
+    turns = np.flatnonzero(np.isin(view.types, _TAKE_TURNS)) if in_turn else said[:0]
+    always = turns[1:] << 32 | turns[:-1]
+    streams = said[:0] if setting is None else _in_streams(view, said, setting)
+    is_control = trace.dep_is_control
+    first_stuck: list[int] = []
+    for in_order in (True, False) if len(streams) else (False,):
+        more = np.concatenate([always, streams]) if in_order else always
+        for callers in (False, True) if is_control.any() else (False,):
+            waits = said[~is_control] if callers else said
+            if len(more):
+                waits = np.unique(np.concatenate([waits, more]))
+            children, stuck = _fill_in(view, nodes, waits)
+            if not stuck:
+                if callers:
+                    view.remark(_CALLERS, int(is_control.sum()))
+                if len(streams) and not in_order:
+                    view.remark(_STREAMS, len(streams))
+                return children
+            first_stuck = first_stuck or stuck
+    raise StalledError(
+        f"{trace.file or 'trace'}: nodes wait for one another in a circle: "
+        f"{', '.join(map(str, first_stuck[:10]))}{' ...' if len(first_stuck) > 10 else ''}"
+    )
 
 
-def _fill_in(
-    view: TraceView, nodes: Any, counts: NDArray[np.bool_], in_turn: bool
-) -> tuple[NDArray[np.int32], list[int]]:
-    """Fill in the dependencies that count; return children, and the ids of nodes in a circle."""
+def _said(view: TraceView) -> _Waits:
+    """What the dependencies of the trace say."""
     trace, order = view.trace, view.order
     count = len(order)
     rank_of = np.empty(count, np.int64)
     rank_of[order] = np.arange(count)
     child = rank_of[np.repeat(np.arange(count), np.diff(trace.dep_start))]
-    parent = rank_of[trace.dep]
-    if not counts.all():
-        child, parent = child[counts], parent[counts]
-    if in_turn:
-        turns = np.flatnonzero(np.isin(view.types, _TAKE_TURNS))
-        edges = np.unique(np.concatenate([child * count + parent, turns[1:] * count + turns[:-1]]))
-        child, parent = edges // count, edges % count
+    return child << 32 | rank_of[trace.dep]
+
+
+def _in_streams(view: TraceView, said: _Waits, setting: Setting) -> _Waits:
+    """What the streams of the GPU add to it."""
+    stream = view.trace.stream[view.order]
+    placed = np.flatnonzero((stream != MISSING) & ~view.cpu)
+    if len(placed) < 2:
+        return said[:0]
+    placed = placed[np.argsort(stream[placed], kind="stable")]
+    message = np.isin(view.types[placed], (int(NodeType.COMM_SEND), int(NodeType.COMM_RECV)))
+    same = stream[placed[1:]] == stream[placed[:-1]]
+    # Messages that follow one another are a group that NCCL runs in one kernel: both directions of
+    # an exchange, one behind the other, would wait for ever.
+    joined = same & message[1:] & message[:-1]
+    number = np.concatenate([[0], np.cumsum(~joined)])
+    first = np.searchsorted(number, np.arange(number[-1] + 2))
+    # Of two groups that follow one another, at most one has several nodes.
+    before, after = np.maximum(number - 1, 0), np.minimum(number + 1, number[-1])
+    has_before = (number > 0) & (stream[placed] == stream[placed[first[before]]])
+    has_after = (number < number[-1]) & (stream[placed] == stream[placed[first[after]]])
+    has_before &= first[before + 1] - first[before] == 1
+    has_after &= first[after + 1] - first[after] == 1
+    child = np.concatenate([placed[has_before], placed[first[after[has_after]]]])
+    parent = np.concatenate([placed[first[before[has_before]]], placed[has_after]])
+    waits = np.setdiff1d(child << 32 | parent, said)
+    if len(waits) and "streams-do-not-order" in setting.semantics:
+        setting.effects.note(
+            "streams-do-not-order", "nodes may start before one that stands before them in "
+            "their stream", len(waits),
+        )  # fmt: skip
+        return said[:0]
+    return waits
+
+
+def _fill_in(view: TraceView, nodes: Any, waits: _Waits) -> tuple[NDArray[np.int32], list[int]]:
+    """Fill in who waits; return children, and the ids of nodes in a circle."""
+    child, parent = waits >> 32, waits & 0xFFFFFFFF
+    count = len(view.order)
     nodes["parents"] = np.bincount(child, minlength=count)
     by_parent = np.lexsort((child, parent))
     children: NDArray[np.int32] = child[by_parent].astype(np.int32)

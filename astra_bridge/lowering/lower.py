@@ -198,7 +198,7 @@ def _template(
         sent, relative = messages(view, nodes, setting.ranks, collectives.groups)
         collectives.lower(view, nodes, duration_ps)
     alone = "one-communication-at-a-time" in setting.semantics
-    children = dependencies(view, nodes, in_turn=alone and view.trace.in_turn)
+    children = dependencies(view, nodes, setting, in_turn=alone and view.trace.in_turn)
     return builder.template(nodes, children, sent, compute_ps, relative)
 
 

@@ -85,6 +85,13 @@ def compute(trace: TraceBuilder, _: int) -> None:
     trace.comp(duration_us=7, num_ops=1_000_000, tensor_size_bytes=1_000_000)
 
 
+def behind_in_stream(trace: TraceBuilder, _: int) -> None:
+    reduced = trace.coll(CommType.ALL_REDUCE, MiB)
+    kernel = trace.comp(duration_us=20)
+    for node in (reduced, kernel):
+        trace.nodes[node].attributes["stream"] = 7
+
+
 def nodes_without_work(trace: TraceBuilder, _: int) -> None:
     groups = trace.process_groups({"1": range(8)})
     invalid = trace.add(NodeType.INVALID, "nothing", [groups])
@@ -229,6 +236,11 @@ CHANGES = (
         every(compute),
         system=system(peak_perf=1, roofline_enabled=False),
         quirk="false-is-on",
+    ),
+    Case(
+        "all-reduce of 1 MiB, and behind it in its stream compute of 20 us",
+        every(behind_in_stream),
+        quirk="streams-do-not-order",
     ),
     Case(
         "broadcast of 1 MiB",
