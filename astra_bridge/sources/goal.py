@@ -15,12 +15,13 @@ from astra_bridge.arguments import whole_text
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.inputs.reading import in_file
-from astra_bridge.sources.json_list import blocks, peek
+from astra_bridge.sources.json_list import blocks
 from astra_bridge.text import show
 from astra_bridge.trace.columns import NodeType, Workload
 from astra_bridge.trace.formats import Conversion, TraceFormat
 from astra_bridge.trace.inferences import Inferences
-from astra_bridge.trace.kinds import GOAL, kind_of_file
+from astra_bridge.trace.kinds import GOAL
+from astra_bridge.trace.reader import kind_of_path
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
 __all__ = ["FORMAT", "read_goal"]
@@ -180,13 +181,6 @@ def _convert(files: Sequence[Path], how: Conversion) -> GeneratedWorkload:
     return read_goal(files[0], how.made)
 
 
-def _can_open(path: Path) -> bool:
-    try:
-        return kind_of_file(peek(path)) is GOAL
-    except InputError:
-        return False
-
-
 def _read(path: Path, ranks: int) -> Workload:
     made = Inferences()
     workload = read_goal(path, made).workload()
@@ -198,6 +192,10 @@ def _read(path: Path, ranks: int) -> Workload:
 
 
 FORMAT = TraceFormat(
-    "goal", "GOAL schedules of LogGOPSim and ATLAHS, one file for all ranks.", _can_open, _read,
-    _convert, lambda path: read_goal(path, Inferences()).ranks,
-)  # fmt: skip
+    "goal",
+    "GOAL schedules of LogGOPSim and ATLAHS, one file for all ranks.",
+    lambda path: kind_of_path(path) is GOAL,
+    _read,
+    _convert,
+    lambda path: read_goal(path, Inferences()).ranks,
+)

@@ -20,7 +20,8 @@ from astra_bridge.sources.json_list import blocks, peek
 from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, Workload
 from astra_bridge.trace.formats import Conversion, TraceFormat
-from astra_bridge.trace.kinds import MSCCL, kind_of_file
+from astra_bridge.trace.kinds import MSCCL
+from astra_bridge.trace.reader import kind_of_path
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 
 __all__ = ["FORMAT", "read_msccl"]
@@ -176,13 +177,6 @@ def _convert(files: Sequence[Path], how: Conversion) -> _Algorithm:
     return _Algorithm(read_msccl(files[0], how.size_bytes), kind or "all-reduce")
 
 
-def _can_open(path: Path) -> bool:
-    try:
-        return kind_of_file(peek(path)) is MSCCL
-    except InputError:
-        return False
-
-
 def _read(path: Path, ranks: int) -> Workload:
     raise InputError(
         f"an algorithm, for {ranks} ranks or others, is no workload: `astra-bridge trace convert "
@@ -192,5 +186,9 @@ def _read(path: Path, ranks: int) -> Workload:
 
 
 FORMAT = TraceFormat(
-    "msccl", "MSCCL's algorithms (XML): custom collectives.", _can_open, _read, _convert
+    "msccl",
+    "MSCCL's algorithms (XML): custom collectives.",
+    lambda path: kind_of_path(path) is MSCCL,
+    _read,
+    _convert,
 )

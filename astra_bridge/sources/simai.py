@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""SimAI's and AICB's text workloads: ASTRA-sim 1.0's format with groups.
+"""Transformers as text, of SimAI, AICB and ASTRA-sim 1.0: layers, and groups that share them.
 
-The first line says how many ranks share what; a layer is a line, as in ASTRA-sim 1.0, with compute
-in ns.  A forward pass goes through the layers, a backward pass back: input gradients, then weight
+The first line says how many ranks share what; a layer is a line, with compute in ns (ASTRA-sim's
+cycles).  A forward pass goes through the layers, a backward pass back: input gradients, then weight
 gradients while the input gradients are communicated.  Communication belongs to the tensor-parallel
 group in the forward pass and of input gradients, to the data-parallel group of weight gradients;
 ``_EP`` and ``_DP_EP`` behind it name the expert-parallel group and the replicas of experts.
@@ -14,7 +14,7 @@ rank's part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -24,41 +24,18 @@ from astra_bridge.arguments import whole_text
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.inputs.reading import in_file
-from astra_bridge.sources.json_list import blocks, peek
-from astra_bridge.text import show
-from astra_bridge.trace.columns import CommType, NodeType, Workload
+from astra_bridge.trace.columns import CommType, Workload
 from astra_bridge.trace.formats import Conversion, TraceFormat
 from astra_bridge.trace.inferences import Inferences
-from astra_bridge.trace.kinds import SIMAI, kind_of_file
+from astra_bridge.trace.kinds import SIMAI
+from astra_bridge.trace.reader import kind_of_path
 from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.layers import Layer, LayerTrace, Part, TextWorkload, read_layers
 
 __all__ = ["FORMAT", "read_simai"]
 
-_KINDS = {
-    "ALLREDUCE": CommType.ALL_REDUCE,
-    "ALLGATHER": CommType.ALL_GATHER,
-    "REDUCESCATTER": CommType.REDUCE_SCATTER,
-    "ALLTOALL": CommType.ALL_TO_ALL,
-    "BROADCAST": CommType.BROADCAST,
-}
-_GROUPS = ("TP", "DP", "EP", "DP_EP")
-_COLUMNS = 12
-
-
-class _Part(msgspec.Struct):
-    """Compute and communication of a layer in one pass."""
-
-    compute_ns: int
-    kind: CommType | None
-    size_bytes: int
-    group: str
-
-
-class _Layer(msgspec.Struct):
-    name: str
-    forward: _Part
-    input_gradient: _Part
-    weight_gradient: _Part
+_PARALLELISM = ("HYBRID_TRANSFORMER", "HYBRID_TRANSFORMER_FWD_IN_BCKWD")
+_USUAL = {"forward": "TP", "input_gradient": "TP", "weight_gradient": "DP"}
 
 
 class _Job(msgspec.Struct):
@@ -87,20 +64,21 @@ class _Job(msgspec.Struct):
 
 
 class _Traces(Sequence[TraceBuilder]):
-    """Builds each rank's trace when it is asked for."""
+    """Builds each rank's trace when it is asked for; ranks of the same groups share one."""
 
-    def __init__(self, job: _Job, layers: list[_Layer], passes: int) -> None:
-        self.job, self.layers, self.passes = job, layers, passes
+    def __init__(
+        self, job: _Job, layers: list[Layer], again: dict[int, range], passes: int
+    ) -> None:
+        self.job, self.layers, self.again, self.passes = job, layers, again, passes
         used = {
-            part.group
+            part.group or usual
             for layer in layers
-            for part in (layer.forward, layer.input_gradient, layer.weight_gradient)
+            for phase, usual in _USUAL.items()
+            for part in (getattr(layer, phase),)
             if part.kind is not None
         }
         everyone = tuple(range(job.ranks))
-        partial = {job.members(group, rank) for group in used for rank in range(job.ranks)} - {
-            everyone
-        }
+        partial = {job.members(group, rank) for group in used for rank in everyone} - {everyone}
         self.numbers = {
             ranks: number
             for number, ranks in enumerate(sorted(g for g in partial if len(g) > 1), 1)
@@ -120,60 +98,20 @@ class _Traces(Sequence[TraceBuilder]):
         return self._build(ranks)
 
     def _build(self, rank: int) -> TraceBuilder:
-        trace = TraceBuilder()
-        gradients: list[list[int]] = [[] for _ in self.layers]
+        def communicate(_: Layer, phase: str, part: Part) -> tuple[int, int | None] | None:
+            members = self.job.members(part.group or _USUAL[phase], rank)
+            if len(members) == 1:
+                return None
+            size = part.size_bytes
+            if part.kind == CommType.ALL_GATHER:
+                size = -(-size // len(members))
+            return size, self.numbers.get(members)
+
+        step = LayerTrace(self.layers, communicate, in_ns=True)
         before: list[int] = []
         for _ in range(self.passes):
-            for layer, gradient in zip(self.layers, gradients, strict=True):
-                deps = [*before, *gradient]
-                compute = self._compute(trace, layer, "forward", layer.forward, deps)
-                before = self._communicate(trace, rank, layer, "forward", layer.forward, compute)
-            for at in reversed(range(len(self.layers))):
-                layer = self.layers[at]
-                work = layer.input_gradient
-                compute = self._compute(trace, layer, "input_gradient", work, before)
-                sent = self._communicate(trace, rank, layer, "input_gradient", work, compute)
-                work = layer.weight_gradient
-                weights = self._compute(trace, layer, "weight_gradient", work, compute)
-                gradients[at] = self._communicate(
-                    trace, rank, layer, "weight_gradient", work, weights
-                )
-                before = sorted({*weights, *sent})
-        return trace
-
-    def _compute(
-        self, trace: TraceBuilder, layer: _Layer, phase: str, part: _Part, deps: list[int]
-    ) -> list[int]:
-        took = part.compute_ns
-        node = trace.add(
-            NodeType.COMP, f"{layer.name}.{phase}", sorted(set(deps)),
-            duration_us=round(took / 1000), is_cpu_op=False, duration_ns=took,
-        )  # fmt: skip
-        return [node]
-
-    def _communicate(
-        self,
-        trace: TraceBuilder,
-        rank: int,
-        layer: _Layer,
-        phase: str,
-        part: _Part,
-        deps: list[int],
-    ) -> list[int]:
-        if part.kind is None or part.size_bytes == 0:
-            return deps
-        members = self.job.members(part.group, rank)
-        if len(members) == 1:
-            return deps
-        size = part.size_bytes
-        if part.kind == CommType.ALL_GATHER:
-            size = -(-size // len(members))
-        return [
-            trace.coll(
-                part.kind, size, name=f"{layer.name}.{phase}.comm",
-                group=self.numbers.get(members), deps=deps,
-            )
-        ]  # fmt: skip
+            before = step.model(before, first_gradient=True, again=self.again)
+        return step.trace
 
 
 def read_simai(
@@ -197,29 +135,25 @@ def read_simai(
     InputError
         The file cannot be read or breaks the format; names the line.
     """
-    try:
-        lines = b"".join(blocks(file)).decode().splitlines()
-    except UnicodeDecodeError:
-        raise InputError("not a text file", file=file) from None
-    job = _job(lines[0] if lines else "", ranks, file, made)
-    rows = [(number, line) for number, line in enumerate(lines[1:], 2) if line.strip()]
-    if not rows:
-        raise InputError("the number of layers is missing", file=file, key="line 2")
-    count = in_file(whole_text(1, 10**9), rows[0][1].strip(), file=file, key="line 2")
-    layers = [_layer(line, number, file) for number, line in rows[1:]]
-    if not layers:
-        raise InputError("has no layers", file=file, key="line 3")
-    if count != len(layers):
-        made.note("the layers that are there count", f"line 2 says {count}, not {len(layers)}")
-    traces = _Traces(job, layers, passes)
+    text = read_layers(file, _PARALLELISM)
+    if text.count != len(text.layers):
+        said = f"line 2 says {text.count}, not {len(text.layers)}"
+        made.note("the layers that are there count", said)
+    job = _job(text, ranks, made)
+    traces = _Traces(job, text.layers, _recomputed(text), passes)
     return GeneratedWorkload(traces, {number: group for group, number in traces.numbers.items()})
 
 
-def _job(line: str, ranks: int | None, file: Path, made: Inferences) -> _Job:
-    given = {
-        key.lower(): in_file(whole_text(0, 2**31), value, file=file, key=f"line 1: {key}")
-        for key, value in re.findall(r"(\w+)\s*:\s*(\d+)", line)
+def _given(text: TextWorkload) -> dict[str, int]:
+    """The numbers of the first line."""
+    return {
+        key.lower(): in_file(whole_text(0, 2**31), value, file=text.file, key=f"line 1: {key}")
+        for key, value in re.findall(r"(\w+)\s*:\s*(\d+)", text.head)
     }
+
+
+def _job(text: TextWorkload, ranks: int | None, made: Inferences) -> _Job:
+    given, file = _given(text), text.file
     total = ranks or given.get("all_gpus", 0)
     if not total:
         raise InputError(
@@ -240,35 +174,39 @@ def _job(line: str, ranks: int | None, file: Path, made: Inferences) -> _Job:
             "all stages of the pipeline run the layers of the file, without messages between them",
             f"pp: {pipeline}",
         )
-    if given.get("checkpoints"):
-        made.note("layers are not computed again in the backward pass", "checkpoints")
+    if given.get("all_gpus", total) != total:
+        said = f"{total}, all_gpus: {given['all_gpus']}"
+        made.note("another number of ranks than the file is for", said)
     return _Job(total, tensor, expert, pipeline)
 
 
-def _layer(line: str, number: int, file: Path) -> _Layer:
-    words = line.split()
-    key = f"line {number}"
-    if len(words) != _COLUMNS:
-        raise InputError(
-            f"{len(words)} columns; a layer has {_COLUMNS}: name, dependency, then compute time, "
-            "communication and size of forward, input gradient and weight gradient, and update "
-            "time", file=file, key=key,
-        )  # fmt: skip
-    parts = list(_parts(words, key, file))
-    return _Layer(words[0], *parts)
+def _recomputed(text: TextWorkload) -> dict[int, range]:
+    """Layer -> those whose forward pass runs again before its backward pass.
 
-
-def _parts(words: list[str], key: str, file: Path) -> Iterator[_Part]:
-    for first, usual in ((2, "TP"), (5, "TP"), (8, "DP")):
-        compute = in_file(whole_text(0, 2**62), words[first], file=file, key=key)
-        kind, _, suffix = words[first + 1].partition("_")
-        if kind != "NONE" and (kind not in _KINDS or (suffix and suffix not in _GROUPS)):
+    The first line lists layers that keep what they were given (``checkpoints``), and those whose
+    backward pass starts with a forward pass from the checkpoint before it on
+    (``checkpoint_initiates``), each behind their number.
+    """
+    listed = {}
+    for key in ("checkpoints", "checkpoint_initiates"):
+        found = re.search(rf"\b{key}\s*:\s*((?:\d+\s*)*)", text.head)
+        count, *layers = [text.number(word, 1) for word in (found[1].split() if found else ["0"])]
+        if len(layers) != count or max(layers, default=0) >= len(text.layers):
             raise InputError(
-                f"unknown communication {show(words[first + 1])}; allowed: NONE, "
-                f"{', '.join(_KINDS)}, each also with _{', _'.join(_GROUPS)}", file=file, key=key,
+                f"{key}: expected {count} layers, 0 to {len(text.layers) - 1}, found {layers}",
+                file=text.file, key="line 1",
             )  # fmt: skip
-        size = in_file(whole_text(0, 2**62), words[first + 2], file=file, key=key)
-        yield _Part(compute, _KINDS.get(kind), size, suffix or usual)
+        listed[key] = sorted(layers)
+    again = {}
+    for layer in listed["checkpoint_initiates"]:
+        kept = [one for one in listed["checkpoints"] if one <= layer]
+        if not kept:
+            raise InputError(
+                f"checkpoint_initiates: there is no checkpoint at or before layer {layer}",
+                file=text.file, key="line 1",
+            )  # fmt: skip
+        again[layer] = range(kept[-1], layer)
+    return again
 
 
 def _convert(files: Sequence[Path], how: Conversion) -> GeneratedWorkload:
@@ -277,21 +215,16 @@ def _convert(files: Sequence[Path], how: Conversion) -> GeneratedWorkload:
     return read_simai(files[0], how.ranks, how.made, how.passes)
 
 
-def _can_open(path: Path) -> bool:
-    try:
-        return kind_of_file(peek(path)) is SIMAI
-    except InputError:
-        return False
-
-
 def _read(path: Path, ranks: int) -> Workload:
-    return read_simai(path, ranks, Inferences()).workload()
+    made = Inferences()
+    return made.said_by(read_simai(path, ranks, made).workload(), path)
 
 
 FORMAT = TraceFormat(
     "simai-workload",
     "SimAI's and AICB's text: layers of a transformer, and its groups.",
-    _can_open,
+    lambda path: kind_of_path(path) is SIMAI,
     _read,
     _convert,
+    lambda path: _given(read_layers(path, _PARALLELISM)).get("all_gpus", 0),
 )

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 __all__ = [
+    "ASTRA_SIM_1",
     "EXECUTION_TRACE",
     "HEAD_BYTES",
     "GOAL",
@@ -84,6 +85,13 @@ SIMAI = Kind(
     _CONVERT,
 )
 
+ASTRA_SIM_1 = Kind(
+    "astra-sim-1",
+    "a text workload of ASTRA-sim 1.0",
+    rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE)\b[^\n]*\n\s*\d+\s*\n",
+    _CONVERT + " --ranks COUNT",
+)
+
 KINDS = (
     KINETO,
     EXECUTION_TRACE,
@@ -97,12 +105,7 @@ KINDS = (
     MSCCL,
     GOAL,
     SIMAI,
-    Kind(
-        "astra-sim-1",
-        "a text workload of ASTRA-sim 1.0",
-        rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE|TRANSFORMER[A-Z_]*)\b",
-        _CONVERT + " --ranks COUNT",
-    ),
+    ASTRA_SIM_1,
     Kind("", "a database (Nsight Systems, rocprof)", rb"SQLite format 3\0", ""),
     Kind("", "a Parquet file", rb"PAR1", ""),
     Kind("", "a zip archive: unpack it first", rb"PK\x03\x04", ""),

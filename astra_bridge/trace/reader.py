@@ -564,7 +564,7 @@ def _left_over(prefix: Path, ranks: int) -> tuple[str, ...]:
 
 def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> InputError:
     file = trace_path(prefix, rank)
-    if (kind := _kind_of_prefix(Path(prefix))) is not None:
+    if (kind := kind_of_path(Path(prefix))) is not None:
         return InputError(what_takes_it(kind, prefix), file=prefix)
     files = _files_beside(file)
     stem = file.name.rsplit(".", 2)[0]
@@ -583,8 +583,8 @@ def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> Input
     return InputError(message, file=file)
 
 
-def _kind_of_prefix(path: Path) -> Kind | None:
-    """What the file is that somebody gave in place of a prefix, if it is one of another kind."""
+def kind_of_path(path: Path) -> Kind | None:
+    """What a file is, by its content, gzip-compressed or not; None where there is none."""
     try:
         with open_regular(path) as handle:
             head = handle.read(HEAD_BYTES) or b""

@@ -461,6 +461,40 @@ def test_text_model_parallel(tmp_path: Path, parallelism: str) -> None:
     assert imported(tmp_path, f"{parallelism}\n{LAYERS}") == expected
 
 
+def test_text_with_a_parallelism_for_each_layer(tmp_path: Path) -> None:
+    text = """HYBRID_CUSTOMIZED
+3
+both -1 1 ALLGATHER 8 1 REDUCESCATTER 8 1 ALLREDUCE 8 1 HYBRID_DATA_MODEL
+data -1 1 ALLGATHER 8 1 REDUCESCATTER 8 1 ALLREDUCE 8 1\tDATA
+model -1 1 ALLGATHER 8 1 REDUCESCATTER 8 1 ALLREDUCE 8 1 MODEL
+"""
+    found = imported(tmp_path, text)
+    assert [name for name in found if name.endswith("comm")] == [
+        "both.forward.comm", "model.forward.comm", "model.input_gradient.comm",
+        "data.weight_gradient.comm", "both.weight_gradient.comm",
+    ]  # fmt: skip
+    assert found["data.input_gradient"] == ["model.input_gradient.comm", "model.weight_gradient"]
+    assert found["both.input_gradient"] == ["data.input_gradient", "data.weight_gradient"]
+    path = tmp_path / "w.txt"
+    path.write_text(text.replace(" HYBRID_DATA_MODEL", " MICRO"))
+    with pytest.raises(InputError, match="line 3: unknown parallelism 'MICRO' of a layer"):
+        import_text(path, 2)
+    path.write_text(text.replace(" HYBRID_DATA_MODEL", ""))
+    with pytest.raises(InputError, match="line 3: 12 columns; a layer has 13"):
+        import_text(path, 2)
+
+
+def test_text_inference(tmp_path: Path) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text("DISTRIBUTED_INFERENCE\n" + LAYERS)
+    trace = import_text(path, 2, passes=2).workload().columns[0]
+    assert [trace.name(i) for i in range(4)] == [
+        "a.forward", "a.forward.comm", "b.forward", "b.forward.comm",
+    ]  # fmt: skip
+    # One pass behind another.
+    assert trace.dep.tolist() == list(range(7))
+
+
 def test_text_dlrm(tmp_path: Path) -> None:
     text = """HYBRID_DLRM 1
 3
