@@ -79,6 +79,7 @@ def _convert(
     passes: int,
     strict: bool,
     size: int | None,
+    manifest: bool,
     **more: str | None,
 ) -> None:
     if kineto:
@@ -97,9 +98,20 @@ def _convert(
     workload = convert(inputs, how)
     if strict:
         how.made.refuse()
-    written = workload.write(out)
+    if manifest:
+        from astra_bridge.cli.workload import write
+        from astra_bridge.workload.builder import GeneratedWorkload
+
+        if not isinstance(workload, GeneratedWorkload):
+            raise InputError(f"a trace of format {name} has no kinds of ranks", key="--manifest")
+        write(workload, out, False)
+        written = []
+    else:
+        written = workload.write(out)
     usage = getattr(workload, "usage", None)
-    if usage is not None:
+    if not written:
+        pass
+    elif usage is not None:
         print(f"wrote {written[0]} and the other ranks' ({len(written)} files)\n  {usage(out)}")
     else:
         _say_how_to_run(written, out)
@@ -336,6 +348,8 @@ COMMAND = group_of(
                              _size),
                     Argument("--passes", "COUNT", "Training steps, of a text workload.",
                              whole_text(1, _ANY), default=1),
+                    Argument("--manifest", "", "Write one trace for each kind of rank, and "
+                             "OUT.manifest.json; of text workloads and schedules.", default=False),
                 ),
             },
             _convert,

@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import msgspec
+import numpy as np
 
 from astra_bridge.arguments import whole_text
 from astra_bridge.errors import InputError
@@ -29,7 +29,7 @@ from astra_bridge.trace.formats import Conversion, TraceFormat
 from astra_bridge.trace.inferences import Inferences
 from astra_bridge.trace.kinds import SIMAI
 from astra_bridge.trace.reader import kind_of_path
-from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
+from astra_bridge.workload.builder import GeneratedWorkload, Kinds
 from astra_bridge.workload.layers import Layer, LayerTrace, Part, TextWorkload, read_layers
 
 __all__ = ["FORMAT", "read_simai"]
@@ -46,72 +46,15 @@ class _Job(msgspec.Struct):
     expert: int
     pipeline: int
 
-    @property
-    def data(self) -> int:
-        """Size of a data-parallel group."""
-        return self.ranks // (self.tensor * self.pipeline)
-
-    def members(self, group: str, rank: int) -> tuple[int, ...]:
-        """The ranks of a rank's group."""
-        stride, size = {
+    def group(self, name: str) -> tuple[int, int]:
+        """Stride and size of the group of a rank, whichever it is."""
+        data = self.ranks // (self.tensor * self.pipeline)
+        return {
             "TP": (1, self.tensor),
-            "DP": (self.tensor, self.data),
+            "DP": (self.tensor, data),
             "EP": (self.tensor, self.expert),
-            "DP_EP": (self.tensor * self.expert, self.data // self.expert),
-        }[group]
-        first = rank - rank // stride % size * stride
-        return tuple(range(first, first + stride * size, stride))
-
-
-class _Traces(Sequence[TraceBuilder]):
-    """Builds each rank's trace when it is asked for; ranks of the same groups share one."""
-
-    def __init__(
-        self, job: _Job, layers: list[Layer], again: dict[int, range], passes: int
-    ) -> None:
-        self.job, self.layers, self.again, self.passes = job, layers, again, passes
-        used = {
-            part.group or usual
-            for layer in layers
-            for phase, usual in _USUAL.items()
-            for part in (getattr(layer, phase),)
-            if part.kind is not None
-        }
-        everyone = tuple(range(job.ranks))
-        partial = {job.members(group, rank) for group in used for rank in everyone} - {everyone}
-        self.numbers = {
-            ranks: number
-            for number, ranks in enumerate(sorted(g for g in partial if len(g) > 1), 1)
-        }
-
-    def __len__(self) -> int:
-        return self.job.ranks
-
-    @overload
-    def __getitem__(self, index: int) -> TraceBuilder: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[TraceBuilder]: ...
-    def __getitem__(self, index: int | slice) -> TraceBuilder | Sequence[TraceBuilder]:
-        ranks = range(self.job.ranks)[index]
-        if isinstance(ranks, range):
-            return [self[rank] for rank in ranks]
-        return self._build(ranks)
-
-    def _build(self, rank: int) -> TraceBuilder:
-        def communicate(_: Layer, phase: str, part: Part) -> tuple[int, int | None] | None:
-            members = self.job.members(part.group or _USUAL[phase], rank)
-            if len(members) == 1:
-                return None
-            size = part.size_bytes
-            if part.kind == CommType.ALL_GATHER:
-                size = -(-size // len(members))
-            return size, self.numbers.get(members)
-
-        step = LayerTrace(self.layers, communicate, in_ns=True)
-        before: list[int] = []
-        for _ in range(self.passes):
-            before = step.model(before, first_gradient=True, again=self.again)
-        return step.trace
+            "DP_EP": (self.tensor * self.expert, data // self.expert),
+        }[name]
 
 
 def read_simai(
@@ -140,8 +83,31 @@ def read_simai(
         said = f"line 2 says {text.count}, not {len(text.layers)}"
         made.note("the layers that are there count", said)
     job = _job(text, ranks, made)
-    traces = _Traces(job, text.layers, _recomputed(text), passes)
-    return GeneratedWorkload(traces, {number: group for group, number in traces.numbers.items()})
+    numbers: dict[tuple[int, int], int] = {}
+
+    def communicate(layer: Layer, phase: str, part: Part) -> tuple[int, int | None] | None:
+        name = part.group or _USUAL[phase]
+        stride, members = job.group(name)
+        if members == 1:
+            made.note(
+                "communication in a group of one rank is left out", f"{layer.name}, {phase}, {name}"
+            )
+            return None
+        size = part.size_bytes
+        if part.kind == CommType.ALL_GATHER:
+            size = -(-size // members)
+        if members == job.ranks:
+            return size, None
+        return size, numbers.setdefault((stride, members), len(numbers) + 1)
+
+    step = LayerTrace(text.layers, communicate, in_ns=True)
+    again = _recomputed(text)
+    before: list[int] = []
+    for _ in range(passes):
+        before = step.model(before, first_gradient=True, again=again)
+    # One trace is that of all ranks: each is in a group of its own of every kind.
+    traces = Kinds([step.trace], np.zeros(job.ranks, np.int32))
+    return GeneratedWorkload(traces, own_groups={n: group for group, n in numbers.items()})
 
 
 def _given(text: TextWorkload) -> dict[str, int]:

@@ -115,7 +115,8 @@ class _Whole:
             trace = part.workload.columns[index]
             names = self._names(part, place, rank, trace)
             # A peer that counts from the own rank on is another one on each rank.
-            key = (index, tuple(names.items()), rank if trace.relative else -1)
+            own = rank if trace.relative and _messages(trace) else -1
+            key = (index, tuple(names.items()), own)
             if key not in known:
                 known[key] = len(self._kinds)
                 self._kinds.append(_renamed(trace, names, place, rank))
@@ -163,6 +164,10 @@ class _Whole:
             )
             found[name] = str(number)
         return found
+
+
+def _messages(trace: TraceColumns) -> bool:
+    return bool(((trace.comm_src != MISSING) | (trace.comm_dst != MISSING)).any())
 
 
 def _used(trace: TraceColumns, name: str) -> bool:

@@ -224,6 +224,7 @@ def test_what_a_workload_of_simai_leaves_open_is_said(tmp_path: Path) -> None:
     path = simai("model_parallel_NPU_group: 2 pp: 2", tmp_path, count=839)
     assert len(read_simai(path, 8, made).traces) == 8
     assert [line.split(" (")[0] for line in made.lines()] == [
+        "2 x communication in a group of one rank is left out",
         "1 x the layers that are there count",
         "1 x all stages of the pipeline run the layers of the file, without messages between them",
     ]
@@ -290,10 +291,13 @@ def test_the_bytes_of_a_workload_of_simai_are_those_of_the_file(name: str, tmp_p
     assert main(["trace", "convert", str(path), str(tmp_path / "w")]) == 0
     groups = read_comm_groups(tmp_path / "w.comm_group.json", 16)
     assert bytes_by_kind(read_workload(tmp_path / "w", 16), groups) == expected
+    assert main(["trace", "convert", str(path), str(tmp_path / "m"), "--manifest"]) == 0
+    assert len(list(tmp_path.glob("m.*"))) == 2
+    assert bytes_by_kind(read_workload(tmp_path / "m", 16), {}) == expected
 
 
 def test_ranks_that_the_file_is_not_for_are_said(tmp_path: Path) -> None:
-    path = simai("model_parallel_NPU_group: 2 all_gpus: 64", tmp_path)
+    path = simai("model_parallel_NPU_group: 2 ep: 2 all_gpus: 64", tmp_path)
     (said,) = read_workload(path, 8).warnings
     assert "another number of ranks than the file is for (first: 8, all_gpus: 64)" in said
     assert read_workload(path, 64).warnings == ()
