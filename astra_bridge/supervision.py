@@ -39,6 +39,7 @@ __all__ = [
     "Parent",
     "ask",
     "contained",
+    "die_with",
     "received",
     "safe_path",
 ]
@@ -567,7 +568,7 @@ def serve(
     global _contained
     _contained = True
     if not cleans_up:
-        _die_with(parent_id)
+        die_with(parent_id)
     request = pickle.load(sys.stdin.buffer)
     lifeline = _out_of_reach(sys.stdin.fileno())
     null = os.open(os.devnull, os.O_RDONLY)
@@ -585,7 +586,7 @@ def serve(
     os._exit(0)
 
 
-def _die_with(parent_id: int) -> None:
+def die_with(parent_id: int) -> None:
     """Have the system end this process when its parent ends; the lifeline is for other systems."""
     with contextlib.suppress(Exception):
         import ctypes

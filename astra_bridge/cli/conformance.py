@@ -42,7 +42,8 @@ COMMAND = Command(
     "Test a network backend against the contract; a verdict per rule.",
     {
         "arguments": (
-            Argument("TARGET", "", "Path of a shared library, or name of a backend."),
+            Argument("TARGET", "", "Path of a shared library, name of a backend, or address of a "
+                     "server."),
         ),
         "options": (
             Argument("--network-configuration", "FILE", "Network file.",

@@ -99,7 +99,8 @@ ARGUMENTS = {
     ),
     "simulation": (
         Argument("--backend", "NAME", "Network simulator: a name that `astra-bridge doctor` lists, "
-                 "or the path of a shared library.", otherwise="analytical-aware", field="backend"),
+                 "the path of a shared library, or the address of a server.",
+                 otherwise="analytical-aware", field="backend"),
         Argument("--network-option", "KEY=VALUE", "For the backend.", repeated=True),
         Argument("--physical-topology", "FILE", "Topology file of a packet-level backend.",
                  field="physical_topology"),

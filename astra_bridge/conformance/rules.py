@@ -747,7 +747,7 @@ def lending(s: Subject) -> str:
     wrong = replace(s.config, parts=(("no-such-backend", s.config),))
     for lend in (None, nothing):
         refused(
-            functools.partial(NativeNetwork.open, library.path, wrong, trusted=True, lend=lend),
+            functools.partial(NativeNetwork.open, library, wrong, lend=lend),
             "a part that cannot be had",
         )
     with s.open() as network:

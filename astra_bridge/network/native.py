@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,13 +59,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Library",
     "NativeNetwork",
+    "agree",
     "check",
     "ffi",
     "header_path",
     "library_backend",
+    "lends",
     "library_path",
     "not_built",
     "open_own",
+    "prepare_links",
     "probe",
     "serve",
     "source_root",
@@ -293,21 +296,45 @@ def serve(parent: Parent) -> None:
 @functools.cache
 def _load(path: Path) -> Library:
     parsed = ffi()
-
-    def failed(why: str) -> BackendError:
-        return BackendError(f"{path}: {why}", backend=path.name, call="load")
-
     _on_call("load")
     try:
         library = parsed.dlopen(str(path), os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
-        raise failed(f"cannot be loaded: {error}") from error
+        raise _unusable(str(path), f"cannot be loaded: {error}") from error
     try:
         init = library.astra_net_backend_init
     except (AttributeError, parsed.error):  # parsed now, or kept by the build
-        raise failed(
-            "exports no astra_net_backend_init, so it is not a backend (see docs/contract.md)"
-        ) from None
+        why = "exports no astra_net_backend_init, so it is not a backend (see docs/contract.md)"
+        raise _unusable(str(path), why) from None
+    return agree(str(path), init, path=path, keep=library)
+
+
+def _unusable(name: str, why: str) -> BackendError:
+    return BackendError(f"{name}: {why}", backend=name.rpartition("/")[2], call="load")
+
+
+def agree(name: str, init: Callable[..., int], *, path: Path, keep: Any = None) -> Library:
+    """Agree on a version with a library, and complete its table.
+
+    Parameters
+    ----------
+    name : str
+        For messages: its path or address.
+    init : callable
+        As ``astra_net_backend_init``.
+    path : Path
+        The file that the code is in.
+    keep
+        What must live as long as the table.
+
+    Raises
+    ------
+    BackendError
+        It is too new or too old, lacks a required entry, or refuses.
+    """
+    parsed = ffi()
+    failed = functools.partial(_unusable, name)
+    short = name.rpartition("/")[2]
     refusals = []
     for version in VERSIONS:
         # The size of the table as this version has it: an older library knows no more.
@@ -326,7 +353,7 @@ def _load(path: Path) -> Library:
             break
         message = parsed.string(err.message).decode("utf-8", "replace") or f"status {status}"
         if status != Status.UNSUPPORTED:
-            check(path.name, "astra_net_backend_init", status, err)
+            check(short, "astra_net_backend_init", status, err)
         refusals.append(message)
     else:
         raise failed(
@@ -340,46 +367,46 @@ def _load(path: Path) -> Library:
         )
     known = table.struct_size
 
-    def lacks(name: str) -> bool:
+    def lacks(call: str) -> bool:
         # No field past the peer's struct_size is read (R1).
-        ends = parsed.offsetof("astra_net_backend", name) + parsed.sizeof("void *")
-        return ends > known or not getattr(table, name)
+        ends = parsed.offsetof("astra_net_backend", call) + parsed.sizeof("void *")
+        return ends > known or not getattr(table, call)
 
-    for name in REQUIRED:
-        if lacks(name):
-            raise failed(f"lacks the required entry {name!r} (it is NULL)")
+    for call in REQUIRED:
+        if lacks(call):
+            raise failed(f"lacks the required entry {call!r} (it is NULL)")
     missing = frozenset(OPTIONAL_1_2) - frozenset(
-        name for name in _OPTIONAL_OF[version] if not lacks(name)
+        call for call in _OPTIONAL_OF[version] if not lacks(call)
     )
-    for name in missing:
-        setattr(table, name, _stubs()[name])
-    info = _info(path, table)
+    for call in missing:
+        setattr(table, call, _stubs()[call])
+    info = _info(name, table)
     for capability, since, entries in (
         (Capability.ORDERED, 1001, ("exchange",)),
         (Capability.SAVE, 1002, ("save", "load")),
         (Capability.PEEK, 1002, ("peek",)),
     ):
-        absent = [name for name in entries if name in missing]
+        absent = [call for call in entries if call in missing]
         if capability not in info.capabilities or not absent:
             continue
         if version >= since:
             raise failed(f"declares {capability.name}, but has no {absent[0]} (it is NULL)")
         # The library knows more than the version that was agreed on, which has no such entry.
         info = replace(info, capabilities=info.capabilities & ~capability)
-    return Library(path, version, table, init, missing, info, _keep=library)
+    return Library(path, version, table, init, missing, info, _keep=keep)
 
 
 def _dotted(version: int) -> str:
     return f"{version // 1000}.{version % 1000}"
 
 
-def _info(path: Path, table: Any) -> NetworkInfo:
+def _info(name: str, table: Any) -> NetworkInfo:
     parsed = ffi()
     out = parsed.new("astra_net_info *")
     out.struct_size = parsed.sizeof("astra_net_info")
     err = _new_error()
     _on_call("info")
-    check(path.name, "info", table.info(out, err), err)
+    check(name.rpartition("/")[2], "info", table.info(out, err), err)
 
     def text(pointer: Any) -> str:
         return parsed.string(pointer).decode("utf-8", "replace") if pointer else ""
@@ -396,7 +423,7 @@ def _info(path: Path, table: Any) -> NetworkInfo:
         out.max_in_flight,
         out.traffic_classes,
     )
-    for name, good in {
+    for field, good in {
         "name": bool(info.name),
         "resolution_ps": info.resolution_ps > 0,
         "max_in_flight": info.max_in_flight > 0,
@@ -404,7 +431,9 @@ def _info(path: Path, table: Any) -> NetworkInfo:
     }.items():
         if not good:
             raise BackendError(
-                f"{path}: info: {name} is {getattr(info, name)!r}", backend=path.name, call="info"
+                f"{name}: info: {field} is {getattr(info, field)!r}",
+                backend=name.rpartition("/")[2],
+                call="info",
             )
     return info
 
@@ -415,11 +444,12 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-Lend = Callable[[str], Path]
+Statistics = Callable[[dict[str, Any], NetworkConfig], dict[str, Any]]
+Lend = Callable[[str], "Path | Library"]
 """Name of a backend -> its library."""
 
 
-def _lends(lend: Lend | None) -> tuple[Any, list[Library]]:
+def lends(lend: Lend | None) -> tuple[Any, list[Library]]:
     """The host's entry ``lend``, and where the libraries that it has lent are kept."""
     parsed, lent = ffi(), list[Library]()
     if lend is None:
@@ -428,7 +458,9 @@ def _lends(lend: Lend | None) -> tuple[Any, list[Library]]:
 
     def entry(_context: Any, name: Any, out: Any, err: Any) -> int:
         try:
-            library = Library.load(lend(parsed.string(name).decode("utf-8", "replace")))
+            library = lend(parsed.string(name).decode("utf-8", "replace"))
+            if not isinstance(library, Library):
+                library = Library.load(library)
         except AstraBridgeError as error:
             text = str(error).encode()[: len(err.message) - 1].decode("utf-8", "ignore").encode()
             err.message[0 : len(text)] = [bytes([byte]) for byte in text]
@@ -482,7 +514,7 @@ def _made(
     host = parsed.new("astra_net_host *")
     host.struct_size = parsed.sizeof("astra_net_host")
     host.log = callback
-    entry, lent = _lends(lend)
+    entry, lent = lends(lend)
     host.lend = entry
     c_config, _keep = _c_config(config)
     out = parsed.new("astra_net_sim **")
@@ -501,8 +533,15 @@ class NativeNetwork:
     """
 
     def __init__(
-        self, library: Library, sim: Any, keep: Any, config: NetworkConfig, lend: Lend | None = None
+        self,
+        library: Library,
+        sim: Any,
+        keep: Any,
+        config: NetworkConfig,
+        lend: Lend | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
+        self._statistics = statistics
         self.library = library
         self.config = config
         self._lend = lend
@@ -524,24 +563,27 @@ class NativeNetwork:
     @classmethod
     def open(
         cls,
-        library: Path,
+        library: Path | Library,
         config: NetworkConfig,
         *,
         trusted: bool = False,
         lend: Lend | None = None,
+        statistics: Statistics | None = None,
     ) -> Self:
         """Create a simulation.
 
         Parameters
         ----------
-        library : Path
-            The shared library.
+        library : Path or Library
+            The shared library, or one that is loaded.
         config : NetworkConfig
             Topology and options; read only during the call.
         trusted : bool
             As for :meth:`Library.load`.
         lend : callable, optional
             Where the library of another backend is, for one that has ``config.parts``.
+        statistics : callable, optional
+            Makes of what the library writes, and the configuration, what :meth:`stats` gives.
 
         Raises
         ------
@@ -552,8 +594,10 @@ class NativeNetwork:
         BackendError
             The library cannot be used.
         """
-        loaded = Library.load(library, trusted=trusted)
-        return cls(loaded, *_made(loaded, config, "create", lend), config, lend)
+        loaded = library
+        if not isinstance(loaded, Library):
+            loaded = Library.load(loaded, trusted=trusted)
+        return cls(loaded, *_made(loaded, config, "create", lend), config, lend, statistics)
 
     @property
     def info(self) -> NetworkInfo:
@@ -715,6 +759,10 @@ class NativeNetwork:
 
     def stats(self) -> dict[str, Any]:
         """The backend's own statistics; empty where it has none."""
+        written = self._written()
+        return self._statistics(written, self.config) if self._statistics else written
+
+    def _written(self) -> dict[str, Any]:
         sim = self._open("stats")
         if "stats" in self.library.missing:
             return {}
@@ -757,7 +805,9 @@ class NativeNetwork:
         self.library.call("snapshot", sim, out, err=self._err)
         if not out[0]:
             raise _broke(self.library, "snapshot", "returned OK, but no simulation")
-        copy = type(self)(self.library, out[0], self._keep, self.config, self._lend)
+        copy = type(self)(
+            self.library, out[0], self._keep, self.config, self._lend, self._statistics
+        )
         copy._now_ps, copy._in_flight = self._now_ps, self._in_flight
         return copy
 
@@ -889,6 +939,22 @@ def open_own(name: str, config: NetworkConfig) -> NativeNetwork:
         raise InputError(str(error), key="network") from None
 
 
+def prepare_links(request: NetworkRequest) -> Prepared:
+    """What a backend gets that has no network files of its own: the network as links."""
+    network: Any = request.network
+    read = read_network(network)
+    topology = topology_of(read)
+    return Prepared(
+        NetworkConfig(
+            topology.endpoints, topology.nodes, topology.records(LINK), dict(request.options)
+        ),
+        topology.dims,
+        dim_bandwidth=dim_bandwidth(read, topology.dims),
+        names=read.names,
+        links_of_dims=links_of_dims(read),
+    )
+
+
 def library_backend(path: Path) -> BackendSpec:
     """The backend in a shared library that is not built in; it runs in a child process.
 
@@ -901,20 +967,6 @@ def library_backend(path: Path) -> BackendSpec:
     """
     path = _existing(path)
 
-    def prepare(request: NetworkRequest) -> Prepared:
-        network: Any = request.network
-        read = read_network(network)
-        topology = topology_of(read)
-        options: Mapping[str, str] = request.options
-        links = topology.records(LINK)
-        return Prepared(
-            NetworkConfig(topology.endpoints, topology.nodes, links, options),
-            topology.dims,
-            dim_bandwidth=dim_bandwidth(read, topology.dims),
-            names=read.names,
-            links_of_dims=links_of_dims(read),
-        )
-
     def open_(config: NetworkConfig) -> NativeNetwork:
         return NativeNetwork.open(path, config)
 
@@ -926,7 +978,7 @@ def library_backend(path: Path) -> BackendSpec:
     return BackendSpec(
         name=str(path),
         summary=f"the library {path}",
-        prepare=prepare,
+        prepare=prepare_links,
         open=open_,
         isolate=True,
         version=version,

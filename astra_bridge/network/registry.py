@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network backends by name; the path of a shared library is a backend too."""
+"""The network backends by name; a path of a shared library and an address are backends, too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.network import dim_bandwidth, read_network
-from astra_bridge.network.api import LINK, Network, NetworkConfig
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.api import Network, NetworkConfig
+from astra_bridge.network.spec import BackendSpec
 from astra_bridge.registry import Registry
 
 __all__ = ["BACKENDS", "backend", "backend_spec"]
@@ -34,7 +33,7 @@ BACKENDS = Registry(
 
 
 def backend(name: str) -> BackendSpec:
-    """The backend of this name, or behind this path of a shared library.
+    """The backend of this name, behind this path of a shared library, or at this address.
 
     Raises
     ------
@@ -47,11 +46,17 @@ def backend(name: str) -> BackendSpec:
     found = BACKENDS.get(name)
     if found is not None:
         return found
+    if "://" in name:
+        from astra_bridge.network.remote import remote_backend
+
+        return remote_backend(name, BACKENDS.get)
     if "/" in name or name.endswith((".so", ".dylib", ".dll")):
         from astra_bridge.network.native import library_backend
 
         return library_backend(Path(name))
-    raise BACKENDS.refusal(name, key="--backend", more=", or the path of a shared library")
+    raise BACKENDS.refusal(
+        name, key="--backend", more=", the path of a shared library, or the address of a server"
+    )
 
 
 def backend_spec(given: Any) -> BackendSpec:
@@ -74,8 +79,8 @@ def backend_spec(given: Any) -> BackendSpec:
     if is_network_class(given):
         return _brought(given)
     raise InputError(
-        f"{type(given).__name__} is no backend; allowed: a name, a path, a BackendSpec, or a class "
-        "that makes a Network of a NetworkConfig",
+        f"{type(given).__name__} is no backend; allowed: a name, a path, an address, a "
+        "BackendSpec, or a class that makes a Network of a NetworkConfig",
         key="backend",
     )
 
@@ -88,27 +93,13 @@ def is_network_class(given: Any) -> bool:
 
 def _brought(make: Callable[[NetworkConfig], Network]) -> BackendSpec:
     """A class as a backend: it gets the network as links."""
-
-    def prepare(request: NetworkRequest) -> Prepared:
-        from astra_bridge.topology import links_of_dims, topology_of
-
-        read = read_network(request.network)  # type: ignore[arg-type]
-        topology = topology_of(read)
-        return Prepared(
-            NetworkConfig(
-                topology.endpoints, topology.nodes, topology.records(LINK), request.options
-            ),
-            topology.dims,
-            dim_bandwidth=dim_bandwidth(read, topology.dims),
-            names=read.names,
-            links_of_dims=links_of_dims(read),
-        )
+    from astra_bridge.network.native import prepare_links
 
     name = getattr(make, "__qualname__", type(make).__name__)
     return BackendSpec(
         name=name,
         summary=f"{getattr(make, '__module__', '')}.{name}",
-        prepare=prepare,
+        prepare=prepare_links,
         open=make,
         isolate=False,
         version=lambda: str(getattr(make, "__version__", "")),

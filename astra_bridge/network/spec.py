@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
@@ -113,8 +114,11 @@ class BackendSpec(Spec):
         The whole simulation runs in a supervised child process, where a crash or a hang becomes an
         error.  False only for simulators that are known to do neither.
     library
-        Where its shared library is: what others that are made of several backends load.  None
-        where it is Python.
+        Where its shared library is, or the library itself if it is loaded: what others that are
+        made of several backends load.  None where it is Python.
+    statistics
+        Makes of the statistics that its library writes those that users get, where these differ:
+        one that is made of others tells their tables as one.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
@@ -125,4 +129,5 @@ class BackendSpec(Spec):
     open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
     isolate: bool = True
     make_ready: Callable[[], object] = lambda: None
-    library: Callable[[], Path] | None = None
+    library: Callable[[], Any] | None = None
+    statistics: Callable[[dict[str, Any], NetworkConfig], dict[str, Any]] | None = None

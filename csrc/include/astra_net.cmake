@@ -8,7 +8,12 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 
 function(astra_net_backend name)
-  set(target "astra_net_${name}")
+  astra_net_library(astra_net_${name} "${ASTRA_NET_INCLUDE}/astra_net.map" astra_net_backend_init
+    ${ARGN})
+endfunction()
+
+# A library that is built by the same rules; it exports the symbols of a list, which a map lists, too.
+function(astra_net_library target map exports)
   add_library(${target} MODULE ${ARGN})
   target_include_directories(${target} PRIVATE "${ASTRA_NET_INCLUDE}")
   set_target_properties(${target} PROPERTIES
@@ -20,9 +25,10 @@ function(astra_net_backend name)
   # Hidden visibility is not enough: instantiations of the C++ standard library are exported
   # whatever the flags, and one of them that another library has too may be bound to that one.
   if(APPLE)
-    target_link_options(${target} PRIVATE -Wl,-exported_symbol,_astra_net_backend_init)
+    foreach(symbol IN LISTS exports)
+      target_link_options(${target} PRIVATE -Wl,-exported_symbol,_${symbol})
+    endforeach()
   else()
-    target_link_options(${target} PRIVATE
-      "-Wl,--version-script=${ASTRA_NET_INCLUDE}/astra_net.map")
+    target_link_options(${target} PRIVATE "-Wl,--version-script=${map}")
   endif()
 endfunction()

@@ -44,6 +44,7 @@ LEVELS = {
     "lowering": 4,
     "network.registry": 4,
     "network.composite": 5,
+    "network.remote.server": 5,
     "engine": 4,
     "conformance": 5,
     "explanation": 5,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
 
-__all__ = ["BACKENDS", "CompositeNetwork", "prepare"]
+__all__ = ["BACKENDS", "part_library", "prepare"]
 
 _OPTIONS = ("backends", "border_bytes", "sample_interval_us")
 _OF_PARTS = ("sample_interval_us",)
@@ -181,23 +180,25 @@ def _runs(parts: NDArray[np.int64]) -> str:
     return ",".join(f"{len(list(same))}*{part}" for part, same in groupby(parts.tolist()))
 
 
-def _library(name: str) -> Path:
+def part_library(name: str) -> Any:
+    """Where the library of a part is.
+
+    Raises
+    ------
+    InputError
+        There is no such backend, or it has none.
+    """
     library = backend(name).library
     if library is None:
         raise InputError(f"{name} is Python; a part must be a shared library", key="backends")
     return library()
 
 
-class CompositeNetwork(NativeNetwork):
-    """A composite simulation; its statistics are those of its parts, with one table of links."""
-
-    def stats(self) -> dict[str, Any]:
-        return merged(super().stats(), self.config)
-
-
 def _open(config: NetworkConfig) -> NativeNetwork:
     try:
-        return CompositeNetwork.open(library_path("composite"), config, lend=_library)
+        return NativeNetwork.open(
+            library_path("composite"), config, lend=part_library, statistics=merged
+        )
     except ContractError as error:
         raise InputError(str(error), key="network") from None
 
@@ -210,5 +211,6 @@ BACKENDS = (
         _open,
         unavailable=lambda: not_built("composite"),
         library=lambda: library_path("composite"),
+        statistics=merged,
     ),
 )
