@@ -293,6 +293,70 @@ def test_experts_of_qwen3_and_first_dense_layers(tmp_path: Path) -> None:
     assert kinds == [Mlp, Experts, Experts, Experts]
 
 
+# Configs as they are published, with all of their keys that say nothing about shapes.
+REAL = {
+    "qwen1.5-moe-a2.7b": (14.316, {
+        "architectures": ["Qwen2MoeForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+        "decoder_sparse_step": 1, "eos_token_id": 151643, "hidden_act": "silu",
+        "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
+        "max_position_embeddings": 8192, "max_window_layers": 21, "model_type": "qwen2_moe",
+        "moe_intermediate_size": 1408, "norm_topk_prob": False, "num_attention_heads": 16,
+        "num_experts": 60, "num_experts_per_tok": 4, "num_hidden_layers": 24,
+        "num_key_value_heads": 16, "output_router_logits": False, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "router_aux_loss_coef": 0.001,
+        "shared_expert_intermediate_size": 5632, "sliding_window": 32768,
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16", "use_cache": True,
+        "use_sliding_window": False, "vocab_size": 151936,
+    }),
+    "qwen3-30b-a3b": (30.532, {
+        "architectures": ["Qwen3MoeForCausalLM"], "attention_bias": False,
+        "attention_dropout": 0.0, "decoder_sparse_step": 1, "head_dim": 128,
+        "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144,
+        "max_window_layers": 48, "mlp_only_layers": [], "model_type": "qwen3_moe",
+        "moe_intermediate_size": 768, "norm_topk_prob": True, "num_attention_heads": 32,
+        "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+        "num_key_value_heads": 4, "rope_scaling": None, "sliding_window": None,
+        "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936,
+    }),
+    "gemma-3-1b": (0.99989, {
+        "architectures": ["Gemma3ForCausalLM"], "attn_logit_softcapping": None,
+        "cache_implementation": "hybrid", "head_dim": 256, "hidden_size": 1152,
+        "hidden_activation": "gelu_pytorch_tanh", "intermediate_size": 6912,
+        "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26,
+        "num_key_value_heads": 1, "query_pre_attn_scalar": 256, "rope_local_base_freq": 10000,
+        "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144,
+    }),
+    "deepseek-v2-lite": (15.706, {
+        "architectures": ["DeepseekV2ForCausalLM"], "aux_loss_alpha": 0.001,
+        "first_k_dense_replace": 1, "hidden_size": 2048, "intermediate_size": 10944,
+        "kv_lora_rank": 512, "model_type": "deepseek_v2", "moe_intermediate_size": 1408,
+        "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 64, "n_shared_experts": 2,
+        "norm_topk_prob": False, "num_attention_heads": 16, "num_experts_per_tok": 6,
+        "num_hidden_layers": 27, "num_key_value_heads": 16, "q_lora_rank": None,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "routed_scaling_factor": 1.0,
+        "scoring_func": "softmax", "seq_aux": True, "topk_method": "greedy",
+        "v_head_dim": 128, "vocab_size": 102400,
+    }),
+    "gpt2": (0.12444, {
+        "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256,
+        "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
+        "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024,
+        "resid_pdrop": 0.1, "summary_activation": None, "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "vocab_size": 50257,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_published_configs_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+    billions, content = REAL[name]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert parameters(read_model(tmp_path)) / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
 MODEL = Model("small", 64, 128, (Layer(Attention(8, 4, 8), Mlp(64)),) * 8)
 MOE = Model("moe", 64, 128, (Layer(Attention(8, 4, 8), Experts(8, 2, 32)),) * 8)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -42,15 +43,16 @@ _SILENT = (
     "unsloth_version", "id2label", "label2id", "num_labels", "task_specific_params",
     "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx",
-    "scale_attn_weights", "embd_pdrop", "n_ctx", "ep_size", "moe_layer_freq", "n_group",
-    "topk_group", "topk_method", "scoring_func", "routed_scaling_factor", "aux_loss_alpha",
-    "seq_aux", "num_nextn_predict_layers", "qk_head_dim", "head_dim_v", "max_window_layers",
-    "layer_types", "_attn_implementation", "gradient_checkpointing", "residual_in_fp32",
+    "scale_attn_weights", "embd_pdrop", "n_ctx", "ep_size", "n_group", "topk_group",
+    "topk_method", "scoring_func", "routed_scaling_factor", "aux_loss_alpha", "seq_aux",
+    "num_nextn_predict_layers", "qk_head_dim", "head_dim_v", "max_window_layers", "layer_types",
+    "_attn_implementation", "gradient_checkpointing", "residual_in_fp32",
     "rescale_prenorm_residual", "time_step_floor", "time_step_limit", "time_step_max",
     "time_step_min", "time_step_rank", "rms_norm", "norm_eps", "use_mamba_kernels",
     "mamba_hidden_act", "mamba_dt_max", "mamba_dt_min", "mamba_dt_init_floor", "mamba_dt_limit",
-    "mlp_hidden_act", "num_logits_to_keep", "hybrid_override_norm", "sliding_window_pattern",
-    "attention_chunk_size", "bias_dropout_fusion",
+    "mlp_hidden_act", "num_logits_to_keep", "hybrid_override_norm", "attention_chunk_size",
+    "bias_dropout_fusion", "use_mrope", "sliding_window_size", "attention_probs_dropout_prob",
+    "hidden_dropout_prob", "norm_before_gate", "n_special_tokens", "predict_special_tokens",
 )  # fmt: skip
 
 
@@ -60,9 +62,11 @@ def _attention(reader: Reader, *, qkv_bias: bool = False, head_norms: bool = Fal
     kv_heads = _optional(reader, "num_key_value_heads", heads)
     if heads % kv_heads:
         raise reader.fail("num_key_value_heads", f"{kv_heads} does not divide {heads} heads")
-    if "head_dim" not in reader.raw and hidden % heads:
+    # Nemotron-H calls it otherwise.
+    said = next((key for key in ("head_dim", "attention_head_dim") if reader.raw.get(key)), "")
+    if not said and hidden % heads:
         raise reader.fail("num_attention_heads", f"{heads} does not divide hidden_size {hidden}")
-    head_dim = _optional(reader, "head_dim", hidden // heads)
+    head_dim = reader.integer(said, None, 1, _MOST) if said else hidden // heads
     window = _optional(reader, "sliding_window", 0, low=0)
     if not reader.raw.get("use_sliding_window", True):
         window = 0
@@ -127,8 +131,7 @@ def _gemma(reader: Reader, name: str) -> Model:
 def _gemma2(reader: Reader, name: str) -> Model:
     """Norms before and after both parts; every other layer sees a window only."""
     here = _attention(reader)
-    whole = Attention(here.heads, here.kv_heads, here.head_dim, here.qkv_bias, here.out_bias)
-    mlp = _mlp(reader)
+    whole, mlp = replace(here, window=0), _mlp(reader)
     layers = tuple(Layer(whole if at % 2 else here, mlp, 4) for at in range(_depth(reader)))
     return _model(reader, name, layers, tied=True)
 
@@ -143,14 +146,37 @@ def _mixtral(reader: Reader, name: str) -> Model:
     return _model(reader, name, (Layer(_attention(reader), experts),) * _depth(reader))
 
 
+def _gemma3(reader: Reader, name: str) -> Model:
+    """As Gemma 2, with norms of queries and keys; one of six layers sees all."""
+    here = _attention(reader, head_norms=True)
+    whole, mlp = replace(here, window=0), _mlp(reader)
+    every = reader.integer("sliding_window_pattern", 6, 1, _MOST)
+    layers = tuple(
+        Layer(here if (at + 1) % every else whole, mlp, 4) for at in range(_depth(reader))
+    )
+    return _model(reader, name, layers, tied=True)
+
+
+def _qwen2_moe(reader: Reader, name: str) -> Model:
+    """With a shared expert that has a gate of its own."""
+    shared = reader.integer("shared_expert_intermediate_size", None, 1, _MOST)
+    return _qwen_experts(reader, name, _attention(reader, qkv_bias=True), shared)
+
+
 def _qwen3_moe(reader: Reader, name: str) -> Model:
+    return _qwen_experts(reader, name, _attention(reader, head_norms=True), 0)
+
+
+def _qwen_experts(reader: Reader, name: str, attention: Attention, shared: int) -> Model:
     experts = Experts(
-        reader.integer("num_experts", 128, 1, _MOST),
-        reader.integer("num_experts_per_tok", 8, 1, _MOST),
+        reader.integer("num_experts", None, 1, _MOST),
+        reader.integer("num_experts_per_tok", None, 1, _MOST),
         reader.integer("moe_intermediate_size", None, 1, _MOST),
+        shared,
+        shared_gate=shared > 0,
     )
     _check_experts(reader, experts, "num_experts_per_tok")
-    attention, mlp = _attention(reader, head_norms=True), _mlp(reader)
+    mlp = _mlp(reader)
     every = reader.integer("decoder_sparse_step", 1, 1, _MOST)
     dense = reader.raw.get("mlp_only_layers") or []
     layers = tuple(
@@ -180,7 +206,11 @@ def _deepseek(reader: Reader, name: str) -> Model:
     )
     _check_experts(reader, experts, "num_experts_per_tok")
     first, mlp = reader.integer("first_k_dense_replace", 0, 0, _MOST), _mlp(reader)
-    layers = tuple(Layer(attention, mlp if at < first else experts) for at in range(_depth(reader)))
+    every = reader.integer("moe_layer_freq", 1, 1, _MOST)
+    layers = tuple(
+        Layer(attention, mlp if at < first or at % every else experts)
+        for at in range(_depth(reader))
+    )
     return _model(reader, name, layers)
 
 
@@ -209,7 +239,8 @@ def _gpt_neox(reader: Reader, name: str) -> Model:
     heads = reader.integer("num_attention_heads", None, 1, _MOST)
     if hidden % heads:
         raise reader.fail("num_attention_heads", f"{heads} does not divide hidden_size {hidden}")
-    attention = Attention(heads, heads, hidden // heads, qkv_bias=True, out_bias=True)
+    bias = reader.flag("attention_bias") if "attention_bias" in reader.raw else True
+    attention = Attention(heads, heads, hidden // heads, qkv_bias=bias, out_bias=bias)
     mlp = Mlp(reader.integer("intermediate_size", None, 1, _MOST), gated=False, bias=True)
     layers = (Layer(attention, mlp),) * _depth(reader)
     vocabulary = reader.integer("vocab_size", None, 1, _MOST)
@@ -238,7 +269,8 @@ def _mamba2(reader: Reader, name: str) -> Model:
 def _nemotron_h(reader: Reader, name: str) -> Model:
     """Single blocks in the order of a pattern: M Mamba-2, * attention, - feed-forward."""
     pattern = reader.text("hybrid_override_pattern", "")
-    mixer = _state_space(reader, "mamba_", "n_groups", reader.flag("use_bias"))
+    bias = reader.flag("use_bias") or reader.flag("mamba_proj_bias")
+    mixer = _state_space(reader, "mamba_", "n_groups", bias)
     mlp = Mlp(reader.integer("intermediate_size", None, 1, _MOST), False, reader.flag("mlp_bias"))
     kinds: dict[str, tuple[Mixer | None, Mlp | None]] = {
         "M": (mixer, None),
@@ -258,10 +290,14 @@ _DENSE = (
     "use_sliding_window", "attention_bias", "intermediate_size", "mlp_bias", "num_hidden_layers",
     "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
+_QWEN_EXPERTS = (
+    *_DENSE, "num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step",
+    "mlp_only_layers",
+)  # fmt: skip
 _DEEPSEEK = (
     *_DENSE, "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
     "moe_intermediate_size", "n_routed_experts", "num_experts_per_tok", "n_shared_experts",
-    "first_k_dense_replace",
+    "first_k_dense_replace", "moe_layer_freq",
 )  # fmt: skip
 _MAMBA = (
     "hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings", "n_groups",
@@ -274,13 +310,11 @@ ARCHITECTURES: dict[str, tuple[Callable[[Reader, str], Model], tuple[str, ...]]]
     "mistral": (_llama, _DENSE),
     "qwen2": (_qwen2, _DENSE),
     "qwen3": (_qwen3, _DENSE),
-    "qwen3_moe": (
-        _qwen3_moe,
-        (*_DENSE, "num_experts", "num_experts_per_tok", "moe_intermediate_size",
-         "decoder_sparse_step", "mlp_only_layers"),
-    ),
+    "qwen2_moe": (_qwen2_moe, (*_QWEN_EXPERTS, "shared_expert_intermediate_size")),
+    "qwen3_moe": (_qwen3_moe, _QWEN_EXPERTS),
     "gemma": (_gemma, _DENSE),
     "gemma2": (_gemma2, _DENSE),
+    "gemma3_text": (_gemma3, (*_DENSE, "sliding_window_pattern")),
     "mixtral": (_mixtral, (*_DENSE, "num_local_experts", "num_experts_per_tok")),
     "deepseek_v2": (_deepseek, _DEEPSEEK),
     "deepseek_v3": (_deepseek, _DEEPSEEK),
@@ -298,7 +332,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[Reader, str], Model], tuple[str, ...]]]
     "nemotron_h": (
         _nemotron_h,
         (*_DENSE, *_MAMBA, "hybrid_override_pattern", "mamba_num_heads", "mamba_head_dim",
-         "ssm_state_size", "mamba_proj_bias"),
+         "ssm_state_size", "mamba_proj_bias", "attention_head_dim"),
     ),
 }  # fmt: skip
 
