@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ from astra_bridge.trace.writer import TraceNode, write_trace
 from astra_bridge.units import parse_rate_Bps, parse_size_bytes, parse_time_ps, time_ps
 from astra_bridge.workload import micro
 from astra_bridge.workload.astra1 import import_text
+from astra_bridge.workload.models import (
+    Attention,
+    Layer,
+    Mlp,
+    Model,
+    Parallelism,
+    TrainingStep,
+)
 from astra_bridge.workload.training import Transformer
 
 INPUTS = Path(__file__).parents[2] / "examples" / "analytical"
@@ -76,6 +85,10 @@ def answers(call: Callable[[], object], name: str = "") -> None:
         assert name in str(caught) or caught.file is not None, str(caught)
 
 
+MODEL = Model("small", 64, 100, (Layer(Attention(8, 4, 8), Mlp(64)),) * 4)
+STEP = TrainingStep(MODEL)
+
+
 @pytest.mark.parametrize("argument", ARGUMENTS)
 @pytest.mark.parametrize("backend", ["analytical-aware-python", "garnet"])
 def test_simulate(argument: str, backend: str) -> None:
@@ -117,6 +130,11 @@ def test_readers(reader: Callable[[Any], object]) -> None:
         (SystolicArray, vars(SystolicArray())),
         (RemoteMemoryConfig, vars(RemoteMemoryConfig())),
         (Transformer, vars(Transformer())),
+        (Attention, vars(Attention(8, 4, 8))),
+        (Layer, {"mixer": Attention(8, 4, 8), "mlp": Mlp(8), "norms": 2}),
+        (Model, vars(MODEL)),
+        (Parallelism, vars(Parallelism())),
+        (TrainingStep, {one.name: getattr(STEP, one.name) for one in fields(STEP)}),
         (NetworkDims, vars(NetworkDims(("Ring",), (3,), (50.0,), (500.0,)))),
         (NetworkLink, vars(NetworkLink(0, 1, 50.0, 500.0))),
         (NetworkLinks, vars(NetworkLinks(2, 2, (NetworkLink(0, 1, 50.0, 5.0),), (2,)))),

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from astra_bridge import simulate
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
+from astra_bridge.inputs.network import NetworkDims
 from astra_bridge.inputs.system import read_system
 from astra_bridge.lowering import lower
 from astra_bridge.trace import ProcessGroup, Workload, read_workload
@@ -140,3 +142,36 @@ def test_files_of_ranks_take_the_place_of_a_manifest(tmp_path: Path) -> None:
     write_per_rank(prefix, [TraceBuilder().encode()] * 2, {1: (0, 1)})
     assert not manifest_path(prefix).exists()
     assert len(read_workload(prefix, 2).columns) == 1
+
+
+def test_communication_in_turn_counts_where_there_is_one_slot(tmp_path: Path) -> None:
+    """Each collective and send waits for the one before it; files for each rank say so too."""
+    trace = TraceBuilder()
+    trace.coll(0, 64, group=1)  # type: ignore[arg-type]
+    compute = trace.comp("c", duration_us=5)
+    trace.send(1, 8, 0, deps=[compute])
+    trace.coll(0, 128, group=1)  # type: ignore[arg-type]
+    other = TraceBuilder()
+    other.recv(-1, 8, 0)
+    for size in (64, 128):
+        other.coll(0, size, group=1)  # type: ignore[arg-type]
+    made = GeneratedWorkload(
+        Kinds([trace, other], np.array([0, 1] * 3, np.int32)), own_groups={1: (1, 2)}, in_turn=True
+    )
+    made.write_kinds(tmp_path / "w")
+    read = read_workload(tmp_path / "w", RANKS)
+    assert all(columns.in_turn for columns in (*read.columns, *made.workload().columns))
+    system = read_system({"all-reduce-implementation": ["ring"]})
+    for semantics, parents in (("astra-sim", [0, 0, 2, 1]), ("corrected", [0, 0, 1, 0])):
+        for workload in (read, made.workload()):
+            program = lower(
+                workload, system, RemoteMemoryConfig(), (RANKS,), {}, semantics=semantics
+            ).program
+            assert program.nodes["parents"][:4].tolist() == parents
+    each = made.expanded()
+    assert [node.data_deps for node in each.traces[0].nodes] == [[], [], [1, 0], [2]]
+    assert not each.in_turn
+    network = NetworkDims(("Ring",), (RANKS,), (50.0,), (500.0,))
+    for semantics in ("astra-sim", "corrected"):
+        given = {"system": system, "network": network, "semantics": semantics}
+        assert (simulate(workload=made.workload(), **given).finish_ns > 0).all()

@@ -10,7 +10,9 @@ posted at once, and no schedule without communication has a circle.  So nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -50,6 +52,7 @@ __all__ = [
     "join",
     "places_of",
     "steps_of",
+    "without_garbage",
 ]
 
 _RING_TAGS = 1 << 28
@@ -335,6 +338,18 @@ class Rank:
     def ahead(self, stage: int) -> int:
         """Distance to the rank of another stage."""
         return (stage - self.place.stage) * self.stride
+
+
+@contextmanager
+def without_garbage() -> Iterator[None]:
+    """Search for no garbage: millions of small objects, none of them in a circle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def join(*ends: Iterable[int]) -> list[int]:

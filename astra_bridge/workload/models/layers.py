@@ -195,7 +195,10 @@ class _Builder:
         self.compute([Operator(self.norm, (rows, h))] * count)
 
     def residual(self) -> None:
-        self.compute([Operator("add", (self.part.rows, self.model.hidden))])
+        rows, h = self.part.rows, self.model.hidden
+        self.compute([Operator("add", (rows, h))])
+        if self.model.dropout:
+            self.compute([Operator("stream", (rows * h,))])  # the mask, within the addition
 
     # Tensor-parallel regions: weights are split by columns, then by rows.
 
@@ -313,11 +316,11 @@ class _Builder:
     ) -> list[Operator]:
         if not self.part.fused:
             rows = b * heads * queries
-            return [
-                Operator("gemm", (rows, keys, dim)),
-                Operator("softmax", (rows, keys)),
-                Operator("gemm", (rows, dim, keys)),
-            ]
+            found = [Operator("gemm", (rows, keys, dim)), Operator("softmax", (rows, keys))]
+            if self.model.dropout:
+                # Scores are read and written, and a mask of one byte.
+                found.append(Operator("stream", ((2 * _HALF + 1) * rows * keys,)))
+            return [*found, Operator("gemm", (rows, dim, keys))]
         if window and window < keys:
             # A band: blocks of queries that see as many keys each.
             blocks = -(-queries // window)

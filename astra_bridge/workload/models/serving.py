@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from astra_bridge.hardware import Hardware
+from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 from astra_bridge.workload.models import formulas
 from astra_bridge.workload.models.emission import (
@@ -18,6 +18,7 @@ from astra_bridge.workload.models.emission import (
     join,
     places_of,
     steps_of,
+    without_garbage,
 )
 from astra_bridge.workload.models.layers import Slice, embedding_steps, head_steps
 from astra_bridge.workload.models.shape import Layer
@@ -134,12 +135,12 @@ class _Serving(Rank):
             )
 
 
-def inference(run: Inference, hardware: Hardware | None = None) -> GeneratedWorkload:
+def inference(run: Inference, gpu: Hardware | str | None = None) -> GeneratedWorkload:
     """Generate the traces of inference; twice as many ranks where it is disaggregated.
 
     Parameters
     ----------
-    run, hardware
+    run, gpu
         As :func:`training_step`.
 
     Examples
@@ -149,14 +150,15 @@ def inference(run: Inference, hardware: Hardware | None = None) -> GeneratedWork
     >>> inference(run).ranks
     4
     """
-    groups, timer = Groups(), Timer(hardware)
+    groups, timer = Groups(), Timer(hardware(gpu, key="gpu") if isinstance(gpu, str) else gpu)
     places, kinds = places_of(run)
 
     def made(prompts: bool, tokens: bool) -> list[TraceBuilder]:
-        return [
-            _Serving(run, place, groups, timer, prompts=prompts, tokens=tokens).build()
-            for place in places
-        ]
+        with without_garbage():
+            return [
+                _Serving(run, place, groups, timer, prompts=prompts, tokens=tokens).build()
+                for place in places
+            ]
 
     if run.phase == "disaggregated":
         traces = made(True, False) + made(False, True)

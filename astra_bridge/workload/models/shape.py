@@ -3,13 +3,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from astra_bridge.arguments import Check, check_fields, flag, instance, integer, list_of, text
 
 __all__ = ["Attention", "Experts", "LatentAttention", "Layer", "Mlp", "Model", "StateSpace"]
 
+_MOST = 2**40
+
+
+class _Sizes:
+    """Numbers from 1 on, from 0 on where that is the default or they are free, and switches."""
+
+    _free: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        items: Any = fields(self)  # type: ignore[arg-type]
+        checks: dict[str, Check] = {
+            item.name: integer(0 if item.default == 0 or item.name in self._free else 1, _MOST)
+            for item in items
+            if item.type == "int"
+        }
+        checks |= {item.name: flag for item in items if item.type == "bool"}
+        check_fields(self, checks | self._others())
+
+    def _others(self) -> dict[str, Check]:
+        """Checks of what is neither."""
+        return {}
+
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(_Sizes):
     """Attention whose heads share keys and values in groups (Ainslie et al., arXiv 2305.13245).
 
     Attributes
@@ -34,7 +59,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class LatentAttention:
+class LatentAttention(_Sizes):
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 
     Attributes
@@ -55,9 +80,11 @@ class LatentAttention:
     rope_dim: int
     value_dim: int
 
+    _free: ClassVar[tuple[str, ...]] = ("query_rank", "rope_dim")
+
 
 @dataclass(frozen=True)
-class StateSpace:
+class StateSpace(_Sizes):
     """A Mamba-2 mixer (Dao and Gu, arXiv 2405.21060).
 
     Attributes
@@ -83,7 +110,7 @@ class StateSpace:
 
 
 @dataclass(frozen=True)
-class Mlp:
+class Mlp(_Sizes):
     """A feed-forward part.
 
     Attributes
@@ -100,7 +127,7 @@ class Mlp:
 
 
 @dataclass(frozen=True)
-class Experts:
+class Experts(_Sizes):
     """A feed-forward part of which each token goes to few experts (DeepSeekMoE, arXiv 2401.06066).
 
     Attributes
@@ -129,7 +156,7 @@ Mixer = Attention | LatentAttention | StateSpace
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(_Sizes):
     """A layer: tokens are mixed, then each goes through the feed-forward part; one may be absent.
 
     Attributes
@@ -143,9 +170,18 @@ class Layer:
     mlp: Mlp | Experts | None
     norms: int = 2
 
+    _free: ClassVar[tuple[str, ...]] = ("norms",)
+
+    def _others(self) -> dict[str, Check]:
+        nothing = type(None)
+        return {
+            "mixer": instance(Attention, LatentAttention, StateSpace, nothing),
+            "mlp": instance(Mlp, Experts, nothing),
+        }
+
 
 @dataclass(frozen=True)
-class Model:
+class Model(_Sizes):
     """A decoder-only language model.
 
     Attributes
@@ -177,6 +213,9 @@ class Model:
     layer_norm: bool = False
     positions: int = 0
     dropout: bool = False
+
+    def _others(self) -> dict[str, Check]:
+        return {"name": text, "layers": list_of(instance(Layer))}
 
     @property
     def depth(self) -> int:

@@ -9,7 +9,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_bridge.arguments import Check, check_fields, choice, flag, instance, integer, number
+from astra_bridge.arguments import (
+    Check,
+    check_fields,
+    choice,
+    flag,
+    instance,
+    integer,
+    list_of,
+    number,
+)
 from astra_bridge.errors import InputError
 from astra_bridge.workload.models.layers import Slice
 from astra_bridge.workload.models.parallelism import Parallelism
@@ -44,6 +53,7 @@ class _Run:
             "micro_batches": integer(1, 2**20), "dtype": choice("bf16", "fp16", "fp8"),
             "fused_attention": flag, "tensor_overlap": flag,
             "imbalance": number(0, 100), "seed": integer(0, 2**63 - 1),
+            "stage_layers": list_of(integer(0, _MOST)),
         }  # fmt: skip
         checks |= more
         check_fields(self, {k: v for k, v in checks.items() if k in {f.name for f in fields(self)}})

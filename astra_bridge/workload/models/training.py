@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from astra_bridge.hardware import Hardware
+from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.trace.columns import CommType
 from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 from astra_bridge.workload.models import formulas
@@ -18,6 +18,7 @@ from astra_bridge.workload.models.emission import (
     join,
     places_of,
     steps_of,
+    without_garbage,
 )
 from astra_bridge.workload.models.layers import embedding_steps, head_steps
 from astra_bridge.workload.models.operators import Cost, Pass
@@ -269,15 +270,16 @@ class _Training(Rank):
         self.tail = [*self.tail, self.awaited(name, self.ahead(twin), size_bytes, tag)]
 
 
-def training_step(run: TrainingStep, hardware: Hardware | None = None) -> GeneratedWorkload:
+def training_step(run: TrainingStep, gpu: Hardware | str | None = None) -> GeneratedWorkload:
     """Generate the traces of a training step.
 
     Parameters
     ----------
     run
         The step.
-    hardware
-        Gives compute nodes their durations; without one they have shapes only, for a compute model.
+    gpu
+        The accelerator, its name or its profile's path: gives compute nodes their durations;
+        without one they have shapes only, for a compute model.
 
     Returns
     -------
@@ -298,8 +300,9 @@ def training_step(run: TrainingStep, hardware: Hardware | None = None) -> Genera
     >>> made.ranks, len(made.kinds()[0])
     (64, 2)
     """
-    groups, timer = Groups(), Timer(hardware)
+    groups, timer = Groups(), Timer(hardware(gpu, key="gpu") if isinstance(gpu, str) else gpu)
     places, kinds = places_of(run)
     known: Known = {}
-    traces = [_Training(run, place, groups, timer, known).build() for place in places]
+    with without_garbage():
+        traces = [_Training(run, place, groups, timer, known).build() for place in places]
     return GeneratedWorkload(Kinds(traces, kinds), own_groups=groups.own(), in_turn=True)
