@@ -20,6 +20,7 @@ _COMMANDS = {
     "workload": "Generate workloads.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",
     "garnet": "Garnet alone: replay message lists, draw latency against load.",
+    "serve": "Answer what users of astra-sim-sdk send to ASTRA-sim's service.",
     "serve-backend": "Put a backend behind an address, for runs elsewhere.",
     "doctor": "Say what can be chosen by name here, and why the rest cannot.",
     "conformance": "Test a network backend against the contract; a verdict per rule.",

@@ -55,6 +55,7 @@ LEVELS = {
     "results": 5,
     "simulation": 6,
     "comparison": 7,
+    "service": 7,
     "report": 7,
     "validation": 7,
     "cli": 8,
