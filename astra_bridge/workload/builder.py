@@ -351,18 +351,15 @@ class GeneratedWorkload:
         names = tuple(f"{Path(prefix).name}.kind{index}.et" for index in range(len(kinds)))
         groups = self._process_groups()
         manifest = Manifest(names, kind_of_rank, relative, groups, self.in_turn)
-        contents = {
-            Path(prefix).parent / name: encode_trace(
-                _around(kind.nodes, self.ranks) if relative else kind.nodes
-            )
-            for name, kind in zip(names, kinds, strict=True)
-        }
-        contents[manifest_path(prefix)] = manifest.encode()
+        paths = [*(Path(prefix).parent / name for name in names), manifest_path(prefix)]
         with NewFiles() as files:
-            for path, data in contents.items():
+            for path, kind in zip(paths, kinds, strict=False):
+                nodes = _around(kind.nodes, self.ranks) if relative else kind.nodes
                 with files.open(path) as out:
-                    out.write(data)
-        return list(contents)
+                    out.write(encode_trace(nodes))
+            with files.open(paths[-1]) as out:
+                out.write(manifest.encode())
+        return paths
 
 
 class Kinds(Sequence[TraceBuilder]):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.trace.columns import CommType
 from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
@@ -75,28 +77,33 @@ class _Training(Rank):
         self.ahead_of: list[list[int]] = []
         at = 0
         while at < len(order):
-            beside = at + 1 < len(order) and order[at + 1].beside
-            if beside:
-                start = self.tail
-                self.act(order[at], left)
-                first, self.tail = self.tail, start
-                self.act(order[at + 1], left)
-                self.tail = join(first, self.tail)
-            else:
-                self.act(order[at], left)
-            at += 2 if beside else 1
+            # Passes that run together begin when all have what they need, and then all send.
+            end = at + 1
+            while end < len(order) and order[end].beside:
+                end += 1
+            self.together_pass(order[at:end], left)
+            at = end
         self.finish()
+
+    def together_pass(self, actions: Sequence[Action], left: list[int]) -> None:
+        for one in actions:
+            self.arrive(one)
+        start, ends = self.tail, []
+        for one in actions:
+            self.tail = start
+            if one.work is Work.FORWARD:
+                self.go_forward(one)
+            else:
+                left[one.chunk] -= one.work in (Work.BACKWARD, Work.WEIGHT)
+                self.go_back(one, last=left[one.chunk] == 0)
+            ends += self.tail
+        self.tail = join(ends)
+        for one in actions:
+            self.leave(one)
 
     def order_of(self, one: Action) -> list[Block]:
         blocks = self.chunks[one.chunk]
         return blocks if one.work is Work.FORWARD else blocks[::-1]
-
-    def act(self, one: Action, left: list[int]) -> None:
-        if one.work is Work.FORWARD:
-            self.go_forward(one)
-            return
-        left[one.chunk] -= one.work in (Work.BACKWARD, Work.WEIGHT)
-        self.go_back(one, last=left[one.chunk] == 0)
 
     # Messages between stages.
 
@@ -105,8 +112,11 @@ class _Training(Rank):
         number = (self.step * self.run.micro_batches + one.micro) * self.pipe.chunks + chunk
         return 2 * number + (not forward)
 
-    def arrive(self, one: Action, forward: bool) -> None:
+    def arrive(self, one: Action) -> None:
         """Wait for what another stage sends."""
+        if one.work is Work.WEIGHT:
+            return
+        forward = one.work is Work.FORWARD
         source = self.pipe.neighbour(self.place.stage, one.chunk, -1 if forward else 1)
         if source is None or source[0] == self.place.stage:
             return
@@ -117,8 +127,11 @@ class _Training(Rank):
         )  # fmt: skip
         self.tail = join(self.tail, [node])
 
-    def leave(self, one: Action, forward: bool) -> None:
+    def leave(self, one: Action) -> None:
         """Send to the next stage."""
+        if one.work is Work.WEIGHT:
+            return
+        forward = one.work is Work.FORWARD
         target = self.pipe.neighbour(self.place.stage, one.chunk, 1 if forward else -1)
         if target is None or target[0] == self.place.stage:
             return
@@ -133,15 +146,11 @@ class _Training(Rank):
     # Passes.
 
     def go_forward(self, one: Action) -> None:
-        self.arrive(one, True)
         for block in self.chunks[one.chunk]:
             self.have_weights(one, block)
             self.forward(f"{block.name}.forward.m{one.micro}", block.steps)
-        self.leave(one, True)
 
     def go_back(self, one: Action, *, last: bool) -> None:
-        if one.work is not Work.WEIGHT:
-            self.arrive(one, False)
         which = Pass.INPUT if one.work is Work.INPUT else Pass.BACKWARD
         for block in reversed(self.chunks[one.chunk]):
             self.have_weights(one, block)
@@ -153,8 +162,6 @@ class _Training(Rank):
                 self.backward(f"{block.name}.backward.m{one.micro}", block.steps, which)
             if one.work is not Work.INPUT:
                 self.gradients(block, last)
-        if one.work is not Work.WEIGHT:
-            self.leave(one, False)
 
     # Data parallelism.
 
