@@ -16,7 +16,9 @@ import astra_sim_sdk.astra_sim_sdk as astra_sim
 
 
 def main(location: str, archive: str, folder: str, backend: str) -> None:
-    api = astra_sim.api(location=location, version_check=True)
+    transport = "http" if location.startswith("http://") else "grpc"
+    api = astra_sim.api(location=location, transport=transport, version_check=True)
+    api.enable_grpc_streaming = True
     print("before:", api.get_status().status)
     print(api.upload_config(Path(archive).read_bytes()).message)
 

@@ -13,7 +13,12 @@ __all__ = ["COMMAND"]
 
 
 def _serve(
-    host: str, port: int, token: str | None, custom_backend: str | None, folder: str | None
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    token: str | None,
+    custom_backend: str | None,
+    folder: str | None,
 ) -> int:
     from astra_bridge.network.registry import backend
     from astra_bridge.service import Service
@@ -24,11 +29,19 @@ def _serve(
         backend(custom_backend)  # refused now, not at the first simulation
     with Service(None if folder is None else Path(folder), custom=custom_backend) as service:
         server = HttpServer(service, host, port, token=shown)
-        print(f"serving at {server.location}", flush=True)
+        rpc = None
         try:
+            if grpc_port is not None:
+                from astra_bridge.service.rpc import RpcServer
+
+                rpc = RpcServer(service, host, grpc_port)
+            more = "" if rpc is None else f", and to gRPC at {rpc.location}"
+            print(f"serving at {server.location}{more}", flush=True)
             server.run()
         finally:
             server.close()
+            if rpc is not None:
+                rpc.close()
     return 0
 
 
@@ -39,6 +52,8 @@ COMMAND = Command(
             Argument("--host", "NAME", "Where to listen.", default="127.0.0.1"),
             Argument("--port", "NUMBER", "0 is one that is free.", whole_text(0, 65535),
                      default=8989),
+            Argument("--grpc-port", "NUMBER", "Answer gRPC, too (needs grpcio and astra-sim-sdk).",
+                     whole_text(0, 65535)),
             Argument("--token", "TEXT", "What clients must show; needed where other machines can "
                      "reach the host.", otherwise=f"that of the environment, {TOKEN}"),
             Argument("--custom-backend", "NAME", "What runs where a user asks for backend custom."),
