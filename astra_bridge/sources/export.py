@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _records(job: Job, rank: int) -> Iterator[bytes]:
         node.inputs_values = f"['{json.dumps(entries)}']"
         yield encode_any(node)
         first = 1
-    known: dict[tuple[str, object], bytes] = {}
+    known: dict[Any, bytes] = {}
 
     def attribute(name: str, value: object) -> bytes:
         key = name, value
@@ -68,50 +69,67 @@ def _records(job: Job, rank: int) -> Iterator[bytes]:
         return known[key]
 
     host = attribute_field("is_cpu_op", False), attribute_field("is_cpu_op", True)
-    names: dict[str, bytes] = {}
     # With a value of 1, the last byte is the value.
     duration = encode_attribute("duration_ns", 1)[:-1]
     durations = [b"\x52" + varint(len(duration) + length) + duration for length in range(11)]
     owed_ns = [0, 0]
     reached_ns = -(2**62)
-    chain_of: tuple[int, ...] = ()
-    for i, step in enumerate(job.ranks[rank].steps):
+    chain_of: tuple[bytes, ...] = ()
+    ids = [varint(i) for i in range(first)]
+    for i, step in enumerate(job.ranks[rank].steps, first):
+        ids.append(varint(i))
         took = step.duration_ns
-        name = names.get(step.name)
-        if name is None:
-            short = step.name if len(step.name) <= _MOST_NAME else f"{step.name[:_MOST_NAME]}..."
-            name = names[step.name] = name_field(short)
-        fields = [name, host[step.cpu]]
-        if step.stream >= 0:
-            fields.append(attribute("stream", step.stream))
-        control: tuple[int, ...] = ()
-        if step.facts is not None:
-            described = _communication(job, rank, i, step, groups[step.group])
-            fields += [attribute(name, value) for name, value in described.items()]
+        # What nodes of a kernel have in common.
+        cpu = step.cpu
+        alike = step.name, cpu, step.stream
+        fields = known.get(alike)
+        if fields is None:
+            name = step.name
+            name = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."
+            fields = name_field(name) + host[cpu]
+            if step.stream >= 0:
+                fields += attribute_field("stream", step.stream)
+            known[alike] = fields
+        control: tuple[bytes, ...] = ()
+        facts, ops = step.facts, step.ops
+        if facts is not None:
+            described = _communication(job, rank, i - first, step, groups[step.group])
+            for name, value in described.items():
+                fields += attribute(name, value)
             if step.type != NodeType.COMM_RECV:
                 # The calls of a rank in their order: what all ranks agree on, and what keeps
                 # one unit for communication from standing still.  Where several overlap, each
                 # has the time that the ones before it do not cover.
-                control, chain_of = chain_of, (i + first,)
+                control, chain_of = chain_of, (ids[i],)
                 end = step.start_ns + took
                 took = max(0, end - max(step.start_ns, reached_ns))
                 reached_ns = max(reached_ns, end)
             micros = round(took / 1000)
         else:
-            total = owed_ns[step.cpu] + took
+            total = owed_ns[cpu] + took
             micros = max(0, round(total / 1000))
-            owed_ns[step.cpu] = total - 1000 * micros
-            if step.ops >= 0:
-                fields.append(attribute("num_ops", step.ops))
-            if step.moved_bytes >= 0:
-                fields.append(attribute("tensor_size", step.moved_bytes))
-            if step.kernels:
-                fields.append(attribute("kernels", step.kernels))
-        if step.ops < 0:
+            owed_ns[cpu] = total - 1000 * micros
+            if ops >= 0 or step.moved_bytes >= 0 or step.kernels:
+                fields += _work(step, attribute)
+        if ops < 0:
             number = varint(took)
-            fields += (durations[len(number)], number)
-        deps = step.deps if not first else [dep + first for dep in step.deps]
-        yield encode_node(i + first, int(step.type), micros, deps, control, fields)
+            fields += durations[len(number)] + number
+        deps = step.deps
+        if len(deps) == 1:
+            packed = ids[deps[0] + first]
+        else:
+            packed = b"".join([ids[dep + first] for dep in deps])
+        yield encode_node(ids[i], step.type, micros, packed, b"".join(control), fields)
+
+
+def _work(step: Step, attribute: Callable[[str, object], bytes]) -> bytes:
+    """What a compute model needs to know of a step."""
+    given = {
+        "num_ops": step.ops if step.ops >= 0 else None,
+        "tensor_size": step.moved_bytes if step.moved_bytes >= 0 else None,
+        "kernels": step.kernels or None,
+    }
+    return b"".join(attribute(key, value) for key, value in given.items() if value is not None)
 
 
 def _communication(

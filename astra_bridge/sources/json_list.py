@@ -23,7 +23,7 @@ from astra_bridge.text import one_line, show
 
 __all__ = ["blocks", "peek", "read_list"]
 
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 17
 _MOST_HEAD_BYTES = 1 << 26
 _MOST_ENTRY_BYTES = 1 << 27
 _TRIED_CUTS = 50
@@ -141,7 +141,7 @@ def _add_whole(
     add: Callable[[list[Any]], None],
 ) -> int:
     """Take the whole entries at the start of a buffer; return where the rest begins."""
-    window = 1 << 14
+    window = 1 << 12
     while True:
         cuts = list(cut.finditer(buffer, max(0, len(buffer) - window)))
         for match in reversed(cuts[-_TRIED_CUTS:]):

@@ -123,7 +123,7 @@ class Recording(msgspec.Struct):
     threads : list of tuple
         Process and thread of each host thread; elsewhere, threads are indices into it.
     op_thread, op_start_ns, op_end_ns : ndarray of int64
-        Operators of the host.
+        Operators of the host, most of those left out that are inside of others.
     call_thread, call_start_ns, call_end_ns, call_name, call_correlation : ndarray of int64
         Calls of the GPU's runtime; names are indices into `names`.
     names : list of str
@@ -173,6 +173,9 @@ class _Reader:
         self.runtime: tuple[Any, Any, Any, Any, Any] = (
             array("i"), array("d"), array("d"), array("i"), array("q"),
         )  # fmt: skip
+        self.outermost: dict[int, tuple[float, float]] = {}  # thread -> its last operator
+        # Name -> the same text, each only once in memory, and whether it communicates.
+        self.kernels: dict[str, tuple[str, bool]] = {}
         self.gpu: list[Gpu] = []
         self.calls: list[Call] = []
         self.notes: list[tuple[int, int, int, str]] = []
@@ -183,9 +186,11 @@ class _Reader:
         threads, kinds, names = self.threads, self.kinds, self.names
         op_thread, op_start, op_took = (column.append for column in self.ops)
         thread_of, start_of, took_of, name_of, link_of = (c.append for c in self.runtime)
-        categories, decode = _CATEGORIES, _link.decode
+        categories, decode, outermost = _CATEGORIES, _link.decode, self.outermost
+        pid = tid = thread = -1  # of the last event of the host
         for event in events:
-            if event.ph != "X" or (kind := categories.get(event.cat)) is None:
+            kind = categories.get(event.cat)
+            if kind is None or event.ph != "X":
                 continue
             if kind == GPU:
                 self._gpu(event)
@@ -194,39 +199,43 @@ class _Reader:
                 args = _args(event)
                 self.syncs[_whole(args.get("correlation"))] = args
                 continue
-            thread = threads.get((event.pid, event.tid))
-            if thread is None:
-                thread = threads[event.pid, event.tid] = len(threads)
+            if event.tid != tid or event.pid != pid or thread < 0:
+                pid, tid = event.pid, event.tid
+                thread = threads.setdefault((pid, tid), len(threads))
             name = event.name
+            if name.__class__ is not str:
+                name = str(name)
             if kind == RUNTIME:
-                index = names.get(name)
-                if index is None:
-                    index = names[name] = len(names)
                 thread_of(thread)
                 start_of(event.ts)
                 took_of(event.dur)
-                name_of(index)
+                name_of(names.setdefault(name, len(names)))
                 try:
                     link_of(decode(event.args).correlation)
                 except msgspec.DecodeError:
                     link_of(_whole(_args(event).get("correlation")))
                 continue
-            if name.__class__ is not str:
-                name = str(name)
             communicates = kinds.get(name)
             if communicates is None:
                 communicates = kinds[name] = is_communication(name)
             if communicates or kind == NOTE:
-                start = round(event.ts * 1000)
-                end = start + round(event.dur * 1000)
+                start_ns = round(event.ts * 1000)
+                end_ns = start_ns + round(event.dur * 1000)
                 if communicates:
-                    self.calls.append(Call(thread, start, end, name, _args(event), kind == NOTE))
+                    args = _args(event)
+                    self.calls.append(Call(thread, start_ns, end_ns, name, args, kind == NOTE))
                 else:
-                    self.notes.append((thread, start, end, name))
-            else:
-                op_thread(thread)
-                op_start(event.ts)
-                op_took(event.dur)
+                    self.notes.append((thread, start_ns, end_ns, name))
+                continue
+            start = event.ts
+            end = start + event.dur
+            outer = outermost.get(thread)
+            if outer is not None and outer[0] <= start and end < outer[1]:
+                continue  # inside of another operator
+            outermost[thread] = start, end - _ROUNDING_US
+            op_thread(thread)
+            op_start(start)
+            op_took(event.dur)
 
     def _gpu(self, event: _Event) -> None:
         """A kernel, a copy or a fill."""
@@ -244,14 +253,14 @@ class _Reader:
             known.device if known.device >= 0 else _whole(event.pid),
             known.stream if known.stream >= 0 else _whole(event.tid),
         )
-        name = str(event.name)
-        communicates = self.kinds.get(name)
-        if communicates is None:
-            communicates = self.kinds[name] = "nccl" in name.lower()
-        more = _args(event) if communicates or known.collective else None
+        kernel = self.kernels.get(event.name) if event.name.__class__ is str else None
+        if kernel is None:
+            name = str(event.name)
+            kernel = self.kernels[name] = name, "nccl" in name.lower()
+        more = _args(event) if kernel[1] or known.collective else None
         start = round(event.ts * 1000)
         end = start + round(event.dur * 1000)
-        self.gpu.append(Gpu(stream, start, end, _known(name), known.correlation, more))
+        self.gpu.append(Gpu(stream, start, end, kernel[0], known.correlation, more))
 
     def finish(self, distributed: Any) -> Recording:
         op_start, op_end = _times_ns(self.ops[1], self.ops[2])
@@ -289,12 +298,8 @@ class _Reader:
         )
 
 
-_texts: dict[str, str] = {}
-
-
-def _known(text: str) -> str:
-    """The same text, each only once in memory."""
-    return _texts.setdefault(text, text)
+_ROUNDING_US = 0.002
+"""An operator that ends so little before the one around it may end after it in whole ns."""
 
 
 def _times_ns(start_us: array[float], took_us: array[float]) -> tuple[Column, Column]:
@@ -338,7 +343,6 @@ def read_kineto(file: Path) -> Recording:
     InputError
         It cannot be read, or is not Kineto's JSON.
     """
-    _texts.clear()
     reader = _Reader(file)
     beside = read_list(file, "traceEvents", _FIRST_KEYS, _Event, _lenient, reader.add)
     return reader.finish(beside.get("distributedInfo"))

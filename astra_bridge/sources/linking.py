@@ -155,7 +155,10 @@ class _Linker:
             launched = launched_by.get(correlation) if correlation >= 0 else None
             if launched and correlation not in known:
                 known.add(correlation)
-                at = max(start, min(end, min(gpu[i].start_ns for i in launched)))
+                first = gpu[launched[0]].start_ns
+                if len(launched) > 1:
+                    first = min(gpu[i].start_ns for i in launched)
+                at = max(start, min(end, first))
                 marks.append((at, _LAUNCH, len(marks), thread, (launched, end, name)))
             kind = kinds[name]
             if kind is not None:
@@ -344,7 +347,11 @@ class _Linker:
     def _advance(self, thread: _Thread, at: int, name: str) -> None:
         """A stretch of the host that ends at a point that matters."""
         took = at - thread.resume_ns
-        if took <= 0 and len(thread.awaited) == 0:
+        if not thread.awaited:
+            if took > 0:
+                deps = [thread.step] if thread.step >= 0 else []
+                step = Step(NodeType.COMP, name, thread.resume_ns, took, deps, True)
+                thread.step, thread.resume_ns = self._add(step), at
             return
         deps = sorted({*thread.awaited, *([thread.step] if thread.step >= 0 else [])})
         if took <= 0 and len(deps) == 1:
@@ -622,17 +629,18 @@ class _Linker:
         if len(gpus) > 1:
             gpus.sort(key=lambda gpu: gpu.start_ns)
         for gpu in gpus:
-            deps = set(self.last.get(gpu.stream, ()))
+            stream = gpu.stream
+            deps = set(self.last.get(stream, ()))
             if thread.step >= 0:
                 deps.add(thread.step)
-            if gpu.stream in self.stream_waits:
-                deps.update(self.stream_waits.pop(gpu.stream))
+            if stream in self.stream_waits:
+                deps.update(self.stream_waits.pop(stream))
             work = self._compute if gpu.args is None else self._communication
-            steps = work(index, at, gpu, deps)
-            self.last[gpu.stream] = steps
-            self.recent += steps
-            if len(self.recent) > _MOST_RECENT:
-                del self.recent[: -_MOST_RECENT // 2]
+            steps = self.last[stream] = work(index, at, gpu, deps)
+            recent = self.recent
+            recent += steps
+            if len(recent) > _MOST_RECENT:
+                del recent[: -_MOST_RECENT // 2]
         if call_end >= gpus[-1].end_ns > at:
             # The call itself waits, as copies to memory that is not pinned do.
             thread.awaited += self.last[gpus[-1].stream]
@@ -777,11 +785,12 @@ class _Linker:
 
     def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> None:
         """Add what a kernel that starts late must have waited for."""
-        ready, ends = at, self.ends
-        for step in deps:
-            ready = max(ready, ends[step])
-        if gpu.start_ns - ready < _LATE_NS:
+        ends, late = self.ends, gpu.start_ns - _LATE_NS
+        if at > late:
             return
+        for step in deps:
+            if ends[step] > late:
+                return
         causes = [
             step
             for step in self.recent

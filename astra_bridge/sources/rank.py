@@ -13,7 +13,7 @@ from astra_bridge.trace.columns import NodeType
 __all__ = ["Rank", "Step"]
 
 
-class Step(msgspec.Struct):
+class Step(msgspec.Struct, gc=False):
     """Something that a rank does.
 
     Attributes

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ VERSION = "0.0.4"
 
 _MAX_CACHED_ATTRIBUTES = 1 << 16
 _ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+_MORE = [bytes((value | 0x80,)) for value in range(0x80)]
 _INT32_ATTRIBUTES = frozenset(("comm_src", "comm_dst", "comm_tag", "comm_priority"))
 
 
@@ -139,9 +140,9 @@ def varint(value: int) -> bytes:
     if value < 0x80:
         return _ONE_BYTE[value]
     if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+        return _MORE[value & 0x7F] + _ONE_BYTE[value >> 7]
     if value < 0x200000:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+        return _MORE[value & 0x7F] + _MORE[value >> 7 & 0x7F] + _ONE_BYTE[value >> 14]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -174,40 +175,38 @@ def attribute_field(name: str, value: Any) -> bytes:
 
 
 def encode_node(
-    node_id: int,
+    node_id: bytes,
     node_type: int,
     duration_micros: int,
-    data_deps: Sequence[int],
-    ctrl_deps: Sequence[int],
-    fields: Iterable[bytes],
+    data_deps: bytes,
+    ctrl_deps: bytes,
+    fields: bytes,
 ) -> bytes:
     """Encode a node whose values are known to fit, as long traces are made: nothing is checked.
 
     Parameters
     ----------
-    fields : iterable of bytes
-        As :func:`name_field` and :func:`attribute_field` give them.
+    node_id : bytes
+        As :func:`varint` gives it; `data_deps` and `ctrl_deps` are such, one after the other.
+    fields : bytes
+        Those that :func:`name_field` and :func:`attribute_field` give, one after the other.
     """
-    parts = [b"\x08", varint(node_id), b"\x18", varint(node_type)]
+    record = b"\x08" + node_id + b"\x18" + _ONE_BYTE[node_type]
     if ctrl_deps:
-        packed = b"".join(map(varint, ctrl_deps))
-        parts += (b"\x22", varint(len(packed)), packed)
+        record += b"\x22" + varint(len(ctrl_deps)) + ctrl_deps
     if data_deps:
-        packed = b"".join(map(varint, data_deps))
-        parts += (b"\x2a", varint(len(packed)), packed)
+        record += b"\x2a" + varint(len(data_deps)) + data_deps
     if duration_micros:
-        parts += (b"\x38", varint(duration_micros))
-    parts += fields
-    return b"".join(parts)
+        record += b"\x38" + varint(duration_micros)
+    return record + fields
 
 
 def frame_records(records: Iterable[bytes]) -> bytes:
     """Put encoded messages, GlobalMetadata first, together as the content of an ``.et`` file."""
-    out = bytearray()
+    parts: list[bytes] = []
     for record in records:
-        out += varint(len(record))
-        out += record
-    return bytes(out)
+        parts += (varint(len(record)), record)
+    return b"".join(parts)
 
 
 def encode_trace(nodes: Iterable[TraceNode], *, version: str = VERSION) -> bytes:
