@@ -18,7 +18,7 @@ from astra_bridge.text import one_line, show
 from astra_bridge.trace.columns import NodeType, TraceColumns, Workload
 from astra_bridge.trace.formats import TRACE_FORMATS, Conversion, count_ranks, read_workload
 from astra_bridge.trace.kinds import HEAD_BYTES, kind_of_file, what_takes_it
-from astra_bridge.trace.reader import groups_path, read_bytes, read_trace
+from astra_bridge.trace.reader import groups_path, kind_of_path, read_bytes, read_trace
 from astra_bridge.units import parse_size_bytes
 
 __all__ = ["COMMAND"]
@@ -88,14 +88,22 @@ def _convert(
         inputs, et = [*inputs, Path(et)], None
     if not inputs:
         raise InputError("nothing to convert: give a file, or --kineto and --et", key="INPUTS")
-    name = more["from"] or _kind(_first_of(inputs[0]))
+    forced = more["from"] or ("pytorch" if kineto or et else "")
+    name = forced or _kind(_first_of(inputs[0]))
     how = Conversion(ranks, passes, et or "", size)
     convert = TRACE_FORMATS.find(name, key="--from").convert
     if convert is None:
         raise InputError(f"traces of format {name} are read, but not converted", key="--from")
     # Millions of small objects that live until they are written: searching them is a tenth.
     gc.disable()
-    workload = convert(inputs, how)
+    try:
+        workload = convert(inputs, how)
+    except InputError as error:
+        kind = kind_of_path(_first_of(inputs[0])) if forced else None
+        if kind is None or kind.name == forced:
+            raise
+        file = _first_of(inputs[0])
+        raise InputError(f"{error.reason}; {what_takes_it(kind, file)}", file=file) from None
     if strict:
         how.made.refuse()
     if manifest:

@@ -16,7 +16,9 @@ from astra_bridge.registry import Spec
 from astra_bridge.trace import MISSING, NodeType
 from astra_bridge.units import INT64_MAX, PS_PER_NS, PS_PER_US
 
-__all__ = ["compute", "recorded_ps", "remote_memory", "sum_ps"]
+__all__ = ["compute", "recorded_ps", "remote_memory", "replayed_ps", "sum_ps"]
+
+_FROM_KINETO = "a trace recorded with Kineto has durations"
 
 _MOST_PS = 2**62
 """Longest single duration, 53 days: two of them can be added."""
@@ -50,6 +52,16 @@ def recorded_ps(view: TraceView) -> NDArray[np.int64]:
             )
         result[exact] = exact_ns[exact] * PS_PER_NS
     return result
+
+
+def replayed_ps(view: TraceView) -> NDArray[np.int64]:
+    """Recorded durations of a run that takes all times from the trace; says where there is none."""
+    working = (view.types != int(NodeType.METADATA)) & (view.types != int(NodeType.INVALID))
+    silent = working & ~_has_duration(view)
+    if silent.any():
+        what = f"nodes have no duration and take 1 ns each under replay-only; {_FROM_KINETO}"
+        view.remark(what, int(silent.sum()))
+    return recorded_ps(view)
 
 
 def sum_ps(view: TraceView, duration_ps: NDArray[np.int64]) -> int:
@@ -105,7 +117,7 @@ def _remark_on_none(view: TraceView, modelled: NDArray[np.bool_], model: Compute
         '; they have num_ops, from which "roofline-enabled": 1 and peak-perf in the system file '
         "give durations"
         if operations
-        else "; a trace recorded with Kineto has durations"
+        else f"; {_FROM_KINETO}"
     )
     view.remark(f"compute nodes have no duration and take 1 ns each{remedy}", int(silent.sum()))
 

@@ -24,7 +24,7 @@ from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.choices import Choices, choices
 from astra_bridge.lowering.collectives import Collectives
 from astra_bridge.lowering.dependencies import dependencies
-from astra_bridge.lowering.durations import compute, recorded_ps, remote_memory, sum_ps
+from astra_bridge.lowering.durations import compute, recorded_ps, remote_memory, replayed_ps, sum_ps
 from astra_bridge.lowering.p2p import messages
 from astra_bridge.lowering.view import FAST_DELAY_NS, Remarks, Setting, TraceView
 from astra_bridge.program import MESSAGE, NODE, BusModel, Op, Program, Unit, machine, one_job, tasks
@@ -189,6 +189,7 @@ def _template(
     duration_ps = recorded_ps(view)
     sent, relative = np.zeros(0, MESSAGE), True
     if setting.system.enabled("replay-only", setting.semantics):
+        duration_ps = replayed_ps(view)
         nodes["op"] = Op.DELAY
         nodes["duration_ps"] = duration_ps
         compute_ps = sum_ps(view, duration_ps[~view.cpu])

@@ -154,6 +154,13 @@ class _Checker:
                     '"roofline-enabled": 1 with peak-perf and local-mem-bw in the system file',
                     int(modelled.sum()),
                 )  # fmt: skip
+            host = (trace.type == NodeType.COMP) & trace.is_cpu_op
+            host &= (trace.duration_micros == 0) & (trace.duration_ns == MISSING)
+            if host.any():
+                self.found.add(
+                    False, "operators of the host without a duration, which take 1 ns", file,
+                    times=int(host.sum()),
+                )  # fmt: skip
             if (silent & ~modelled).any():
                 self.found.add(
                     False, "compute nodes without a duration, which take 1 ns", file,

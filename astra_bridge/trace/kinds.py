@@ -106,6 +106,18 @@ KINDS = (
     GOAL,
     SIMAI,
     ASTRA_SIM_1,
+    Kind(
+        "",
+        "a system configuration",
+        _ANY + rb"\{.*\"(?:scheduling-policy|(?:all-reduce|all-gather)-implementation)\"\s*:",
+        "--system-configuration={file}",
+    ),
+    Kind(
+        "",
+        "a network configuration",
+        rb"(?s)(?:\s*#[^\n]*\n|\s*[a-z_]+:[^\n]*\n)*\s*(?:topology|npus_count)\s*:",
+        "--network-configuration={file}",
+    ),
     Kind("", "a database (Nsight Systems, rocprof)", rb"SQLite format 3\0", ""),
     Kind("", "a Parquet file", rb"PAR1", ""),
     Kind("", "a zip archive: unpack it first", rb"PK\x03\x04", ""),

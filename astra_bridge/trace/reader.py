@@ -566,6 +566,12 @@ def _missing(prefix: str | Path, rank: int, ranks: int, error: OSError) -> Input
     file = trace_path(prefix, rank)
     if (kind := kind_of_path(Path(prefix))) is not None:
         return InputError(what_takes_it(kind, prefix), file=prefix)
+    stem, _, number = str(prefix).removesuffix(".et").rpartition(".")
+    if str(prefix).endswith(".et") and number.isdecimal() and os.path.exists(prefix):  # noqa: PTH110
+        return InputError(
+            f"this is the trace of rank {number} alone: give what comes before .{number}.et, "
+            f"`{stem}`", file=Path(prefix),
+        )  # fmt: skip
     files = _files_beside(file)
     stem = file.name.rsplit(".", 2)[0]
     exist = sum(

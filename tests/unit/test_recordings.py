@@ -30,6 +30,7 @@ from astra_bridge.sources.unmeasured import operations
 from astra_bridge.trace import CommType, NodeType, read_trace, read_workload
 from astra_bridge.trace.checking import check_workload
 from astra_bridge.trace.inferences import Inferences
+from astra_bridge.workload import GeneratedWorkload, TraceBuilder
 from tests.recordings import Recording
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "pytorch"
@@ -509,6 +510,11 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ('<algo name="a" ngpus="2">', "this is an MSCCL algorithm"),
         ("num_ranks 2\nrank 0 {\n}", "this is a GOAL schedule"),
         ('{"schema": "1.1", "nodes": []}', "this is a PyTorch execution trace"),
+        ("HYBRID_TRANSFORMER x: 1\n1\n", "this is a text workload of SimAI or AICB"),
+        ("DATA\n1\nx", "this is a text workload of ASTRA-sim 1.0"),
+        ('{"scheduling-policy": "LIFO"}', "a system configuration.*`--system-configuration=w"),
+        ("# x\ntopology: [ Ring ]\n", "a network configuration.*`--network-configuration=w"),
+        ("SQLite format 3\0", "this is a database"),
     ],
 )
 def test_a_wrong_kind_of_file_is_named(
@@ -523,6 +529,28 @@ def test_a_wrong_kind_of_file_is_named(
         read_workload("w.json", 1, trace_format="chakra")
     with pytest.raises(InputError, match=said.partition(" .*")[0]):
         read_trace("w.json")
+
+
+@pytest.mark.parametrize("flag", ["--from=pytorch", "--kineto", "--from=goal", "--from=msccl"])
+def test_a_forced_format_does_not_hide_what_a_file_is(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.txt"
+    path.write_text("DATA\n1\na -1 1 NONE 0 1 NONE 0 1 ALLREDUCE 8 1\n")
+    given = [flag, str(path)] if flag.startswith("--k") else [str(path), flag]
+    out = str(tmp_path / "out")
+    words = [*given, out] if flag.startswith("--k") else [given[0], out, given[1]]
+    assert main(["trace", "convert", "--size", "1KiB", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"this is a text workload of ASTRA-sim 1.0; `astra-bridge trace convert {path}" in said
+
+
+def test_one_rank_in_place_of_a_prefix(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.comp(duration_us=1)
+    GeneratedWorkload([trace] * 2).write(tmp_path / "w")
+    with pytest.raises(InputError, match=r"the trace of rank 1 alone: .* `.*w`"):
+        read_workload(tmp_path / "w.1.et", 2)
 
 
 # An execution trace alone

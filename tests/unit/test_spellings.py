@@ -150,6 +150,20 @@ def test_compute_without_a_duration_is_said() -> None:
     assert "1 compute nodes have no duration and take 1 ns each; they have num_ops, from" in said
 
 
+def test_no_kind_of_run_takes_1_ns_silently() -> None:
+    """Every node of a replay says so; what the host does, of which there is much, in a check."""
+    trace = TraceBuilder()
+    trace.comp("host", cpu=True)
+    assert checked([trace] * 2) == [
+        "W 1 x operators of the host without a duration, which take 1 ns (first: trace) | "
+    ]
+    trace.comp("timed", duration_us=1)
+    trace.coll(CommType.ALL_REDUCE, 1024)
+    replay: Any = {"replay-only": 1}
+    (said,) = [w for w in run([trace] * 2, **replay).warnings if "duration" in w]
+    assert "2 nodes have no duration and take 1 ns each under replay-only" in said
+
+
 def test_under_the_roofline_a_recorded_duration_counts_where_there_are_no_operations() -> None:
     trace = TraceBuilder()
     first = trace.comp("measured", duration_us=7)
