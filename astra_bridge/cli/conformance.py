@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from astra_bridge.arguments import number_text
+from astra_bridge.arguments import number_text, whole_text
 from astra_bridge.cli.command import Argument, Command, key_value
 from astra_bridge.conformance import rule_titles, run_supervised
 from astra_bridge.text import printable
@@ -19,6 +19,7 @@ def _conformance(
     network_option: Sequence[str],
     rule: Sequence[str],
     skip: Sequence[str],
+    largest: int | None,
     limit: float,
 ) -> int:
     verdicts = run_supervised(
@@ -26,6 +27,7 @@ def _conformance(
         network=network_configuration,
         options=dict(key_value(text, "--network-option") for text in network_option),
         skip=dict(key_value(text, "--skip") for text in skip),
+        largest_bytes=largest,
         rules=list(rule) or None,
         limit_s=limit,
     )
@@ -51,6 +53,8 @@ COMMAND = Command(
             Argument("--network-option", "KEY=VALUE", "For the backend.", repeated=True),
             Argument("--rule", "RULE", "Only this rule.", repeated=True),
             Argument("--skip", "RULE=REASON", "Not this rule.", repeated=True),
+            Argument("--largest", "BYTES", "R14 waits for no larger transfer: a cycle-level "
+                     "simulator cannot send 2**40.", whole_text(1, 2**40)),
             Argument("--limit", "SECONDS", "Time for one rule.", number_text(0, 1e12),
                      default=120.0),
         ),

@@ -122,6 +122,7 @@ def run_supervised(
     network: str | None = None,
     options: Mapping[str, str] | None = None,
     skip: Mapping[str, str] | None = None,
+    largest_bytes: int | None = None,
     rules: Iterable[str] | None = None,
     limit_s: float = 120.0,
 ) -> list[Verdict]:
@@ -133,6 +134,8 @@ def run_supervised(
         As for :func:`run`, but names and paths only.
     skip
         Rules to leave out, each with its reason; added to the known quirks.
+    largest_bytes : int, optional
+        As `Quirks` has it, of a backend that the known quirks do not name.
     limit_s : float
         Time for one rule, and for each call while the backend is opened [s]; a rule that takes
         longer has failed.
@@ -154,6 +157,7 @@ def run_supervised(
             "network": network,
             "options": dict(options or {}),
             "skip": dict(skip or {}),
+            "largest_bytes": largest_bytes,
             "rules": list(left),
         }
         try:
@@ -225,8 +229,10 @@ def serve(parent: Parent) -> None:
     watch_calls(parent.call)
     s = subject(request["target"], network=network, options=request["options"])
     watch_calls(None)
-    skip = {**s.quirks.skip, **request["skip"]}
-    s = replace(s, quirks=replace(s.quirks, skip=skip))
+    quirks = replace(s.quirks, skip={**s.quirks.skip, **request["skip"]})
+    if request["largest_bytes"] is not None:
+        quirks = replace(quirks, largest_bytes=request["largest_bytes"])
+    s = replace(s, quirks=quirks)
     for rule in request["rules"]:
         parent.send("begin", rule=rule)
         for verdict in _verdicts(s, [rule], before):

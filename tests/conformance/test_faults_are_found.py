@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from astra_bridge.cli import main
 from astra_bridge.conformance import Quirks, rule_titles, run, run_supervised
 from astra_bridge.errors import BackendError, ContractError, InputError
 from astra_bridge.network.analytical.unaware import UnawareNetwork
@@ -89,6 +90,15 @@ def test_bad_manners_end_in_a_verdict(mock_library: Path, fault: str, words: str
     assert set(by_rule) == {"R11", "R12"}
     assert by_rule["R12"].outcome == "fail"
     assert words in by_rule["R12"].detail
+
+
+def test_large_transfers_are_not_waited_for_where_a_size_is_given(
+    mock_library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["conformance", str(mock_library), "--rule=R14"]
+    for more, said in (([], "at most"), (["--largest=8192"], "waited for at most 8192 bytes")):
+        assert main([*words, *more]) == 0
+        assert (said in capsys.readouterr().out) is bool(more)
 
 
 def test_a_version_that_nobody_knows_must_be_refused(
