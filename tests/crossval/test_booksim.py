@@ -231,7 +231,7 @@ TRAFFIC = {
     "mesh": "topology=mesh k=8 n=2 routing_function=dor num_vcs=8 packet_size=4",
     "busy": "topology=mesh k=8 n=2 routing_function=dor num_vcs=8 packet_size=4 rate=0.09",
     "adaptive": "topology=mesh k=8 n=2 routing_function=min_adapt packet_size=6",
-    "torus": "topology=torus k=4 n=3 routing_function=dim_order packet_size=6 routing_delay=0",
+    "torus": "topology=torus k=8 n=2 routing_function=dim_order packet_size=6 routing_delay=0",
     "speculative": "topology=torus k=8 n=2 routing_function=dim_order packet_size=5 speculative=1",
 }
 
