@@ -118,6 +118,18 @@ def test_keys_of_other_forks_are_one_warning(tmp_path: Path) -> None:
     )
 
 
+def test_nvswitches_mark_nothing(tmp_path: Path) -> None:
+    links = "0 2 2880Gbps 1us 0\n1 2 2880Gbps 1us 0\n0 3 400Gbps 1us 0\n1 3 400Gbps 1us 0\n"
+    (tmp_path / "t.txt").write_text(f"4 2 1 1 4 H100\n2 3\n{links}")
+    config = tmp_path / "config.txt"
+    config.write_text(CONFIG.replace("100000000000", "400000000000"))
+    request = NetworkRequest(network=config, physical_topology=tmp_path / "t.txt")
+    found = dict(row.split(":", 1) for row in prepare(request).config.options["ecn_map"].split(","))
+    assert found["2880000000000"].endswith(":0")
+    assert float(found["2880000000000"].split(":")[0]) > 1e12
+    assert not found["400000000000"].endswith(":0")
+
+
 def test_the_topology_of_simai(tmp_path: Path) -> None:
     """Two GPUs on an NVSwitch, and a switch: the same as by the fork's first line."""
     lines = "2 3\n0 2 2400Gbps 1us 0\n1 2 2400Gbps 1us 0\n0 3 400Gbps 1us 0\n1 3 400Gbps 1us 0\n"

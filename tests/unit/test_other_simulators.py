@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import runpy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from astra_bridge.trace.checking import check_workload
 from astra_bridge.trace.formats import count_ranks
 from astra_bridge.trace.inferences import Inferences
 from astra_bridge.trace.overview import overview
+from tests.recordings import Recording
 
 NETWORK = {"topology": ["Ring"], "npus_count": [2], "bandwidth": [50], "latency": [500]}
 SYSTEM = {"preferred-dataset-splits": 1, "all-reduce-implementation": ["ring"]}
@@ -301,3 +303,30 @@ def test_ranks_that_the_file_is_not_for_are_said(tmp_path: Path) -> None:
     (said,) = read_workload(path, 8).warnings
     assert "another number of ranks than the file is for (first: 8, all_gpus: 64)" in said
     assert read_workload(path, 64).warnings == ()
+
+
+def test_the_table_of_public_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """benchmarks/public_files.py, on files of our own where others' would be."""
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone/a.txt").write_text("DATA\n1\na -1 1 NONE 0 1 NONE 0 1 ALLREDUCE 64 1\n")
+    (tmp_path / "clone/b.txt").write_text("DATA\n2\na -1 1 NONE 0 1 NONE 0 1 SUM 64 1\n")
+    (tmp_path / "own/step_2").mkdir(parents=True)
+    for rank in range(2):
+        recording = Recording(rank, 2)
+        recording.op(0, 20)
+        recording.kernel(10, 15, 30)
+        recording.write(tmp_path / f"own/step_2/kineto.{rank}.json.gz")
+        recording.execution_trace(tmp_path / f"own/step_2/et.{rank}.json.gz", {})
+    command = ["x", "--simai", str(tmp_path / "clone"), "--recordings", str(tmp_path / "own")]
+    monkeypatch.setattr("sys.argv", command)
+    runpy.run_path(
+        str(Path(__file__).parents[2] / "benchmarks/public_files.py"), run_name="__main__"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(
+        "| recordings: step_2 | 2 | 2 | 0 collectives; compute +0.00%; replay"
+    )
+    assert lines[3] == "| simai: a.txt | 16 | 3 | ALLREDUCE 64 B |"
+    assert lines[4].startswith("| simai: b.txt |  |  | refused: unknown communication 'SUM'")

@@ -65,6 +65,9 @@ _FORK_DCQCN = {"cc.AdditiveRate": "40000000", "cc.HyperRate": "400000000"}
 _BACK_TO_ZERO = {"queue_pairs": "0", "loss_recovery": "go-back-n"}
 """What going back to the beginning of a chunk needs."""
 
+_NEVER_BYTES = 10**15
+"""A queue that never is so long."""
+
 _TELEMETRY_BYTES = {"hpcc": 42, "timely": 8, "hpcc-pint": 2}
 _NOT_WRITTEN = (
     "FCT_OUTPUT_FILE",
@@ -293,8 +296,10 @@ def _require(config: Ns3Config, who: str, *keys: str) -> None:
 
 def _ecn_map(config: Ns3Config, physical: PhysicalTopology) -> str:
     maps = {"KMIN_MAP": config.kmin_map, "KMAX_MAP": config.kmax_map, "PMAX_MAP": config.pmax_map}
-    switches = set(physical.switches)
-    rates = {link.bps for link in physical.links if link.a in switches or link.b in switches}
+    marking = set(physical.switches) - set(physical.nvswitches)
+    rates = {link.bps for link in physical.links if link.a in marking or link.b in marking}
+    # NVSwitches mark nothing, as in SimAI: their rates need no entry.
+    others = {link.bps for link in physical.links} - rates if physical.nvswitches else set()
     for key, entries in maps.items():
         for rate in sorted(rates):
             if rate not in entries:
@@ -308,7 +313,7 @@ def _ecn_map(config: Ns3Config, physical: PhysicalTopology) -> str:
         f"{rate}:{config.kmin_map[rate] * 1000:.0f}:{config.kmax_map[rate] * 1000:.0f}"
         f":{config.pmax_map[rate]!r}"
         for rate in sorted(rates)
-    )
+    ) + "".join(f",{rate}:{_NEVER_BYTES}:{_NEVER_BYTES}:0" for rate in sorted(others))
 
 
 def _streams_taken(physical: PhysicalTopology) -> int:

@@ -41,12 +41,16 @@ class PhysicalLink:
 
 @dataclass(frozen=True)
 class PhysicalTopology:
-    """A physical topology file; ids as in the file, the ids that are no switches are endpoints."""
+    """A physical topology file; ids as in the file, the ids that are no switches are endpoints.
+
+    `nvswitches` are those of the switches that join the GPUs of a server, as far as it says so.
+    """
 
     nodes: int
     switches: tuple[int, ...]
     links: tuple[PhysicalLink, ...]
     source: Path | None = field(default=None, compare=False)
+    nvswitches: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def endpoints(self) -> tuple[int, ...]:
@@ -73,10 +77,12 @@ def read_physical_topology(path: str | Path) -> PhysicalTopology:
         raise InputError("the file is empty", file=file)
     number, head = rows[0]
     at = f"line {number}"
+    nvswitches = 0
     if len(head) == _SIMAI_WORDS:
-        # SimAI's: nodes, GPUs per server, NVSwitches, other switches, links, type of GPU.  No more
-        # is needed than which nodes switch.
+        # SimAI's: nodes, GPUs per server, NVSwitches, other switches, links, type of GPU.  The ids
+        # of NVSwitches come first.
         kinds = [whole_word(word, at, file, 0, MAX_NODES) for word in head[2:4]]
+        nvswitches = kinds[0]
         head = [head[0], str(sum(kinds)), head[4]]
     if len(head) != 3:
         raise InputError(
@@ -123,7 +129,9 @@ def read_physical_topology(path: str | Path) -> PhysicalTopology:
                 a, b, rate_word(row[2], at, file), delay_ps, number_word(row[4], at, file, 0, 1)
             )
         )
-    topology = PhysicalTopology(nodes, tuple(switches), tuple(links), file)
+    topology = PhysicalTopology(
+        nodes, tuple(switches), tuple(links), file, tuple(switches[:nvswitches])
+    )
     if not topology.endpoints:
         raise InputError("every node is a switch; there is no endpoint", file=file)
     _check_connected(topology, file)
