@@ -94,6 +94,8 @@ class RunRequest(msgspec.Struct, frozen=True):
         Whether to keep start and end of every node.
     link_faults : tuple of (link, time [ps], factor on the bandwidth)
     checkpoint : Checkpoint, optional
+    fold : Fold, optional
+        ``program``, of which one rank for each set of equal ones runs; the network knows.
     """
 
     config: NetworkConfig
@@ -102,6 +104,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     record_nodes: bool = True
     link_faults: tuple[tuple[int, int, float], ...] = ()
     checkpoint: Checkpoint | None = None
+    fold: Any = None
 
 
 def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -> None:
@@ -133,7 +136,7 @@ def _run_session(
     keep = request.checkpoint
     if keep is None:
         change_links(network, request.link_faults)
-        session = Session(request.program, network, progress=progress, **how)
+        session = Session(request.program, network, progress=progress, fold=request.fold, **how)
         session.advance()
         if progress is not None:
             progress(session.progress)
@@ -376,8 +379,10 @@ def _read(
         node_start_ps=arrays[2],
         node_end_ps=arrays[3],
         task_node_start=offsets,
+        events=counts["events"],
+        transfers=counts["transfers"],
+        relieved=counts["relieved"],
         waits=waits,
-        **counts,
     )
     failed = message.head["failed"]
     _hold(failed is None or isinstance(failed, dict))

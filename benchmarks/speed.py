@@ -87,12 +87,79 @@ ROWS = (
         108_478_960,
     ),
     Row(
+        "the same, aware, `--fold=off`: all ranks run",
+        "ring1024",
+        run("--backend=analytical-aware", "--fold=off"),
+        "13.5 s, 365 MB",
+        "0.8 s, 120 MB",
+        108_478_960,
+    ),
+    Row(
         "ring all-reduce 1 GiB, 16 chunks, [Ring 16, Ring 16, Switch 16], unaware",
         "ring4096",
         run("--backend=analytical-unaware"),
         "38.7 s, 293 MB",
         "2.5 s, 150 MB",
         49_071_520,
+    ),
+    Row(
+        "the same, `--fold=off`",
+        "ring4096",
+        run("--backend=analytical-unaware", "--fold=off"),
+        "38.7 s, 293 MB",
+        "2.5 s, 150 MB",
+        49_071_520,
+    ),
+    Row(
+        "ring all-reduce 1 GiB, 4 chunks, Ring 16,384, aware",
+        "ring16384",
+        run("--backend=analytical-aware"),
+        "",
+        "1 s",
+        171_104_092,
+    ),
+    Row(
+        "the same, Ring 65,536",
+        "ring65536",
+        run("--backend=analytical-aware"),
+        "",
+        "5 s",
+        370_928_140,
+    ),
+    *(
+        Row(
+            "ring all-reduce 1 GiB, 16 chunks, 1,048,576 ranks [Ring 8, Switch 512, Switch 256], "
+            + name,
+            "hierarchy",
+            run(f"--backend=analytical-{name}"),
+            "",
+            "5 s, 1 GB",
+            finish_ns,
+        )
+        for name, finish_ns in (("unaware", 19_309_834), ("aware", 22_006_225))
+    ),
+    Row(
+        "direct all-to-all 1 GiB, Switch 4,096, aware",
+        "direct4096",
+        run("--backend=analytical-aware"),
+        "",
+        "5 s, 0.7 GB",
+        20_011_070,
+    ),
+    Row(
+        "the same, Switch 16,384",
+        "direct16384",
+        run("--backend=analytical-aware"),
+        "",
+        "",
+        20_011_070,
+    ),
+    Row(
+        "training step, 128 layers, 16,384 ranks: tensor 8, pipeline 16, data 128, aware",
+        "training",
+        run("--backend=analytical-aware"),
+        "",
+        "20 s, 2 GB",
     ),
     Row(
         "direct all-to-all 256 MiB, 4 chunks, Switch 256, aware",
@@ -144,7 +211,8 @@ ROWS = (
 def make_inputs(name: str, folder: Path) -> None:
     """Write the inputs of a row (in a process of its own: it takes memory)."""
     from astra_bridge.trace import CommType
-    from astra_bridge.workload import GeneratedWorkload, TraceBuilder
+    from astra_bridge.workload import GeneratedWorkload, TraceBuilder, Transformer, transformer
+    from astra_bridge.workload import collective as alike
 
     def write(
         workload: GeneratedWorkload,
@@ -215,8 +283,32 @@ def make_inputs(name: str, folder: Path) -> None:
             preferred_dataset_splits=16,
             active_chunks_per_dimension=2,
         )
+    elif name == "hierarchy":
+        write(
+            alike("all-reduce", 2**30, 8 * 512 * 256),
+            ["Ring", "Switch", "Switch"],
+            [8, 512, 256],
+            preferred_dataset_splits=16,
+            active_chunks_per_dimension=2,
+            local_mem_bw=3350,
+        )
+        (folder / "network.yml").write_text(
+            "topology: [ Ring, Switch, Switch ]\nnpus_count: [ 8, 512, 256 ]\n"
+            "bandwidth: [ 400.0, 50.0, 50.0 ]\nlatency: [ 500.0, 1000.0, 2000.0 ]\n"
+        )
+    elif name == "training":
+        model = Transformer(
+            layers=128, hidden=16384, sequence=8192, micro_batches=16, data=128, tensor=8,
+            pipeline=16,
+        )  # fmt: skip
+        roofline = {"roofline_enabled": 1, "peak_perf": 900, "local_mem_bw": 3350}
+        write(transformer(model), ["Switch", "Switch"], [8, 2048], **roofline)
     elif name == "direct256":
         write(collective(2**28, 256, CommType.ALL_TO_ALL), ["Switch"], [256], "direct")
+    elif name.startswith("direct"):
+        ranks = int(name.removeprefix("direct"))
+        work = alike("all-to-all", 2**30, ranks)
+        write(work, ["Switch"], [ranks], "direct", preferred_dataset_splits=1)
     elif name == "train64":
         write(overlapping(20_000, 64), ["Ring"], [64], preferred_dataset_splits=1)
     elif name == "million":

@@ -10,6 +10,7 @@ import numpy as np
 
 from astra_bridge.inputs.system import read_system
 from astra_bridge.results import Result, Table
+from astra_bridge.results.times import NodeRecord
 from astra_bridge.trace import NodeType, read_workload
 from astra_bridge.trace.writer import TraceNode, write_trace
 
@@ -41,9 +42,9 @@ def make(
             "events": 42,
             "workload": read_workload(folder / "trace", len(nodes)),
             "system": read_system(system or {}),
-            "node_offset": np.cumsum([0, *map(len, times_ns)]),
-            "node_start_ps": ps[:, 0].copy(),
-            "node_end_ps": ps[:, 1].copy(),
+            "recorded": NodeRecord(
+                np.cumsum([0, *map(len, times_ns)]), ps[:, 0].copy(), ps[:, 1].copy()
+            ),
             **fields,
         }
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,9 @@ ARGUMENTS = {
         Argument("--semantics", "NAME", "astra-sim gives ASTRA-sim's numbers, corrected mends its "
                  "quirks; ,+NAME adds one of them and ,-NAME takes one away (docs/semantics.md).",
                  _semantics, otherwise="astra-sim", field="semantics"),
+        Argument("--fold", "auto|off", "auto lets one rank run for all that are alike, where that "
+                 "gives the same numbers (docs/folding.md).", one_of("auto", "off"),
+                 otherwise="auto", field="fold"),
         Argument("--trace-format", "NAME", "Format of the traces, of those that `astra-bridge "
                  "doctor` lists.", otherwise="it is found out", field="trace_format"),
     ),
@@ -134,6 +138,7 @@ ARGUMENTS = {
 }  # fmt: skip
 
 _ROWS = [row for rows in ARGUMENTS.values() for row in rows]
+_LINES_AT_ONCE = 20_000
 _NEEDED = ("workload", "system", "network")
 
 
@@ -268,7 +273,9 @@ def _print(
     from astra_bridge.results.lines import frame, rank_lines
 
     if values["log_lines"] == "all":
-        print("\n".join(rank_lines(result, result.statistics, now)))
+        lines = rank_lines(result, result.statistics, now)
+        while some := list(islice(lines, _LINES_AT_ONCE)):
+            print("\n".join(some))
         for rank, peak in peaks:
             print(frame("workload", "info", f"sys[{rank}] peak memory usage: {peak}", now))
         print()

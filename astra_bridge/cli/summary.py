@@ -59,18 +59,20 @@ def summary(result: Result) -> str:
         f"semantics {result.semantics}: {result.events:,} events in {result.wall_s:.3f} s",
         text_table(["time", "min", "mean", "max", "max at rank"], rows),
     ]
-    links = result.links if "links" in result.tables else None
+    links = result.busiest_links(_BUSIEST_LINKS) if "links" in result.tables else None
     if links is not None and len(links) and links["busy_ps"].any():
         end_ps = max(int(result.finish_ps.max()), 1)
-        order = np.argsort(-links["busy_ps"], kind="stable")[:_BUSIEST_LINKS]
         rows = [
             [one_line(link_name(links, at)), size_text(int(links["bytes"][at])),
              f"{links['busy_ps'][at] / end_ps:.1%}"]
-            for at in order.tolist()
+            for at in range(len(links))
         ]  # fmt: skip
-        parts.append(text_table([f"busiest of {len(links['bytes'])} links", "bytes", "busy"], rows))
+        count = len(result.tables["links"])
+        parts.append(text_table([f"busiest of {count} links", "bytes", "busy"], rows))
         if len(result.tiers) > 1:
             parts.append(_tiers(result.tiers))
+    if result.folding.asked:
+        parts.append(f"note: {result.folding.sentence()}")
     troubles = _troubles(result)
     if troubles:
         parts.append(f"in the network: {troubles}")

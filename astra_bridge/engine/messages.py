@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from astra_bridge.engine.actions import RENDEZVOUS, Action
+from astra_bridge.engine.folding import Folding
 from astra_bridge.network.api import PLACES_PER_TRANSFER
 from astra_bridge.program import WAIT, WaitFor
 
-__all__ = ["Message", "Messages"]
+__all__ = ["CONTROL", "Message", "Messages"]
 
-_CONTROL = 1 << 62
+CONTROL = 1 << 62
 """Added to the tag of a message to make that of its rendezvous control message."""
 
 
@@ -22,6 +23,7 @@ class _Host(Protocol):
     """What messages need of the engine."""
 
     now_ps: int
+    folding: Folding | None
 
     def draw(self, count: int = 1) -> int: ...
 
@@ -37,10 +39,14 @@ _Channel = tuple[int, int, int, int]
 class Message:
     """One message, from the first of send and receive until both are complete."""
 
-    __slots__ = ("arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "what")
+    __slots__ = (
+        "arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "start_ps", "tag",
+        "what",
+    )  # fmt: skip
 
     def __init__(self, channel: _Channel, sent: bool, what: tuple[int, int]) -> None:
-        _, self.src, self.dst, self.bytes = channel
+        self.tag, self.src, self.dst, self.bytes = channel
+        self.start_ps = 0  # of its transfer
         # The side that came first; its node and collective are for diagnosis.
         self.sent, self.what = sent, what
         self.arrived = False
@@ -110,7 +116,7 @@ class Messages:
         """Send; ``on_sent`` happens when the message has arrived."""
         if self._control_bytes:
             go = self._hold((True, rank, peer, size, tag, on_sent, what, level, False))
-            self._receive(rank, peer, self._control_bytes, tag | _CONTROL, go, what)
+            self._receive(rank, peer, self._control_bytes, tag | CONTROL, go, what)
         else:
             self._send(rank, peer, size, tag, on_sent, what, level)
 
@@ -132,7 +138,7 @@ class Messages:
         """
         if self._control_bytes:
             go = self._hold((False, rank, peer, size, tag, on_received, what, level, at_once))
-            self._send(rank, peer, self._control_bytes, tag | _CONTROL, go, what, level)
+            self._send(rank, peer, self._control_bytes, tag | CONTROL, go, what, level)
         else:
             self._receive(rank, peer, size, tag, on_received, what, at_once=at_once)
 
@@ -140,6 +146,11 @@ class Messages:
         self._holds += 1
         self._held[self._holds] = held
         return (RENDEZVOUS, 0, self._holds)
+
+    def held_by(self, index: int) -> int:
+        """Whose send or receive waits for its control message."""
+        rank: int = self._held[index][1]
+        return rank
 
     def meet(self, _: int, index: int) -> None:
         """The control message is complete: now the message itself."""
@@ -159,10 +170,14 @@ class Messages:
         what: tuple[int, int],
         level: int,
     ) -> None:
-        message = self._message((tag, rank, peer, size), True, what)
+        src, dst = rank, peer
+        if self._host.folding is not None:
+            src, dst = self._host.folding.turned(self._host.folding.ranks[rank], peer)
+        message = self._message((tag, src, dst, size), True, what)
         message.on_sent = on_sent
+        message.start_ps = self._host.now_ps
         transfer = self._host.draw(PLACES_PER_TRANSFER)
-        self.starts.append((transfer, self._host.now_ps, size, rank, peer, level, 0, 0))
+        self.starts.append((transfer, self._host.now_ps, size, src, dst, level, 0, 0))
         self.in_flight[transfer] = message
         self.transfers += 1
 
@@ -177,7 +192,10 @@ class Messages:
         *,
         at_once: bool = False,
     ) -> None:
-        message = self._message((tag, peer, rank, size), False, what)
+        src, dst = peer, rank
+        if self._host.folding is not None:
+            src, dst = self._host.folding.turned(peer, self._host.folding.ranks[rank])
+        message = self._message((tag, src, dst, size), False, what)
         message.on_received = on_received
         if message.arrived:
             if at_once:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,12 +31,19 @@ class NativeEngine:
     network : NativeNetwork
     record_nodes : bool
         Whether to keep start and end of every node.
+    folded : sequence of (stride, size)
+        Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
     """
 
     name = "native"
 
     def __init__(
-        self, program: Program, network: NativeNetwork, *, record_nodes: bool = True
+        self,
+        program: Program,
+        network: NativeNetwork,
+        *,
+        record_nodes: bool = True,
+        folded: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._network = network
         table, sim = network.handle
@@ -49,6 +57,7 @@ class NativeEngine:
             max_in_flight=info.max_in_flight,
             levels=info.levels,
             record_nodes=record_nodes,
+            folded=list(folded),
         )
 
     def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:

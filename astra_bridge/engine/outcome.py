@@ -73,6 +73,10 @@ class Outcome:
         Chunks that were started beyond the limit of their queue because nothing else could go on.
     waits : ndarray of WAIT
         What is incomplete; empty after a complete run.
+    ties : int
+        With folded ranks: how often their order could differ from that of all ranks.
+    first_tie : (int, int)
+        Rank and time [ps] of the first of them.
     """
 
     finish_ps: NDArray[np.int64]
@@ -84,3 +88,5 @@ class Outcome:
     transfers: int
     relieved: int
     waits: NDArray[Any]
+    ties: int = 0
+    first_tie: tuple[int, int] = (-1, -1)

@@ -19,21 +19,25 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
 
 from astra_bridge.engine.actions import (
+    ARRIVED,
     BUS_CROSSED,
     BUS_REDUCED,
     NODE_DONE,
+    RENDEZVOUS,
     SERVED,
     SHARED_BUS,
     Action,
 )
 from astra_bridge.engine.bus import Half, Request, SharedBus
-from astra_bridge.engine.messages import Message, Messages
+from astra_bridge.engine.folding import FIRST_STREAM, Folding
+from astra_bridge.engine.messages import CONTROL, Message, Messages
 from astra_bridge.engine.outcome import (
     Outcome,
     Progress,
@@ -98,6 +102,8 @@ class PythonEngine:
     network : Network
     record_nodes : bool
         Whether to keep start and end of every node.
+    folded : sequence of (stride, size)
+        Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
     """
 
     name = "python"
@@ -106,7 +112,17 @@ class PythonEngine:
              "_start_ps", "_task_finish_ps", "_tasks", "now_ps")  # fmt: skip
     """What changes, as plain data; besides that of messages, streams, buses and boundary."""
 
-    def __init__(self, program: Program, network: Network, *, record_nodes: bool = True) -> None:
+    def __init__(
+        self,
+        program: Program,
+        network: Network,
+        *,
+        record_nodes: bool = True,
+        folded: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.folding = Folding(folded, program.ranks) if folded else None
+        # Arrivals of one chunk may change places, as all packets cross a bus.
+        self._interchange = not (program.phases["bus"] == Bus.NONE).any()
         self.program, self.network = program, network
         self._boundary = Boundary(network.info)
         self._ordered = Capability.ORDERED in network.info.capabilities
@@ -170,6 +186,8 @@ class PythonEngine:
         self._shared = (machines["bus_model"] == BusModel.LOGGP).tolist()
         parents = program.nodes["parents"].tolist()
         ranks = program.rank_of_task.tolist()
+        if self.folding is not None:
+            ranks = [self.folding.index_of(rank) for rank in ranks]
         new: list[tuple[int, bool, int]] = []
         for index in range(len(self._tasks), len(program.tasks)):
             start_ps, _, job_rank, template = program.tasks[index].tolist()
@@ -241,6 +259,8 @@ class PythonEngine:
             transfers=self.messages.transfers,
             relieved=self.streams.relieved,
             waits=self.messages.waits(),
+            ties=0 if self.folding is None else self.folding.ties,
+            first_tie=(-1, -1) if self.folding is None else self.folding.first_tie,
         )
 
     def copy(self, network: Network) -> PythonEngine:
@@ -276,7 +296,7 @@ class PythonEngine:
 
     def _arrive(self) -> None:
         """What comes at a fixed time comes before all else of that instant."""
-        self.now_ps = self._arrivals[0][0]
+        self._now_is(self._arrivals[0][0])
         while self._arrivals and self._arrivals[0][0] == self.now_ps:
             _, is_task, index = self._arrivals.popleft()
             if is_task:
@@ -336,14 +356,18 @@ class PythonEngine:
         boundary, messages, acts = self._boundary, self.messages, self._acts
         boundary.start_records(before_ps)
         for item, row in enumerate(records):
+            if self.folding is not None:
+                waited_ps, row = row[4], (*row[:4], 0)
             boundary.record(call, item, row, now_ps, messages.in_flight)
             transfer, time_ps, kind, outcome, _ = row
             if kind != DELIVERED:
                 continue
-            self.now_ps = time_ps
+            self._now_is(time_ps)
             self._events += 1
             if outcome:
                 self._lost(call, transfer)
+            if self.folding is not None:
+                self._note_delivery(self.folding, messages.in_flight[transfer], waited_ps)
             for action in messages.delivered(transfer):
                 if action is not None:
                     what, a, b = action
@@ -432,8 +456,10 @@ class PythonEngine:
         return count > 0
 
     def _run_slot(self) -> None:
-        time_ps, _, rank, actions = heapq.heappop(self._heap)
-        self.now_ps = time_ps
+        time_ps, place, rank, actions = heapq.heappop(self._heap)
+        self._now_is(time_ps)
+        if self.folding is not None:
+            self._note_slot(self.folding, place, rank, actions[0])
         # Grows while it runs: what a rank registers for now joins the running slot.
         acts = self._acts
         for kind, a, b in actions:
@@ -441,6 +467,42 @@ class PythonEngine:
             acts[kind](a, b)
         if rank >= 0:
             del self._ranks[rank].slots[time_ps]
+
+    def _now_is(self, now_ps: int) -> None:
+        self.now_ps = now_ps
+        if self.folding is not None:
+            self.folding.at(self._place, now_ps)
+
+    def _note_delivery(self, folding: Folding, message: Message, waited_ps: int) -> None:
+        """A delivery got its place so long after its start; whom it happens to."""
+        drawn_ps = message.start_ps + waited_ps
+        # What is sent at once has the place that its sender drew.
+        at_once = waited_ps == 0
+        received = message.on_received
+        of_stream = (
+            self._interchange
+            and FIRST_STREAM <= message.tag < CONTROL
+            and message.on_sent is None
+            and (received is None or received[0] == ARRIVED)
+        )
+        if message.on_sent is not None:
+            index = folding.index_of(message.src)
+            actor = folding.ranks[index] if at_once else -1
+            folding.happens(index, self.now_ps, drawn_ps, actor, -1)
+        actor, stream = message.src if at_once else -1, message.tag if of_stream else -1
+        folding.happens(folding.index_of(message.dst), self.now_ps, drawn_ps, actor, stream)
+
+    def _note_slot(self, folding: Folding, place: int, rank: int, action: Action) -> None:
+        """A slot runs."""
+        if rank < 0:  # it stands alone
+            what, a, b = action
+            if what == NODE_DONE:
+                rank = self._tasks[a].rank
+            elif what == RENDEZVOUS:
+                rank = self.messages.held_by(b)
+            else:
+                rank = self.streams[b].rank
+        folding.happens(rank, self.now_ps, folding.drawn_ps(place), folding.ranks[rank], -1)
 
     def run(self, action: Action) -> None:
         """Do what an action says, now."""

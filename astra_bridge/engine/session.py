@@ -7,7 +7,7 @@ import time
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from astra_bridge.engine import native
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
@@ -16,6 +16,9 @@ from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.program import Program
 from astra_bridge.sealed import seal, unseal
+
+if TYPE_CHECKING:
+    from astra_bridge.program.folding import Fold
 
 __all__ = ["ENGINES", "EngineName", "Session"]
 
@@ -51,12 +54,12 @@ class _Engine(Protocol):
     def load(self, data: bytes) -> None: ...
 
 
-def _engine(program: Program, network: Network, engine: EngineName, record_nodes: bool) -> _Engine:
+def _engine(program: Program, network: Network, engine: EngineName, **how: Any) -> _Engine:
     """The one place that chooses between the engines."""
     if engine != "python":
         missing = native.unavailable()
         if missing is None and isinstance(network, NativeNetwork):
-            return native.NativeEngine(program, network, record_nodes=record_nodes)
+            return native.NativeEngine(program, network, **how)
         if engine == "native":
             raise BackendUnavailable(
                 missing
@@ -66,7 +69,7 @@ def _engine(program: Program, network: Network, engine: EngineName, record_nodes
     # Imported here: most runs do without it.
     from astra_bridge.engine.python import PythonEngine
 
-    return PythonEngine(program, network, record_nodes=record_nodes)
+    return PythonEngine(program, network, **how)
 
 
 class Session:
@@ -87,6 +90,9 @@ class Session:
     progress : callable, optional
         Called about five times a second with a `Progress`; where it returns True, `advance`
         returns as soon as it can.
+    fold : Fold, optional
+        ``program``, of which one rank for each set of equal ones runs: the outcome is theirs, and
+        counts only where it says that there were no ties.  Such a session runs to its end.
 
     Attributes
     ----------
@@ -109,10 +115,12 @@ class Session:
         engine: EngineName = "auto",
         record_nodes: bool = True,
         progress: ProgressCallback | None = None,
+        fold: Fold | None = None,
     ) -> None:
         program.validate()
         self._program, self._network, self._report = program, network, progress
-        self._engine = _engine(program, network, engine, record_nodes)
+        runs, folded = (program, ()) if fold is None else (fold.program, fold.digits)
+        self._engine = _engine(runs, network, engine, record_nodes=record_nodes, folded=folded)
         self._record_nodes = record_nodes
         self._from_ps = 0
         self.cpu_s = 0.0

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
@@ -14,7 +16,10 @@ from astra_bridge.registry import UNGUARDED, Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
 from astra_bridge.topology import Ends, LinkTiers
 
-__all__ = ["BackendSpec", "NetworkRequest", "Prepared"]
+if TYPE_CHECKING:
+    from astra_bridge.program.folding import Turn
+
+__all__ = ["BackendSpec", "NetworkRequest", "Prepared", "Symmetry"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +105,27 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
+class Symmetry:
+    """In which ways the ranks of a network are alike, so that one may stand for many.
+
+    Such a network takes the option ``fold`` and does what docs/contract.md says under "Folded
+    ranks".
+
+    Attributes
+    ----------
+    turns
+        What its dimensions do not mind.
+    turned
+        With the option ``fold``: from numbers of links (a row of the table "links" each), and
+        distances of ranks: the numbers of the links that these become where all ranks are moved by
+        so much, and both their ends; all of shape (links, distances).
+    """
+
+    turns: tuple[Turn, ...]
+    turned: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
 class BackendSpec(Spec):
     """One network simulator.
 
@@ -119,6 +145,9 @@ class BackendSpec(Spec):
     statistics
         Makes of the statistics that its library writes those that users get, where these differ:
         one that is made of others tells their tables as one.
+    symmetry
+        In which ways the ranks of a network are alike; None where the backend, or this network,
+        does not know of any.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
@@ -131,3 +160,4 @@ class BackendSpec(Spec):
     make_ready: Callable[[], object] = lambda: None
     library: Callable[[], Any] | None = None
     statistics: Callable[[dict[str, Any], NetworkConfig], dict[str, Any]] | None = None
+    symmetry: Callable[[NetworkConfig], Symmetry | None] = lambda _: None

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from astra_bridge.results.statistics import CATEGORIES, RankStatistics, Roofline
 from astra_bridge.semantics import Semantics
@@ -32,19 +33,50 @@ def frame(logger: str, level: str, message: str, now: datetime) -> str:
 
 
 def rank_lines(result: RankTimes, statistics: RankStatistics, now: datetime) -> Iterator[str]:
-    """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended."""
+    """The lines that ASTRA-sim prints when a rank ends; ranks in the order in which they ended.
+
+    Where ranks were folded, all lines of a rank come as one text.
+    """
+    kinds = result.recorded.kind_of_row
+    if kinds is not None:
+        yield from _folded_lines(result, statistics, now, kinds)
+        return
     finish = result.finish_ns.tolist()
     exposed = result.printed_exposed_comm()
     semantics = Semantics.of(result.semantics)
     head = frame("workload", "info", "", now)
     statistic_head = frame("statistics", "info", "", now)
     for rank in np.argsort(result.finish_ns, kind="stable").tolist():
-        yield (
-            f"{head}sys[{rank}] finished, {finish[rank]} cycles, "
-            f"exposed communication {exposed[rank]} cycles."
-        )
+        yield f"{head}sys[{rank}]{_finished(finish[rank], exposed[rank])}"
         for message in _statistics(statistics, rank, semantics):
             yield f"{statistic_head}sys[{rank}]{message}"
+
+
+def _finished(finish_ns: int, exposed_ns: int) -> str:
+    return f" finished, {finish_ns} cycles, exposed communication {exposed_ns} cycles."
+
+
+def _folded_lines(
+    result: RankTimes,
+    statistics: RankStatistics,
+    now: datetime,
+    kind_of_row: npt.NDArray[np.int32],
+) -> Iterator[str]:
+    """As `rank_lines`, where few kinds of ranks say the same but for the number of the rank."""
+    exposed = result.printed_exposed_comm()
+    semantics = Semantics.of(result.semantics)
+    head = f"{frame('workload', 'info', '', now)}sys["
+    statistic_head = f"{frame('statistics', 'info', '', now)}sys["
+    texts = []
+    for row in result.recorded.row_of_kind.tolist():
+        said = [head, f"]{_finished(int(result.finish_ns[row]), exposed[row])}"]
+        for message in _statistics(statistics, row, semantics):
+            said[-1] += f"\n{statistic_head}"
+            said.append(f"]{message}")
+        texts.append(said)
+    ranks = np.argsort(result.finish_ns, kind="stable")
+    for rank, kind in zip(ranks.tolist(), kind_of_row[ranks].tolist(), strict=True):
+        yield str(rank).join(texts[kind])
 
 
 def _statistics(statistics: RankStatistics, rank: int, semantics: Semantics) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
+from astra_bridge.results.folding import FoldedLinks, Folding
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
 from astra_bridge.results.tiers import tier_load, tiers_of
 from astra_bridge.results.timeline import MOST_NODES, drawn_ranks, write_timeline
-from astra_bridge.results.times import JobRows, RankTimes
+from astra_bridge.results.times import JobRows, NodeRecord, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from astra_bridge.topology import LinkTiers
 
 __all__ = ["Result"]
+
+_MOST_WRITTEN_NODES = 50_000_000
+"""Nodes of all ranks that tables in files have; those of folded ranks may be more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +51,10 @@ class Result(RankTimes):
         What ran; its ``token`` names all that decides the numbers.
     versions : mapping of str to str
         Of this package, Python, NumPy and the backend, and the machine.
+    folding : Folding
+        Which ranks ran for which others, or why none did.
+    folded_links : FoldedLinks or None
+        What the table "links" is made of, where some ranks ran for others.
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -55,6 +63,8 @@ class Result(RankTimes):
     jobs: tuple[JobRows, ...] = ()
     experiment: Any = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    folding: Folding = field(default_factory=lambda: Folding(reason="off", asked=False))
+    folded_links: FoldedLinks | None = None
 
     @cached_property
     def ranks(self) -> Table:
@@ -189,13 +199,34 @@ class Result(RankTimes):
         InputError
             The backend reports no links.
         """
-        table = self._table("links")
-        columns = dict(table.items())
-        number = columns.get("link", np.arange(len(table)))
+        return self._with_tiers(self._table("links"))
+
+    def _with_tiers(self, table: Table) -> Table:
+        columns: dict[str, Any] = {
+            name: partial(table.__getitem__, name) for name in [*table.keys()]
+        }
+        if self.folded_links is None and "link" in table and table["link"].dtype.kind != "i":
+            return Table("links", columns, len(table))
         tiers = self._link_tiers
-        if tiers is not None and tiers.names and number.dtype.kind == "i":
-            columns["tier"] = tiers.of(number)
-        return Table("links", columns)
+        if tiers is not None and tiers.names:
+            columns["tier"] = lambda: tiers.of(
+                table["link"] if "link" in table else np.arange(len(table))
+            )
+        return Table("links", columns, len(table))
+
+    def busiest_links(self, count: int) -> Table:
+        """The links that were busy longest, at most so many.
+
+        Raises
+        ------
+        InputError
+            The backend reports no links.
+        """
+        if self.folded_links is not None:
+            return self._with_tiers(self.folded_links.busiest(count))
+        links = self.links
+        at = np.argsort(-links["busy_ps"], kind="stable")[:count]
+        return Table("links", {name: values[at] for name, values in links.items()})
 
     @cached_property
     def _link_tiers(self) -> LinkTiers | None:
@@ -231,7 +262,11 @@ class Result(RankTimes):
         InputError
             The backend reports no links.
         """
-        return tiers_of(self.links, self._tier_sizes, int(self.finish_ps.max(initial=0)))
+        end_ps, sizes = int(self.finish_ps.max(initial=0)), self._tier_sizes
+        if self.folded_links is None:
+            return tiers_of(self.links, sizes, end_ps)
+        few = self._with_tiers(self.folded_links.table)
+        return tiers_of(few, sizes, end_ps, self.folding.copies)
 
     @cached_property
     def tier_load(self) -> Table:
@@ -287,9 +322,11 @@ class Result(RankTimes):
                     exposed_comm_ps=self.exposed_comm_ps[first:last],
                     workload=job.workload,
                     system=job.system,
-                    node_offset=self.node_offset[first : last + 1] - part.start,
-                    node_start_ps=self.node_start_ps[recorded],
-                    node_end_ps=self.node_end_ps[recorded],
+                    recorded=NodeRecord(
+                        self.node_offset[first : last + 1] - part.start,
+                        self.node_start_ps[recorded],
+                        self.node_end_ps[recorded],
+                    ),
                     jobs=(job,),
                 )
             first = last
@@ -309,6 +346,7 @@ class Result(RankTimes):
             f"{self.semantics}",
             f"  tables: {', '.join(names)}",
             f"  {len(self.warnings)} warnings",
+            *([f"  folding: {self.folding.sentence()}"] if self.folding.asked else []),
         ]
         return "\n".join(lines)
 
@@ -335,15 +373,18 @@ class Result(RankTimes):
             "backend": self.backend,
             "engine": self.engine,
             "semantics": self.semantics,
-            "finish_ns": self.finish_ns.tolist(),
-            "finish_ps": self.finish_ps.tolist(),
+            "finish_ns": self.listed(self.finish_ns),
+            "finish_ps": self.listed(self.finish_ps),
             "exposed_comm_ns": self.printed_exposed_comm(),
             "wall_s": self.wall_s,
             "events": self.events,
             **several,
-            "statistics": {name: column.tolist() for name, column in statistics.columns().items()},
+            "statistics": {
+                name: self.listed(column) for name, column in statistics.columns().items()
+            },
             "network": dict(self.network),
             "warnings": list(self.warnings),
+            "folding": self.folding.to_dict(),
             "provenance": self.provenance(),
         }
 
@@ -404,7 +445,7 @@ class Result(RankTimes):
 
         drawn: list[Path] = []
         tables = {"ranks": self.ranks}
-        if self.has_nodes:
+        if self.has_nodes and int(self.node_offset[-1]) <= _MOST_WRITTEN_NODES:
             tables |= {"nodes": self.nodes, "collectives": self.collectives}
             if self.experiment is not None:
                 tables["breakdown"] = self.breakdown

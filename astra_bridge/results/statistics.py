@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -126,6 +127,9 @@ _MOST_NODES_AT_ONCE = 200_000
 def rank_statistics(result: RankTimes) -> RankStatistics:
     """Compute the statistics of all ranks; only the wall time where nodes were not recorded."""
     ranks, width = result.rank_count, len(CATEGORIES)
+    kinds = result.recorded.kind_of_row
+    if kinds is not None:
+        return _unfolded(rank_statistics(_kinds(result)), kinds)
     if not result.has_nodes:
         none = np.zeros((ranks, width), np.int64)
         return RankStatistics(result.finish_ns, none, none > 0, none[:, 0])
@@ -151,6 +155,32 @@ def rank_statistics(result: RankTimes) -> RankStatistics:
                 for name in Roofline.__struct_fields__
             )
         ),
+    )
+
+
+def _kinds(result: RankTimes) -> RankTimes:
+    """One row of each kind."""
+    rows, workload = result.recorded.row_of_kind, result.workload
+    return replace(
+        result,
+        finish_ps=result.finish_ps[rows],
+        exposed_comm_ps=result.exposed_comm_ps[rows],
+        workload=replace(workload, rank_to_columns=workload.rank_to_columns[rows]),
+        recorded=result.recorded.kinds,
+    )
+
+
+def _unfolded(one: RankStatistics, kind_of_row: npt.NDArray[np.int32]) -> RankStatistics:
+    roofline = one.roofline
+    if roofline is not None:
+        names = Roofline.__struct_fields__
+        roofline = Roofline(*(getattr(roofline, name)[kind_of_row] for name in names))
+    return RankStatistics(
+        one.wall_ns[kind_of_row],
+        one.time_ns[kind_of_row],
+        one.has[kind_of_row],
+        one.overlap_ns[kind_of_row],
+        roofline,
     )
 
 

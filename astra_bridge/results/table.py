@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, KeysView, Mapping
+from collections.abc import Callable, ItemsView, KeysView, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,10 @@ class Table:
     ----------
     name : str
     columns : mapping of str to ndarray, each of shape (rows,)
-        A name ends with its unit ("busy_ps"), where it has one.
+        A name ends with its unit ("busy_ps"), where it has one.  A function gives the column when
+        it is first asked for.
+    rows : int, optional
+        How many there are; else the first column says it.
 
     Examples
     --------
@@ -50,22 +53,43 @@ class Table:
     (2, 40, {'link': '', 'busy_ps': 'ps'})
     """
 
-    def __init__(self, name: str, columns: Mapping[str, npt.ArrayLike]) -> None:
-        self.name = name
-        self._columns = {one: np.asarray(values) for one, values in columns.items()}
+    def __init__(
+        self,
+        name: str,
+        columns: Mapping[str, npt.ArrayLike | Callable[[], npt.ArrayLike]],
+        rows: int | None = None,
+    ) -> None:
+        self.name, self._rows = name, rows
+        self._made: dict[str, Any] = {
+            one: values if callable(values) else np.asarray(values)
+            for one, values in columns.items()
+        }
+
+    @property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        """All columns, made."""
+        for one in self._made:
+            _ = self[one]
+        return self._made
 
     def __len__(self) -> int:
-        return len(next(iter(self._columns.values()), ()))
+        if self._rows is None:
+            self._rows = len(self[next(iter(self._made))]) if self._made else 0
+        return self._rows
 
     def __getitem__(self, column: str) -> npt.NDArray[Any]:
-        return self._columns[column]
+        values = self._made[column]
+        if callable(values):
+            values = self._made[column] = np.asarray(values())
+        made: npt.NDArray[Any] = values
+        return made
 
     def __contains__(self, column: object) -> bool:
-        return column in self._columns
+        return column in self._made
 
     def keys(self) -> KeysView[str]:
         """Names of the columns."""
-        return self._columns.keys()
+        return self._made.keys()
 
     def items(self) -> ItemsView[str, npt.NDArray[Any]]:
         """Names and columns."""
@@ -74,7 +98,7 @@ class Table:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each column; "" is none."""
-        return {name: unit_of(name) for name in self._columns}
+        return {name: unit_of(name) for name in self._made}
 
     def to_pandas(self) -> Any:
         """As a pandas DataFrame, whose ``attrs["units"]`` has the units.
@@ -119,7 +143,7 @@ class Table:
         return pyarrow.Table.from_arrays(arrays, schema=schema)
 
     def __repr__(self) -> str:
-        return f"Table {self.name}: {len(self)} rows of {', '.join(self._columns)}"
+        return f"Table {self.name}: {len(self)} rows of {', '.join(self._made)}"
 
     def _repr_html_(self) -> str:
         from html import escape

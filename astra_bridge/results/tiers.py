@@ -29,7 +29,7 @@ def link_name(links: Table, row: int) -> str:
     return " -> ".join(map(str, ends))
 
 
-def tiers_of(links: Table, counts: Mapping[str, int], end_ps: int) -> Table:
+def tiers_of(links: Table, counts: Mapping[str, int], end_ps: int, copies: int = 1) -> Table:
     """The table of tiers.
 
     Parameters
@@ -40,6 +40,8 @@ def tiers_of(links: Table, counts: Mapping[str, int], end_ps: int) -> Table:
         How many links each tier has; those that the table leaves out were idle.
     end_ps
         Shares are of the time until then [ps].
+    copies
+        How many links each row stands for, of which it is the first.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def tiers_of(links: Table, counts: Mapping[str, int], end_ps: int) -> Table:
     >>> [(name, values.tolist()[0]) for name, values in table.items()][:5]
     [('tier', 'gpu-leaf up'), ('links', 4), ('bytes', 40), ('busy_share', 0.25), ('max_busy_share', 0.75)]
     """  # noqa: E501
-    tier = _Tiers(links, counts)
+    tier = _Tiers(links, counts, copies)
     end = max(end_ps, 1)
     columns: dict[str, Any] = {
         "tier": tier.names,
@@ -173,8 +175,8 @@ def _has_whole(table: Table, column: str) -> bool:
 class _Tiers:
     """The tiers of links, those first that the network has."""
 
-    def __init__(self, links: Table, counts: Mapping[str, int]) -> None:
-        self._links = links
+    def __init__(self, links: Table, counts: Mapping[str, int], copies: int = 1) -> None:
+        self._links, self._copies = links, copies
         tier = links["tier"] if "tier" in links else np.full(len(links), _OTHER)
         names = list(counts) or [_OTHER]
         self.row = np.full(len(links), -1, np.int64)
@@ -185,7 +187,7 @@ class _Tiers:
             self.row[tier == name] = len(names)
             names.append(name)
         self.names = np.array(names, np.str_)
-        listed = np.bincount(self.row, minlength=len(names))
+        listed = np.bincount(self.row, minlength=len(names)) * copies
         self.links = np.maximum(listed, [counts.get(name, 0) for name in names])
 
     def of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -197,7 +199,7 @@ class _Tiers:
         return self.row[order[at]] if len(self.row) else np.zeros(len(numbers), np.int64)
 
     def sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return _sums(self.row, values, len(self.names))
+        return _sums(self.row, values, len(self.names)) * self._copies
 
     def means(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Over all links of a tier; those that the table leaves out count as 0."""

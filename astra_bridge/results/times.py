@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from astra_bridge.units import PS_PER_NS
 if TYPE_CHECKING:
     from astra_bridge.trace import TraceColumns, Workload
 
-__all__ = ["JobRows", "NodeTimes", "RankTimes"]
+__all__ = ["JobRows", "NodeRecord", "NodeTimes", "RankTimes"]
 
 
 class NodeTimes(msgspec.Struct, frozen=True, eq=False):
@@ -36,6 +37,60 @@ class NodeTimes(msgspec.Struct, frozen=True, eq=False):
     columns: TraceColumns
     start_ps: npt.NDArray[np.int64]
     end_ps: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class NodeRecord:
+    """When the nodes of all rows ran, once for each kind of row.
+
+    Attributes
+    ----------
+    offset : ndarray of int64, shape (kinds + 1,)
+        The nodes of kind k are entries ``offset[k]:offset[k + 1]`` of the next two.
+    start_ps, end_ps : ndarray of int64
+        Empty where they were not recorded.
+    kind_of_row : ndarray of int32, shape (rows,), or None
+        The kind of each row, where ranks were folded; else each row is a kind.
+    """
+
+    offset: npt.NDArray[np.int64]
+    start_ps: npt.NDArray[np.int64]
+    end_ps: npt.NDArray[np.int64]
+    kind_of_row: npt.NDArray[np.int32] | None = None
+
+    def of_row(self, row: int) -> slice:
+        """Where the nodes of a row are."""
+        kind = row if self.kind_of_row is None else int(self.kind_of_row[row])
+        return slice(int(self.offset[kind]), int(self.offset[kind + 1]))
+
+    @cached_property
+    def row_of_kind(self) -> npt.NDArray[np.int64]:
+        """The first row of each kind."""
+        if self.kind_of_row is None:
+            return np.arange(len(self.offset) - 1)
+        rows = np.empty(len(self.offset) - 1, np.int64)
+        # Of several the last one stays: the first row.
+        rows[self.kind_of_row[::-1]] = np.arange(len(self.kind_of_row) - 1, -1, -1)
+        return rows
+
+    @property
+    def kinds(self) -> NodeRecord:
+        """The kinds alone."""
+        return NodeRecord(self.offset, self.start_ps, self.end_ps)
+
+    @cached_property
+    def unfolded(self) -> NodeRecord:
+        """All rows, one after the other."""
+        if self.kind_of_row is None:
+            return self
+        counts = np.diff(self.offset)[self.kind_of_row]
+        offset = np.concatenate([[0], np.cumsum(counts)])
+        if not len(self.start_ps):
+            return NodeRecord(offset, self.start_ps, self.end_ps)
+        at = np.arange(int(offset[-1])) + np.repeat(
+            self.offset[self.kind_of_row] - offset[:-1], counts
+        )
+        return NodeRecord(offset, self.start_ps[at], self.end_ps[at])
 
 
 class JobRows(msgspec.Struct, frozen=True, eq=False):
@@ -83,11 +138,10 @@ class RankTimes:
         The traces; ranks with identical files share one.
     system : SystemConfig
         The system configuration; with several jobs, of the first one.
-    node_offset : ndarray of int64, shape (rows + 1,)
-        The nodes of row r are entries ``node_offset[r]:node_offset[r + 1]`` of the next two.
-    node_start_ps, node_end_ps : ndarray of int64, shape (all nodes,)
-        When each node ran, in the order of the rank's trace file; -1 where it did not.  Empty
-        where the simulation did not record nodes (:attr:`has_nodes`).
+    recorded : NodeRecord
+        When each node ran, in the order of the rank's trace file; -1 where it did not.  What is
+        made of it for all rows (`node_offset`, `node_start_ps`, `node_end_ps`) is made when it is
+        first asked for.
     """
 
     backend: str
@@ -100,9 +154,22 @@ class RankTimes:
     events: int
     workload: Workload
     system: SystemConfig
-    node_offset: npt.NDArray[np.int64]
-    node_start_ps: npt.NDArray[np.int64]
-    node_end_ps: npt.NDArray[np.int64]
+    recorded: NodeRecord
+
+    @property
+    def node_offset(self) -> npt.NDArray[np.int64]:
+        """The nodes of row r are entries ``node_offset[r]:node_offset[r + 1]`` of the next two."""
+        return self.recorded.unfolded.offset
+
+    @property
+    def node_start_ps(self) -> npt.NDArray[np.int64]:
+        """When each node began [ps], row by row; empty without :attr:`has_nodes`."""
+        return self.recorded.unfolded.start_ps
+
+    @property
+    def node_end_ps(self) -> npt.NDArray[np.int64]:
+        """When each node ended [ps], row by row; empty without :attr:`has_nodes`."""
+        return self.recorded.unfolded.end_ps
 
     @property
     def rank_count(self) -> int:
@@ -122,7 +189,7 @@ class RankTimes:
     @property
     def has_nodes(self) -> bool:
         """Whether start and end of every node were recorded."""
-        return len(self.node_start_ps) == int(self.node_offset[-1])
+        return len(self.recorded.start_ps) == int(self.recorded.offset[-1])
 
     def nodes_of(self, rank: int) -> NodeTimes:
         """When the nodes of one rank (one row) ran.
@@ -134,14 +201,24 @@ class RankTimes:
         """
         rank = integer(0, self.rank_count - 1)(rank, "rank")
         self._need_nodes()
-        part = slice(int(self.node_offset[rank]), int(self.node_offset[rank + 1]))
+        part = self.recorded.of_row(rank)
         return NodeTimes(
-            self.workload.of_rank(rank), self.node_start_ps[part], self.node_end_ps[part]
+            self.workload.of_rank(rank), self.recorded.start_ps[part], self.recorded.end_ps[part]
         )
 
     def _need_nodes(self) -> None:
         if not self.has_nodes:
             raise InputError("start and end of nodes were not recorded", key="record_nodes")
+
+    def listed(self, values: npt.NDArray[Any]) -> list[Any]:
+        """A value of each row as a list; rows of one kind share it."""
+        kinds = self.recorded.kind_of_row
+        if kinds is None:
+            shared: list[Any] = values.tolist()
+            return shared
+        few = np.empty(len(self.recorded.row_of_kind), object)
+        few[:] = values[self.recorded.row_of_kind].tolist()
+        return list(few[kinds])
 
     def printed_exposed_comm(self) -> list[int]:
         """Exposed communication as printed, in ns.
@@ -149,6 +226,7 @@ class RankTimes:
         ASTRA-sim prints an unsigned number, so where compute nodes overlap (``replay-only``) and
         take longer than the run, it wraps around 2**64; so it does here with that quirk.
         """
-        values: list[int] = self.exposed_comm_ns.tolist()
-        wraps = "printed-times-wrap-around" in Semantics.of(self.semantics)
-        return [value % 2**64 for value in values] if wraps else values
+        values = self.exposed_comm_ns
+        if "printed-times-wrap-around" in Semantics.of(self.semantics):
+            values = values.view(np.uint64)
+        return self.listed(values)

@@ -22,6 +22,7 @@ def seen_in_run(
     stats: Mapping[str, Any],
     exposed_ps: NDArray[np.int64],
     semantics: Semantics,
+    copies: int = 1,
 ) -> Effects:
     """Note the quirks that made a difference.
 
@@ -35,6 +36,8 @@ def seen_in_run(
         Exposed communication.
     semantics
         The quirks.
+    copies
+        How many tasks each one stands for.
     """
     effects = Effects()
     changed = stats.get("quirks")
@@ -46,10 +49,10 @@ def seen_in_run(
         if waits:
             effects.note(
                 "one-communication-at-a-time",
-                f"{waits:,} node(s) waited for another one of their rank, the longest "
+                f"{waits * copies:,} node(s) waited for another one of their rank, the longest "
                 f"{longest_ps // 1000:,} ns",
             )
-    negative = int((exposed_ps < 0).sum())
+    negative = int((exposed_ps < 0).sum()) * copies
     if negative and "printed-times-wrap-around" in semantics:
         effects.note(
             "printed-times-wrap-around",

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
@@ -51,6 +51,8 @@ from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_cla
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.program import Program
 from astra_bridge.results import Result, Table
+from astra_bridge.results.folding import Folding
+from astra_bridge.results.times import NodeRecord
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.content import content_hash
 from astra_bridge.simulation.effects import seen_in_run
@@ -63,12 +65,16 @@ from astra_bridge.trace import Workload
 
 if TYPE_CHECKING:
     from astra_bridge.explanation import Explanation
+    from astra_bridge.simulation.folding import FoldedRun
     from astra_bridge.workload import GeneratedWorkload
 
 __all__ = ["Experiment", "simulate"]
 
 _MOST_RECORDED_NODES = 50_000_000
 """Above so many nodes of all ranks together, start and end of each node are not kept."""
+
+_FEWEST_FOLDED = 16
+"""With fewer ranks, to let one run for others gains nothing."""
 
 _NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
@@ -109,6 +115,9 @@ class Experiment:
         Several workloads on one network, in place of ``workload``.
     faults : sequence of LinkFault and Slowdown
         What changes while the simulation runs.
+    fold
+        "auto" lets one rank run for all that are alike, where that is known to give the same
+        numbers, and `Result.folding` says so; "off" lets all run.
 
     Raises
     ------
@@ -149,6 +158,7 @@ class Experiment:
     network_options: Mapping[str, str] = field(default_factory=dict)
     jobs: Sequence[Job] = ()
     faults: Sequence[Fault] = ()
+    fold: str = "auto"
 
     def __post_init__(self) -> None:
         for name, check in _FIELDS.items():
@@ -520,18 +530,24 @@ class Experiment:
         spec = self._ready(engine)
         lowered = self.lower()
         program = lowered.program
-        if record_nodes is None:
-            record_nodes = int(program.task_nodes.sum()) <= _MOST_RECORDED_NODES
+
+        def recorded(program: Program) -> bool:
+            if record_nodes is not None:
+                return record_nodes
+            return int(program.task_nodes.sum()) <= _MOST_RECORDED_NODES
+
         try:
             request = RunRequest(
                 self.prepared.config,
                 program,
                 engine=engine,
-                record_nodes=record_nodes,
+                record_nodes=recorded(program),
                 link_faults=self.link_faults(),
                 checkpoint=self._checkpoint(checked),
             )
-            run = self._run(spec, request, progress, in_process, checked["no_progress_timeout_s"])
+            run, folded = self._folded_or_not(
+                spec, request, recorded, progress, in_process, checked["no_progress_timeout_s"]
+            )
         except SimulationError as error:
             if error.outcome is not None:
                 from astra_bridge.stall import describe_stall
@@ -544,7 +560,34 @@ class Experiment:
             from astra_bridge.stall import describe_stall
 
             raise StalledError(describe_stall(lowered, outcome))
-        return self._result(run, time.perf_counter() - began)
+        return self._result(run, folded, time.perf_counter() - began)
+
+    def _folded_or_not(
+        self,
+        spec: BackendSpec,
+        request: RunRequest,
+        recorded: Callable[[Program], bool],
+        progress: ProgressCallback | None,
+        in_process: bool,
+        no_progress_timeout_s: float,
+    ) -> tuple[Run, FoldedRun | Folding]:
+        """Run, with one rank for all that are alike where that is known to be the same."""
+
+        def run(spec: BackendSpec, request: RunRequest) -> Run:
+            return self._run(spec, request, progress, in_process, no_progress_timeout_s)
+
+        if self.fold == "off":
+            return run(spec, request), Folding(reason="off", asked=False)
+        if request.program.ranks < _FEWEST_FOLDED:
+            return run(spec, request), Folding(reason="there are few ranks", asked=False)
+        # Imported here: small runs do without it.
+        from astra_bridge.simulation.folding import NotFolded, folded_run
+
+        try:
+            folded = folded_run(spec, request, run, recorded)
+        except NotFolded as reason:
+            return run(spec, request), Folding(reason=str(reason))
+        return folded.run, folded
 
     def _checkpoint(self, checked: Mapping[str, Any]) -> Checkpoint | None:
         if checked["checkpoint"] is None and checked["resume"] is None:
@@ -553,32 +596,44 @@ class Experiment:
             self.token, checked["checkpoint"], checked["resume"], checked["checkpoint_interval_s"]
         )
 
-    def _result(self, run: Run, wall_s: float) -> Result:
-        lowered, outcome = self.lower(), run.outcome
+    def _result(self, run: Run, folded: FoldedRun | Folding, wall_s: float) -> Result:
+        lowered, outcome, stats = self.lower(), run.outcome, run.stats
+        copies, kind_of_row, links = 1, None, None
+        folding = folded if isinstance(folded, Folding) else folded.folding
+        if not isinstance(folded, Folding):
+            copies, kind_of_row = folding.copies, folded.fold.kind_of_rank
+            lowered, stats = folded.kinds_of(lowered), folded.unfolded_stats()
+            links = folded.links()
         program = lowered.program
         start_ps, end_ps = _in_file_order(lowered, outcome)
         compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
-        exposed_ps = outcome.task_finish_ps - program.tasks["start_ps"] - compute_ps
-        seen = seen_in_run(program, outcome, run.stats, exposed_ps, Semantics.of(self.semantics))
+        finish_ps = outcome.task_finish_ps
+        exposed_ps = finish_ps - program.tasks["start_ps"] - compute_ps
+        semantics = Semantics.of(self.semantics)
+        seen = seen_in_run(program, outcome, stats, exposed_ps, semantics, copies)
+        if kind_of_row is not None:
+            finish_ps, exposed_ps = finish_ps[kind_of_row], exposed_ps[kind_of_row]
+        tables = {
+            name: Table(name, self._named(name, columns)) for name, columns in run.tables.items()
+        }
+        if links is not None:
+            tables["links"] = links.unfolded()
         return Result(
             backend=self.spec.name,
             engine=run.engine,
             semantics=self.semantics,
-            finish_ps=outcome.task_finish_ps,
+            finish_ps=finish_ps,
             exposed_comm_ps=exposed_ps,
             wall_s=wall_s,
             run_cpu_s=run.cpu_s,
-            events=outcome.events,
+            events=outcome.events * copies,
             workload=self.traces,
             system=self.system_config,
-            node_offset=outcome.task_node_start,
-            node_start_ps=start_ps,
-            node_end_ps=end_ps,
-            tables={
-                name: Table(name, self._named(name, columns))
-                for name, columns in run.tables.items()
-            },
-            network=run.stats,
+            recorded=NodeRecord(outcome.task_node_start, start_ps, end_ps, kind_of_row),
+            tables=tables,
+            folding=folding,
+            folded_links=links,
+            network=stats,
             warnings=_unique(
                 *self.system_config.warnings,
                 *self.memory_config.warnings,
@@ -588,7 +643,7 @@ class Experiment:
                 *lowered.warnings,
                 *Effects(lowered.effects, seen).warnings(),
                 *_ignored(self.comm_scale, self.compute_scale),
-                *_relieved(outcome),
+                *_relieved(outcome.relieved * copies),
                 *_unreceived(outcome),
             ),
             jobs=tuple(work.rows() for work in self.work),
@@ -833,6 +888,7 @@ _FIELDS: dict[str, Check] = {
     "network_options": _options,
     "jobs": _jobs,
     "faults": _faults,
+    "fold": choice("auto", "off"),
 }
 """What an experiment takes; the readers check the rest."""
 
@@ -876,11 +932,11 @@ def _ignored(comm_scale: float, compute_scale: float) -> list[str]:
     ]
 
 
-def _relieved(outcome: Outcome) -> list[str]:
-    if not outcome.relieved:
+def _relieved(chunks: int) -> list[str]:
+    if not chunks:
         return []
     return [
-        f"{outcome.relieved} chunk(s) were started beyond active-chunks-per-dimension, because "
+        f"{chunks} chunk(s) were started beyond active-chunks-per-dimension, because "
         "chunks waited for one another in the queues of different ranks; a higher value avoids that"
     ]
 

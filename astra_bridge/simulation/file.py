@@ -100,6 +100,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     faults: Annotated[
         list[dict[str, Any]] | None, _said("Links and ranks that change meanwhile.")
     ] = None
+    fold: Annotated[
+        str, _said("auto lets one rank run for all that are alike, off lets all run.")
+    ] = "auto"
 
 
 _PATHS = ("workload", "system", "network", "remote_memory", "comm_groups", "logical_topology",

@@ -6,6 +6,7 @@
 // bandwidth) ns after it got the link: store and forward.  With store-and-forward=false the next
 // link may take it as soon as its head is there: cut-through.
 #include <optional>
+#include <unordered_map>
 
 #include "astra_load.hpp"
 #include "core.hpp"
@@ -46,7 +47,8 @@ class Aware final : public Core<Aware> {
     for (const Rate& rate : rates) speeds_.push_back({rate});
     index_.emplace(link_count(0));
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
-    special_ = cut_through_ || load_.on();
+    folds_ = dimensions_ && dimensions_->folds();
+    special_ = cut_through_ || load_.on() || folds_;
   }
 
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
@@ -77,6 +79,8 @@ class Aware final : public Core<Aware> {
     message.src = transfer.src;
     message.dst = transfer.dst;
     message.arrived_ps = now_ps;
+    message.start_ps = now_ps;
+    if (folds_) note_entry(hop, now_ps, now_ps, true);
     enter(slot, hop, now_ps);
   }
 
@@ -88,6 +92,7 @@ class Aware final : public Core<Aware> {
     } else if (kind == EventKind::kForward) {
       const Message& message = messages_[static_cast<size_t>(subject)];
       const Hop hop = next(message.src, message.dst, message.at, message.id);
+      if (folds_) note_entry(hop, now_ps, message.drawn_ps, false);
       enter(static_cast<int32_t>(subject), hop, now_ps);
     } else {
       const Change& change = changes_[static_cast<size_t>(subject)];
@@ -101,6 +106,7 @@ class Aware final : public Core<Aware> {
   template <class A>
   void visit(A& archive) {
     archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_, load_);
+    archive(waited_, ties_);
     if (A::kReads) index_->insert_all(links_);
   }
 
@@ -137,9 +143,20 @@ class Aware final : public Core<Aware> {
            (cut_through_ || over_several_ == 0
                 ? ""
                 : ", \"quirks\": {\"store-and-forward\": " + std::to_string(over_several_) + "}") +
-           ", " + load_.interval_json() + "\"tables\": {\"links\": {\"link\": [" + link +
-           "], \"src\": [" + src + "], \"dst\": [" + dst + "], \"bytes\": [" + bytes +
-           "], \"busy_ps\": [" + busy + "]}" + load_.table_json(counted) + "}}";
+           ", " + (folds_ ? "\"fold_ties\": " + std::to_string(ties_) + ", " : "") +
+           load_.interval_json() + "\"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" +
+           src + "], \"dst\": [" + dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy +
+           "]}" + load_.table_json(counted) + "}}";
+  }
+
+  // With folded ranks, records say how long after its start a transfer got the place of its delivery.
+  void settle(astra_net_exchange& x) {
+    for (size_t i = 0; folds_ && !waited_.empty() && i < x.completion_count; ++i) {
+      const auto found = waited_.find(x.completions[i].id);
+      if (found == waited_.end()) continue;
+      x.completions[i].reserved = found->second;
+      waited_.erase(found);
+    }
   }
 
   std::string where_stuck() const final {
@@ -166,9 +183,12 @@ class Aware final : public Core<Aware> {
     // is behind that, and how far its tail is.
     int64_t arrived_ps;
     double carry_ns, tail_ns;
+    // With folded ranks only: its start, and when the place of the event that it waits for was drawn.
+    int64_t start_ps, drawn_ps;
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, src, dst, at, rate, after, arrived_ps, carry_ns, tail_ns);
+      archive(id, bytes, src, dst, at, rate, after, arrived_ps, carry_ns, tail_ns, start_ps,
+              drawn_ps);
     }
   };
   // The first hop of the last transfer from an endpoint: collectives send to the same peer again
@@ -185,9 +205,11 @@ class Aware final : public Core<Aware> {
     double scale = 1;  // of the bandwidth; 0 is down
     int32_t first = -1, last = -1;  // queue of messages
     bool busy = false;
+    // With folded ranks only: when a message last came to it, and when the place of that was drawn.
+    int64_t came_ps = -1, drawn_ps = -1;
     template <class A>
     void visit(A& archive) {
-      archive(number, bytes, busy_ns, scale, first, last, busy);
+      archive(number, bytes, busy_ns, scale, first, last, busy, came_ps, drawn_ps);
     }
   };
   struct Times {
@@ -226,11 +248,12 @@ class Aware final : public Core<Aware> {
 
   [[gnu::noinline]] void find_way(const astra_net_transfer& transfer, Recent& recent) {
     const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1}, transfer.id);
-    const bool direct = is_last(hop.next, transfer.dst) && !load_.on();
+    const bool direct = is_last(hop.next, transfer.dst) && !load_.on() && !folds_;
     recent = {transfer.dst, hop, link_state(hop.link), direct};
   }
 
   size_t link_state(int64_t number) {
+    if (folds_) number = dimensions_->folded(number);
     int32_t index = index_->find(number);
     if (index < 0) {
       index = static_cast<int32_t>(links_.size());
@@ -275,11 +298,29 @@ class Aware final : public Core<Aware> {
   // Cut-through, or with loads over time: away from the common way, which is slower by any call in it.
   [[gnu::noinline]] void transmit_specially(Link& link, int32_t slot, int64_t now_ps) {
     const int64_t bytes = link.bytes, busy_ns = link.busy_ns;
+    if (folds_) note_leaving(messages_[static_cast<size_t>(slot)], now_ps);
     cut_through_ ? transmit_head(link, slot, now_ps) : transmit_whole(link, slot, now_ps);
-    if (!load_.on()) return;
     const int64_t held_ns = link.busy_ns - busy_ns;
+    // Order among what takes no time is nobody's.
+    ties_ += folds_ && held_ns == 0;
+    if (!load_.on()) return;
     load_.add(static_cast<size_t>(&link - links_.data()), now_ps, later(now_ps, held_ns),
               static_cast<double>(link.bytes - bytes), static_cast<double>(held_ns * kPsPerNs));
+  }
+
+  // With folded ranks: messages that come to a link in one instant, at places that were drawn in one
+  // instant by different ranks or links, might come in another order elsewhere.
+  void note_entry(const Hop& hop, int64_t now_ps, int64_t drawn_ps, bool starts) {
+    Link& link = links_[link_state(hop.link)];
+    // Only one endpoint starts transfers on a link, and does so in its own order.
+    if (link.came_ps == now_ps && link.drawn_ps == drawn_ps && !starts) ++ties_;
+    link.came_ps = now_ps;
+    link.drawn_ps = drawn_ps;
+  }
+  void note_leaving(Message& message, int64_t now_ps) {
+    message.drawn_ps = now_ps;
+    if (is_last(message.at, message.dst) && now_ps != message.start_ps)
+      waited_.emplace(message.id, now_ps - message.start_ps);
   }
 
   void transmit_whole(Link& link, int32_t slot, int64_t now_ps) {
@@ -361,7 +402,7 @@ class Aware final : public Core<Aware> {
     free_ = slot;
   }
 
-  bool cut_through_ = false, special_ = false, by_message_ = false;
+  bool cut_through_ = false, special_ = false, by_message_ = false, folds_ = false;
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::vector<Recent> recent_;  // per endpoint
@@ -374,6 +415,10 @@ class Aware final : public Core<Aware> {
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;
   int64_t over_several_ = 0;  // transfers of more than one link
+  // With folded ranks: by transfer, how long after its start it got the place of its delivery; and
+  // how often the order of two messages could differ from that elsewhere.
+  std::unordered_map<int64_t, int64_t> waited_;
+  int64_t ties_ = 0;
 };
 
 }  // namespace

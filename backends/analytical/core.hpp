@@ -4,6 +4,7 @@
 // drives it.  A model (Derived) has
 //   void begin(const astra_net_transfer&, int64_t now_ps);  // start it at the present
 //   void handle(EventKind, int64_t subject, int64_t now_ps);  // any event but kDeliver
+//   void settle(astra_net_exchange&);  // complete the records of an exchange
 //   void visit(A& archive);  // all that changes
 // and the first two call schedule().  Times are in ps on the grid of whole ns, as in ASTRA-sim.
 #ifndef ASTRA_ANALYTICAL_CORE_HPP
@@ -110,6 +111,7 @@ class Core : public astra_net::Model {
       run_instant(x);
     }
     if (x.completion_count > 0) {
+      self().settle(x);
       x.stop = ASTRA_NET_STOP_COMPLETION;
     } else if (queue_.empty() && x.until_ps == astra_net::kNever) {
       x.stop = ASTRA_NET_STOP_IDLE;

@@ -60,6 +60,7 @@ class Dimensions {
     const auto sizes = split(config.options.text("npus_count", ""));
     const auto bandwidths = split(config.options.text("bandwidth", ""));
     const auto latencies = split(config.options.text("latency", ""));
+    read_fold(config.options.text("fold", ""));
     if (kinds.size() != sizes.size() || kinds.size() != bandwidths.size() ||
         kinds.size() != latencies.size())
       refuse("options topology, npus_count, bandwidth, latency differ in length");
@@ -111,6 +112,33 @@ class Dimensions {
 
   const std::vector<Rate>& rates() const { return rates_; }
   int64_t link_count() const { return link_count_; }
+
+  // Whether some ranks stand for others (the option fold), and the link that stands for a link:
+  // turned until the endpoint that it belongs to is one that runs.
+  bool folds() const { return !fold_.empty(); }
+  int64_t folded(int64_t link) const {
+    const Dimension& one = dimensions_[static_cast<size_t>(rate_of(link))];
+    const int64_t at = link - one.first_link;
+    const auto node = static_cast<int32_t>(at / one.links_per_endpoint);
+    auto which = static_cast<int32_t>(at % one.links_per_endpoint);
+    int32_t peer = node;
+    if (one.kind == Kind::kFullyConnected) {
+      const int32_t digit = node / one.stride % one.size;
+      peer += ((which < digit ? which : which + 1) - digit) * one.stride;
+    }
+    int32_t owner = node;
+    for (const Fold& fold : fold_) {
+      const int32_t by = owner / fold.stride % fold.size;
+      const int32_t digit = peer / fold.stride % fold.size;
+      owner -= by * fold.stride;
+      peer += ((digit - by + fold.size) % fold.size - digit) * fold.stride;
+    }
+    if (one.kind == Kind::kFullyConnected) {
+      const int32_t from = owner / one.stride % one.size, to = peer / one.stride % one.size;
+      which = to < from ? to : to - 1;
+    }
+    return one.first_link + static_cast<int64_t>(owner) * one.links_per_endpoint + which;
+  }
 
   // The first dimension in which two endpoints differ, and both digits; or dimension -1.
   struct Difference {
@@ -204,6 +232,23 @@ class Dimensions {
     int64_t first_link;
   };
 
+  struct Fold {
+    int32_t stride, size;
+  };
+
+  // "stride:size,...": endpoints that differ in these digits alone are alike, and one stands for all.
+  void read_fold(const std::string& text) {
+    if (text.empty()) return;
+    for (const std::string& digit : split(text)) {
+      const size_t colon = digit.find(':');
+      const double stride = number("fold", digit.substr(0, colon));
+      const double size = colon == std::string::npos ? 0 : number("fold", digit.substr(colon + 1));
+      if (!(stride >= 1 && size >= 2 && stride * size <= endpoints_))
+        refuse("option 'fold' has '" + digit + "', which is no digit of the endpoints");
+      fold_.push_back({static_cast<int32_t>(stride), static_cast<int32_t>(size)});
+    }
+  }
+
   [[noreturn]] static void refuse(const std::string& message) {
     throw Error(ASTRA_NET_INVALID, message);
   }
@@ -227,6 +272,7 @@ class Dimensions {
 
   int32_t endpoints_;
   bool first_only_;
+  std::vector<Fold> fold_;
   std::vector<Dimension> dimensions_;
   std::vector<Rate> rates_;
   std::vector<int32_t> digits_;  // of each endpoint: dividing takes longer than all the rest

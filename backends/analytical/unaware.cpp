@@ -49,6 +49,7 @@ class Unaware final : public Core<Unaware> {
   }
 
   void handle(EventKind, int64_t, int64_t) {}
+  void settle(astra_net_exchange&) {}
 
   template <class A>
   void visit(A& archive) {

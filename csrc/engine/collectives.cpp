@@ -343,7 +343,8 @@ bool Engine::open_send(Stream& stream, const Step& step) {
     return false;
   }
   leave_channel(stream.sends.channel);
-  stream.sends = {open_channel(chunk.tag, stream.rank, peer, step.send_bytes), stream.step - 1};
+  stream.sends = {open_channel(chunk.tag, address(stream.rank), peer, step.send_bytes),
+                  stream.step - 1};
   ++channels_[static_cast<size_t>(stream.sends.channel)].users;
   return true;
 }
@@ -357,7 +358,8 @@ bool Engine::open_receive(Stream& stream, const Step& step) {
     return false;
   }
   leave_channel(stream.receives.channel);
-  stream.receives = {open_channel(chunk.tag, peer, stream.rank, step.recv_bytes), stream.step - 1};
+  stream.receives = {open_channel(chunk.tag, peer, address(stream.rank), step.recv_bytes),
+                     stream.step - 1};
   ++channels_[static_cast<size_t>(stream.receives.channel)].users;
   return true;
 }

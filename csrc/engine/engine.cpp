@@ -19,8 +19,9 @@ constexpr size_t kAhead = 8;  // completions: see Engine::react
 }  // namespace
 
 Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
-               const astra_net_info& info, bool record_nodes)
+               const astra_net_info& info, bool record_nodes, std::vector<Digit> folded)
     : program_(std::move(program)),
+      folding_(std::move(folded), static_cast<size_t>(program_.ranks())),
       network_(network),
       sim_(sim),
       boundary_(info),
@@ -50,6 +51,8 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
   server_busy_.assign(static_cast<size_t>(servers), 0);
   channel_table_.assign(64, {0, -1});
   completions_.resize(kCompletionBatch);
+  for (size_t i = 0; i < program_.phases.size(); ++i)
+    streams_interchange_ &= program_.phases[static_cast<int64_t>(i)].bus != Bus::kNone;
   grow();
 }
 
@@ -73,7 +76,8 @@ void Engine::grow() {
     const Task& task = program_.tasks[static_cast<int64_t>(i)];
     const Template& nodes = program_.templates[task.template_index];
     TaskState& state = tasks_[i];
-    state.rank = placed(static_cast<int32_t>(i), task.job_rank);
+    state.rank = folding_ ? folding_.index_of(task.job_rank)
+                          : placed(static_cast<int32_t>(i), task.job_rank);
     state.origin = nodes.relative_peers != 0 ? task.job_rank : 0;
     state.node_start = nodes.node_start;
     state.left = nodes.node_count;
@@ -144,7 +148,7 @@ void Engine::tick(int64_t now_ps) {
 
 // What comes at a fixed time comes before all else of that instant.
 void Engine::arrive() {
-  now_ps_ = arrival_ps();
+  now_is(arrival_ps());
   while (arrival_ps() == now_ps_) {
     const Arrival arrival = arrivals_[next_arrival_++];
     if (arrival.is_task != 0) {
@@ -359,6 +363,9 @@ struct Engine::SlotHost {
   int64_t last_place;
   bool fetches;
 
+  void begin(int32_t rank, int64_t place, const Action& action) const {
+    if (engine.folding_) engine.note_slot(rank, place, action);
+  }
   void run(Action action) const {
     ++engine.events_;
     // Nearly all are this one.
@@ -390,7 +397,7 @@ struct Engine::SlotHost {
 // Run what is due at the first time, up to a place of the network's (`limit`) and, with a network
 // that shares the order of events, to the first transfer that is started meanwhile.
 void Engine::run_slots(int64_t limit) {
-  now_ps_ = queue_.first_time();
+  now_is(queue_.first_time());
   queue_.run_first(SlotHost{*this, limit, is_large()});
 }
 
@@ -434,16 +441,18 @@ int32_t Engine::find_message(int64_t id) const {
 }
 
 void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
-  const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
+  astra_net_completion& completion = completions_[static_cast<size_t>(item)];
+  const int64_t waited_ps = folding_ ? std::exchange(completion.reserved, 0) : 0;
   int32_t index = static_cast<int32_t>(completion.id & index_mask_);
   if (!is_of(index, completion.id) || !boundary_.plain(completion, now_ps)) {
     index = look_closer(call, item, now_ps);
     if (index < 0) return;
   }
-  now_ps_ = now_ps;
+  now_is(now_ps);
   ++events_;
   --in_flight_;
   Message& message = messages_[static_cast<size_t>(index)];
+  if (folding_) note_delivery(message, waited_ps);
   message.id = -1;
   if (message.sent) boundary_.count_sent(-1);
   const Action sent = message.on_sent, received = message.on_received;
@@ -483,6 +492,45 @@ int32_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
                 static_cast<long long>(channel.bytes), channel.src, channel.dst,
                 static_cast<long long>(completion.time_ps));
   throw NetworkFailure(call, ASTRA_NET_MODEL, error);
+}
+
+// With folded ranks: a delivery, which got its place `waited_ps` after its transfer started, happens
+// to whom it is for, and to whom it tells that it has arrived.
+void Engine::note_delivery(const Message& message, int64_t waited_ps) {
+  constexpr int64_t kFirstStream = int64_t{1} << 32, kControl = int64_t{1} << 62;
+  const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+  const int64_t drawn_ps = message.start_ps + waited_ps;
+  // What is sent at once has the place that its sender drew.
+  const int32_t actor = waited_ps == 0 ? channel.src : -1;
+  const bool of_stream = streams_interchange_ && channel.tag >= kFirstStream &&
+                         channel.tag < kControl && message.on_sent.then == Then::kNothing &&
+                         (!message.received || message.on_received.then == Then::kArrived);
+  if (message.on_sent.then != Then::kNothing) {
+    const int32_t sender = folding_.index_of(channel.src);
+    folding_.happens(sender, now_ps_, drawn_ps, waited_ps == 0 ? folding_.rank_at(sender) : -1, -1);
+  }
+  folding_.happens(folding_.index_of(channel.dst), now_ps_, drawn_ps, actor,
+                   of_stream ? channel.tag : -1);
+}
+
+// With folded ranks: a slot runs.
+void Engine::note_slot(int32_t rank, int64_t place, const Action& action) {
+  if (rank < 0) {  // it stands alone
+    switch (action.then) {
+      case Then::kArrived:
+        rank = streams_[action.b].rank;
+        break;
+      case Then::kNodeDone:
+        rank = task_at(action.a).rank;
+        break;
+      case Then::kRendezvous:
+        rank = rendezvous_[action.b].rank;
+        break;
+      default:
+        rank = streams_[graph_runs_[action.b].stream].rank;
+    }
+  }
+  folding_.happens(rank, now_ps_, folding_.drawn_ps(place), folding_.rank_at(rank), -1);
 }
 
 int64_t Engine::later_ps(int64_t delay_ps) const {

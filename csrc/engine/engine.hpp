@@ -24,6 +24,7 @@
 #include "bus.hpp"
 #include "event_queue.hpp"
 #include "failure.hpp"
+#include "folding.hpp"
 #include "issue_order.hpp"
 #include "pool.hpp"
 #include "program.hpp"
@@ -52,10 +53,12 @@ struct alignas(64) Message {
   int32_t next = -1;  // in its channel
   int32_t collective = -1, node = -1;  // of whoever waits, for diagnosis
   int64_t id = -1;                     // of its transfer, while that is in flight
+  int64_t start_ps = 0;                // of its transfer
   bool arrived = false, received = false, sent = false;
   template <class A>
   void visit(A& archive) {
-    archive(on_sent, on_received, channel, next, collective, node, id, arrived, received, sent);
+    archive(on_sent, on_received, channel, next, collective, node, id, start_ps, arrived, received,
+            sent);
   }
 };
 
@@ -214,9 +217,11 @@ enum class Watch : int32_t { kNothing, kTasks, kNodes };
 
 class Engine {
  public:
-  // `info`: what the network has declared.  The Program's arrays must outlive the engine.
+  // `info`: what the network has declared.  The Program's arrays must outlive the engine.  `folded`:
+  // digits in which the ranks are alike; the Program has the tasks of one of them, and the network
+  // knows.
   Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
-         const astra_net_info& info, bool record_nodes);
+         const astra_net_info& info, bool record_nodes, std::vector<Digit> folded);
   // The same state on a copy of the network.
   Engine(const Engine& other, astra_net_sim* sim);
   Engine& operator=(const Engine&) = delete;
@@ -244,6 +249,7 @@ class Engine {
   std::vector<int64_t> finish_ps, task_finish_ps, node_start_ps, node_end_ps, task_node_start;
   int64_t transfers() const { return transfers_; }
   int64_t relieved() const { return relieved_; }
+  const Folding& folding() const { return folding_; }
 
  private:
   static constexpr size_t kMessagesNear = 4096;  // about a megabyte, with their streams
@@ -283,6 +289,13 @@ class Engine {
     queue_.push(rank, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
+  void now_is(int64_t now_ps) {
+    now_ps_ = now_ps;
+    if (folding_) folding_.at(place_, now_ps);
+  }
+  [[gnu::noinline]] void note_delivery(const Message& message, int64_t waited_ps);
+  [[gnu::noinline]] void note_slot(int32_t rank, int64_t place, const Action& action);
+  int32_t address(int32_t rank) const { return folding_ ? folding_.rank_at(rank) : rank; }
 
   // Messages
   int32_t open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes);
@@ -363,6 +376,8 @@ class Engine {
   }
 
   Program program_;
+  Folding folding_;
+  bool streams_interchange_ = true;  // arrivals of one chunk, as all packets cross a bus
   const astra_net_backend& network_;
   astra_net_sim* sim_;
   Boundary boundary_;

@@ -87,7 +87,7 @@ class EventQueue {
   }
 
   // Run slots of the first time, as long as they stand before place `host.limit()`: call
-  // `host.run` for each of their actions, including those that are registered meanwhile, and, if
+  // `host.begin` with rank, place and first action of each, `host.run` for each of their actions, including those that are registered meanwhile, and, if
   // `host.fetches`, `host.fetch` and then `host.fetch_more` for some of those that are near.
   template <class Host>
   void run_first(const Host& host) {
@@ -105,6 +105,7 @@ class EventQueue {
         if (slot[kAhead].rank >= 0) fetch(slot[kAhead].rank);
       }
       const int32_t rank = slot->rank;
+      host.begin(rank, slot->place, slot->action);
       host.run(slot->action);
       for (int32_t more = slots_[index].events[taken].more; more >= 0;) {
         host.run(more_[static_cast<size_t>(more)].action);

@@ -27,6 +27,7 @@ uint32_t channel_hash(int64_t tag, int32_t src, int32_t dst, int64_t bytes) {
 }  // namespace
 
 int32_t Engine::open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes) {
+  if (folding_) folding_.turn(src, dst);
   const uint32_t hash = channel_hash(tag, src, dst, bytes);
   size_t mask = channel_table_.size() - 1;
   size_t i = hash & mask;
@@ -160,6 +161,7 @@ void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int
             static_cast<long long>(transfers_));
   place_ = id + ASTRA_NET_PLACES_PER_TRANSFER;
   message.id = id;
+  message.start_ps = now_ps_;
   // Field by field, in place: a record that is built elsewhere in pieces and copied whole makes the
   // processor wait for the pieces, which took a tenth of a whole run.
   starts_.emplace_back();
@@ -197,24 +199,24 @@ void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, 
 void Engine::send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
                   int32_t collective, int32_t node, uint16_t level) {
   if (program_.rendezvous_bytes == 0) {
-    send_on(open_channel(tag, rank, peer, bytes), then, collective, node, level);
+    send_on(open_channel(tag, address(rank), peer, bytes), then, collective, node, level);
     return;
   }
   const int32_t go = rendezvous_.take();
   rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, true, level};
-  receive_on(open_channel(tag | kControl, peer, rank, program_.rendezvous_bytes),
+  receive_on(open_channel(tag | kControl, peer, address(rank), program_.rendezvous_bytes),
              {Then::kRendezvous, 0, go}, collective, node);
 }
 
 void Engine::receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
                      int32_t collective, int32_t node, uint16_t level) {
   if (program_.rendezvous_bytes == 0) {
-    receive_on(open_channel(tag, peer, rank, bytes), then, collective, node);
+    receive_on(open_channel(tag, peer, address(rank), bytes), then, collective, node);
     return;
   }
   const int32_t go = rendezvous_.take();
   rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, false, level};
-  send_on(open_channel(tag | kControl, rank, peer, program_.rendezvous_bytes),
+  send_on(open_channel(tag | kControl, address(rank), peer, program_.rendezvous_bytes),
           {Then::kRendezvous, 0, go}, collective, node, level);
 }
 
@@ -223,11 +225,11 @@ void Engine::meet(int32_t index) {
   const Rendezvous held = rendezvous_[index];
   rendezvous_.give_back(index);
   if (held.sends)
-    send_on(open_channel(held.tag, held.rank, held.peer, held.bytes), held.then, held.collective,
-            held.node, held.level);
+    send_on(open_channel(held.tag, address(held.rank), held.peer, held.bytes), held.then,
+            held.collective, held.node, held.level);
   else
-    receive_on(open_channel(held.tag, held.peer, held.rank, held.bytes), held.then, held.collective,
-               held.node);
+    receive_on(open_channel(held.tag, held.peer, address(held.rank), held.bytes), held.then,
+               held.collective, held.node);
 }
 
 std::vector<Wait> Engine::waits() const {

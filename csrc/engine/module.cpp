@@ -4,9 +4,12 @@
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "astra_archive.hpp"
 #include "engine.hpp"
@@ -78,16 +81,20 @@ bool peers_agree(const py::dict& arrays) {
 class Session {
  public:
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
-          int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes) {
+          int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes,
+          const std::vector<std::pair<int64_t, int64_t>>& folded) {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
     info.max_in_flight = max_in_flight;
     info.traffic_classes = levels;
     arrays_.append(arrays);
+    std::vector<engine::Digit> digits;
+    digits.reserve(folded.size());
+    for (const auto& [stride, size] : folded) digits.push_back({stride, size});
     engine_ = std::make_unique<Engine>(program_of(arrays),
                                        *reinterpret_cast<const astra_net_backend*>(table),
-                                       simulation(sim), info, record_nodes);
+                                       simulation(sim), info, record_nodes, std::move(digits));
   }
 
   // The same state on another simulation of the network, which is a copy of this one's.
@@ -167,6 +174,9 @@ class Session {
     result["events"] = engine_->progress().events;
     result["transfers"] = engine_->transfers();
     result["relieved"] = engine_->relieved();
+    const engine::Folding& folding = engine_->folding();
+    result["ties"] = folding.ties();
+    result["first_tie"] = folding.first_tie();
     result["waits"] = bytes_of(engine_->waits());
     return result;
   }
@@ -187,10 +197,10 @@ PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   py::class_<Session>(module, "Session")
       .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, uint32_t,
-                    bool>(),
+                    bool, const std::vector<std::pair<int64_t, int64_t>>&>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
            py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
-           py::arg("record_nodes"))
+           py::arg("record_nodes"), py::arg("folded"))
       .def("copy", &Session::copy, py::arg("sim"))
       .def("append", &Session::append, py::arg("arrays"))
       .def("watch", &Session::watch, py::arg("what"))

@@ -22,6 +22,7 @@ from astra_bridge.results.files import save_local_memory, save_log
 from astra_bridge.results.lines import rank_lines
 from astra_bridge.results.local_memory import local_memory
 from astra_bridge.results.statistics import CATEGORIES, _union_length
+from astra_bridge.results.times import NodeRecord
 from astra_bridge.trace import NodeType
 from tests.made_result import COLL, COMP, PAIR, make, node
 
@@ -146,7 +147,8 @@ def test_nodes_of_a_rank(tmp_path: Path) -> None:
 def test_without_recorded_nodes(tmp_path: Path) -> None:
     nothing = np.zeros(0, np.int64)
     times = [[(0, 1), (1, 2)]]
-    result = make(tmp_path, times, [PAIR], node_start_ps=nothing, node_end_ps=nothing)
+    recorded = NodeRecord(np.array([0, 2]), nothing, nothing)
+    result = make(tmp_path, times, [PAIR], recorded=recorded)
     assert result.statistics.wall_ns.tolist() == [2]
     with pytest.raises(InputError, match="not recorded"):
         result.nodes_of(0)

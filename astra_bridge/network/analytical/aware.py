@@ -31,6 +31,7 @@ class _Link:
         "busy_ps",
         "bytes",
         "bytes_per_ns",
+        "came",
         "dst",
         "index",
         "latency_ns",
@@ -45,18 +46,24 @@ class _Link:
         self.busy = False
         self.waiting: deque[_Message] = deque()
         self.bytes = self.busy_ps = 0
+        # With folded ranks: when a message last came, and when the place of that was drawn.
+        self.came = (-1, -1)
 
 
 class _Message:
     """A transfer on its way: the links still ahead, the last one first."""
 
-    __slots__ = ("ahead", "arrived_ps", "carry_ns", "id", "size", "tail_ns")
+    __slots__ = (
+        "ahead", "arrived_ps", "carry_ns", "drawn_ps", "id", "size", "start_ps", "tail_ns"
+    )  # fmt: skip
 
     def __init__(self, transfer_id: int, size: int, ahead: list[_Link], now_ps: int) -> None:
         self.id, self.size, self.ahead = transfer_id, size, ahead
         # Cut-through only: when the head came to the present node, how far the exact time is
         # behind that, and how far the tail is.
         self.arrived_ps, self.carry_ns, self.tail_ns = now_ps, 0.0, 0.0
+        # With folded ranks: when the place of the event that it waits for was drawn.
+        self.start_ps, self.drawn_ps = now_ps, -1
 
 
 class AwareNetwork(AnalyticalNetwork):
@@ -92,10 +99,13 @@ class AwareNetwork(AnalyticalNetwork):
         self._cut_through = not has_quirk(config, "store-and-forward")
         self._over_several = 0  # transfers of more than one link
         self._links: dict[int, _Link] = {}  # made when first used
+        self._folds = bool(config.options.get("fold"))
+        self._ties = 0  # with folded ranks: orders that could be others elsewhere
         self._load = LinkLoad(sample_interval_ps(config.options))
         self._ways: dict[tuple[int, int, int], tuple[_Link, ...]] = {}
 
     def _link(self, index: int) -> _Link:
+        index = self._routes.folded(index)
         link = self._links.get(index)
         if link is None:
             link = self._links[index] = _Link(index, *self._routes.link(index))
@@ -115,10 +125,24 @@ class AwareNetwork(AnalyticalNetwork):
 
     def _forward(self, message: _Message, now_ps: int) -> None:
         link = message.ahead.pop()
+        if self._folds:
+            self._note_entry(link, message, now_ps)
         if link.busy or link.waiting or link.scale == 0:
             link.waiting.append(message)
         else:
             self._transmit(link, message, now_ps)
+
+    def _note_entry(self, link: _Link, message: _Message, now_ps: int) -> None:
+        """A message comes to a link.
+
+        Where the places of two that come in one instant were drawn in one instant, by different
+        ranks or links, they might come in another order elsewhere.  Only one endpoint starts
+        transfers on a link, and does so in its own order.
+        """
+        starts = message.drawn_ps < 0
+        drawn_ps = now_ps if starts else message.drawn_ps
+        self._ties += link.came == (now_ps, drawn_ps) and not starts
+        link.came = (now_ps, drawn_ps)
 
     def _transmit(self, link: _Link, message: _Message, now_ps: int) -> None:
         alone_ns = serialisation_ns(message.size, link.bytes_per_ns * link.scale)
@@ -131,6 +155,12 @@ class AwareNetwork(AnalyticalNetwork):
             carry_ns = 0.0 if waited_ns > 0 else message.carry_ns
             held_ns = max(carry_ns + alone_ns, message.tail_ns - waited_ns)
         free_ns = whole_ns(held_ns, SERIALISATION)
+        if self._folds:
+            # Order among what takes no time is nobody's.
+            self._ties += free_ns == 0
+            message.drawn_ps = now_ps
+            if not message.ahead and now_ps != message.start_ps:
+                self._waited[message.id] = now_ps - message.start_ps
         # The arrival comes before the release: the order that ASTRA-sim schedules them in.
         if not message.ahead:
             arrival_ns = whole_ns(link.latency_ns + held_ns, ARRIVAL)
@@ -186,7 +216,11 @@ class AwareNetwork(AnalyticalNetwork):
             "busy_ps": [link.busy_ps for link in used],
         }
         quirks = {"store-and-forward": self._over_several}
-        changed = {"quirks": quirks} if self._over_several and not self._cut_through else {}
+        changed: dict[str, Any] = (
+            {"quirks": quirks} if self._over_several and not self._cut_through else {}
+        )
+        if self._folds:
+            changed["fold_ties"] = self._ties
         load = self._load.statistics([link.index for link in used])
         tables = {"links": table} | load.pop("tables", {})
         return super().stats() | changed | load | {"tables": tables}

@@ -10,7 +10,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry
 from astra_bridge.semantics import Semantics
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
@@ -104,6 +104,16 @@ def topology_options(source: object, options: dict[str, str]) -> Prepared:
     return Prepared(config, topology.dims, names=network.names)
 
 
+def _symmetry(config: NetworkConfig) -> Symmetry | None:
+    """Networks of dimensions are alike all round, unless loads over time are asked for."""
+    if "topology" not in config.options or config.options.get("sample_interval_us"):
+        return None
+    # Imported here: small runs do not fold.
+    from astra_bridge.network.analytical.folding import symmetry
+
+    return symmetry(config)
+
+
 # What is in Python alone is imported when it is opened: a run on its native twin does without.
 
 
@@ -136,6 +146,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware_python,
         isolate=False,
+        symmetry=_symmetry,
     ),
     BackendSpec(
         "analytical-unaware-python",
@@ -143,6 +154,7 @@ BACKENDS = (
         prepare,
         _open_unaware_python,
         isolate=False,
+        symmetry=_symmetry,
     ),
     BackendSpec(
         "analytical-aware",
@@ -150,6 +162,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware,
         isolate=False,
+        symmetry=_symmetry,
         library=lambda: library_path("analytical_aware"),
     ),
     BackendSpec(
@@ -158,6 +171,7 @@ BACKENDS = (
         prepare,
         _open_unaware,
         isolate=False,
+        symmetry=_symmetry,
         library=lambda: library_path("analytical_unaware"),
     ),
 )

@@ -101,6 +101,9 @@ class AnalyticalNetwork:
         self._now_ps = 0
         self._ordered: bool | None = None  # how it is driven: exchange, or submit and advance
         self._changes = 0
+        # With folded ranks (the option fold): by transfer, how long after its start it got the
+        # place of its delivery.  Those that got it at once are left out.
+        self._waited: dict[int, int] = {}
         self._failed = self._interrupted = self._closed = False
         self._transfers = self._bytes = 0
 
@@ -156,7 +159,8 @@ class AnalyticalNetwork:
                     return now_ps
                 if not handle:
                     bucket.popleft()
-                    records.append((subject, time_ps, DELIVERED, 0, 0))
+                    waited_ps = self._waited.pop(subject, 0)
+                    records.append((subject, time_ps, DELIVERED, 0, waited_ps))
                 elif whole_instants or not records:
                     bucket.popleft()
                     getattr(self, handle)(subject, time_ps)

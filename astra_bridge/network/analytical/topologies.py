@@ -12,7 +12,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from astra_bridge.errors import ContractError, SimulationError
 from astra_bridge.inputs.network import ROUTINGS
@@ -55,6 +58,10 @@ class Routes(ABC):
 
     @abstractmethod
     def link(self, index: int) -> LinkProperties: ...
+
+    def folded(self, index: int) -> int:
+        """The link that stands for a link: itself, unless ranks are folded."""
+        return index
 
     @abstractmethod
     def cost(self, src: int, dst: int, label: int = 0) -> tuple[float, float]:
@@ -152,6 +159,10 @@ class Dimensions(Routes):
         if stride != endpoints:
             raise refuse(f"npus_count multiplies to {stride}, but there are {endpoints} endpoints")
         self.dimensions = tuple(dimensions)
+        fold = options.get("fold", "")
+        self.fold = [
+            (int(a), int(b)) for a, _, b in (one.partition(":") for one in fold.split(",") if one)
+        ]
         self._switches = switches
         self.link_count = first_link
 
@@ -164,6 +175,78 @@ class Dimensions(Routes):
                 links += one.route(node, here, there)
                 node += (there - here) * one.stride
         return links
+
+    def folded(self, index: int) -> int:
+        """Turned until the endpoint that the link belongs to is one that runs."""
+        if not self.fold:
+            return index
+        one = self.dimensions[self._position(index)]
+        node, which = divmod(index - one.first_link, one.links_per_endpoint)
+        owner = peer = node
+        if one.kind == "FullyConnected":
+            digit = node // one.stride % one.size
+            peer += ((which if which < digit else which + 1) - digit) * one.stride
+        for stride, size in self.fold:
+            by, digit = owner // stride % size, peer // stride % size
+            owner -= by * stride
+            peer += ((digit - by) % size - digit) * stride
+        if one.kind == "FullyConnected":
+            here, there = owner // one.stride % one.size, peer // one.stride % one.size
+            which = there if there < here else there - 1
+        return one.first_link + owner * one.links_per_endpoint + which
+
+    def turned(
+        self, position: int, links: NDArray[Any], by: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Links of a dimension, their numbers and ends, where all ranks are moved by distances.
+
+        The rank that a link belongs to has zeros for all digits of the distances.
+        """
+        one = self.dimensions[position]
+        node, which = np.divmod(links - one.first_link, one.links_per_endpoint)
+        own = node // one.stride % one.size
+        ahead = {  # to the other end
+            "Ring": np.where(which == 0, 1, one.size - 1),
+            "FullyConnected": np.where(which < own, which, which + 1) - own,
+            "Switch": np.zeros_like(own),
+        }[one.kind]
+        owner = node[:, None] + by[None, :]
+        digit = owner // one.stride % one.size
+        peer = self._beside(one, node, own, ahead, by)
+        there = peer // one.stride % one.size
+        way = np.broadcast_to(which[:, None], owner.shape)
+        if one.kind == "FullyConnected":
+            way = np.where(there < digit, there, there - 1)
+        number = one.first_link + owner * one.links_per_endpoint + way
+        if one.kind != "Switch":
+            return number, owner, peer
+        group = owner % one.stride + owner // (one.stride * one.size) * one.stride
+        hub = self.endpoints + sum(self._switches[:position]) + group
+        return number, np.where(way == 0, owner, hub), np.where(way == 0, hub, owner)
+
+    def _beside(
+        self,
+        one: Dimension,
+        node: NDArray[Any],
+        own: NDArray[Any],
+        ahead: NDArray[Any],
+        by: NDArray[Any],
+    ) -> NDArray[Any]:
+        """The other ends of links of nodes that are moved."""
+        peer = node + ((own + ahead) % one.size - own) * one.stride
+        moved: NDArray[Any] = np.broadcast_to(peer[:, None], (len(peer), len(by))).copy()
+        for stride, size in self.fold:
+            digit = moved // stride % size
+            moved += ((digit + by // stride % size) % size - digit) * stride
+        return moved
+
+    def _position(self, index: int) -> int:
+        """The dimension that a link is of."""
+        return max(
+            d
+            for d, one in enumerate(self.dimensions)
+            if one.first_link <= index and one.links_per_endpoint
+        )
 
     def cost(self, src: int, dst: int, label: int = 0) -> tuple[float, float]:  # noqa: ARG002
         return self._cost(src, dst, self._first_only)
@@ -183,11 +266,7 @@ class Dimensions(Routes):
         return latency_ns, bytes_per_ns
 
     def link(self, index: int) -> LinkProperties:
-        position = max(
-            d
-            for d, one in enumerate(self.dimensions)
-            if one.first_link <= index and one.links_per_endpoint
-        )
+        position = self._position(index)
         one = self.dimensions[position]
         node, which = divmod(index - one.first_link, one.links_per_endpoint)
         digit = node // one.stride % one.size

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: MIT
+"""Folded runs give every number that runs of all ranks give, or say why they did not fold."""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from astra_bridge import Experiment, Result
+from astra_bridge.engine import native
+from astra_bridge.errors import AstraBridgeError
+from astra_bridge.isolation import RunRequest, run_here
+from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
+from astra_bridge.program import Program
+from astra_bridge.simulation import LinkFault, Slowdown
+from astra_bridge.simulation import experiment as of_experiment
+from astra_bridge.simulation.folding import NotFolded, folded_run
+from astra_bridge.trace import CommType
+from astra_bridge.workload import Transformer, collective, transformer
+from tests.effort import examples
+from tests.golden.test_analytical import CASES, LONG, OWN
+from tests.golden_case import GOLDEN, write_golden_case
+from tests.golden_run import run as run_golden
+from tests.random_programs import experiment
+from tests.small import network, per_rank, system
+
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+MODELS = ("analytical-unaware", "analytical-aware")
+Model = tuple[str, Any]
+BOTH: tuple[Model, ...] = (
+    *((name, "native") for name in MODELS),
+    *((f"{name}-python", "python") for name in MODELS),
+)
+
+
+@pytest.fixture(autouse=True)
+def _native(missing: Callable[[str, str], None]) -> None:
+    reason = native.unavailable() or backend(MODELS[0]).unavailable()
+    if reason is not None:
+        missing("native", reason)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of few ranks are folded too."""
+    monkeypatch.setattr(of_experiment, "_FEWEST_FOLDED", 2)
+
+
+def compared(program: Program, asked: NetworkRequest, model: Model) -> str:
+    """Run a Program folded and not, compare all that is said; return why it was not folded."""
+    name, engine = model
+    spec = backend(name)
+    request = RunRequest(spec.prepare(asked).config, program, engine=engine)
+    try:
+        few = folded_run(spec, request, lambda *what: run_here(*what, None), lambda _: True)
+    except NotFolded as reason:
+        return str(reason)
+    everyone = run_here(spec, request, None)
+    copies, kinds = few.fold.copies, few.fold.kind_of_rank
+    one, all_of_them = few.run.outcome, everyone.outcome
+    np.testing.assert_array_equal(one.finish_ps[kinds], all_of_them.finish_ps)
+    for rank, kind in enumerate(kinds.tolist()):
+        mine, its = (
+            slice(*outcome.task_node_start[at : at + 2].tolist())
+            for outcome, at in ((one, kind), (all_of_them, rank))
+        )
+        np.testing.assert_array_equal(one.node_start_ps[mine], all_of_them.node_start_ps[its])
+        np.testing.assert_array_equal(one.node_end_ps[mine], all_of_them.node_end_ps[its])
+    for count in ("transfers", "events", "relieved"):
+        assert getattr(one, count) * copies == getattr(all_of_them, count)
+    assert few.unfolded_stats() == everyone.stats
+    links = few.links()
+    assert (links is None) == ("links" not in everyone.tables)
+    if links is not None:
+        table = links.unfolded()
+        assert list(table.keys()) == list(everyone.tables["links"])
+        for column, values in everyone.tables["links"].items():
+            np.testing.assert_array_equal(table[column], values, column)
+    return ""
+
+
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)
+@given(seed=st.integers(0, 2**63), model=st.sampled_from(BOTH), likely=st.booleans())
+def test_random_experiments(seed: int, model: Model, likely: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tried = experiment(random.Random(seed), Path(folder))
+        program = tried.lower().program
+    if likely:  # leave out what never folds
+        alone = np.full_like(program.memory_server, -1)
+        program = replace(program, receives_at_once=False, memory_server=alone)
+    asked = NetworkRequest(network=tried.network, semantics=tried.semantics)
+    event(compared(program, asked, model).partition("time(s)")[2] or "folded or cannot be")
+
+
+COLLECTIVES = ("ring", "direct", "direct2", "halvingDoubling", "doubleBinaryTree")
+NETWORKS = (
+    network("Ring", 8),
+    network("Switch", 16, 50, 0),
+    network("FullyConnected", 8),
+    network("Ring Switch", [4, 8], [400, 50], [500, 1000]),
+    network("Switch FullyConnected Ring", [4, 2, 4], [400, 50, 25], [500, 700, 900]),
+    network("Ring Ring", [2, 6], [50, 50], [500, 500]),
+)
+
+
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)
+@given(
+    shape=st.sampled_from(NETWORKS),
+    model=st.sampled_from(BOTH),
+    kind=st.sampled_from(("all-reduce", "all-gather", "reduce-scatter", "all-to-all")),
+    algorithm=st.sampled_from(COLLECTIVES),
+    size=st.sampled_from((1000, 65536, 2**20, 1_000_003)),
+    chunks=st.sampled_from((1, 3, 8)),
+    active=st.sampled_from((1, 2, 4)),
+    delay=st.sampled_from((0, 10, 700)),
+    bus=st.booleans(),
+    queues=st.sampled_from((1, 2)),
+    rendezvous=st.booleans(),
+    semantics=st.sampled_from(("astra-sim", "corrected")),
+)
+def test_collectives(
+    shape: dict[str, Any],
+    model: Model,
+    kind: str,
+    algorithm: str,
+    size: int,
+    chunks: int,
+    active: int,
+    delay: int,
+    bus: bool,
+    queues: int,
+    rendezvous: bool,
+    semantics: str,
+) -> None:
+    ranks = int(np.prod(shape["npus_count"]))
+    names = [algorithm] * len(shape["npus_count"])
+    if kind == "all-to-all" and algorithm in ("halvingDoubling", "doubleBinaryTree"):
+        names = ["direct"] * len(names)
+    settings_of = system(
+        names,
+        preferred_dataset_splits=chunks,
+        active_chunks_per_dimension=active,
+        endpoint_delay=delay,
+        local_mem_bw=400,
+    )
+    if bus:
+        settings_of |= {"model-shared-bus": 1, "L": 5, "o": 2, "g": 3, "G": 0.01}
+    tried = Experiment(
+        collective(kind, size, ranks),
+        settings_of,
+        shape,
+        num_queues_per_dim=queues,
+        rendezvous_protocol=rendezvous,
+        semantics=semantics,
+    )
+    try:
+        program = tried.lower().program
+    except AstraBridgeError:
+        event("refused")
+        return
+    asked = NetworkRequest(network=shape, semantics=semantics)
+    event("not folded" if compared(program, asked, model) else "folded")
+
+
+def same(tried: Experiment) -> Result:
+    """Run it folded and not: everything that a user can see is the same."""
+    some, everyone = tried.run(), tried.replace(fold="off").run()
+    assert everyone.folding.reason == "off"
+    said, expected = some.to_dict(), everyone.to_dict()
+    for one in (said, expected):
+        for name in ("wall_s", "folding", "provenance"):
+            one.pop(name)
+    assert said == expected
+    for name in ("finish_ps", "exposed_comm_ps", "node_offset", "node_start_ps", "node_end_ps"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(everyone, name), name)
+    for rank in {0, 1, some.rank_count - 1}:
+        np.testing.assert_array_equal(some.nodes_of(rank).end_ps, everyone.nodes_of(rank).end_ps)
+    tables = ["ranks", "nodes", "collectives", *(["links"] if "links" in some.tables else [])]
+    for name in tables:
+        mine, its = getattr(some, name), getattr(everyone, name)
+        assert list(mine.keys()) == list(its.keys())
+        assert len(mine) == len(its)
+        for column in [*its.keys()]:
+            np.testing.assert_array_equal(mine[column], its[column], f"{name}.{column}")
+    if "links" in some.tables:
+        for found in ("tiers", "busiest_links"):
+            mine, its = (
+                one.tiers if found == "tiers" else one.busiest_links(3) for one in (some, everyone)
+            )
+            for column in [*its.keys()]:
+                if its[column].dtype.kind == "f":  # added up in another order
+                    np.testing.assert_allclose(mine[column], its[column], 1e-12)
+                else:
+                    np.testing.assert_array_equal(mine[column], its[column], column)
+    assert some.versions == everyone.versions
+    assert tried.token == tried.replace(fold="off").token
+    return some
+
+
+@pytest.mark.parametrize(
+    "path", [*OWN, *(path for path in CASES if path.stem not in LONG)], ids=lambda path: path.stem
+)
+@pytest.mark.usefixtures("few")
+def test_golden_cases(path: Path, tmp_path: Path) -> None:
+    if not path.exists():
+        pytest.skip(f"no golden cases at {GOLDEN}")
+    case = write_golden_case(path, tmp_path)
+    result = run_golden(case, "native")
+    assert result.folding.asked
+    assert result.finish_ns.tolist() == case.finish_ns
+    assert result.exposed_comm_ns.tolist() == case.exposed_comm_ns
+
+
+HIERARCHICAL = system(
+    ["ring"] * 3, preferred_dataset_splits=16, active_chunks_per_dimension=2, local_mem_bw=3350
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("dims", [(8, 4, 2), (4, 8, 8), (8, 16, 4)])
+def test_a_hierarchical_all_reduce(model: str, dims: tuple[int, ...]) -> None:
+    """The case of a million ranks, in small."""
+    ranks = int(np.prod(dims))
+    net = network("Ring Switch Switch", dims, [400, 50, 50], [500, 1000, 2000])
+    result = same(
+        Experiment(collective("all-reduce", 2**30, ranks), HIERARCHICAL, net, backend=model)
+    )
+    assert (result.folding.ran, result.folding.copies) == (1, ranks)
+    assert result.folding.digits == ((1, 8), (8, 4), (32, 2)) or dims != (8, 4, 2)
+
+
+def several(topology: str, npus: list[int]) -> dict[str, Any]:
+    return network(topology, npus, [50] * len(npus), [500] * len(npus))
+
+
+TRAINING = {"layers": 4, "hidden": 1024, "sequence": 512}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("changes", "net", "kinds"),
+    [
+        ({"data": 4, "tensor": 4, "pipeline": 4}, several("Switch Switch", [4, 16]), 4),
+        ({"data": 8, "tensor": 4, "pipeline": 2}, several("Ring Switch", [4, 16]), 2),
+        ({"data": 16, "tensor": 4, "pipeline": 1}, several("Ring Ring", [4, 16]), 1),
+        (
+            {"data": 8, "tensor": 4, "pipeline": 2, "experts": 8, "expert": 4},
+            several("FullyConnected Switch", [4, 16]),
+            # Four experts' ranks of each stage: the ring of all data goes through them in turn.
+            8,
+        ),
+        (
+            {"data": 8, "tensor": 4, "pipeline": 2, "experts": 8, "expert": 8},
+            several("FullyConnected Switch", [4, 16]),
+            2,
+        ),
+        (
+            {"data": 4, "tensor": 4, "pipeline": 2, "sharded_optimizer": True},
+            several("Ring Ring Ring", [4, 4, 2]),
+            2,
+        ),
+    ],
+)
+def test_a_training_step_folds_to_its_stages(
+    model: str, changes: dict[str, Any], net: dict[str, Any], kinds: int
+) -> None:
+    work = transformer(Transformer(**TRAINING, **changes))
+    names = ["ring"] * len(net["npus_count"])
+    roofline = {"roofline_enabled": 1, "peak_perf": 100}
+    result = same(Experiment(work, system(names, **roofline), net, backend=model))
+    assert result.folding.ran == kinds
+
+
+def test_nodes_unfold_when_asked() -> None:
+    """Not before: what ranks share is kept once."""
+    net = several("Switch Switch", [4, 16])
+    work = transformer(Transformer(**TRAINING, data=4, tensor=4, pipeline=4))
+    result = Experiment(work, system(["ring"] * 2), net).run()
+    assert result.has_nodes
+    assert len(result.recorded.start_ps) * 16 == len(result.node_start_ps)
+    assert np.shares_memory(result.nodes_of(63).end_ps, result.recorded.end_ps)
+
+
+# Why not
+
+RING = network("Ring", 16)
+
+
+def reason(**changes: Any) -> str:
+    arguments: dict[str, Any] = {
+        "workload": collective("all-reduce", 2**20, 16),
+        "system": system(),
+        "network": RING,
+    }
+    result = Experiment(**(arguments | changes)).run()
+    assert result.folding.asked
+    assert not result.folding.digits
+    assert result.to_dict()["folding"] == {
+        "folded": False,
+        "digits": [],
+        "reason": result.folding.reason,
+    }
+    return result.folding.reason
+
+
+def test_two_senders_at_once_are_a_tie() -> None:
+    """Rank 0 hears from the last rank and from rank 1 in the other order than all others do."""
+    said = reason(system=system("direct", active_chunks_per_dimension=2), backend=MODELS[0])
+    assert re.fullmatch(
+        r"\d+ time\(s\) two events came at once in an order that may differ from rank to rank, "
+        r"first at rank 0 at \d+ ns",
+        said,
+    )
+
+
+def shifted(ranks: int, shift: int) -> Any:
+    def fill(trace: Any, rank: int) -> None:
+        trace.send((rank + shift) % ranks, 1000, 0)
+        trace.recv((rank - shift) % ranks, 1000, 0)
+
+    return per_rank(ranks, fill)
+
+
+def alone(ranks: int, who: int) -> Any:
+    return per_rank(ranks, lambda trace, rank: trace.comp(duration_us=1 + (rank == who)))
+
+
+def unreceived(ranks: int) -> Any:
+    def fill(trace: Any, rank: int) -> None:
+        trace.send(rank ^ 1, 1000, 0)
+
+    return per_rank(ranks, fill)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"workload": alone(16, 3)}, "no two ranks do the same"),
+        ({"faults": [Slowdown(3, 0, 2.0)]}, "some ranks become slower meanwhile"),
+        ({"faults": [LinkFault(0, 1000, 0.5)]}, "some links change meanwhile"),
+        (
+            {"network": {"topology": "rail", "links": [[0, 16, 50.0, 500.0]]}, "backend": "flow"},
+            "backend flow knows of no ranks of this network that are alike",
+        ),
+        (
+            {"network_options": {"sample_interval_us": "10"}},
+            "backend analytical-aware knows of no ranks of this network that are alike",
+        ),
+        ({"system": system("doubleBinaryTree")}, "no two ranks do the same"),
+        (
+            {
+                "workload": per_rank(
+                    16, lambda trace, rank: trace.coll(CommType.ALL_REDUCE, 4096, group=rank % 3)
+                ),
+                "comm_groups": {
+                    0: [0, 3, 6, 9, 12, 15],
+                    1: [1, 4, 7, 10, 13],
+                    2: [2, 5, 8, 11, 14],
+                },
+            },
+            "a group is a list of ranks without a common distance",
+        ),
+        ({"workload": shifted(16, 1)}, "no two ranks do the same"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value[:30],
+)
+def test_why_not(changes: dict[str, Any], expected: str) -> None:
+    if changes.get("backend") == "flow":
+        changes = {**changes, "network": RING}
+    assert expected in reason(**changes)
+
+
+def test_few_ranks_are_not_folded() -> None:
+    result = Experiment(collective("all-reduce", 2**20, 8), system(), network("Ring", 8)).run()
+    assert (result.folding.asked, result.folding.reason) == (False, "there are few ranks")
