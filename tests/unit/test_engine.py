@@ -203,7 +203,7 @@ def test_progress_is_reported_and_may_stop_the_run(engine: Any) -> None:
 
     workload = same_on_all(32, fill)
     net = network("Ring", 32)
-    run(workload, system(), net, engine=engine, progress=seen.append)
+    run(workload, system(), net, engine=engine, progress=seen.append, fold="off")
     assert seen, "a run of a second or more reports"
     for before, after in itertools.pairwise(seen):
         assert before.events <= after.events
@@ -215,4 +215,4 @@ def test_progress_is_reported_and_may_stop_the_run(engine: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(workload, system(), net, engine=engine, progress=stop)
+        run(workload, system(), net, engine=engine, progress=stop, fold="off")
