@@ -55,11 +55,13 @@ struct Address {
 // A descriptor that is connected, or why it is not.
 int connected(int family, const sockaddr* to, socklen_t size, Clock::time_point until,
               std::string& why) {
-  const int descriptor = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int descriptor = ::socket(family, SOCK_STREAM, 0);
   if (descriptor < 0) {
     why = std::generic_category().message(errno);
     return -1;
   }
+  ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  ::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) | O_NONBLOCK);
   int error = ::connect(descriptor, to, size) == 0 ? 0 : errno;
   if (error == EINPROGRESS || error == EAGAIN || error == EINTR) {
     pollfd one{descriptor, POLLOUT, 0};

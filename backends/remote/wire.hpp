@@ -291,7 +291,12 @@ class Socket {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr Clock::time_point kNoLimit = Clock::time_point::max();
-  explicit Socket(int descriptor) : descriptor_(descriptor) {}
+  explicit Socket(int descriptor) : descriptor_(descriptor) {
+#ifdef SO_NOSIGPIPE  // where send() has no flag for it
+    const int yes = 1;
+    ::setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
+#endif
+  }
   Socket(Socket&& other) noexcept
       : descriptor_(std::exchange(other.descriptor_, -1)),
         buffer_(std::move(other.buffer_)),
@@ -307,7 +312,7 @@ class Socket {
 
   void write(std::string_view bytes) const {
     while (!bytes.empty()) {
-      const ssize_t sent = ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t sent = ::send(descriptor_, bytes.data(), bytes.size(), kNoSignal);
       if (sent >= 0)
         bytes.remove_prefix(static_cast<size_t>(sent));
       else if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -356,6 +361,11 @@ class Socket {
  private:
   static constexpr size_t kBlock = size_t{1} << 16, kStep = size_t{1} << 20;
   static constexpr std::chrono::seconds kStall{30};
+#ifdef MSG_NOSIGNAL
+  static constexpr int kNoSignal = MSG_NOSIGNAL;
+#else
+  static constexpr int kNoSignal = 0;
+#endif
 
   static std::string reason() {
     return errno == ECONNRESET || errno == EPIPE

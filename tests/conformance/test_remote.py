@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from astra_bridge.cli import main
 from astra_bridge.conformance import run_supervised
 from astra_bridge.network.api import TIME_NEVER, TRANSFER
 from astra_bridge.network.native import library_path
+from astra_bridge.network.registry import backend
 from astra_bridge.network.remote.library import unavailable
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.results import Result
 from astra_bridge.workload import collective
 from tests.effort import spread
@@ -115,7 +119,6 @@ def test_network_files_are_those_of_the_backend_that_is_served() -> None:
         "network": str(EXAMPLES / "garnet" / "mesh_8x8.yml"),
     }
     from astra_bridge.network.garnet.backend import prepare
-    from astra_bridge.network.spec import NetworkRequest
 
     with serving("garnet") as server:
         there = Experiment(**inputs, backend=server.address).prepared
@@ -194,9 +197,6 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_one_round_trip_for_each_call() -> None:
     """Neither an exchange nor an advance with completions takes two."""
-    from astra_bridge.network.registry import backend
-    from astra_bridge.network.spec import NetworkRequest
-
     with serving("analytical-aware") as server, counted(server.address) as (address, count):
         spec = backend(address)
         config = spec.prepare(NetworkRequest(network("Ring", 8))).config
@@ -217,3 +217,16 @@ def test_one_round_trip_for_each_call() -> None:
             opened.advance(TIME_NEVER)
             assert len(opened.poll()) == 1
             assert count() - before == 2
+
+
+def test_an_exchange_costs_at_most_20_us() -> None:
+    """The quickest of many rounds, to which other load adds nothing."""
+    bench = runpy.run_path(str(ROOT / "benchmarks" / "remote.py"))
+    with serving("analytical-aware") as server, ExitStack() as stack:
+        rounds = []
+        for name in ("analytical-aware", server.address):
+            spec = backend(name)
+            config = spec.prepare(NetworkRequest(bench["NETWORK"])).config
+            rounds.append(bench["exchanges"](stack.enter_context(spec.open(config))))
+        took_us = [[one()[0] for one in rounds] for _ in range(30)]
+    assert min(there for _, there in took_us) - min(here for here, _ in took_us) < 20
