@@ -41,6 +41,7 @@ QUIRKS: dict[str, Quirks] = {
     "analytical-unaware-python": _UNAWARE,
     # Packet by packet: 2**40 bytes are 10**9 packets.
     "ns3": Quirks(largest_bytes=2**22),
+    "htsim": Quirks(largest_bytes=2**22),
     "garnet": Quirks(largest_bytes=2**20),
 }
 """By the name that the backend gives in its info."""

@@ -19,6 +19,7 @@ from astra_bridge.inputs.network import NetworkLinks, read_network
 __all__ = ["FORMATS", "read_topology"]
 
 FORMATS = ("links", "infragraph", "simai", "htsim")
+_OF_TEXT = {"simai": (is_simai, read_simai), "htsim": (is_htsim, read_htsim)}
 
 
 def read_topology(
@@ -65,12 +66,11 @@ def read_topology(
     optional(choice(*FORMATS))(file_format, "file_format")
     default_gbps = optional(positive(1e9))(default_gbps, "default_gbps")
     default_latency_ns = number(0, 1e12)(default_latency_ns, "default_latency_ns")
-    if file_format in (None, "simai", "htsim"):
+    if file_format is None or file_format in _OF_TEXT:
         text = read_text(file)
-        if file_format == "simai" or (file_format is None and is_simai(text)):
-            return read_simai(text, file)
-        if file_format == "htsim" or is_htsim(text):
-            return read_htsim(text, file)
+        for name, (fits, read) in _OF_TEXT.items():
+            if name == file_format or (file_format is None and fits(text)):
+                return read(text, file)
     raw = load_yaml(file)
     if file_format == "infragraph" or (file_format is None and is_infragraph(raw)):
         return read_infragraph(

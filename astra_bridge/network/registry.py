@@ -28,6 +28,7 @@ BACKENDS = Registry(
         "composite": "astra_bridge.network.composite:BACKENDS",
         "ns3": "astra_bridge.network.ns3:BACKENDS",
         "garnet": "astra_bridge.network.garnet:BACKENDS",
+        "htsim": "astra_bridge.network.htsim:BACKENDS",
     },
 )
 
