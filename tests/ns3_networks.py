@@ -7,12 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from astra_bridge.network.api import LINK, TRANSFER, NetworkConfig
 from astra_bridge.network.ns3 import BACKENDS
+from astra_bridge.network.ns3.build import is_rdma_fork
 from astra_bridge.units import TIME_NEVER
 
 NS3 = BACKENDS[0]
+needs_our_devices = pytest.mark.skipif(
+    is_rdma_fork() or NS3.unavailable() is not None,
+    reason=NS3.unavailable() or "NS3_ROOT is an RDMA fork, whose devices are used instead of ours",
+)
 GBPS = 1e9 / 8
 HEADER = 82  # bytes per data packet on the wire
 MTU = 4096

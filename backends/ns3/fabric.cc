@@ -882,8 +882,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
       continue;
     }
     if (qp->timeouts >= parameters.retransmit_limit) {
-      failure = "gave up after " + std::to_string(qp->timeouts) + " timeouts" + WhereStuck();
-      stop = true;
+      on_failure("gave up after " + std::to_string(qp->timeouts) + " timeouts" + WhereStuck());
       return;
     }
     ++qp->timeouts;
@@ -894,9 +893,8 @@ void Fabric::Fire(uint32_t, uint64_t) {
     if (qp->routed) Resume(qp);
   }
   if (!waiting && on_wire == 0) {
-    failure = "deadlock: nothing has moved and nothing can: what is left waits for pauses to end" +
-              WhereStuck();
-    stop = true;
+    on_failure("deadlock: nothing has moved and nothing can: what is left waits for pauses to end" +
+               WhereStuck());
     return;
   }
   watching_ = true;

@@ -23,6 +23,7 @@
 #include "ns3/traced-callback.h"
 #include "pairs.h"
 #include "random.h"
+#include "rdma.h"
 #include "repair.h"
 #include "simulator.h"
 
@@ -434,33 +435,6 @@ class SharedBufferSwitch final : public Device {
   int64_t shared_bytes_ = 0, shareable_bytes_ = 0, buffered_bytes_ = 0;
 };
 
-// Everything that a run is parameterised by; the adapter fills it from the options.
-struct Parameters {
-  int64_t tick_ps = 1000;
-  uint32_t mtu_bytes = 1000;
-  uint32_t header_bytes = 36, ack_bytes = 48, pause_bytes = 31;  // on the wire, without telemetry
-  uint32_t queue_pairs = 1;  // per ordered pair of ranks and class; 0: one for each message
-  bool selective = true;  // repeat; else go-back-N
-  uint64_t chunk_bytes = 4000, ack_interval_bytes = 1;
-  bool back_to_zero = false;
-  Tick nack_interval = 500000;
-  Tick retransmit_timeout = 4000000;
-  uint32_t retransmit_limit = 7;
-  std::string window = "pair";  // pair, global, none
-  bool variable_window = true, rate_bound = true;
-  bool complete_at_ack = true;
-  bool ack_high_priority = false;
-  bool ecn = true, pfc = true;
-  uint32_t reserve_bytes = 4096, resume_offset_bytes = 3072;
-  bool upstream_order = true;  // neighbours, random streams, wake-ups: as ASTRA-sim's fork
-  Tick cnp_interval = 0;  // between CNPs of a pair; 0: receivers send none
-  bool telemetry = false, pint = false;
-  uint32_t telemetry_multiple = 1;
-  bool telemetry_exact = false;
-  double pint_log_base = 1.05;
-  size_t pfc_rows = 1000000;  // the most pause events that are kept for the table
-};
-
 class Fabric final : public EventTarget {
  public:
   explicit Fabric(FabricSimulator* simulator, Parameters parameters)
@@ -521,15 +495,8 @@ class Fabric final : public EventTarget {
   uint64_t on_wire = 0;  // packets that leave a port or are under way
   uint64_t cnps = 0;  // sent by receivers
   uint64_t blind_transfers = 0;  // their path is longer than the fork's telemetry
-  std::string failure;  // why the run cannot go on; set with `stop`
-  bool stop = false;
+  std::function<void(const std::string&)> on_failure;  // why the run cannot go on
 
-  struct PauseEvent {
-    Tick time;
-    uint32_t link;
-    uint32_t queue;
-    bool pause;
-  };
   std::vector<PauseEvent> pause_events;  // the first pfc_rows of them
 
  private:

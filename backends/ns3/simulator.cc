@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "simulator.h"
 
+#include <tuple>  // make-event.h of some releases of ns-3 needs it, and does not say so
+
 #include "ns3/event-id.h"
 #include "ns3/make-event.h"
 #include "ns3/simulator.h"

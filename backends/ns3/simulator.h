@@ -20,7 +20,7 @@
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
-using Tick = int64_t;  // of the fabric's clock, 1 ps or 1 ns; ns3::Time always counts ps
+using Tick = int64_t;  // of the clock, 1 ps or 1 ns, and no less than a step of ns3::Time
 constexpr Tick kNeverTick = INT64_MAX;
 
 // What a fabric event calls.  `kind` says which of the target's events, `order` is the event's
@@ -40,7 +40,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   ~FabricSimulator() override;
 
   // The fabric's side.
-  void SetTick(int64_t tick_ps) { tick_ps_ = tick_ps; }
+  void SetTick(int64_t steps) { tick_steps_ = steps; }  // of ns3::Time
   Tick NowTick() const { return now_; }
   uint64_t CurrentOrder() const { return order_; }
   // Events of one time run in the order in which their places were reserved, as in ns-3.
@@ -117,10 +117,10 @@ class FabricSimulator : public ns3::SimulatorImpl {
   void SiftDown(const Entry& entry);
   void PopRoot();
   ns3::Time ToTime(Tick tick) const {
-    return ns3::TimeStep(static_cast<uint64_t>(tick * tick_ps_));
+    return ns3::TimeStep(static_cast<uint64_t>(tick * tick_steps_));
   }
   Tick Ceil(const ns3::Time& delay) const {
-    return (delay.GetTimeStep() + tick_ps_ - 1) / tick_ps_;
+    return (delay.GetTimeStep() + tick_steps_ - 1) / tick_steps_;
   }
   ns3::EventId Insert(Tick time, uint32_t context, ns3::EventImpl* event);
 
@@ -128,7 +128,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   // schedules fills: for a packet-hop that saves the second half of the heap's work.
   std::vector<Entry> heap_;
   bool hole_ = false;
-  int64_t tick_ps_ = 1;
+  int64_t tick_steps_ = 1;
   Tick now_ = 0;
   uint64_t order_ = 0, next_order_ = kFirstOrder, next_last_ = 0;
   uint64_t events_run_ = 0, looked_ = 0;

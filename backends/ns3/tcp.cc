@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "ecmp.h"
 #include "ns3/boolean.h"
@@ -27,6 +28,8 @@
 #include "ns3/tcp-socket-factory.h"
 #include "ns3/traffic-control-helper.h"
 #include "ns3/uinteger.h"
+#include "tables.h"
+#include "transport.h"
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
@@ -308,10 +311,9 @@ void TcpNetwork::Connected(Ptr<Socket> socket) { Sendable(socket, 0); }
 // over a dead link for ever.
 void TcpNetwork::GivesUp(Ptr<Socket> socket) {
   const auto found = sending_.find(PeekPointer(socket));
-  if (found == sending_.end() || !failure.empty()) return;
-  failure = "TCP gives transfer " + std::to_string(found->second->id) +
-            " up after its retransmissions" + WhereStuck();
-  stop = true;
+  if (found == sending_.end()) return;
+  on_failure("TCP gives transfer " + std::to_string(found->second->id) +
+             " up after its retransmissions" + WhereStuck());
 }
 
 void TcpNetwork::Sendable(Ptr<Socket> socket, uint32_t) {
@@ -357,7 +359,6 @@ void TcpNetwork::Receive(Ptr<Socket> socket) {
   flow->sender->Close();
   socket->Close();
   flows_.erase(id);
-  stop = true;
   on_complete(id);
 }
 
@@ -386,6 +387,118 @@ std::string TcpNetwork::WhereStuck() const {
             " bytes over TCP)";
   }
   return text;
+}
+
+namespace {
+
+class TcpTransport final : public Transport {
+ public:
+  TcpTransport(const Site& site, const TcpParameters& parameters, const std::vector<TcpLink>& links)
+      : Transport(site),
+        links_(site.config.links),
+        network_(parameters, site.config.endpoints, site.config.nodes, links) {
+    network_.on_failure = [this](const std::string& why) {
+      if (failure().empty()) Fail(why);
+    };
+    network_.on_complete = [this](int64_t id) {
+      Deliver(id);
+      Flow flow = running_[id];
+      running_.erase(id);
+      flow.fct_ps = NowPs() - flow.start_ps;
+      flows_.push_back(flow);
+    };
+  }
+
+  void Start(const astra_net_transfer& t) override {
+    // The stack has one queue per port, so another class would not be what it says.
+    if (t.traffic_class != 0)
+      throw astra_net::Error(ASTRA_NET_MODEL,
+                             "transfer " + std::to_string(t.id) +
+                                 ": traffic_class=" + std::to_string(t.traffic_class) +
+                                 ", but transport=tcp has only class 0");
+    running_[t.id] = {t.id, t.src, t.dst, t.bytes, t.start_ps, 0};
+    network_.Start(t.id, t.src, t.dst, static_cast<uint64_t>(t.bytes));
+  }
+  void SetLink(uint32_t link, double scale) override { network_.SetLink(link, scale); }
+  std::string WhereStuck() const override { return network_.WhereStuck(); }
+  std::string Statistics() const override;
+
+ private:
+  struct Flow {
+    int64_t id, src, dst, bytes, start_ps, fct_ps;
+  };
+  std::vector<astra_net_link> links_;
+  TcpNetwork network_;
+  std::map<int64_t, Flow> running_;
+  std::vector<Flow> flows_;
+};
+
+std::string TcpTransport::Statistics() const {
+  JsonTable links("links", {"link", "src", "dst", "bytes", "busy_ps", "packets", "drops"});
+  JsonTable flows("flows", {"id", "src", "dst", "bytes", "start_ps", "fct_ps"});
+  uint64_t packets = 0, drops = 0;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const TcpNetwork::LinkCount& count = network_.counts[i];
+    packets += count.packets;
+    drops += count.drops;
+    links.Add({static_cast<int64_t>(i), links_[i].src, links_[i].dst,
+               static_cast<int64_t>(count.bytes),
+               std::llround(static_cast<double>(count.bytes) / links_[i].bytes_per_second * 1e12),
+               static_cast<int64_t>(count.packets), static_cast<int64_t>(count.drops)});
+  }
+  for (const Flow& flow : flows_)
+    flows.Add({flow.id, flow.src, flow.dst, flow.bytes, flow.start_ps, flow.fct_ps});
+  return "{\"packet_hops\": " + std::to_string(packets) + ", \"drops\": " + std::to_string(drops) +
+         ", \"events\": " + std::to_string(simulator_->EventsRun()) + ", \"tables\": {" +
+         links.Text() + ", " + flows.Text() + "}}";
+}
+
+}  // namespace
+
+std::unique_ptr<Transport> MakeTcp(Site* site) {
+  const astra_net::Config& config = site->config;
+  astra_net::Options& options = site->config.options;
+  site->SetTick(kNanosecondClock ? 1000 : 1);
+  options.choice("routing", "ecmp", {"ecmp"});
+  TcpParameters parameters;
+  parameters.control = options.text("tcp", parameters.control);
+  // The parent of TcpCubic is another one in older releases of ns-3, by mistake.
+  const auto fits = [](const TypeId& tid) {
+    return tid.IsChildOf(TypeId::LookupByName("ns3::TcpCongestionOps")) ||
+           tid.GetName() == "ns3::TcpCubic";
+  };
+  TypeId control;
+  if (!TypeId::LookupByNameFailSafe("ns3::" + parameters.control, &control) || !fits(control)) {
+    std::string known;
+    for (uint16_t i = 0; i < TypeId::GetRegisteredN(); ++i) {
+      const TypeId tid = TypeId::GetRegistered(i);
+      if (fits(tid) && tid.HasConstructor() && tid.GetName().rfind("ns3::Tcp", 0) == 0)
+        known += (known.empty() ? "" : ", ") + tid.GetName().substr(5);
+    }
+    Refuse("option 'tcp' is '" + parameters.control + "', but must be one of " + known);
+  }
+  parameters.segment_bytes = static_cast<uint32_t>(options.integer("mtu_bytes", 1448, 1, 60000));
+  parameters.queue_bytes =
+      static_cast<uint64_t>(options.integer("queue_bytes", 4 << 20, 2048, 1 << 30));
+  parameters.socket_bytes =
+      static_cast<uint64_t>(options.integer("socket_bytes", 4 << 20, 4096, 1 << 30));
+  parameters.min_rto_us = options.number("rto_us", 1000, 1, 1e9);
+  parameters.seed = static_cast<uint32_t>(options.integer("seed", 1, 1, 4294944442));
+  parameters.run = static_cast<uint32_t>(options.integer("run", 1, 0, 1 << 20));
+  parameters.ecn = options.flag("ecn", parameters.control == "TcpDctcp");
+  for (const auto& row : ReadTable("ecn_map", options.text("ecn_map", "0:65000:65000:1"), 4)) {
+    parameters.kmin_bytes = row[1];
+    parameters.kmax_bytes = row[2];
+    parameters.pmax = row[3];
+  }
+  std::vector<TcpLink> links;
+  for (size_t i = 0; i < config.links.size(); ++i) {
+    const astra_net_link& link = config.links[i];
+    links.push_back({link.src, link.dst,
+                     static_cast<int64_t>(std::llround(link.bytes_per_second * 8)), link.latency_ps,
+                     link.loss, site->reverse[i]});
+  }
+  return std::make_unique<TcpTransport>(*site, parameters, links);
 }
 
 }  // namespace astra_ns3

@@ -55,8 +55,7 @@ class TcpNetwork {
   };
   std::vector<LinkCount> counts;
   std::function<void(int64_t id)> on_complete;
-  bool stop = false;    // set to leave the run
-  std::string failure;  // why the run cannot go on; set with `stop`
+  std::function<void(const std::string&)> on_failure;  // why the run cannot go on
 
  private:
   struct Flow;

@@ -73,7 +73,10 @@ class LinkLoad {
   // JSON to put before "tables", and into it.  `links` are numbers with the caller's counts of them, in
   // the order of the rows.  Sums over a link are, but for rounding, what was added.
   std::string interval_json() const {
-    return on() ? "\"sample_interval_ps\": " + std::to_string(interval_ps_) + ", " : "";
+    std::string text;
+    if (on())
+      text.append("\"sample_interval_ps\": ").append(std::to_string(interval_ps_)).append(", ");
+    return text;
   }
   std::string table_json(const std::vector<std::pair<int64_t, size_t>>& links) const {
     if (!on()) return "";
@@ -83,10 +86,10 @@ class LinkLoad {
       double all_bytes = 0, all_busy_ps = 0;
       for (const Bin& bin : links_[count]) {
         const char* comma = link.empty() ? "" : ",";
-        link += comma + std::to_string(number);
-        time += comma + std::to_string(bin.number * interval_ps_);
-        bytes += comma + std::to_string(rest(all_bytes, bin.bytes));
-        busy += comma + std::to_string(rest(all_busy_ps, bin.busy_ps));
+        link.append(comma).append(std::to_string(number));
+        time.append(comma).append(std::to_string(bin.number * interval_ps_));
+        bytes.append(comma).append(std::to_string(rest(all_bytes, bin.bytes)));
+        busy.append(comma).append(std::to_string(rest(all_busy_ps, bin.busy_ps)));
       }
     }
     return ", \"link_load\": {\"link\": [" + link + "], \"time_ps\": [" + time + "], \"bytes\": [" +

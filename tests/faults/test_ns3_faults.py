@@ -8,15 +8,15 @@ import pytest
 
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.api import LINK, NetworkConfig
-from astra_bridge.network.ns3.build import NS3
 from tests import ns3_fuzz
 from tests import ns3_networks as net
+from tests.ns3_networks import needs_our_devices
 
 GBPS, MTU = net.GBPS, net.MTU
 US = 10**6  # ps
 RATE, LATENCY, BYTES = 100 * GBPS, 1 * US, 1000 * MTU
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def two_paths(**options: object) -> NetworkConfig:

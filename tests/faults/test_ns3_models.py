@@ -11,18 +11,18 @@ import pytest
 from astra_bridge import simulate
 from astra_bridge.errors import ContractError
 from astra_bridge.network.api import TRANSFER
-from astra_bridge.network.ns3.build import NS3
 from astra_bridge.trace import CommType
 from astra_bridge.units import TIME_NEVER
 from tests import ns3_networks as net
 from tests.golden.test_ns3_rules import check, star
+from tests.ns3_networks import needs_our_devices
 from tests.small import network, same_on_all, system
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
 RATE = 100 * GBPS
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def test_hpcc_without_a_window_as_in_the_fork(tmp_path: Path) -> None:

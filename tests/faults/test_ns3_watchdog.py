@@ -8,13 +8,13 @@ import itertools
 import pytest
 
 from astra_bridge.errors import SimulationError
-from astra_bridge.network.ns3.build import NS3
 from tests import ns3_networks as net
+from tests.ns3_networks import needs_our_devices
 
 GBPS, MTU = net.GBPS, net.MTU
 MS = 10**9  # ps
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 @pytest.mark.parametrize("latency_ps", [5 * MS, 1000 * MS, 100_000 * MS])

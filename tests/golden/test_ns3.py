@@ -18,11 +18,12 @@ from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import BACKENDS
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.units import TIME_NEVER
+from tests.ns3_networks import needs_our_devices
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "ns3"
 NS3 = BACKENDS[0]
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def write_inputs(case: dict[str, Any], folder: Path) -> Path:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.cli import main
-from astra_bridge.network.ns3.build import NS3
+from tests.ns3_networks import needs_our_devices
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "examples/analytical"
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 @pytest.mark.parametrize(("option", "finish_ns"), [("tcp", 69540), ("rdma", 28865)])

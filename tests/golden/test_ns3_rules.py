@@ -18,8 +18,9 @@ from astra_bridge.simulation import simulate
 from tests import ns3_networks as net
 from tests.golden.test_ns3 import NS3, completion_times, write_inputs
 from tests.golden_case import write_golden_case
+from tests.ns3_networks import needs_our_devices
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 RATES = (25, 40, 50, 100, 200, 400)
 CONFIG = {

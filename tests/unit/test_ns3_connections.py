@@ -17,18 +17,18 @@ from astra_bridge.cli.summary import summary
 from astra_bridge.fabrics import rail
 from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.network.api import LINK, NetworkConfig
-from astra_bridge.network.ns3.build import NS3
 from astra_bridge.topology import topology_of
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests import ns3_networks as net
+from tests.ns3_networks import needs_our_devices
 from tests.small import MIB, per_rank, same_on_all, system
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
 RATE, LATENCY = 100 * GBPS, 1 * US
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def packet_ps(payload: int = MTU, rate: float = RATE) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from astra_bridge.network.api import NetworkConfig
-from astra_bridge.network.ns3.build import NS3
 from tests import ns3_networks as net
+from tests.ns3_networks import needs_our_devices
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
@@ -22,7 +22,7 @@ CNP_US = (HEADER + 16) / RATE * 1e6
 # The first packet and its CNP cross two links each; then the rate is halved.
 FIRST_CUT_US = 2 * PACKET_US + 2 * CNP_US + 4 * LATENCY_US
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def one_flow(thresholds: str, **options: object) -> NetworkConfig:

@@ -13,14 +13,14 @@ import pytest
 
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.api import TRANSFER
-from astra_bridge.network.ns3.build import NS3
 from astra_bridge.units import TIME_NEVER
 from tests import ns3_networks as net
+from tests.ns3_networks import needs_our_devices
 
 GBPS, MTU, HEADER = net.GBPS, net.MTU, net.HEADER
 US = 10**6  # ps
 
-pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
+pytestmark = needs_our_devices
 
 
 def transmit_ps(payload: int, rate: float) -> int:

@@ -14,7 +14,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims, NetworkLinks, dim_bandwidth, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
-from astra_bridge.network.ns3.build import NS3
+from astra_bridge.network.ns3.build import NS3, is_rdma_fork
 from astra_bridge.network.ns3.config import (
     CC_MODES,
     Ns3Config,
@@ -92,7 +92,8 @@ def prepare(request: NetworkRequest) -> Prepared:
     physical: PhysicalTopology | None = None
     dims: tuple[int, ...] | None = None
     counts: tuple[int, ...] = ()
-    compatibility, warnings = _compatibility(given, is_config=_names_config(network))
+    fork = is_rdma_fork()
+    compatibility, warnings = _compatibility(given, is_config=_names_config(network), fork=fork)
     if _names_config(network):
         config, more = read_ns3_config(network)
         warnings += more
@@ -113,6 +114,8 @@ def prepare(request: NetworkRequest) -> Prepared:
             )
         if config.enable_qcn:
             options["ecn_map"] = _ecn_map(config, physical)
+        if fork:
+            options |= _of_the_fork_only(config)
     else:
         options = _fork_options(given) if compatibility else {}
         parsed = read_network(network)
@@ -158,13 +161,22 @@ def _names_config(network: object) -> bool:
     return isinstance(network, (str, Path)) and is_ns3_config(network)
 
 
-def _compatibility(given: dict[str, str], *, is_config: bool) -> tuple[bool, tuple[str, ...]]:
+def _compatibility(
+    given: dict[str, str], *, is_config: bool, fork: bool
+) -> tuple[bool, tuple[str, ...]]:
     """Takes the option out, for it stands for others: whether it is the fork's, and warnings."""
-    value = given.pop("compatibility", "fork" if is_config else "none")
+    tcp = given.get("transport") == "tcp"
+    value = given.pop("compatibility", "fork" if is_config or (fork and not tcp) else "none")
     if value == "astra-sim":
         return True, ("compatibility=astra-sim is called compatibility=fork now",)
     if value not in ("fork", "none"):
         raise InputError(f"compatibility={value}: must be fork or none", key="--network-option")
+    if value == "none" and fork and not tcp:
+        raise InputError(
+            f"compatibility=none: {NS3.version()} at {NS3.find().root} is used with its own "
+            "devices, which are the fork's; leave NS3_ROOT out for ours",
+            key="--network-option",
+        )
     return value == "fork", ()
 
 
@@ -264,7 +276,7 @@ def _options_of(
         )
     if config.l2_ack_interval == 0:
         warnings.append(f"{file}: L2_ACK_INTERVAL 0: every packet is acknowledged")
-    if config.nic_total_pause_time > 0:
+    if config.nic_total_pause_time > 0 and not is_rdma_fork():
         warnings.append(f"{file}: NIC_TOTAL_PAUSE_TIME: ignored: pauses by a slow host bus")
     unwritten = [key for key in _NOT_WRITTEN if key in config.given]
     if unwritten:
@@ -272,6 +284,14 @@ def _options_of(
             f"{file}: {', '.join(unwritten)}: not written; --output has flows, pfc and queues"
         )
     return options, tuple(warnings)
+
+
+def _of_the_fork_only(config: Ns3Config) -> dict[str, str]:
+    """What the fork's own devices have besides."""
+    options = {"base_rtt": "global" if config.global_t == 1 else "pair"}
+    if config.nic_total_pause_time > 0:
+        options["cc.TotalPauseTimes"] = str(config.nic_total_pause_time)
+    return options
 
 
 def _interval(config: Ns3Config, key: str, compatibility: bool) -> str:

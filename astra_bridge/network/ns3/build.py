@@ -2,7 +2,9 @@
 """Finds ns-3, against which the backend is compiled.
 
 It is looked for under ``NS3_ROOT``, then where CMake's ``find_package(ns3)`` looks (the system's
-prefixes and ``CMAKE_PREFIX_PATH``), then in the installed wheel ``ns3``.
+prefixes and ``CMAKE_PREFIX_PATH``), then in the installed wheel ``ns3``.  ``NS3_ROOT`` may be a
+prefix, a source tree that is built, or its ``build`` folder.  It may be the public RDMA fork of
+ns-3 (HPCC's, ASTRA-sim's, SimAI's), whose devices the backend then uses.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from pathlib import Path
 from astra_bridge.errors import BackendUnavailable
 from astra_bridge.network.compiled import Adapter, Simulator
 
-__all__ = ["NS3", "find_ns3"]
+__all__ = ["NS3", "find_ns3", "is_rdma_fork"]
 
 _INSTALL = "pip install 'astra-bridge[ns3]' (ns-3 wheel, cmake and ninja)"
+
+
+_FORK_HEADER = "qbb-net-device.h"
+_FORK = f"ns-3 fork (RDMA: {_FORK_HEADER})"
 
 
 def _core_library(root: Path) -> tuple[Path, str] | None:
@@ -35,7 +41,29 @@ def _at(root: Path, origin: str) -> Simulator | None:
     if found is None:
         return None
     library, version = found
-    return Simulator("ns-3", version, root, origin, (library,), {"NS3_ROOT": str(root)})
+    name, marks = "ns-3", [library]
+    header = _rdma_header(root)
+    if header is not None:
+        # Its devices are in a module of ns-3's own.
+        devices = library.with_name(library.name.replace("-core", "-point-to-point"))
+        name, marks = _FORK, [library, header, *([devices] if devices.exists() else [])]
+    return Simulator(name, version, root, origin, tuple(marks), {"NS3_ROOT": str(root)})
+
+
+def _rdma_header(root: Path) -> Path | None:
+    """The header by which the RDMA fork is known."""
+    for folder in ("include", "build/include", "include/ns3*"):
+        for path in root.glob(f"{folder}/ns3/{_FORK_HEADER}"):
+            return path
+    return None
+
+
+def is_rdma_fork() -> bool:
+    """Whether the ns-3 that is found is the RDMA fork; not if there is none."""
+    try:
+        return find_ns3().name == _FORK
+    except BackendUnavailable:
+        return False
 
 
 def find_ns3() -> Simulator:
@@ -52,7 +80,7 @@ def find_ns3() -> Simulator:
         if found is None:
             raise BackendUnavailable(
                 f"NS3_ROOT={given} has no lib*/libns3*-core*.so; it must be the prefix that ns-3 "
-                "was installed to"
+                "was installed to, or the folder in which it was built"
             )
         return found
     prefixes = [path for path in os.environ.get("CMAKE_PREFIX_PATH", "").split(os.pathsep) if path]
