@@ -7,6 +7,7 @@ needs is kept.
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from pathlib import Path
@@ -56,7 +57,7 @@ def is_communication(name: str) -> bool:
 class _Event(msgspec.Struct, gc=False):
     ph: str = ""
     cat: str = ""
-    name: Any = ""
+    name: str = ""
     pid: Any = 0
     tid: Any = 0
     ts: float = 0.0
@@ -188,6 +189,7 @@ class _Reader:
         thread_of, start_of, took_of, name_of, link_of = (c.append for c in self.runtime)
         categories, decode, outermost = _CATEGORIES, _link.decode, self.outermost
         pid = tid = thread = -1  # of the last event of the host
+        outer_start = outer_end = -math.inf  # of the last operator of that thread around others
         for event in events:
             kind = categories.get(event.cat)
             if kind is None or event.ph != "X":
@@ -200,11 +202,11 @@ class _Reader:
                 self.syncs[_whole(args.get("correlation"))] = args
                 continue
             if event.tid != tid or event.pid != pid or thread < 0:
+                outermost[thread] = outer_start, outer_end
                 pid, tid = event.pid, event.tid
                 thread = threads.setdefault((pid, tid), len(threads))
+                outer_start, outer_end = outermost.get(thread, (-math.inf, -math.inf))
             name = event.name
-            if name.__class__ is not str:
-                name = str(name)
             if kind == RUNTIME:
                 thread_of(thread)
                 start_of(event.ts)
@@ -227,15 +229,14 @@ class _Reader:
                 else:
                     self.notes.append((thread, start_ns, end_ns, name))
                 continue
-            start = event.ts
-            end = start + event.dur
-            outer = outermost.get(thread)
-            if outer is not None and outer[0] <= start and end < outer[1]:
+            start, took = event.ts, event.dur
+            if outer_start <= start and start + took < outer_end:
                 continue  # inside of another operator
-            outermost[thread] = start, end - _ROUNDING_US
+            outer_start, outer_end = start, start + took - _ROUNDING_US
             op_thread(thread)
             op_start(start)
-            op_took(event.dur)
+            op_took(took)
+        outermost[thread] = outer_start, outer_end
 
     def _gpu(self, event: _Event) -> None:
         """A kernel, a copy or a fill."""
@@ -253,9 +254,9 @@ class _Reader:
             known.device if known.device >= 0 else _whole(event.pid),
             known.stream if known.stream >= 0 else _whole(event.tid),
         )
-        kernel = self.kernels.get(event.name) if event.name.__class__ is str else None
+        name = event.name
+        kernel = self.kernels.get(name)
         if kernel is None:
-            name = str(event.name)
             kernel = self.kernels[name] = name, "nccl" in name.lower()
         more = _args(event) if kernel[1] or known.collective else None
         start = round(event.ts * 1000)
@@ -359,6 +360,6 @@ def _lenient(entry: dict[str, Any]) -> _Event:
         return _Event()
     args = msgspec.Raw(msgspec.json.encode(entry.get("args")))
     return _Event(
-        str(entry.get("ph", "")), str(entry.get("cat", "")), entry.get("name", ""),
+        str(entry.get("ph", "")), str(entry.get("cat", "")), str(entry.get("name", "")),
         entry.get("pid", 0), entry.get("tid", 0), start, took, args,
     )  # fmt: skip

@@ -49,6 +49,7 @@ _MOST_UNWAITED = 256
     _SYNC, _LAUNCH, _WAIT, _FINISH,
 ) = range(15)  # fmt: skip
 
+_COMP = NodeType.COMP  # looked up once, not for each kernel
 _Stream = tuple[int, int]
 
 
@@ -246,14 +247,15 @@ class _Linker:
             if needed[i]:
                 for dep in steps[i].deps:
                     needed[dep] = True
+        if all(needed):
+            return steps
         place, kept = [0] * len(steps), 0
         for i, keep in enumerate(needed):
             place[i] = kept
             kept += keep
-        if kept < len(steps):
-            self.made.note(
-                "host work that nothing waits for is left out", self.where, len(steps) - kept
-            )
+        self.made.note(
+            "host work that nothing waits for is left out", self.where, len(steps) - kept
+        )
         found = [step for step, keep in zip(steps, needed, strict=True) if keep]
         for step in found:
             step.deps = [place[dep] for dep in step.deps]
@@ -350,7 +352,7 @@ class _Linker:
         if not thread.awaited:
             if took > 0:
                 deps = [thread.step] if thread.step >= 0 else []
-                step = Step(NodeType.COMP, name, thread.resume_ns, took, deps, True)
+                step = Step(_COMP, name, thread.resume_ns, took, deps, True)
                 thread.step, thread.resume_ns = self._add(step), at
             return
         deps = sorted({*thread.awaited, *([thread.step] if thread.step >= 0 else [])})
@@ -623,9 +625,10 @@ class _Linker:
 
     def _launch(self, index: int, at: int, what: tuple[list[int], int, int]) -> None:
         launched, call_end, name = what
+        recording = self.recording
         thread = self.threads[index]
-        self._advance(thread, at, self.recording.names[name] if name >= 0 else "host")
-        gpus = [self.recording.gpu[i] for i in launched]
+        self._advance(thread, at, recording.names[name] if name >= 0 else "host")
+        gpus = [recording.gpu[i] for i in launched]
         if len(gpus) > 1:
             gpus.sort(key=lambda gpu: gpu.start_ns)
         for gpu in gpus:
@@ -667,10 +670,10 @@ class _Linker:
 
     def _kernel(self, gpu: Gpu, at: int, deps: set[int]) -> int:
         self._find_cause(gpu, at, deps)
-        took = gpu.end_ns - gpu.start_ns
-        return self._add(
-            Step(NodeType.COMP, gpu.name, gpu.start_ns, took, sorted(deps), stream=gpu.stream[1])
-        )
+        start = gpu.start_ns
+        took = gpu.end_ns - start
+        step = Step(_COMP, gpu.name, start, took, sorted(deps), False, gpu.stream[1])
+        return self._add(step)
 
     def _communication(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
         """A kernel of a communication library."""

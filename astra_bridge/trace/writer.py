@@ -203,10 +203,11 @@ def encode_node(
 
 def frame_records(records: Iterable[bytes]) -> bytes:
     """Put encoded messages, GlobalMetadata first, together as the content of an ``.et`` file."""
-    parts: list[bytes] = []
+    out = bytearray()
     for record in records:
-        parts += (varint(len(record)), record)
-    return b"".join(parts)
+        out += varint(len(record))
+        out += record
+    return bytes(out)
 
 
 def encode_trace(nodes: Iterable[TraceNode], *, version: str = VERSION) -> bytes:
