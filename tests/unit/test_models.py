@@ -284,6 +284,19 @@ def test_a_wrong_config_is_named(tmp_path: Path, changes: dict[str, Any], messag
     assert str(file) in str(error.value)
 
 
+def test_a_window_counts_where_the_architecture_has_one(tmp_path: Path) -> None:
+    """Mistral's always; Qwen's where a key says so; Gemma 2's in every other layer."""
+    for name, changes, windows in (
+        ("mistral", {}, [16] * 4),
+        ("qwen2", {}, [0] * 4),
+        ("qwen2", {"use_sliding_window": True}, [16] * 4),
+        ("gemma2", {}, [16, 0] * 2),
+        ("gemma3_text", {"sliding_window_pattern": 4}, [16, 16, 16, 0]),
+    ):
+        model = read_model(write(tmp_path, model_type=name, sliding_window=16, **changes))
+        assert [getattr(layer.mixer, "window", 0) for layer in model.layers] == windows
+
+
 def test_experts_of_qwen3_and_first_dense_layers(tmp_path: Path) -> None:
     file = write(
         tmp_path, model_type="qwen3_moe", num_experts=16, num_experts_per_tok=4,

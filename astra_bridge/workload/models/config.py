@@ -30,33 +30,34 @@ _DATA = Path(__file__).with_name("data")
 
 # Keys that say nothing about shapes: numerics, training, generation, files.
 _SILENT = (
-    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
-    "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "hidden_act",
-    "hidden_activation", "activation_function", "attention_dropout", "rms_norm_eps",
-    "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_scaling", "rope_parameters",
-    "rope_interleave", "rope_local_base_freq", "max_position_embeddings", "pretraining_tp",
-    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
-    "cache_implementation", "output_router_logits", "router_aux_loss_coef",
-    "router_jitter_noise", "norm_topk_prob", "quantization_config", "auto_map",
-    "attn_implementation", "hidden_dropout", "classifier_dropout", "use_parallel_residual",
-    "rotary_pct", "rotary_emb_base", "partial_rotary_factor", "model_max_length",
-    "unsloth_version", "id2label", "label2id", "num_labels", "task_specific_params",
-    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx",
-    "scale_attn_weights", "embd_pdrop", "n_ctx", "ep_size", "n_group", "topk_group",
-    "topk_method", "scoring_func", "routed_scaling_factor", "aux_loss_alpha", "seq_aux",
-    "num_nextn_predict_layers", "qk_head_dim", "head_dim_v", "max_window_layers", "layer_types",
-    "_attn_implementation", "gradient_checkpointing", "residual_in_fp32",
-    "rescale_prenorm_residual", "time_step_floor", "time_step_limit", "time_step_max",
-    "time_step_min", "time_step_rank", "rms_norm", "norm_eps", "use_mamba_kernels",
-    "mamba_hidden_act", "mamba_dt_max", "mamba_dt_min", "mamba_dt_init_floor", "mamba_dt_limit",
-    "mlp_hidden_act", "num_logits_to_keep", "hybrid_override_norm", "attention_chunk_size",
-    "bias_dropout_fusion", "use_mrope", "sliding_window_size", "attention_probs_dropout_prob",
-    "hidden_dropout_prob", "norm_before_gate", "n_special_tokens", "predict_special_tokens",
+    "activation_function", "architectures", "attention_dropout", "attention_probs_dropout_prob",
+    "attn_implementation", "attn_logit_softcapping", "auto_map", "aux_loss_alpha",
+    "bos_token_id", "cache_implementation", "classifier_dropout", "dtype", "embd_pdrop",
+    "eos_token_id", "ep_size", "final_logit_softcapping", "gradient_checkpointing",
+    "hidden_act", "hidden_activation", "hidden_dropout", "hidden_dropout_prob", "id2label",
+    "initializer_range", "label2id", "layer_norm_eps", "layer_norm_epsilon", "layer_types",
+    "mamba_hidden_act", "max_position_embeddings", "max_window_layers", "mlp_hidden_act",
+    "model_max_length", "model_type", "n_ctx", "n_group", "n_special_tokens",
+    "norm_before_gate", "norm_eps", "norm_topk_prob", "num_labels", "num_logits_to_keep",
+    "num_nextn_predict_layers", "output_router_logits", "pad_token_id", "partial_rotary_factor",
+    "predict_special_tokens", "pretraining_tp", "qk_head_dim", "quantization_config",
+    "query_pre_attn_scalar", "reorder_and_upcast_attn", "rescale_prenorm_residual",
+    "residual_in_fp32", "rms_norm", "rms_norm_eps", "rope_interleave", "rope_local_base_freq",
+    "rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base", "rotary_pct",
+    "routed_scaling_factor", "router_aux_loss_coef", "router_jitter_noise",
+    "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scoring_func", "seq_aux",
+    "sliding_window_size", "summary_activation", "summary_first_dropout",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params",
+    "time_step_floor", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank",
+    "topk_group", "topk_method", "torch_dtype", "transformers_version", "unsloth_version",
+    "use_cache", "use_mamba_kernels", "use_mrope", "use_parallel_residual",
 )  # fmt: skip
 
 
-def _attention(reader: Reader, *, qkv_bias: bool = False, head_norms: bool = False) -> Attention:
+def _attention(
+    reader: Reader, *, qkv_bias: bool = False, head_norms: bool = False, windowed: bool = True
+) -> Attention:
+    """Attention; `windowed` is whether a window counts where no key says so."""
     hidden = reader.integer("hidden_size", None, 1, _MOST)
     heads = reader.integer("num_attention_heads", None, 1, _MOST)
     kv_heads = _optional(reader, "num_key_value_heads", heads)
@@ -68,7 +69,7 @@ def _attention(reader: Reader, *, qkv_bias: bool = False, head_norms: bool = Fal
         raise reader.fail("num_attention_heads", f"{heads} does not divide hidden_size {hidden}")
     head_dim = reader.integer(said, None, 1, _MOST) if said else hidden // heads
     window = _optional(reader, "sliding_window", 0, low=0)
-    if not reader.raw.get("use_sliding_window", True):
+    if not reader.raw.get("use_sliding_window", windowed):
         window = 0
     bias = reader.flag("attention_bias")
     return Attention(
@@ -113,12 +114,12 @@ def _llama(reader: Reader, name: str) -> Model:
 
 
 def _qwen2(reader: Reader, name: str) -> Model:
-    attention = _attention(reader, qkv_bias=True)
+    attention = _attention(reader, qkv_bias=True, windowed=False)
     return _model(reader, name, (Layer(attention, _mlp(reader)),) * _depth(reader))
 
 
 def _qwen3(reader: Reader, name: str) -> Model:
-    attention = _attention(reader, head_norms=True)
+    attention = _attention(reader, head_norms=True, windowed=False)
     return _model(reader, name, (Layer(attention, _mlp(reader)),) * _depth(reader))
 
 
@@ -160,11 +161,11 @@ def _gemma3(reader: Reader, name: str) -> Model:
 def _qwen2_moe(reader: Reader, name: str) -> Model:
     """With a shared expert that has a gate of its own."""
     shared = reader.integer("shared_expert_intermediate_size", None, 1, _MOST)
-    return _qwen_experts(reader, name, _attention(reader, qkv_bias=True), shared)
+    return _qwen_experts(reader, name, _attention(reader, qkv_bias=True, windowed=False), shared)
 
 
 def _qwen3_moe(reader: Reader, name: str) -> Model:
-    return _qwen_experts(reader, name, _attention(reader, head_norms=True), 0)
+    return _qwen_experts(reader, name, _attention(reader, head_norms=True, windowed=False), 0)
 
 
 def _qwen_experts(reader: Reader, name: str, attention: Attention, shared: int) -> Model:
