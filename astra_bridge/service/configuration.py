@@ -74,15 +74,14 @@ def configure(config: Any, folder: Path, results: Path) -> Configured:
     warnings = []
     if common.get("logging"):
         warnings.append("logging: ignored: astra-bridge does not use spdlog")
+    memory = {_dashed(key): value for key, value in _part(common, "remote_memory").items()}
+    memory.setdefault("memory-type", "NO_MEMORY_EXPANSION")  # the SDK's own default
     flags = {
         "workload-configuration": str(_workload(common, folder)),
         "system-configuration": _json(
             folder / "system.json", _system(_part(common, "system"), folder)
         ),
-        "remote-memory-configuration": _json(
-            folder / "remote_memory.json",
-            {_dashed(key): value for key, value in _part(common, "remote_memory").items()},
-        ),
+        "remote-memory-configuration": _json(folder / "remote_memory.json", memory),
     }
     groups = common.get("communicator_group")
     if groups:

@@ -169,3 +169,37 @@ def test_on_ns3(
     assert rows
     assert {len(row) for row in rows} == {8}
     assert all(int(row[6]) > 0 and int(row[7]) > 0 for row in rows)
+
+
+def test_a_config_in_pieces(
+    sdk_python: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK sends one that is larger than 4 MiB so."""
+    grpc = pytest.importorskip("grpc")
+    from google.protobuf import message_factory
+
+    from astra_bridge.service import Service, rpc
+
+    where = "import astra_sim_sdk; print(astra_sim_sdk.__file__)"
+    found = subprocess.run([sdk_python, "-c", where], capture_output=True, text=True, check=True)
+    shutil.copytree(Path(found.stdout.strip()).parent, tmp_path / "path" / "astra_sim_sdk")
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    described = rpc._described().file.message_types_by_name
+    asked = message_factory.GetMessageClass(described["Config"])()
+    asked.common_config.workload = "workload/all_reduce"
+    network = asked.network_backend
+    network.choice = 1
+    row = network.analytical_congestion_aware.topology.network.add()
+    row.topology, row.npus_count, row.bandwidth, row.latency = 1, 8, 50.1, 500
+    network.analytical_congestion_aware.topology.choice = 1
+    data = asked.SerializeToString()
+    piece = message_factory.GetMessageClass(described["Data"])
+    with Service() as service:
+        service.upload(archive.read_bytes())
+        server = rpc.RpcServer(service)
+        with grpc.insecure_channel(server.location) as channel:
+            call = channel.stream_unary("/astra.Openapi/streamSetConfig", piece.SerializeToString)
+            call(iter([piece(datum=data[:9]), piece(datum=data[9:])]), timeout=20)
+        text = (service._inputs / "analytical_network.yml").read_text()
+        server.close()
+    assert "bandwidth:\n- 50.1\n" in text  # not 50.099998
