@@ -43,5 +43,6 @@ QUIRKS: dict[str, Quirks] = {
     "ns3": Quirks(largest_bytes=2**22),
     "htsim": Quirks(largest_bytes=2**22),
     "garnet": Quirks(largest_bytes=2**20),
+    "gem5": Quirks(largest_bytes=2**20),
 }
 """By the name that the backend gives in its info."""

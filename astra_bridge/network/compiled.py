@@ -86,6 +86,8 @@ class Adapter:
     sources : Path, optional
         Folder of ``CMakeLists.txt``: ``backends/NAME`` of this project, unless a plug-in brings
         its own.
+    shares : sequence of str, optional
+        Folders beside that one of which it compiles files too.
 
     Examples
     --------
@@ -99,6 +101,7 @@ class Adapter:
     find: Callable[[], Simulator]
     tools: str = "pip install cmake ninja"
     sources: Path | None = None
+    shares: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -173,7 +176,8 @@ class Adapter:
 
     def _target(self, simulator: Simulator, compiler: list[str]) -> Path:
         version = re.sub(r"[^-.\w]+", "-", simulator.version)
-        name = f"{self.name}-{version}-{_key(self.folder, simulator, compiler)}"
+        folders = [self.folder, *(self.folder.parent / name for name in self.shares)]
+        name = f"{self.name}-{version}-{_key(folders, simulator, compiler)}"
         return cache_folder() / name / f"libastra_net_{self.name}.so"
 
 
@@ -214,11 +218,11 @@ def _compiler_version(*compiler: str) -> str:
     return done.stdout.split("\n", 1)[0]
 
 
-def _key(folder: Path, simulator: Simulator, compiler: list[str]) -> str:
+def _key(folders: list[Path], simulator: Simulator, compiler: list[str]) -> str:
     digest = hashlib.sha256()
     for source in [
         *sorted((source_root() / "csrc" / "include").glob("astra_*.h*")),
-        *sorted(path for path in folder.iterdir() if path.is_file()),
+        *sorted(path for folder in folders for path in folder.iterdir() if path.is_file()),
     ]:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     parts: list[object] = [_compiler_version(*compiler), *compiler[1:]]

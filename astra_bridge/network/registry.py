@@ -29,6 +29,7 @@ BACKENDS = Registry(
         "ns3": "astra_bridge.network.ns3:BACKENDS",
         "garnet": "astra_bridge.network.garnet:BACKENDS",
         "htsim": "astra_bridge.network.htsim:BACKENDS",
+        "gem5": "astra_bridge.network.gem5:BACKENDS",
     },
 )
 

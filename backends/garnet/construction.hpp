@@ -108,8 +108,6 @@ Core<W>::Core(const Config& config) : Network(config) {
   requested_.resize(outputs_.size());
   router_awake_.resize(routers);
   interface_awake_.resize(nodes);
-  binned_flits_.resize(config.channels.size());
-  binned_router_flits_.resize(routers);
 
   graph_ = config.graph;
   route_by_node_ = config.routing == Routing::kCustom;
@@ -134,7 +132,6 @@ Core<W>::Core(const Config& config) : Network(config) {
   wheel_used_.resize(static_cast<size_t>(wheel_size_ / 64));
   next_check_ = config.deadlock_threshold;
   progress_.resize(buffers_.size());
-  if (config.series_cycles > 0) next_bin_ = config.series_cycles;
 }
 
 template <int W>

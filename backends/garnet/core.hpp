@@ -52,7 +52,6 @@ class Core final : public Network {
   std::vector<LinkLoad> link_loads() const override;
   std::vector<NodeLoad> node_loads() const override;
   std::vector<uint64_t> router_flits() const override;
-  Series series() const override;
   void save(astra::Writer& archive) override { visit(archive); }
   void load(astra::Reader& archive) override { visit(archive); }
 
@@ -221,8 +220,7 @@ class Core final : public Network {
   Output& output_of(uint32_t slot) { return outputs_[inputs_[slot >> shift_].output]; }
   const Output& output_of(uint32_t slot) const { return outputs_[inputs_[slot >> shift_].output]; }
   void check_progress();
-  std::vector<uint64_t> channel_flits() const;
-  void close_bin(Series& series) const;
+  std::vector<uint64_t> channel_flits() const override;
   std::string describe(uint32_t slot) const;
   double occupancy(uint32_t link) const;  // integral of the flits at its end, in flit-cycles
   template <class Function>
@@ -272,11 +270,8 @@ class Core final : public Network {
   std::vector<uint32_t> awake_routers_, awake_interfaces_, scratch_;
   std::vector<uint8_t> router_awake_, interface_awake_;
 
-  std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin
-  std::vector<uint64_t> binned_router_flits_;
-  Series series_;
   std::vector<uint32_t> channel_output_;  // [channel]: output
-  int64_t next_bin_ = kNever, next_check_ = 0;
+  int64_t next_check_ = 0;
   std::vector<Progress> progress_;      // [slot], at the last check
 };
 

@@ -61,25 +61,5 @@ std::vector<uint64_t> Core<W>::channel_flits() const {
   return flits;
 }
 
-template <int W>
-void Core<W>::close_bin(Series& series) const {
-  const auto append = [&](std::vector<SeriesPoint>& points, const std::vector<uint64_t>& now,
-                          const std::vector<uint64_t>& before) {
-    for (size_t i = 0; i < now.size(); ++i)
-      if (now[i] != before[i])
-        points.push_back(
-            {next_bin_ - config_.series_cycles, static_cast<int32_t>(i), now[i] - before[i]});
-  };
-  append(series.links, channel_flits(), binned_flits_);
-  append(series.routers, router_flits(), binned_router_flits_);
-}
-
-template <int W>
-Series Core<W>::series() const {
-  Series points = series_;
-  if (config_.series_cycles > 0) close_bin(points);
-  return points;
-}
-
 }  // namespace
 }  // namespace garnet

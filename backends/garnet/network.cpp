@@ -20,12 +20,7 @@ namespace garnet {
 
 template <int W>
 void Core<W>::run(int64_t cycle) {
-  if (cycle >= next_bin_) {
-    close_bin(series_);
-    binned_flits_ = channel_flits();
-    binned_router_flits_ = router_flits();
-    next_bin_ = (cycle / config_.series_cycles + 1) * config_.series_cycles;
-  }
+  if (cycle >= next_bin_) begin_bin(cycle);
   if (cycle >= next_check_) {
     if (free_packets_.size() < packet_pool_.size()) check_progress();
     next_check_ = cycle + config_.deadlock_threshold;

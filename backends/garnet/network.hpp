@@ -142,10 +142,14 @@ class Network {
   // The links (indices into config.channels) that are down while flits wait for them.
   virtual std::vector<int32_t> links_waited_for() const = 0;
 
+  // Whether loads say how many flits waited.
+  virtual bool counts_waiting() const { return true; }
   virtual std::vector<LinkLoad> link_loads() const = 0;
   virtual std::vector<NodeLoad> node_loads() const = 0;
   virtual std::vector<uint64_t> router_flits() const = 0;  // that crossed each router
-  virtual Series series() const = 0;
+  Series series() const;
+  // A simulator's own statistics, as further tables of the JSON that stats() returns.
+  virtual void add_tables(std::string& /*json*/) const {}
   // All that changes; deliveries() must have been taken.
   virtual void save(astra::Writer& archive) = 0;
   // What a network of the same configuration saved.
@@ -155,14 +159,26 @@ class Network {
   const std::vector<PacketRecord>& packets() const { return packets_; }
 
  protected:
-  explicit Network(const Config& config) : config_(config) {}
+  explicit Network(const Config& config);
   Network(const Network&) = default;
+
+  virtual std::vector<uint64_t> channel_flits() const = 0;
+  // Closes the bin of the load over time that ends before this cycle; due from next_bin_ on.
+  void begin_bin(int64_t cycle);
 
   Config config_;
   std::vector<Delivery> deliveries_;
   std::vector<PacketRecord> packets_;
   int64_t now_ = -1;  // the last cycle that was run
   bool suspicious_ = false;
+
+  int64_t next_bin_ = kNever;
+  std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin
+  std::vector<uint64_t> binned_router_flits_;
+  Series series_;
+
+ private:
+  void close_bin(Series& series) const;
 };
 
 }  // namespace garnet

@@ -3,46 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
-#include <type_traits>
+
+#include "table.hpp"
 
 namespace garnet {
 namespace {
-
-std::string text(double value) {
-  char buffer[40];
-  std::snprintf(buffer, sizeof buffer, "%.10g", std::isfinite(value) ? value : 0.0);
-  return buffer;
-}
-template <class Integer, std::enable_if_t<std::is_integral_v<Integer>, int> = 0>
-std::string text(Integer value) {
-  return std::to_string(value);
-}
-
-class Table {
- public:
-  Table(std::string& json, const char* name) : json_(json) {
-    if (json_.back() == '}') json_ += ',';
-    json_ += '"' + std::string(name) + "\":{";
-  }
-  ~Table() { json_ += '}'; }
-  template <class Rows, class Value>
-  Table& column(const char* name, const Rows& rows, Value&& value) {
-    if (json_.back() == ']') json_ += ',';
-    json_ += '"' + std::string(name) + "\":[";
-    size_t index = 0;
-    for (const auto& row : rows) {
-      if (index > 0) json_ += ',';
-      json_ += text(value(row, index++));
-    }
-    json_ += ']';
-    return *this;
-  }
-
- private:
-  std::string& json_;
-};
 
 double utilization_of(const Network& network, const LinkLoad& link, size_t channel) {
   const int64_t cycles = network.now() + 1;
@@ -106,25 +72,26 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
   const auto scalar = [&](const char* name, const std::string& value) {
     json += '"' + std::string(name) + "\":" + value + ',';
   };
-  scalar("clock_hz", text(config.clock_hz));
-  scalar("flit_bytes", text(config.flit_bytes));
-  scalar("cycles", text(cycles));
-  scalar("transfers", text(static_cast<int64_t>(flows.size())));
-  scalar("packets", text(static_cast<int64_t>(packets)));
-  scalar("flits_injected", text(injected));
-  scalar("flits_received", text(ejected));
-  scalar("flit_hops", text(std::accumulate(routers.begin(), routers.end(), uint64_t{0})));
-  scalar("average_hops", text(ratio(hops, packets)));
-  scalar("average_packet_queueing_latency_ps", text(ratio(queueing, packets)));
-  scalar("average_packet_network_latency_ps", text(ratio(on_the_way, packets)));
-  scalar("average_transfer_latency_ps", text(ratio(latency, transfers)));
-  scalar("average_ideal_transfer_latency_ps", text(ratio(ideal, transfers)));
+  scalar("clock_hz", json_text(config.clock_hz));
+  scalar("flit_bytes", json_text(config.flit_bytes));
+  scalar("cycles", json_text(cycles));
+  scalar("transfers", json_text(static_cast<int64_t>(flows.size())));
+  scalar("packets", json_text(static_cast<int64_t>(packets)));
+  scalar("flits_injected", json_text(injected));
+  scalar("flits_received", json_text(ejected));
+  scalar("flit_hops", json_text(std::accumulate(routers.begin(), routers.end(), uint64_t{0})));
+  scalar("average_hops", json_text(ratio(hops, packets)));
+  scalar("average_packet_queueing_latency_ps", json_text(ratio(queueing, packets)));
+  scalar("average_packet_network_latency_ps", json_text(ratio(on_the_way, packets)));
+  scalar("average_transfer_latency_ps", json_text(ratio(latency, transfers)));
+  scalar("average_ideal_transfer_latency_ps", json_text(ratio(ideal, transfers)));
   scalar("average_link_utilization",
-         text(ratio(utilization_sum, static_cast<double>(links.size()))));
-  scalar("average_buffered_flits", text(ratio(buffered, static_cast<double>(cycles))));
+         json_text(ratio(utilization_sum, static_cast<double>(links.size()))));
+  if (network.counts_waiting())
+    scalar("average_buffered_flits", json_text(ratio(buffered, static_cast<double>(cycles))));
   if (config.series_cycles > 0)
     scalar("sample_interval_ps",
-           text(std::llround(static_cast<double>(config.series_cycles) * period_ps)));
+           json_text(std::llround(static_cast<double>(config.series_cycles) * period_ps)));
   json += "\"warnings\":[";
   const std::string warning = saturation_warning(network);
   if (!warning.empty()) json += '"' + warning + '"';
@@ -143,25 +110,28 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
         .column("packets", flows, [](const Flow& f, size_t) { return f.packets; })
         .column("hops", flows, [](const Flow& f, size_t) { return f.hops; });
   }
-  Table(json, "links")
-      .column("link", links, [](const LinkLoad&, size_t i) { return static_cast<int64_t>(i); })
-      .column("src", links, [&](const LinkLoad&, size_t i) { return link_ends[i].first; })
-      .column("dst", links, [&](const LinkLoad&, size_t i) { return link_ends[i].second; })
-      .column("bytes", links,
-              [&](const LinkLoad& l, size_t) {
-                return l.flits * static_cast<uint64_t>(config.flit_bytes);
-              })
-      .column("busy_ps", links,
-              [&](const LinkLoad& l, size_t i) {
-                return std::llround(static_cast<double>(l.flits) * period_ps *
-                                        config.channels[i].wire.cycles_per_flit +
-                                    l.extra_cycles * period_ps);
-              })
-      .column("flits", links, [](const LinkLoad& l, size_t) { return l.flits; })
-      .column("utilization", links, utilization)
-      .column("average_buffered_flits", links, [&](const LinkLoad& l, size_t) {
+  {
+    Table table(json, "links");
+    table.column("link", links, [](const LinkLoad&, size_t i) { return static_cast<int64_t>(i); })
+        .column("src", links, [&](const LinkLoad&, size_t i) { return link_ends[i].first; })
+        .column("dst", links, [&](const LinkLoad&, size_t i) { return link_ends[i].second; })
+        .column("bytes", links,
+                [&](const LinkLoad& l, size_t) {
+                  return l.flits * static_cast<uint64_t>(config.flit_bytes);
+                })
+        .column("busy_ps", links,
+                [&](const LinkLoad& l, size_t i) {
+                  return std::llround(static_cast<double>(l.flits) * period_ps *
+                                          config.channels[i].wire.cycles_per_flit +
+                                      l.extra_cycles * period_ps);
+                })
+        .column("flits", links, [](const LinkLoad& l, size_t) { return l.flits; })
+        .column("utilization", links, utilization);
+    if (network.counts_waiting())
+      table.column("average_buffered_flits", links, [&](const LinkLoad& l, size_t) {
         return ratio(l.occupancy_flit_cycles, static_cast<double>(cycles));
       });
+  }
   Table(json, "routers")
       .column("router", routers, [](uint64_t, size_t i) { return static_cast<int64_t>(i); })
       .column("flits", routers, [](uint64_t flits, size_t) { return flits; });
@@ -217,6 +187,7 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
         .column("src_vc", rows, [](const Row& r, size_t) { return r.src_vc; })
         .column("dst_vc", rows, [](const Row& r, size_t) { return r.dst_vc; });
   }
+  network.add_tables(json);
   json += "}}";
   return json;
 }

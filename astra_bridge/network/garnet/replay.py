@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, load_json, show
-from astra_bridge.network.api import TIME_NEVER, TRANSFER, NetworkConfig
+from astra_bridge.network.api import TIME_NEVER, TRANSFER, Network, NetworkConfig
 from astra_bridge.network.garnet.backend import open_garnet
 from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import options_of
@@ -254,8 +254,16 @@ def _refuse_circles(messages: NDArray[Any], path: str | Path) -> None:
             ends[index] = True
 
 
-def replay(case: MessageList) -> Replay:
+def replay(
+    case: MessageList, open_network: Callable[[NetworkConfig], Network] = open_garnet
+) -> Replay:
     """Run a message list.
+
+    Parameters
+    ----------
+    case : MessageList
+    open_network : callable, optional
+        What simulates it: that of a backend which takes Garnet's options.
 
     Raises
     ------
@@ -294,7 +302,7 @@ def replay(case: MessageList) -> Replay:
         rows["traffic_class"] = messages["vnet"][indices]
         return rows
 
-    with open_garnet(config) as net:
+    with open_network(config) as net:
         net.submit(transfers(np.flatnonzero(messages["after"] < 0)))
         left = count
         while left:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import nearest
-from astra_bridge.network.api import TRANSFER, NetworkConfig
+from astra_bridge.network.api import TRANSFER, Network, NetworkConfig
 from astra_bridge.network.garnet.backend import open_garnet
 from astra_bridge.network.garnet.model import GarnetNetwork
 from astra_bridge.network.garnet.options import options_of
@@ -185,9 +185,16 @@ class LoadPoint:
 
 
 def run_transfers(
-    network: GarnetNetwork, rows: NDArray[Any], until_ps: int, *, record: bool = True
+    network: GarnetNetwork,
+    rows: NDArray[Any],
+    until_ps: int,
+    *,
+    record: bool = True,
+    open_network: Callable[[NetworkConfig], Network] = open_garnet,
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Deliver transfers that depend on nothing; ``record`` keeps the table "flows".
+
+    ``open_network`` is that of a backend which takes Garnet's options.
 
     Returns
     -------
@@ -200,7 +207,7 @@ def run_transfers(
     config = NetworkConfig(2 * nodes, 2 * nodes, options=options)
     time_ps = np.full(len(rows), -1, np.int64)
     lookahead_ps = 1024 * 10**12 // network.clock_hz  # nothing reacts, so any would do
-    with open_garnet(config) as net:
+    with open_network(config) as net:
         net.submit(rows)
         left = len(rows)
         while left:
