@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from astra_bridge import simulate
 from astra_bridge.engine import native
 from astra_bridge.network.native import library_path
 from astra_bridge.results import Result
-from tests.golden_case import GoldenCase
+from astra_bridge.validation.cases import GoldenCase
+
+GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
+"""The cases of the project; the package has a copy of them in one file."""
 
 Kind = Literal["native", "python", "mixed"]
 """Both native, both Python, or the Python engine on the native network."""

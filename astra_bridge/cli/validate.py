@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from astra_bridge.arguments import path
@@ -23,6 +24,8 @@ def _validate(
     output: Path | None,
     each: bool,
 ) -> int:
+    # Networks warn of links that are full, which is no news of a measurement.
+    logging.getLogger("astra_bridge").addHandler(logging.NullHandler())
     report = validate(set, data)
     if each:
         print(text_table(

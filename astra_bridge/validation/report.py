@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from astra_bridge.errors import InputError
 from astra_bridge.validation.gpu import gpu_rows
 from astra_bridge.validation.nccl import nccl_rows
+from astra_bridge.validation.parity import parity_rows
+from astra_bridge.validation.steps import steps_rows
 from astra_bridge.validation.table import SHIPPED, Row, Summary, summarize
 
 __all__ = ["SETS", "Report", "validate"]
@@ -76,19 +78,11 @@ def _nccl(data: Path) -> tuple[list[Row], list[str]]:
     return rows + nccl_rows(data, stand_in="h100-sxm", only="B200")[0], notes
 
 
-def _steps(_: Path) -> tuple[list[Row], list[str]]:
-    return [], ["steps: training steps over many accelerators are not there yet"]
-
-
-def _parity(_: Path) -> tuple[list[Row], list[str]]:
-    return [], ["parity: answers of other simulators do not ship with the package yet"]
-
-
 SETS: dict[str, Callable[[Path], tuple[list[Row], list[str]]]] = {
     "gpu": _gpu,
     "nccl": _nccl,
-    "steps": _steps,
-    "parity": _parity,
+    "steps": steps_rows,
+    "parity": parity_rows,
 }
 """Name -> rows and notes of a folder of measurements."""
 

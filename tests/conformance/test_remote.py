@@ -23,9 +23,10 @@ from astra_bridge.network.registry import backend
 from astra_bridge.network.remote.library import unavailable
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.results import Result
+from astra_bridge.validation.cases import write_golden_case
 from astra_bridge.workload import collective
 from tests.effort import spread
-from tests.golden_case import GOLDEN, write_golden_case
+from tests.golden_run import GOLDEN
 from tests.remote import counted, serving
 from tests.small import network, system
 

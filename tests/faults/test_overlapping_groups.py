@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from astra_bridge.validation.cases import write_golden_case
 from tests.effort import examples
-from tests.golden_case import write_golden_case
 from tests.golden_run import answer, run, why_not
 
 ALGORITHMS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from astra_bridge.validation.cases import write_golden_case
 from tests.effort import EVERYTHING, spread
-from tests.golden_case import GOLDEN, write_golden_case
-from tests.golden_run import KINDS, Kind, answer, run, why_not
+from tests.golden_run import GOLDEN, KINDS, Kind, answer, run, why_not
 
 OWN = sorted((Path(__file__).parent / "analytical").glob("*.json"))
 """Copies of a few small cases of every kind, so that something is tested everywhere."""

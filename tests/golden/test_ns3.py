@@ -18,25 +18,13 @@ from astra_bridge.network.api import TRANSFER
 from astra_bridge.network.ns3 import BACKENDS
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.units import TIME_NEVER
+from astra_bridge.validation.cases import write_ns3_network
 from tests.ns3_networks import needs_our_devices
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "ns3"
 NS3 = BACKENDS[0]
 
 pytestmark = needs_our_devices
-
-
-def write_inputs(case: dict[str, Any], folder: Path) -> Path:
-    """``config.txt`` and the topology file of a golden case."""
-    topology = case["topology"]
-    lines = [f"{topology['nodes']} {len(topology['switches'])} {len(topology['links'])}"]
-    lines.append(" ".join(map(str, topology["switches"])))
-    lines += [" ".join(map(str, link)) for link in topology["links"]]
-    (folder / "topology.txt").write_text("\n".join(lines) + "\n")
-    keys = {**case["config"], "TOPOLOGY_FILE": folder / "topology.txt"}
-    config = folder / "config.txt"
-    config.write_text("".join(f"{key} {value}\n" for key, value in keys.items()))
-    return config
 
 
 def completion_times(case: dict[str, Any], folder: Path) -> tuple[list[int], dict[str, Any]]:
@@ -52,7 +40,7 @@ def completion_times(case: dict[str, Any], folder: Path) -> tuple[list[int], dic
     for number, index in enumerate(order):
         src, dst, size, start_ns = flows[index][:4]
         transfers[number] = (number, start_ns * 1000, size, src, dst, 0, 0, 0)
-    prepared = NS3.prepare(NetworkRequest(write_inputs(case, folder)))
+    prepared = NS3.prepare(NetworkRequest(write_ns3_network(case, folder)))
     times = [0] * len(flows)
     with NS3.open(prepared.config) as network:
         assert network.submit(transfers) == len(flows)

@@ -15,9 +15,9 @@ import pytest
 from astra_bridge.network.ns3.config import CC_MODES
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation import simulate
+from astra_bridge.validation.cases import write_golden_case, write_ns3_network
 from tests import ns3_networks as net
-from tests.golden.test_ns3 import NS3, completion_times, write_inputs
-from tests.golden_case import write_golden_case
+from tests.golden.test_ns3 import NS3, completion_times
 from tests.ns3_networks import needs_our_devices
 
 pytestmark = needs_our_devices
@@ -137,7 +137,7 @@ def test_a_receive_whose_data_is_there_is_complete_inside_its_post(
         | {f"{kind}-implementation": ["direct2"] for kind in kinds},
     }
     files = write_golden_case(case, tmp_path)
-    network = write_inputs(case, tmp_path)
+    network = write_ns3_network(case, tmp_path)
     result = simulate(str(files.workload), files.system, network, backend="ns3", engine=engine)
     assert result.finish_ns.tolist() == [212_752, 208_662, 208_680, 212_711]
 
@@ -147,7 +147,7 @@ def test_a_receive_whose_data_is_there_is_complete_inside_its_post(
 def test_the_option_stands_in_for_cc_mode(mode: int, control: str, tmp_path: Path) -> None:
     def time_ps(mode: int, options: dict[str, str]) -> list[int]:
         case = {"topology": star([100, 100]), "config": CONFIG | {"RP_TIMER": 900, "CC_MODE": mode}}
-        request = NetworkRequest(write_inputs(case, tmp_path), options=options)
+        request = NetworkRequest(write_ns3_network(case, tmp_path), options=options)
         return net.run(NS3.prepare(request).config, [(0, 1, 100_000, 0)])[0]
 
     replaced = time_ps(mode, {"congestion_control": control})

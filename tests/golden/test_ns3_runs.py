@@ -10,8 +10,8 @@ import pytest
 
 from astra_bridge.network.ns3.build import NS3
 from astra_bridge.simulation import simulate
-from tests.golden.test_ns3 import GOLDEN, write_inputs
-from tests.golden_case import write_golden_case
+from astra_bridge.validation.cases import write_golden_case, write_ns3_network
+from tests.golden.test_ns3 import GOLDEN
 
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
@@ -28,7 +28,7 @@ def test_every_rank_finishes_at_the_same_nanosecond(name: str, tmp_path: Path) -
     result = simulate(
         str(files.workload),
         files.system,
-        write_inputs(case, tmp_path),
+        write_ns3_network(case, tmp_path),
         files.remote_memory,
         backend="ns3",
         logical_topology=logical,

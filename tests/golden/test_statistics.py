@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from astra_bridge.cli import main
-from tests.golden_case import write_golden_case
+from astra_bridge.validation.cases import write_golden_case
 from tests.golden_run import KINDS, Kind, answer, run, why_not
 
 CASES: list[dict[str, Any]] = json.loads(

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_bridge.validation.cases import write_golden_case
 from tests.effort import EVERYTHING
-from tests.golden_case import GOLDEN, write_golden_case
-from tests.golden_run import answer, run, why_not
+from tests.golden_run import GOLDEN, answer, run, why_not
 
 TREE = "doubleBinaryTree on a number of ranks that is not a power of two: segmentation fault"
 HALVING = "halvingDoubling on a number of ranks that is not a power of two: ends without a result"

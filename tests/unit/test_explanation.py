@@ -13,9 +13,9 @@ from astra_bridge.errors import InputError
 from astra_bridge.explanation.breakdown import first_of_those_that_run
 from astra_bridge.results import Result
 from astra_bridge.trace import CommType, Workload
+from astra_bridge.validation.cases import write_golden_case
 from astra_bridge.workload import TraceBuilder
-from tests.golden_case import GOLDEN, write_golden_case
-from tests.golden_run import run, why_not
+from tests.golden_run import GOLDEN, run, why_not
 from tests.small import network, per_rank, same_on_all, system
 from tests.small import run as run_small
 

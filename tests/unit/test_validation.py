@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
+from astra_bridge.network.ns3.build import NS3
 from astra_bridge.validation import geomean, validate
 from astra_bridge.validation.page import page
+from astra_bridge.validation.table import SHIPPED
+from tests.golden_run import why_not
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT.parent / "shared/reference"
@@ -35,6 +40,7 @@ GOALS = {
 }
 
 
+@pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 def test_the_page_is_current() -> None:
     """Written by ``astra-bridge validate all --output docs`` (less validation.json)."""
     assert (ROOT / "docs/validation.md").read_text(encoding="utf-8") == page(validate())
@@ -97,9 +103,76 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("what", ["steps", "parity"])
-def test_what_is_not_there_says_so(what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", what]) == 1
+def test_what_is_not_there_says_so(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", what, "--data", str(tmp_path)]) == 1
     assert f"{what}: " in capsys.readouterr().out
+
+
+def test_every_number_of_the_public_simulators(missing: Callable[[str, str], None]) -> None:
+    """The cases that ship with the package, so that a clean clone tests them too."""
+    if (reason := why_not("native")) is not None:
+        missing("native", reason)
+    report = validate("parity")
+    kinds = {one.kind: one.rows for one in report.summaries}
+    assert kinds.pop("all") == sum(kinds.values())
+    assert kinds["ASTRA-sim, analytical networks"] == 302
+    assert kinds["gem5's Garnet"] == 61
+    assert all(row.error == 0 for row in report.rows)
+    said = [note for note in report.notes if "equal in every number" in note]
+    assert [note.split()[1] for note in said] == [note.split()[3] for note in said]
+    assert not [note for note in said if "not " in note]
+
+
+def test_a_wrong_answer_is_no_parity(tmp_path: Path) -> None:
+    """A folder of other cases is judged, and what differs is named."""
+    case = json.loads(sorted((ROOT / "tests/golden/analytical").glob("*.json"))[0].read_text())
+    case["expect"]["exposed_comm_ns"][0] += 1
+    (tmp_path / "analytical").mkdir()
+    (tmp_path / "analytical" / "bent.json").write_text(json.dumps(case))
+    report = validate("parity", tmp_path)
+    assert [row.error for row in report.rows] == [0.0]
+    assert any("0 of 1 cases" in note and note.endswith("; not bent") for note in report.notes)
+    case["expect"]["finish_ns"][0] *= 2
+    (tmp_path / "analytical" / "bent.json").write_text(json.dumps(case))
+    assert validate("parity", tmp_path).rows[0].error < -0.3
+
+
+def test_training_steps_within_their_goal() -> None:
+    report = validate("steps")
+    found = {one.kind: one for one in report.summaries}
+    assert found["all"].rows == 14
+    assert found["all"].error_geomean < 0.06
+    assert found["all"].error_worst < 0.15
+    assert found["all"].baseline_geomean > 0.5
+    assert all(row.what["assumed"] for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("gpu", "P100", "gpu: 'P100' is not known; known: a100-40gb"),
+        ("global_batch", "7", "7 sequences are no whole micro-batches of 1 on 64"),
+        ("tp", "-1", "tp: '-1' is not allowed"),
+        ("precision", "fp4", "dtype"),
+        ("tflops_per_gpu", "", "tflops_per_gpu: '' is not allowed"),
+        ("heads", "12", "8 does not divide 12 heads"),
+    ],
+)
+def test_steps_that_are_not_understood(column: str, value: str, said: str, tmp_path: Path) -> None:
+    header, *lines = (SHIPPED / "steps.csv").read_text().splitlines()
+    row = next(
+        dict(one) for one in csv.DictReader([header, *lines]) if one["id"] == "llama3-405b-1"
+    )
+    row |= {"model": "mine", column: value}
+    with (tmp_path / "steps.csv").open("w", newline="") as out:
+        writer = csv.DictWriter(out, row.keys())
+        writer.writeheader()
+        writer.writerow(row)
+    with pytest.raises(InputError, match=said) as found:
+        validate("steps", tmp_path)
+    assert "llama3-405b-1" in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write a golden case (../shared/golden, see its README) as the files that a simulation reads."""
+"""A run of a public simulator with its answer: written as the files that a simulation reads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import yaml
 from astra_bridge.trace.columns import CommType, NodeType
 from astra_bridge.trace.writer import TraceNode, write_trace
 
-GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
-
 _TYPES = {
     "COMP": NodeType.COMP,
     "COLL": NodeType.COMM_COLL,
@@ -26,6 +24,9 @@ _TYPES = {
     "STORE": NodeType.MEM_STORE,
 }
 _FIELDS = frozenset(("id", "type", "name", "data_deps", "ctrl_deps", "duration_micros"))
+
+
+__all__ = ["GoldenCase", "write_golden_case", "write_ns3_network", "write_traces"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +156,16 @@ def write_golden_case(case: Path | str | dict[str, Any], folder: Path | str) -> 
         finish_ns=expect.get("finish_ns"),
         exposed_comm_ns=expect.get("exposed_comm_ns"),
     )
+
+
+def write_ns3_network(case: dict[str, Any], folder: Path) -> Path:
+    """Write ``config.txt`` and the topology file of a packet-level case; return the former."""
+    topology = case["topology"]
+    lines = [f"{topology['nodes']} {len(topology['switches'])} {len(topology['links'])}"]
+    lines.append(" ".join(map(str, topology["switches"])))
+    lines += [" ".join(map(str, link)) for link in topology["links"]]
+    (folder / "topology.txt").write_text("\n".join(lines) + "\n")
+    keys = {**case["config"], "TOPOLOGY_FILE": folder / "topology.txt"}
+    config = folder / "config.txt"
+    config.write_text("".join(f"{key} {value}\n" for key, value in keys.items()))
+    return config

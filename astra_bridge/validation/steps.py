@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""Training steps over many GPUs: ``steps.csv``, each simulated as a whole.
+
+The workload comes from the model, kernels from the profile of the GPU, and communication goes over
+a network of nodes.  One set of parameters serves all rows; what a source leaves open is assumed,
+and stands in the row.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from astra_bridge.errors import InputError
+from astra_bridge.hardware import HARDWARE, Hardware, hardware
+from astra_bridge.simulation import simulate
+from astra_bridge.text import show
+from astra_bridge.units import PS_PER_US
+from astra_bridge.validation.table import SHIPPED, Row, identity, read_rows, value
+from astra_bridge.workload.models import (
+    Attention,
+    Layer,
+    Mlp,
+    Model,
+    Parallelism,
+    TrainingStep,
+    flops_per_token,
+    model_names,
+    named_model,
+    training_step,
+)
+
+__all__ = ["Case", "cases", "simulated_us", "steps_rows"]
+
+FILE = "steps.csv"
+_COLUMNS = (
+    "id", "model", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "seq", "gpu", "gpus",
+    "tp", "pp", "cp", "ep", "dp", "vpp", "micro_batch", "global_batch", "precision", "recompute",
+    "step_s", "tflops_per_gpu", "source",
+)  # fmt: skip
+_MEASURED = ("step_s", "tflops_per_gpu")
+
+
+class _Cluster(NamedTuple):
+    """What GPUs of a kind stand in.
+
+    Attributes
+    ----------
+    node : int
+        GPUs that are joined by their own links.
+    nic_GBps : float
+        Of each GPU towards other nodes, one way.
+    """
+
+    node: int
+    nic_GBps: float
+
+
+_CLUSTERS = {
+    "a100": _Cluster(8, 25.0),  # DGX A100: eight 200 Gb/s InfiniBand adapters
+    "h100": _Cluster(8, 50.0),  # DGX H100, and Llama 3's: eight of 400 Gb/s
+    "h200": _Cluster(8, 50.0),
+    "b200": _Cluster(8, 50.0),  # DGX B200: eight of 400 Gb/s
+    "gb200": _Cluster(72, 50.0),  # NVL72
+    "mi300x": _Cluster(8, 50.0),
+}
+"""By the beginning of the name of a profile, the longest one."""
+
+LINK_SHARE, NIC_SHARE = 0.80, 0.85
+"""What collectives get of the datasheet's bandwidth: headers, and protocols that wait."""
+_LINK_NS, _NIC_NS = 2000.0, 6000.0
+"""Of a step of a collective inside a node and between nodes."""
+
+
+class Case(NamedTuple):
+    """A row, understood.
+
+    Attributes
+    ----------
+    name : str
+    step : TrainingStep
+    hardware : Hardware
+    cluster : tuple
+    gpus : int
+    measured_us : float
+    assumed : tuple of str
+        What the source leaves open.
+    """
+
+    name: str
+    step: TrainingStep
+    hardware: Hardware
+    cluster: _Cluster
+    gpus: int
+    measured_us: float
+    assumed: tuple[str, ...]
+
+
+def cases(file: Path) -> list[tuple[dict[str, str], Case]]:
+    """The rows of a file.
+
+    Raises
+    ------
+    InputError
+        A row is not understood; names file, row and column.
+    """
+    return [(row, _understood(row, file)) for row in read_rows(file, _COLUMNS)]
+
+
+def steps_rows(data: Path) -> tuple[list[Row], list[str]]:
+    """Each row of a folder's steps.csv, simulated."""
+    file = data / FILE
+    if not file.is_file():
+        return [], []
+    fitted = {identity(row, _MEASURED) for row in read_rows(SHIPPED / FILE, _COLUMNS)}
+    rows = []
+    for row, case in cases(file):
+        what = {key: row[key] for key in ("id", "model", "gpu", "gpus", "source")}
+        what["assumed"] = "; ".join(case.assumed)
+        rows.append(
+            Row(
+                "steps", _class_of(case.hardware), what, case.measured_us, simulated_us(case),
+                _baseline_us(case), identity(row, _MEASURED) in fitted,
+            )
+        )  # fmt: skip
+    return rows, []
+
+
+def simulated_us(case: Case) -> float:
+    """The step of a case as it is simulated."""
+    workload = training_step(case.step, case.hardware)
+    node = case.cluster.node if case.gpus % case.cluster.node == 0 else case.gpus
+    link = case.hardware.datasheet.link_GBps * LINK_SHARE
+    dims = [(node, link, _LINK_NS), (case.gpus // node, case.cluster.nic_GBps * NIC_SHARE, _NIC_NS)]
+    dims = [one for one in dims if one[0] > 1] or dims[:1]
+    system: dict[str, Any] = {
+        f"{kind}-implementation": [algorithm] * len(dims)
+        for kind, algorithm in (
+            ("all-reduce", "ring"),
+            ("all-gather", "ring"),
+            ("reduce-scatter", "ring"),
+            ("all-to-all", "direct"),
+        )
+    }
+    result = simulate(
+        workload=workload,
+        system=system | {"preferred-dataset-splits": 1, "active-chunks-per-dimension": 1},
+        network={
+            "topology": ["Switch"] * len(dims),
+            "npus_count": [one[0] for one in dims],
+            "bandwidth": [one[1] * 1e9 / 2**30 for one in dims],
+            "latency": [one[2] for one in dims],
+        },
+        backend="analytical-unaware",
+        semantics="corrected",
+        record_nodes=False,
+    )
+    return float(result.finish_ps.max()) / PS_PER_US
+
+
+# ---- a row ----
+
+
+def _understood(row: dict[str, str], file: Path) -> Case:
+    try:
+        return _case(row, file)
+    except InputError as error:
+        raise InputError(error.reason, file=file, key=f"{row['id']}: {error.key}") from None
+
+
+def _case(row: dict[str, str], file: Path) -> Case:
+    def count(name: str, default: int | None = None) -> int:
+        if not row[name].strip() and default is not None:
+            return default
+        return int(value(row, name, file))
+
+    assumed: list[str] = []
+    profile = _profile(row["gpu"])
+    tensor, stages, context = (count(name, 1) for name in ("tp", "pp", "cp"))
+    gpus = count("gpus")
+    data = count("dp", gpus // (tensor * stages * context))
+    micro_batch = count("micro_batch", 1)
+    if not row["micro_batch"].strip():
+        assumed.append("micro-batch 1")
+    chunks = count("vpp", 1)
+    if not row["vpp"].strip() and stages > 1:
+        assumed.append("1F1B, not interleaved")
+    said = row["recompute"].split("+")
+    recompute = next((one for one in ("full", "selective") if one in said), "none")
+    # Before FlashAttention and bf16, as the papers of 2021 and 2022 describe their runs.
+    early = row["precision"] == "fp16"
+    sequence_parallel = "sequence-parallel" in said or not early
+    assumed.append(
+        "attention unfused, gradients all-reduced after the last pass"
+        if early
+        else "fused attention, optimizer sharded (ZeRO 1), its communication overlapped"
+    )
+    if not row["recompute"].strip():
+        assumed.append("nothing recomputed")
+    step = TrainingStep(
+        _model(row, count),
+        replace(
+            Parallelism(
+                tensor=tensor, pipeline=stages, data=data, context=context, expert=count("ep", 1)
+            ),
+            sequence_parallel=sequence_parallel,
+            zero=0 if early else 1,
+        ),
+        sequence=count("seq"),
+        micro_batch=micro_batch,
+        micro_batches=_micro_batches(count("global_batch"), data, micro_batch),
+        dtype=row["precision"],
+        fused_attention=not early,
+        schedule="interleaved" if chunks > 1 else "1f1b",
+        chunks=chunks,
+        recompute=recompute,
+        overlap_gradients=not early,
+        overlap_weights=not early,
+        overlap_messages=not early,
+    )
+    if row["step_s"].strip():
+        measured_us = value(row, "step_s", file) * 1e6
+    else:
+        rate = value(row, "tflops_per_gpu", file) * 1e12 * gpus
+        measured_us = _counted_flops(step, early) / rate * 1e6
+        assumed.append(
+            "time from the paper's operations, recomputation included"
+            if early
+            else "time from 6 operations for each weight and token, and attention's, masked half "
+            "left out"
+        )
+    cluster = _CLUSTERS[max((one for one in _CLUSTERS if profile.name.startswith(one)), key=len)]
+    return Case(row["id"], step, profile, cluster, gpus, measured_us, tuple(assumed))
+
+
+def _micro_batches(batch: int, data: int, micro_batch: int) -> int:
+    if batch % (data * micro_batch):
+        raise InputError(
+            f"{batch} sequences are no whole micro-batches of {micro_batch} on {data} "
+            "data-parallel ranks",
+            key="global_batch",
+        )
+    return batch // (data * micro_batch)
+
+
+def _profile(name: str) -> Hardware:
+    """The profile whose words the name has, and most of them."""
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    fits = [one for one in HARDWARE.names() if set(one.split("-")) <= words]
+    fits = [one for one in fits if any(one.startswith(known) for known in _CLUSTERS)]
+    if not fits:
+        known = ", ".join(HARDWARE.names())
+        raise InputError(f"{show(name)} is not known; known: {known}", key="gpu")
+    return hardware(max(fits, key=lambda one: (len(one.split("-")), len(one))))
+
+
+def _model(row: dict[str, str], count: Any) -> Model:
+    """The model of that name, else one of these sizes: gated and without biases after 2022."""
+    plain = re.sub(r"[^a-z0-9.]", "", row["model"].lower())
+    for name in model_names():
+        if name.replace("-", "") == plain and plain.startswith("gpt") is False:
+            return named_model(name)
+    early = row["precision"] == "fp16"
+    heads, hidden = count("heads"), count("hidden")
+    layer = Layer(
+        Attention(heads, count("kv_heads", heads), hidden // heads, early, early),
+        Mlp(count("ffn"), gated=not early, bias=early),
+    )
+    return Model(
+        row["model"],
+        hidden,
+        count("vocab"),
+        (layer,) * count("layers"),
+        tied=early,
+        layer_norm=early,
+        positions=count("seq") if early else 0,
+        dropout=early,
+    )
+
+
+def _counted_flops(step: TrainingStep, early: bool) -> float:
+    """Operations of a step as the sources of such rows count them."""
+    model, tokens = step.model, step.tokens
+    if early:
+        # Narayanan et al., arXiv 2104.04473, equation 3: with recomputation.
+        layers, hidden = model.depth, model.hidden
+        share = 1 + step.sequence / (6 * hidden) + model.vocabulary / (16 * layers * hidden)
+        return 96.0 * tokens * layers * hidden**2 * share
+    # Of the scores of s tokens s / 2 are not masked.
+    return float(tokens * flops_per_token(model, step.sequence // 2))
+
+
+def _baseline_us(case: Case) -> float:
+    """All operations at the datasheet's peak."""
+    step = case.step
+    peak = case.hardware.datasheet.tensor_TFLOPS[step.dtype] * 1e12 * case.gpus
+    repeated = 4 / 3 if step.recompute == "full" else 1.0
+    return step.tokens * flops_per_token(step.model, step.sequence) * repeated / peak * 1e6
+
+
+def _class_of(profile: Hardware) -> str:
+    return f"{profile.name.partition('-')[0]}_steps"
