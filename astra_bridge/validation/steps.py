@@ -184,29 +184,35 @@ def _case(row: dict[str, str], file: Path) -> Case:
     micro_batch = count("micro_batch", 1)
     if not row["micro_batch"].strip():
         assumed.append("micro-batch 1")
-    chunks = count("vpp", 1)
-    if not row["vpp"].strip() and stages > 1:
-        assumed.append("1F1B, not interleaved")
+    model = _model(row, count)
     said = row["recompute"].split("+")
     recompute = next((one for one in ("full", "selective") if one in said), "none")
     # Before FlashAttention and bf16, as the papers of 2021 and 2022 describe their runs.
     early = row["precision"] == "fp16"
+    chunks = count("vpp", 1)
+    if not row["vpp"].strip() and stages > 1:
+        # arXiv 2407.21783, section 3.3.2: interleaved.
+        chunks = 1 if early else model.depth // stages
+        assumed.append("1F1B" if early else f"interleaved, {chunks} chunks of a stage")
     sequence_parallel = "sequence-parallel" in said or not early
     assumed.append(
         "attention unfused, gradients all-reduced after the last pass"
         if early
         else "fused attention, optimizer sharded (ZeRO 1), its communication overlapped"
     )
+    if context > 1:
+        assumed.append("keys gathered over context-parallel ranks")
     if not row["recompute"].strip():
         assumed.append("nothing recomputed")
     step = TrainingStep(
-        _model(row, count),
+        model,
         replace(
             Parallelism(
                 tensor=tensor, pipeline=stages, data=data, context=context, expert=count("ep", 1)
             ),
             sequence_parallel=sequence_parallel,
             zero=0 if early else 1,
+            ring=False,
         ),
         sequence=count("seq"),
         micro_batch=micro_batch,
