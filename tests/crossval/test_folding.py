@@ -27,10 +27,11 @@ from astra_bridge.simulation import LinkFault, Slowdown
 from astra_bridge.simulation import experiment as of_experiment
 from astra_bridge.simulation.folding import NotFolded, folded_run
 from astra_bridge.trace import CommType
+from astra_bridge.validation.cases import write_golden_case
 from astra_bridge.workload import Transformer, collective, transformer
 from tests.effort import examples
 from tests.golden.test_analytical import CASES, LONG, OWN
-from tests.golden_case import GOLDEN, write_golden_case
+from tests.golden_run import GOLDEN
 from tests.golden_run import run as run_golden
 from tests.random_programs import experiment
 from tests.small import network, per_rank, system

@@ -21,8 +21,8 @@ from astra_bridge.network.ns3.build import NS3, is_rdma_fork
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.simulation import simulate
 from astra_bridge.units import TIME_NEVER
-from tests.golden.test_ns3 import GOLDEN, write_inputs
-from tests.golden_case import write_golden_case
+from astra_bridge.validation.cases import write_golden_case, write_ns3_network
+from tests.golden.test_ns3 import GOLDEN
 
 BACKEND = BACKENDS[0]
 DIFFERENCES = GOLDEN.parent / "differences"
@@ -159,7 +159,7 @@ def test_hpcc_without_a_window_is_what_the_fork_makes_of_it(tmp_path: Path) -> N
     result = simulate(
         str(files.workload),
         files.system,
-        write_inputs(case, tmp_path),
+        write_ns3_network(case, tmp_path),
         files.remote_memory,
         backend="ns3",
         logical_topology=_logical(case, tmp_path),
