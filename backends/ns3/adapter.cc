@@ -149,8 +149,11 @@ Ns3Model::Ns3Model(astra_net::Config& config, const astra_net::Log& log) {
   const auto own_links = static_cast<uint32_t>(config.links.size());
   StandIn(config);
   const ns3::Time::Unit unit = kNanosecondClock ? ns3::Time::NS : ns3::Time::PS;
-  // Only once in a process: ns-3 aborts on a second change.
-  if (ns3::Time::GetResolution() != unit) ns3::Time::SetResolution(unit);
+  // Only once in a process, for ns-3 aborts on a second time; and that once also where nothing is to
+  // change, for ns3::Time keeps a list of all of its instances until then.
+  static bool is_set = ns3::Time::GetResolution() == ns3::Time::PS;
+  if (!is_set) ns3::Time::SetResolution(unit);
+  is_set = true;
   simulator_ = ns3::CreateObject<FabricSimulator>();
   ns3::Simulator::SetImplementation(simulator_);
   try {
