@@ -148,7 +148,8 @@ void Engine::tick(int64_t now_ps) {
 
 // What comes at a fixed time comes before all else of that instant.
 void Engine::arrive() {
-  now_is(arrival_ps());
+  now_ps_ = arrival_ps();
+  if (folding_) folding_.at(place_, now_ps_);
   while (arrival_ps() == now_ps_) {
     const Arrival arrival = arrivals_[next_arrival_++];
     if (arrival.is_task != 0) {
@@ -229,6 +230,10 @@ void Engine::react(const char* call, size_t count, int64_t now_ps) {
     const size_t index = static_cast<size_t>(completions_[i].id & index_mask_);
     return index < messages_.size() ? &messages_[index] : nullptr;
   };
+  if (folding_) {
+    waited_ps_.resize(count);
+    for (size_t i = 0; i < count; ++i) waited_ps_[i] = std::exchange(completions_[i].reserved, 0);
+  }
   boundary_.start_records(now_ps_, now_ps);
   const bool fetches = is_large();
   for (size_t i = 0; i < count; ++i) {
@@ -397,7 +402,7 @@ struct Engine::SlotHost {
 // Run what is due at the first time, up to a place of the network's (`limit`) and, with a network
 // that shares the order of events, to the first transfer that is started meanwhile.
 void Engine::run_slots(int64_t limit) {
-  now_is(queue_.first_time());
+  now_ps_ = queue_.first_time();
   queue_.run_first(SlotHost{*this, limit, is_large()});
 }
 
@@ -441,18 +446,17 @@ int32_t Engine::find_message(int64_t id) const {
 }
 
 void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
-  astra_net_completion& completion = completions_[static_cast<size_t>(item)];
-  const int64_t waited_ps = folding_ ? std::exchange(completion.reserved, 0) : 0;
+  const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
   int32_t index = static_cast<int32_t>(completion.id & index_mask_);
   if (!is_of(index, completion.id) || !boundary_.plain(completion, now_ps)) {
     index = look_closer(call, item, now_ps);
     if (index < 0) return;
   }
-  now_is(now_ps);
+  now_ps_ = now_ps;
   ++events_;
   --in_flight_;
   Message& message = messages_[static_cast<size_t>(index)];
-  if (folding_) note_delivery(message, waited_ps);
+  if (folding_) note_delivery(message, static_cast<size_t>(item));
   message.id = -1;
   if (message.sent) boundary_.count_sent(-1);
   const Action sent = message.on_sent, received = message.on_received;
@@ -494,12 +498,13 @@ int32_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
   throw NetworkFailure(call, ASTRA_NET_MODEL, error);
 }
 
-// With folded ranks: a delivery, which got its place `waited_ps` after its transfer started, happens
-// to whom it is for, and to whom it tells that it has arrived.
-void Engine::note_delivery(const Message& message, int64_t waited_ps) {
+// With folded ranks: a delivery happens to whom it is for, and to whom it tells that it has arrived.
+void Engine::note_delivery(const Message& message, size_t item) {
   constexpr int64_t kFirstStream = int64_t{1} << 32, kControl = int64_t{1} << 62;
   const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+  const int64_t waited_ps = waited_ps_[item];
   const int64_t drawn_ps = message.start_ps + waited_ps;
+  folding_.at(place_, now_ps_);
   // What is sent at once has the place that its sender drew.
   const int32_t actor = waited_ps == 0 ? channel.src : -1;
   const bool of_stream = streams_interchange_ && channel.tag >= kFirstStream &&
@@ -515,6 +520,7 @@ void Engine::note_delivery(const Message& message, int64_t waited_ps) {
 
 // With folded ranks: a slot runs.
 void Engine::note_slot(int32_t rank, int64_t place, const Action& action) {
+  folding_.at(place_, now_ps_);
   if (rank < 0) {  // it stands alone
     switch (action.then) {
       case Then::kArrived:

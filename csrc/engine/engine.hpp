@@ -289,11 +289,7 @@ class Engine {
     queue_.push(rank, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
-  void now_is(int64_t now_ps) {
-    now_ps_ = now_ps;
-    if (folding_) folding_.at(place_, now_ps);
-  }
-  [[gnu::noinline]] void note_delivery(const Message& message, int64_t waited_ps);
+  [[gnu::noinline]] void note_delivery(const Message& message, size_t item);
   [[gnu::noinline]] void note_slot(int32_t rank, int64_t place, const Action& action);
   int32_t address(int32_t rank) const { return folding_ ? folding_.rank_at(rank) : rank; }
 
@@ -403,6 +399,7 @@ class Engine {
   size_t starts_taken_ = 0;  // by submit, which takes what it has room for
   bool full_ = false;        // it had no room for the last ones (R4)
   std::vector<astra_net_completion> completions_;
+  std::vector<int64_t> waited_ps_;  // with folded ranks: what completions have as `reserved`
   int64_t in_flight_ = 0;
   int64_t queued_ = 0;  // streams that have entered a queue
   Watch watch_ = Watch::kNothing;

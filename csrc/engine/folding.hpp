@@ -21,8 +21,9 @@ struct Digit {
 class Folding {
  public:
   // `digits`: the lowest first.
-  Folding(std::vector<Digit> digits, size_t ranks) : digits_(std::move(digits)) {
-    if (digits_.empty()) return;
+  Folding(std::vector<Digit> digits, size_t ranks)
+      : folds_(!digits.empty()), digits_(std::move(digits)) {
+    if (!folds_) return;
     last_.resize(ranks);
     for (size_t i = 0; i < ranks; ++i) {
       auto rank = static_cast<int64_t>(i);
@@ -31,7 +32,7 @@ class Folding {
       ranks_.push_back(static_cast<int32_t>(rank));
     }
   }
-  explicit operator bool() const { return !digits_.empty(); }
+  explicit operator bool() const { return folds_; }
 
   // The rank of the network that stands at `index` of the ranks that run, and the other way round.
   int32_t rank_at(int32_t index) const { return ranks_[static_cast<size_t>(index)]; }
@@ -89,6 +90,7 @@ class Folding {
     int64_t now_ps = -1, drawn_ps = -1, stream = -1;
     int32_t actor = -1;
   };
+  bool folds_;
   std::vector<Digit> digits_;
   std::vector<int32_t> ranks_;
   std::vector<Last> last_;  // by the index of the rank
