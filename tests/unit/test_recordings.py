@@ -628,6 +628,17 @@ def test_numbers_that_json_lacks_are_borne_with(tmp_path: Path) -> None:
 # Real recordings
 
 
+GROUPS = {"ddp_nccl_1gpu": 1, "ddp_gloo_4": 4, "fsdp2_fake_8": 8, "tp4_dp2_fake_8": 4}
+"""Ranks of each collective, as the program that was recorded made them."""
+
+
+def contributed_bytes(node: dict[str, Any]) -> int:
+    """What a rank puts into a collective, by the tensors of its call in an execution trace."""
+    values = node["inputs"]["values"]
+    tensor = values[0][0] if node["name"].endswith("allreduce_") else values[1]
+    return int(tensor[3]) * int(tensor[4])
+
+
 @real
 @pytest.mark.parametrize("name", WORLDS)
 def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
@@ -654,6 +665,11 @@ def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
         )
         kinds = Counter(CommType(k) for k in trace.comm_type[trace.type == NodeType.COMM_COLL])
         assert kinds == sum((Counter({kind_of(k): n}) for k, n in calls.items()), Counter())
+        sizes = trace.comm_size[trace.type == NodeType.COMM_COLL].tolist()
+        assert sorted(sizes) == sorted(contributed_bytes(n) for n in nodes if n["name"] in calls)
+        members = {g.name: len(g.ranks) for g in trace.process_groups}
+        groups = trace.pg_name[trace.type == NodeType.COMM_COLL].tolist()  # -1: all ranks
+        assert {members[trace.strings[g]] if g >= 0 else world for g in groups} == {GROUPS[name]}
     system = {
         "scheduling-policy": "LIFO", "preferred-dataset-splits": 1, "replay-only": 1,
         "all-reduce-implementation": ["ring"],
