@@ -285,8 +285,9 @@ def test_text_table() -> None:
 
 
 def test_version_is_that_of_the_project() -> None:
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert f'\nversion = "{astra_bridge.__version__}"\n' in text
+    root = Path(__file__).parents[2]
+    assert f'\nversion = "{astra_bridge.__version__}"\n' in (root / "pyproject.toml").read_text()
+    assert f"\nversion: {astra_bridge.__version__}\n" in (root / "CITATION.cff").read_text()
 
 
 def test_import_is_light() -> None:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""What the site takes from the repository: the nav, links that leave docs/, the reference.
+
+docs/ reads on a forge as it is.  The site has the nav of docs/README.md, a copy below ``source/``
+of every file of the repository that a page links to, and a page made from the docstrings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import astra_bridge
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+REFERENCE = "reference.md"
+
+
+def _target(page: str, link: str) -> str:
+    """The path in the repository of what a page links to."""
+    return os.path.normpath(PurePosixPath(page).parent / link)
+
+
+def _place(path: str) -> str:
+    """Where a file of the repository is on the site; the home page has what is in a folder."""
+    if (ROOT / path).is_dir():
+        return "README.md"
+    inside = PurePosixPath(path)
+    return str(inside.relative_to("docs")) if inside.parts[0] == "docs" else f"source/{path}"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The nav: every page that docs/README.md links to, once, below its heading."""
+    nav: list[Any] = [{"Home": "README.md"}]
+    seen = {"README.md"}
+    for part in re.split(r"^(?=\*\*\w+\*\*$)", (ROOT / "docs/README.md").read_text(), flags=re.M)[
+        1:
+    ]:
+        found = re.findall(r"^\*\*(\w+)", part)[0]
+        links = [_place(_target("docs/README.md", link)) for link in LINK.findall(part)]
+        pages = [page for page in dict.fromkeys(links) if page.endswith(".md") and page not in seen]
+        seen.update(pages)
+        nav.append({found: pages})
+    nav.append({"Reference": [REFERENCE]})
+    config.nav = nav
+    return config
+
+
+def _reference() -> str:
+    """A heading and the docstrings of each public name."""
+    names = [name for name in astra_bridge.__all__ if not name.startswith("_")]
+    return "# Reference\n\n" + "\n\n".join(f"::: astra_bridge.{name}" for name in names) + "\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the reference, and what pages link to outside docs/."""
+    files.append(File.generated(config, REFERENCE, content=_reference()))
+    waiting = [f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md")]
+    while waiting:
+        page = waiting.pop()
+        if not (ROOT / page).is_file():
+            continue  # the reference
+        for link in LINK.findall((ROOT / page).read_text()):
+            path = _target(page, link)
+            if files.get_file_from_path(_place(path)) is None and (ROOT / path).is_file():
+                files.append(File.generated(config, _place(path), abs_src_path=str(ROOT / path)))
+                if path.endswith(".md"):
+                    waiting.append(path)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Links as the site has them."""
+    here = page.file.src_uri
+    if here == REFERENCE:
+        return markdown
+    source = here.removeprefix("source/") if here.startswith("source/") else f"docs/{here}"
+
+    def moved(link: re.Match[str]) -> str:
+        return os.path.relpath(_place(_target(source, link[1])), PurePosixPath(here).parent)
+
+    return LINK.sub(moved, markdown)
