@@ -36,6 +36,7 @@ __all__ = [
     "Slowdown",
     "StalledError",
     "Stop",
+    "Sweep",
     "Table",
     "TraceBuilder",
     "Unsupported",
@@ -48,6 +49,7 @@ __all__ = [
     "fabrics",
     "read_workload",
     "simulate",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from astra_bridge.program import Program
     from astra_bridge.results import Result, Table
     from astra_bridge.simulation import Experiment, Job, LinkFault, Slowdown, simulate
+    from astra_bridge.sweeping import Sweep, sweep
     from astra_bridge.trace import Workload, read_workload
     from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 
@@ -99,6 +102,7 @@ _HOMES = {
     "Slowdown": "astra_bridge.simulation",
     "StalledError": "astra_bridge.errors",
     "Stop": "astra_bridge.engine",
+    "Sweep": "astra_bridge.sweeping",
     "Table": "astra_bridge.results",
     "TraceBuilder": "astra_bridge.workload",
     "Unsupported": "astra_bridge.errors",
@@ -109,6 +113,7 @@ _HOMES = {
     "compare": "astra_bridge.comparison",
     "read_workload": "astra_bridge.trace",
     "simulate": "astra_bridge.simulation",
+    "sweep": "astra_bridge.sweeping",
 }
 _MODULES = ("fabrics",)
 

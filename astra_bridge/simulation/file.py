@@ -13,7 +13,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, convert, load_yaml
 from astra_bridge.simulation.jobs import beside, read_faults, read_jobs
 
-__all__ = ["SCHEMA_FILE", "experiment_arguments", "experiment_schema"]
+__all__ = ["SCHEMA_FILE", "arguments_of", "experiment_arguments", "experiment_schema"]
 
 SCHEMA_FILE = Path(__file__).with_name("experiment.schema.json")
 """`experiment_schema`, as it is shipped for editors."""
@@ -137,7 +137,24 @@ def experiment_arguments(file: str | Path) -> dict[str, Any]:
         allowed.
     """
     source = check_path(file, "experiment")
-    raw = load_yaml(source)
+    return arguments_of(load_yaml(source), source)
+
+
+def arguments_of(raw: Any, source: Path | None) -> dict[str, Any]:
+    """The arguments of `Experiment` that the content of a file says.
+
+    Parameters
+    ----------
+    raw
+        The content; it may be a part of another file.
+    source
+        The file, which paths are relative to; None: they are as they stand.
+
+    Raises
+    ------
+    InputError
+        As `experiment_arguments`.
+    """
     names = [field.name for field in msgspec.structs.fields(_File)]
     if not isinstance(raw, dict):
         raise InputError("is no mapping", file=source)

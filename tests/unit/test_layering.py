@@ -57,6 +57,7 @@ LEVELS = {
     "comparison": 7,
     "service": 7,
     "report": 7,
+    "sweeping": 7,
     "validation": 7,
     "cli": 8,
 }
