@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -57,16 +60,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str],
     return folder
 
 
-def built(tree: Path, kind: str, output: Path) -> tuple[Path, str]:
-    """Build with no compiler to be found; the file, and what was said."""
+def built(
+    tree: Path, kind: str, output: Path, compiler: str = "/nowhere/c++", timeout_s: int = 110
+) -> tuple[Path, str]:
+    """Build, with no compiler to be found unless one is given; the file, and what was said."""
     done = subprocess.run(
         [sys.executable, "-c", BUILD, kind, str(output)],
         cwd=tree,
-        env={**os.environ, "CXX": "/nowhere/c++"},
+        env={**os.environ, "CXX": compiler},
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr
     return output / done.stdout.splitlines()[-1], done.stderr
@@ -111,6 +116,40 @@ def test_the_pure_wheel_works(wheel: tuple[Path, str], tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_native_wheel_works_where_there_is_no_compiler(tree: Path, tmp_path: Path) -> None:
+    """In a fresh environment, whose PATH has nothing else; dependencies are those of this one."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no c++")
+    source = shutil.copytree(tree, tmp_path / "source")
+    wheel, _ = built(source, "build_wheel", tmp_path, compiler, timeout_s=1600)
+    assert "-linux_" in wheel.name
+
+    venv.create(tmp_path / "fresh", with_pip=True)
+    binaries = tmp_path / "fresh/bin"
+
+    def run(*words: str | Path) -> str:
+        done = subprocess.run(
+            words, cwd=tmp_path, env={"PATH": str(binaries), "HOME": str(tmp_path)},
+            capture_output=True, text=True, check=False, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(binaries / "python", "-m", "pip", "install", "-q", "--no-index", "--no-deps", wheel)
+    (packages,) = (tmp_path / "fresh/lib").glob("python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("platlib") + "\n")
+
+    assert re.search("^native +yes ", run(binaries / "astra-bridge", "doctor"), re.MULTILINE)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    first = re.findall(r"&& \.venv/bin/astra-bridge (run .*)", (ROOT / "README.md").read_text())[0]
+    said = run(binaries / "astra-bridge", *first.split(), "--engine=native")
+    assert "sys[7] finished, 27424 cycles" in said
+    assert "engine native" in said
 
 
 def test_a_deleted_module_is_not_shipped(tree: Path, tmp_path: Path) -> None:
