@@ -179,11 +179,11 @@ class _Driver:
         self._began_s = time.monotonic()
 
     def run(self, count: int, dask: str | None) -> Sweep:
+        self._merge_stored()
         search = search_of(self._spec)
         batch: Sequence[Values] | None = next(search)
         if self._spec.search != "optuna":  # of the others, all is known
             self._total += len(batch or ()) - size_of(self._spec)
-            self._merge_stored(batch or ())
         self._tell()
         with workers(count, dask) as (executor, at_a_time):
             while batch is not None:
@@ -201,15 +201,11 @@ class _Driver:
                 self._all(dear, best, executor, at_a_time)
         return self._write()
 
-    def _merge_stored(self, batch: Sequence[Values]) -> None:
-        """The table of what a sweep before has left."""
-        if not (self._folder / "runs.log").exists():
-            return
-        for values in batch:
-            point = Point.of(self._spec.experiment, values)
-            found = self._store.get(point.key)
-            if found is not None:
-                self._rows.append(self._row(point, found))
+    def _merge_stored(self) -> None:
+        """The table of what sweeps over these paths have left, before anything is read or run."""
+        for kept in self._store.kept():
+            if kept["values"].keys() == self._spec.vary.keys():
+                self._rows.append(self._row(kept["values"], kept["backend"], kept))
         if self._rows:
             self._write()
             self._rows = []
@@ -245,7 +241,7 @@ class _Driver:
         for point in points:
             found = self._store.get(point.key)
             assert found is not None
-            rows.append(self._row(point, found))
+            rows.append(self._row(point.values, point.backend, found))
         self._rows += rows
         return rows
 
@@ -285,10 +281,10 @@ class _Driver:
     def _tell(self) -> None:
         self._report(self._reached())
 
-    def _row(self, point: Point, found: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, values: Values, backend: str, found: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the table; a number that the result lacks is an error where it is asked for."""
         numbers = {name: found.get(name) for name in NUMBERS}
-        row = {**point.values, "backend": point.backend, **numbers, "error": found["error"]}
+        row = {**values, "backend": backend, **numbers, "error": found["error"]}
         asked = [*self._spec.objectives, *(one.number for one in self._spec.constraints)]
         lacking = [name for name in asked if row[name] is None]
         if lacking and not row["error"]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,19 +124,33 @@ class Store:
     def get(self, key: str) -> dict[str, Any] | None:
         """What came of a point; None if it has not run."""
         if key not in self._known:
-            try:
-                kept = msgspec.json.decode((self._folder / f"{key}.json").read_bytes())
-            except FileNotFoundError:
+            kept = self._read(self._folder / f"{key}.json")
+            if kept is None:
                 return None
-            except (OSError, msgspec.DecodeError) as error:
-                raise InputError(
-                    f"cannot read what is stored: {one_line(str(error))}; delete it to run again",
-                    file=self._folder / f"{key}.json",
-                ) from None
             if kept.get("elsewhere") or (kept["error"] and self._again):
                 return None
             self._known[key] = kept
         return self._known[key]
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        """The content of a file; None if there is none."""
+        try:
+            kept: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise InputError(
+                f"cannot read what is stored: {one_line(str(error))}; delete it to run again",
+                file=file,
+            ) from None
+        return kept
+
+    def kept(self) -> Iterator[dict[str, Any]]:
+        """What is stored of all points, with their ``values`` and ``backend``."""
+        for file in sorted(self._folder.glob("*.json")):
+            kept = self._read(file)
+            if kept is not None:
+                yield kept
 
     def put(self, point: Point, found: dict[str, Any]) -> None:
         """Keep what came of a point."""

@@ -168,6 +168,20 @@ def test_a_missing_backend_is_asked_again(tmp_path: Path) -> None:
     assert Store(tmp_path).get(point.key) is not None
 
 
+def test_a_start_makes_the_table_of_what_was_left(here: list[Experiment], tmp_path: Path) -> None:
+    done = sweep(content(), tmp_path)
+    (tmp_path / "sweep.csv").unlink()
+
+    def killed(_: Reached) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(content(), tmp_path, progress=killed)
+    with (tmp_path / "sweep.csv").open() as lines:
+        found = {int(row["finish_ns"]) for row in csv.DictReader(lines)}
+    assert found == {row["finish_ns"] for row in done.rows}
+
+
 def test_a_damaged_file_is_named(here: list[Experiment], tmp_path: Path) -> None:
     sweep(content(), tmp_path)
     file = next((tmp_path / "points").iterdir())
