@@ -437,7 +437,7 @@ struct Slot {
   std::string address, token;
   Served served;
 };
-constexpr size_t kSlots = 64;
+constexpr size_t kSlots = 256;
 std::array<std::optional<Slot>, kSlots> slots;
 std::mutex slots_mutex;
 

@@ -71,6 +71,8 @@ def serving(*arguments: str, **environment: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def client(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

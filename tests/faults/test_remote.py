@@ -365,6 +365,9 @@ def test_a_frame_that_never_ends_does_not_hang() -> None:
         client.settimeout(60)
         client.sendall(struct.pack("<IHH", 1000, 1, 2) + b"\0" * 10)
         rest(client)
+        until = time.monotonic() + 30  # the process that served it still has to say so
+        while "has stopped inside a frame" not in server.said() and time.monotonic() < until:
+            time.sleep(0.1)
         assert "has stopped inside a frame" in server.said()
 
 

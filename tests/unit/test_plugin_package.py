@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ def installed(
 ) -> Path:
     """A folder with nothing but the package, installed by pip."""
     for needed in ("pip", "setuptools"):
-        if find_spec(needed) is None:
+        try:
+            version(needed)
+        except PackageNotFoundError:
             missing("plugin", f"{needed} is not installed")
     if shutil.which("cc") is None:
         missing("plugin", "there is no C compiler")

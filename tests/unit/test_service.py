@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -303,9 +304,10 @@ class Client:
     ) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.host, timeout=20)
         sent = {"Content-Type": JSON} | {key.replace("_", "-"): v for key, v in headers.items()}
-        connection.request(method, path, body, sent)
-        answer = connection.getresponse()
-        content = answer.read()
+        with contextlib.closing(connection):
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            content = answer.read()
         if JSON in answer.headers["Content-Type"]:
             return answer.status, json.loads(content)
         return answer.status, content
