@@ -53,7 +53,7 @@ class Explanation:
         """
         lowered, offset = self._lowered, self._times.offset
         since, cause = self._matches.since_ps, self._matches.cause
-        if all((np.diff(order) == 1).all() for order in lowered.order):
+        if _in_one_order(lowered):
             return since, cause
         place = np.empty(len(since), np.int64)  # of each node of a template, in its file
         for task, trace in enumerate(lowered.trace_of_task.tolist()):
@@ -208,9 +208,14 @@ class Explanation:
 _WAITS = {Activity.COLLECTIVE: Activity.STRAGGLER, Activity.RECEIVE: Activity.SENDER}
 
 
+def _in_one_order(lowered: Lowered) -> bool:
+    """Whether the nodes of every trace file stand as those of its template."""
+    return all((np.diff(order) == 1).all() for order in lowered.order)
+
+
 def _in_template_order(lowered: Lowered, times: Times) -> Times:
     """From the order of the trace file to that of the template."""
-    if all((np.diff(order) == 1).all() for order in lowered.order):
+    if _in_one_order(lowered):
         return times
     start, end = times.start_ps.copy(), times.end_ps.copy()
     for task, trace in enumerate(lowered.trace_of_task.tolist()):

@@ -140,14 +140,19 @@ def _time(run: Run) -> Section | None:
 
 def _by_what(table: Table, ranks: int) -> Sheet:
     """Which collectives and messages that was, on average over the ranks."""
-    names = [
-        f"{activity}: {what}" if str(what) else str(activity)
-        for activity, what in zip(table["activity"].tolist(), table["what"].tolist(), strict=True)
-    ]
+    names = _names(table)
     sums = _sums(np.array(names, np.str_), table["time_ps"])
     order = sorted(sums, key=lambda name: -sums[name])
     rows = [[text(name), time(sums[name] / ranks)] for name in order[:_MOST_ROWS]]
     return Sheet("Mean over all ranks, by what it was", ["activity", "mean"], rows)
+
+
+def _names(table: Table) -> list[str]:
+    """What each row of a breakdown or a path was: "compute", "exposed collective: all-reduce"."""
+    return [
+        f"{activity}: {what}" if str(what) else str(activity)
+        for activity, what in zip(table["activity"].tolist(), table["what"].tolist(), strict=True)
+    ]
 
 
 def _sums(names: NDArray[Any], values: Ints) -> dict[str, int]:
@@ -194,10 +199,7 @@ def _path(run: Run) -> Section | None:
     if table is None or not len(table):
         return None
     took = table["end_ps"] - table["start_ps"]
-    names = [
-        f"{activity}: {what}" if str(what) else str(activity)
-        for activity, what in zip(table["activity"].tolist(), table["what"].tolist(), strict=True)
-    ]
+    names = _names(table)
     sums = _sums(np.array(names, np.str_), took)
     order = sorted(sums, key=lambda name: -sums[name])
     contributors = [

@@ -64,7 +64,9 @@ Published steps, each simulated as a whole: the workload made of the model
 rings over nodes and their network adapters (`analytical-unaware`, `corrected`). One set of
 parameters for all rows: collectives get 80 % of the datasheet's bandwidth inside a node and
 85 % of it between nodes. What a source leaves open is assumed, and stands in the row
-(`assumed`, with `--json`). The baseline is all operations at the datasheet's peak.
+(`assumed`, with `--json`). These assumptions and the two shares were chosen with the rows in
+view, so the error here is of rows that were fitted, not of new ones. The baseline is all
+operations at the datasheet's peak.
 """
 
 _MISSING = """## What is not modelled
