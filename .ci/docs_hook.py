@@ -2,23 +2,34 @@
 """What the site takes from the repository: the nav, links that leave docs/, the reference.
 
 docs/ reads on a forge as it is.  The site has the nav of docs/README.md, a copy below ``source/``
-of every file of the repository that a page links to, and a page made from the docstrings.
+of every file of the repository that a page links to, a page made from the docstrings, and a figure
+where a page has the line ``<!-- figure NAME: what it shows -->``: what is made from the sources is
+not committed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import astra_bridge
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import rooms  # noqa: E402 - found by way of the line above
+
+FIGURE = re.compile(r"^<!-- figure ([\w.]+): (.+) -->$", re.MULTILINE)
+FIGURES: dict[str, Callable[[], str]] = {"rooms.svg": rooms.svg}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 REFERENCE = "reference.md"
 
@@ -60,8 +71,10 @@ def _reference() -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference, and what pages link to outside docs/."""
+    """Add the reference, the figures, and what pages link to outside docs/."""
     files.append(File.generated(config, REFERENCE, content=_reference()))
+    for name, draw in FIGURES.items():
+        files.append(File.generated(config, f"figures/{name}", content=draw()))
     waiting = [f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md")]
     while waiting:
         page = waiting.pop()
@@ -77,7 +90,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Links as the site has them."""
+    """Links and figures as the site has them."""
     here = page.file.src_uri
     if here == REFERENCE:
         return markdown
@@ -86,4 +99,10 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     def moved(link: re.Match[str]) -> str:
         return os.path.relpath(_place(_target(source, link[1])), PurePosixPath(here).parent)
 
-    return LINK.sub(moved, markdown)
+    def figure(line: re.Match[str]) -> str:
+        name, shows = line.groups()
+        if name not in FIGURES:
+            raise PluginError(f"{source}: no figure {name}; there are {', '.join(FIGURES)}")
+        return f"![{shows}]({os.path.relpath(f'figures/{name}', PurePosixPath(here).parent)})"
+
+    return FIGURE.sub(figure, LINK.sub(moved, markdown))

@@ -4,106 +4,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from astra_bridge.registries import REGISTRIES
-
-PACKAGE = Path(__file__).parents[2] / "astra_bridge"
-
-# The longest prefix counts.
-LEVELS = {
-    "text": 0,
-    "errors": 0,
-    "arguments": 0,
-    "signals": 0,
-    "supervision": 0,
-    "units": 0,
-    "files": 0,
-    "plotting": 0,
-    "sealed": 0,
-    "semantics": 0,
-    "registry": 0,
-    "inputs": 1,
-    "trace": 1,
-    "workload": 2,
-    "workload.models": 4,
-    "sources": 2,
-    "fabrics": 2,
-    "hardware": 2,
-    "topology": 2,
-    "program": 2,
-    "network.api": 2,
-    "network.spec": 2,
-    "collectives": 3,
-    "compute": 3,
-    "memory": 3,
-    "network": 3,
-    "lowering": 4,
-    "network.registry": 4,
-    "network.composite": 5,
-    "network.remote.server": 5,
-    "engine": 4,
-    "conformance": 5,
-    "explanation": 5,
-    "isolation": 5,
-    "kit": 5,
-    "registries": 5,
-    "stall": 5,
-    "results": 5,
-    "simulation": 6,
-    "comparison": 7,
-    "service": 7,
-    "report": 7,
-    "sweeping": 7,
-    "validation": 7,
-    "cli": 8,
-}
-
-
-def room(module: str) -> str:
-    """The longest prefix that has a level; "" if there is none."""
-    parts = module.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((prefix for prefix in prefixes if prefix in LEVELS), "")
-
-
-def level(module: str) -> int:
-    found = LEVELS.get(room(module))
-    if found is None:
-        raise KeyError(f"astra_bridge.{module} has no level; add it to LEVELS")
-    return found
-
-
-def name_of(file: Path) -> str:
-    parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Module below astra_bridge, line.  An import inside a function counts too."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("astra_bridge."):
-                    yield alias.name.removeprefix("astra_bridge."), node.lineno
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute"
-            module = node.module or ""
-            if module == "astra_bridge":
-                for alias in node.names:
-                    yield alias.name, node.lineno
-            elif module.startswith("astra_bridge."):
-                for alias in node.names:
-                    inner = module.removeprefix("astra_bridge.")
-                    # `from astra_bridge.network import registry` imports a module.
-                    if (PACKAGE / inner.replace(".", "/") / f"{alias.name}.py").exists():
-                        inner += f".{alias.name}"
-                    yield inner, node.lineno
-        else:
-            yield from imports(node)
+from tests.rooms import FILES, PACKAGE, imports, level, name_of
 
 
 def violations(file: Path, source: str) -> list[str]:
@@ -119,9 +26,6 @@ def violations(file: Path, source: str) -> list[str]:
                 f"{file.name}:{line}: {own} [{level(own)}] imports {module} [{level(module)}]"
             )
     return found
-
-
-FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def circles(sources: Mapping[str, str]) -> list[list[str]]:

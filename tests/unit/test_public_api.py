@@ -53,7 +53,7 @@ def described() -> str:
 
 
 def test_the_public_names_are_those_that_were_agreed_on() -> None:
-    """A change here is a change for users: CHANGELOG.md, and a way out for what goes.
+    """A change here is a change for users: a file in changes/, and a way out for what goes.
 
     To take a change up: python -m tests.unit.test_public_api
     """

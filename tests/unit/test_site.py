@@ -84,6 +84,17 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     assert "Simulate a workload" in text
 
 
+def test_every_figure_is_drawn(site: Path) -> None:
+    """A page names it; nothing that is made from the sources is committed."""
+    pages = (ROOT / "docs").rglob("*.md")
+    figures = [(p, n) for p in pages for n in re.findall(r"<!-- figure (\S+):", p.read_text())]
+    assert figures
+    for page, name in figures:
+        built = site / page.relative_to(ROOT / "docs").with_suffix(".html")
+        text = built.read_text(encoding="utf-8")
+        assert re.search(rf"<img [^>]*src=\"?\S*figures/{re.escape(name)}\b", text), page
+
+
 @pytest.mark.parametrize("reader", list(TUTORIALS))
 def test_every_command_of_a_tutorial(
     reader: str, tmp_path: Path, missing: Callable[[str, str], None]
