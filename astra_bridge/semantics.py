@@ -48,8 +48,9 @@ QUIRKS = {
     "printed-times-wrap-around": "a negative time in the result lines is printed as 2**64 less it",
     "overlap-is-busy-less-wall": "the overlap of GPU compute and communication of ranks with "
     "nothing else is the sum of both less the wall time, idle or not",
-    "streams-do-not-order": "nodes of one stream of the GPU, as the attribute stream names it, "
-    "wait for one another only where dependencies say so",
+    "streams-do-not-order": "streams of the GPU and threads of the host (attributes stream and "
+    "tid) do not count: nodes of one wait for one another only where dependencies say so, and "
+    "those of several run one at a time",
     "broadcast-is-replayed": "a broadcast takes its recorded duration, or 1 ns, and no network",
 }
 """Name -> what it does."""

@@ -124,7 +124,9 @@ def of_recording(
     if not kineto:
         return workload, f"{said}; operations for the roofline"
     network = NETWORK | {"npus_count": [workload.ranks]}
-    result = astra_bridge.simulate(workload=workload, system=SYSTEM, network=network)
+    result = astra_bridge.simulate(
+        workload=workload, system=SYSTEM, network=network, semantics="corrected"
+    )
     spans = np.array([one.span_ns for one in job.ranks], np.float64)
     replay = np.array(result.finish_ns) / spans - 1
     gpu = (trace.type == NodeType.COMP) & ~trace.is_cpu_op

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_bridge.program.schema import Op, Unit
+from astra_bridge.program.schema import Op
 from astra_bridge.trace import CommType, NodeType, TraceColumns
 
 __all__ = ["Activity", "Kinds", "kinds"]
@@ -97,7 +97,8 @@ def kinds(nodes: NDArray[np.void], trace: TraceColumns, order: NDArray[np.int64]
     activity = _OF_OP[nodes["op"]]
     types = trace.type[order]
     delay = nodes["op"] == Op.DELAY
-    activity[delay] = np.where(nodes["unit"][delay] == Unit.CPU, Activity.HOST, Activity.COMPUTE)
+    cpu = trace.is_cpu_op[order]
+    activity[delay] = np.where(cpu[delay], Activity.HOST, Activity.COMPUTE)
     for node_type, one in _OF_TYPE.items():
         activity[delay & (types == node_type)] = one
     labels, label = [""], np.zeros(len(nodes), np.int64)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import StalledError
 from astra_bridge.lowering.view import Setting, TraceView
+from astra_bridge.program import Unit
 from astra_bridge.trace import MISSING, NodeType
 
 __all__ = ["dependencies"]
@@ -20,6 +21,7 @@ _CALLERS = (
 )
 _TAKE_TURNS = (int(NodeType.COMM_COLL), int(NodeType.COMM_SEND))
 _STREAMS = "nodes do not run in the order of their stream, because their dependencies forbid it"
+_THREADS = "nodes do not run in the order of their thread, because their dependencies forbid it"
 
 
 _Waits = NDArray[np.int64]
@@ -27,11 +29,14 @@ _Waits = NDArray[np.int64]
 
 
 def dependencies(
-    view: TraceView, nodes: Any, setting: Setting | None = None, *, in_turn: bool = False
-) -> NDArray[np.int32]:
+    view: TraceView, nodes: Any, setting: Setting | None = None, *, in_turn: bool = False,
+    modelled: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int32]:  # fmt: skip
     """Fill in parents and children of nodes.
 
-    Nodes of one stream of the GPU run in the order of their ids, but for `streams-do-not-order`.
+    Nodes of one stream of the GPU, and of one thread of the host, run in the order of their ids,
+    and beside those of others, but for `streams-do-not-order`: they wait for the one before them
+    in place of the unit.
 
     Control parents that form a circle with data parents are callers, as PyTorch writes them, and
     order nothing: then none in the trace does.
@@ -44,6 +49,8 @@ def dependencies(
         Without one, streams do not order.
     in_turn : bool
         Whether each collective and send waits for the one before it.
+    modelled : ndarray of bool, shape (nodes,), optional
+        Those that a model has timed as if they had the whole GPU: they keep its unit.
 
     Returns
     -------
@@ -64,11 +71,12 @@ def dependencies(
     said = _said(view)
     turns = np.flatnonzero(np.isin(view.types, _TAKE_TURNS)) if in_turn else said[:0]
     always = turns[1:] << 32 | turns[:-1]
-    streams = said[:0] if setting is None else _in_streams(view, said, setting)
+    lanes = [] if setting is None else _lanes(view, nodes, said, setting)
     is_control = trace.dep_is_control
     first_stuck: list[int] = []
-    for in_order in (True, False) if len(streams) else (False,):
-        more = np.concatenate([always, streams]) if in_order else always
+    # In a circle, first threads, then streams too are left out.
+    for kept in range(len(lanes), -1, -1):
+        more = np.concatenate([always, *(one.waits for one in lanes[:kept])])
         for callers in (False, True) if is_control.any() else (False,):
             waits = said[~is_control] if callers else said
             if len(more):
@@ -77,8 +85,11 @@ def dependencies(
             if not stuck:
                 if callers:
                     view.remark(_CALLERS, int(is_control.sum()))
-                if len(streams) and not in_order:
-                    view.remark(_STREAMS, len(streams))
+                for one in lanes[:kept]:
+                    free = one.placed if modelled is None else one.placed[~modelled[one.placed]]
+                    nodes["unit"][free] = Unit.NONE
+                for one in lanes[kept:]:
+                    view.remark(one.forbidden, one.unsaid)
                 return children
             first_stuck = first_stuck or stuck
     raise StalledError(
@@ -97,15 +108,67 @@ def _said(view: TraceView) -> _Waits:
     return child << 32 | rank_of[trace.dep]
 
 
-def _in_streams(view: TraceView, said: _Waits, setting: Setting) -> _Waits:
-    """What the streams of the GPU add to it."""
-    stream = view.trace.stream[view.order]
-    placed = np.flatnonzero((stream != MISSING) & ~view.cpu)
+class _Lanes(NamedTuple):
+    """The streams of the GPU, or the threads of the host.
+
+    Attributes
+    ----------
+    waits
+        Each node waits for the one before it in its lane.
+    placed : ndarray of int64
+        Nodes in a lane that occupy a unit which has room for one: GPU compute, and the host.
+    unsaid : int
+        How many of `waits` no dependency says.
+    forbidden : str
+        What to say where dependencies forbid that order.
+    """
+
+    waits: _Waits
+    placed: NDArray[np.int64]
+    unsaid: int
+    forbidden: str
+
+
+def _lanes(view: TraceView, nodes: Any, said: _Waits, setting: Setting) -> list[_Lanes]:
+    """Streams and threads, where there are some and they count."""
+    found = []
+    trace, order = view.trace, view.order
+    for lane, here, unit, forbidden in (
+        (trace.stream, ~view.cpu, Unit.COMPUTE, _STREAMS),
+        (trace.tid, view.cpu, Unit.CPU, _THREADS),
+    ):
+        of = lane[order]
+        here = here & (of != MISSING)
+        if not here.any():
+            continue
+        placed = np.flatnonzero(here)
+        waits = _in_lanes(view, placed, of)
+        unsaid = len(np.setdiff1d(waits, said))
+        placed = placed[nodes["unit"][placed] == unit]
+        if "streams-do-not-order" not in setting.semantics:
+            found.append(_Lanes(waits, placed, unsaid, forbidden))
+            continue
+        what = "stream" if unit == Unit.COMPUTE else "thread"
+        if unsaid:
+            setting.effects.note(
+                "streams-do-not-order", "nodes may start before one that stands before them in "
+                f"their {what}", unsaid,
+            )  # fmt: skip
+        several = len(np.unique(of[placed]))
+        if several > 1:
+            setting.effects.note(
+                "streams-do-not-order", f"what {several} {what}s of a rank do runs one at a time"
+            )
+    return found
+
+
+def _in_lanes(view: TraceView, placed: NDArray[np.int64], lane: NDArray[np.int64]) -> _Waits:
+    """Who waits for whom, where the nodes of a lane run one after the other."""
     if len(placed) < 2:
-        return said[:0]
-    placed = placed[np.argsort(stream[placed], kind="stable")]
+        return placed[:0]
+    placed = placed[np.argsort(lane[placed], kind="stable")]
     message = np.isin(view.types[placed], (int(NodeType.COMM_SEND), int(NodeType.COMM_RECV)))
-    same = stream[placed[1:]] == stream[placed[:-1]]
+    same = lane[placed[1:]] == lane[placed[:-1]]
     # Messages that follow one another are a group that NCCL runs in one kernel: both directions of
     # an exchange, one behind the other, would wait for ever.
     joined = same & message[1:] & message[:-1]
@@ -113,19 +176,13 @@ def _in_streams(view: TraceView, said: _Waits, setting: Setting) -> _Waits:
     first = np.searchsorted(number, np.arange(number[-1] + 2))
     # Of two groups that follow one another, at most one has several nodes.
     before, after = np.maximum(number - 1, 0), np.minimum(number + 1, number[-1])
-    has_before = (number > 0) & (stream[placed] == stream[placed[first[before]]])
-    has_after = (number < number[-1]) & (stream[placed] == stream[placed[first[after]]])
+    has_before = (number > 0) & (lane[placed] == lane[placed[first[before]]])
+    has_after = (number < number[-1]) & (lane[placed] == lane[placed[first[after]]])
     has_before &= first[before + 1] - first[before] == 1
     has_after &= first[after + 1] - first[after] == 1
     child = np.concatenate([placed[has_before], placed[first[after[has_after]]]])
     parent = np.concatenate([placed[first[before[has_before]]], placed[has_after]])
-    waits = np.setdiff1d(child << 32 | parent, said)
-    if len(waits) and "streams-do-not-order" in setting.semantics:
-        setting.effects.note(
-            "streams-do-not-order", "nodes may start before one that stands before them in "
-            "their stream", len(waits),
-        )  # fmt: skip
-        return said[:0]
+    waits: _Waits = np.unique(child << 32 | parent)
     return waits
 
 

@@ -81,8 +81,17 @@ def sum_ps(view: TraceView, duration_ps: NDArray[np.int64]) -> int:
     return int(duration_ps.sum())
 
 
-def compute(view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting: Setting) -> int:
-    """Fill in COMP nodes; return the time that does not count as exposed communication."""
+def compute(
+    view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting: Setting
+) -> tuple[int, NDArray[np.bool_]]:
+    """Fill in COMP nodes.
+
+    Returns
+    -------
+    tuple
+        The time that does not count as exposed communication, and the nodes that a model other
+        than the recording has timed.
+    """
     comp = view.types == int(NodeType.COMP)
     nodes["op"][comp] = Op.DELAY
     nodes["duration_ps"][comp] = duration_ps[comp]
@@ -102,7 +111,8 @@ def compute(view: TraceView, nodes: Any, duration_ps: NDArray[np.int64], setting
         asked = ComputeNodes(view.trace, positions, duration_ps[modelled])
         given = model.duration_ps(asked, setting.system)
         nodes["duration_ps"][modelled] = _checked_ps(given, model, view, positions)
-    return sum_ps(view, nodes["duration_ps"][accelerated])
+    timed = np.zeros_like(modelled) if model.recorded else modelled
+    return sum_ps(view, nodes["duration_ps"][accelerated]), timed
 
 
 def _remark_on_none(view: TraceView, modelled: NDArray[np.bool_], model: ComputeModel) -> None:

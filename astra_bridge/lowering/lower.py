@@ -187,19 +187,20 @@ def _template(
     nodes["unit"] = _UNIT[view.types]
     nodes["unit"][view.cpu] = Unit.CPU
     duration_ps = recorded_ps(view)
-    sent, relative = np.zeros(0, MESSAGE), True
+    sent, relative, modelled = np.zeros(0, MESSAGE), True, None
     if setting.system.enabled("replay-only", setting.semantics):
         duration_ps = replayed_ps(view)
         nodes["op"] = Op.DELAY
         nodes["duration_ps"] = duration_ps
         compute_ps = sum_ps(view, duration_ps[~view.cpu])
     else:
-        compute_ps = compute(view, nodes, duration_ps, setting)
+        compute_ps, modelled = compute(view, nodes, duration_ps, setting)
         remote_memory(view, nodes, setting)
         sent, relative = messages(view, nodes, setting.ranks, collectives.groups)
         collectives.lower(view, nodes, duration_ps)
     alone = "one-communication-at-a-time" in setting.semantics
-    children = dependencies(view, nodes, setting, in_turn=alone and view.trace.in_turn)
+    in_turn = alone and view.trace.in_turn
+    children = dependencies(view, nodes, setting, in_turn=in_turn, modelled=modelled)
     return builder.template(nodes, children, sent, compute_ps, relative)
 
 

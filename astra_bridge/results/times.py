@@ -126,7 +126,8 @@ class RankTimes:
     finish_ps : ndarray of int64, shape (rows,)
         When each rank ended.
     exposed_comm_ps : ndarray of int64, shape (rows,)
-        ``finish_ps`` less the start of its job and the time of the rank's GPU compute nodes.
+        ``finish_ps`` less the start of its job and the time of the rank's GPU compute nodes: the
+        sum of their durations or, where several may run at once, the time in which one ran.
     wall_s : float
         Real time that the simulation took [s].
     run_cpu_s : float

@@ -56,6 +56,7 @@ from astra_bridge.results.times import NodeRecord
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.content import content_hash
 from astra_bridge.simulation.effects import seen_in_run
+from astra_bridge.simulation.exposed import exposed_comm_ps
 from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
 from astra_bridge.simulation.work import JobWork, all_traces, together
@@ -606,9 +607,7 @@ class Experiment:
             links = folded.links()
         program = lowered.program
         start_ps, end_ps = _in_file_order(lowered, outcome)
-        compute_ps = program.templates["compute_ps"][program.tasks["template_index"]]
-        finish_ps = outcome.task_finish_ps
-        exposed_ps = finish_ps - program.tasks["start_ps"] - compute_ps
+        finish_ps, exposed_ps = outcome.task_finish_ps, exposed_comm_ps(lowered, outcome)
         semantics = Semantics.of(self.semantics)
         seen = seen_in_run(program, outcome, stats, exposed_ps, semantics, copies)
         if kind_of_row is not None:

@@ -81,7 +81,7 @@ def _records(job: Job, rank: int) -> Iterator[bytes]:
         took = step.duration_ns
         # What nodes of a kernel have in common.
         cpu = step.cpu
-        alike = step.name, cpu, step.stream
+        alike = step.name, cpu, step.stream, step.thread
         fields = known.get(alike)
         if fields is None:
             name = step.name
@@ -89,6 +89,8 @@ def _records(job: Job, rank: int) -> Iterator[bytes]:
             fields = name_field(name) + host[cpu]
             if step.stream >= 0:
                 fields += attribute_field("stream", step.stream)
+            elif step.thread >= 0:
+                fields += attribute_field("tid", step.thread)
             known[alike] = fields
         control: tuple[bytes, ...] = ()
         facts, ops = step.facts, step.ops

@@ -56,6 +56,7 @@ _Stream = tuple[int, int]
 class _Thread(msgspec.Struct):
     """Where a thread of the host stands."""
 
+    number: int
     step: int = -1
     resume_ns: int = 0
     awaited: list[int] = []
@@ -111,7 +112,7 @@ class _Linker:
         self.where = f"{recording.file.name}"
         self.steps: list[Step] = []
         self.ends: list[int] = []  # recorded end of each step
-        self.threads = [_Thread() for _ in recording.threads]
+        self.threads = [_Thread(number) for number in range(len(recording.threads))]
         self.last: dict[_Stream, list[int]] = {}  # what ends a stream so far
         self.comm_last: dict[str, int] = {}  # last communication without a kernel, by group
         self.stream_waits: dict[_Stream, list[int]] = defaultdict(list)  # known exactly
@@ -171,8 +172,8 @@ class _Linker:
             if launching:
                 thread = launching.most_common(1)[0][0]
             else:
-                self.threads.append(_Thread())
-                thread = len(self.threads) - 1
+                thread = len(self.threads)
+                self.threads.append(_Thread(thread))
             for i in orphans:
                 marks.append((gpu[i].start_ns, _LAUNCH, len(marks), thread, ([i], 0, -1)))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
@@ -352,7 +353,7 @@ class _Linker:
         if not thread.awaited:
             if took > 0:
                 deps = [thread.step] if thread.step >= 0 else []
-                step = Step(_COMP, name, thread.resume_ns, took, deps, True)
+                step = Step(_COMP, name, thread.resume_ns, took, deps, True, thread=thread.number)
                 thread.step, thread.resume_ns = self._add(step), at
             return
         deps = sorted({*thread.awaited, *([thread.step] if thread.step >= 0 else [])})
@@ -360,7 +361,8 @@ class _Linker:
             thread.step = deps[0]
         else:
             start = min(thread.resume_ns, at)
-            thread.step = self._add(Step(NodeType.COMP, name, start, max(took, 0), deps, cpu=True))
+            step = Step(_COMP, name, start, max(took, 0), deps, True, thread=thread.number)
+            thread.step = self._add(step)
         thread.awaited = []
         thread.resume_ns = max(thread.resume_ns, at)
 

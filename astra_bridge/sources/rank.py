@@ -29,6 +29,8 @@ class Step(msgspec.Struct, gc=False):
         It runs on the host.
     stream : int
         Of the GPU; -1 on the host.
+    thread : int
+        Of the host; -1 on the GPU.
     facts : Facts or None
         Of communication.
     group : str
@@ -54,6 +56,7 @@ class Step(msgspec.Struct, gc=False):
     ops: int = -1
     moved_bytes: int = -1
     kernels: str = ""
+    thread: int = -1
 
 
 class Rank(msgspec.Struct):

@@ -65,6 +65,7 @@ INT_COLUMNS = (
     "root",
     "duration_ns",
     "stream",
+    "tid",
 )
 """The int64 columns, in the order in which both readers fill them."""
 
@@ -132,6 +133,8 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
         Index into `strings`, -1 where absent.
     stream : ndarray of int64, shape (n,)
         Of the GPU; `MISSING` where absent.
+    tid : ndarray of int64, shape (n,)
+        Thread of the host; `MISSING` where absent.
     involved_dim : ndarray of int32, shape (n,)
         Index into `involved_dims`, -1 where absent.
     strings : tuple of str
@@ -177,6 +180,7 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
     root: npt.NDArray[np.int64]
     duration_ns: npt.NDArray[np.int64]
     stream: npt.NDArray[np.int64]
+    tid: npt.NDArray[np.int64]
     pg_name: npt.NDArray[np.int32]
     involved_dim: npt.NDArray[np.int32]
     strings: tuple[str, ...]

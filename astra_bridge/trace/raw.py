@@ -20,13 +20,14 @@ ATTRIBUTES: dict[bytes, int] = {
     b"comm_root": 8,
     b"duration_ns": 9,
     b"stream": 10,
-    b"is_cpu_op": 11,
-    b"pg_name": 12,
-    b"involved_dim": 13,
+    b"tid": 11,
+    b"is_cpu_op": 12,
+    b"pg_name": 13,
+    b"involved_dim": 14,
 }
-"""Attributes that a simulation reads -> slot: 0 to 10 are those of `RawTrace.ints`."""
+"""Attributes that a simulation reads -> slot: 0 to 11 are those of `RawTrace.ints`."""
 
-IS_CPU_OP, PG_NAME, INVOLVED_DIM = 11, 12, 13
+IS_CPU_OP, PG_NAME, INVOLVED_DIM = 12, 13, 14
 
 
 class RawTrace(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ class RawTrace(msgspec.Struct, frozen=True):
     type : ndarray of int32, shape (n,)
     is_cpu_op : ndarray of uint8, shape (n,)
         0 or 1.
-    ints : list of 11: ndarray of int64, shape (n,), or None
+    ints : list of 12: ndarray of int64, shape (n,), or None
         As in `ATTRIBUTES`; MISSING where absent, None where no node has the attribute.
     pg_name, involved_dim : ndarray of int32, shape (n,)
         Index into `strings` and `involved_dims`, -1 where absent.

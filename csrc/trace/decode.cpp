@@ -11,14 +11,16 @@ namespace {
 
 // Slots of the attributes that a simulation reads (ATTRIBUTES in raw.py); below kIntColumns they
 // are those of `ints`.
-enum Slot : int { ROOT = 8, IS_CPU_OP = 11, PG_NAME = 12, INVOLVED_DIM = 13, OTHER = -1 };
+enum Slot : int { ROOT = 8, IS_CPU_OP = 12, PG_NAME = 13, INVOLVED_DIM = 14, OTHER = -1 };
 constexpr std::string_view kInts[kIntColumns] = {
     "comm_type", "comm_size",   "comm_src",  "comm_dst",    "comm_tag", "comm_priority",
-    "num_ops",   "tensor_size", "root_rank", "duration_ns", "stream",
+    "num_ops",   "tensor_size", "root_rank", "duration_ns", "stream",   "tid",
 };
 
 int slot_of(std::string_view name) {
   switch (name.size()) {  // most names differ in length: one comparison instead of fourteen
+    case 3:
+      return name == kInts[11] ? 11 : OTHER;
     case 6:
       return name == kInts[10] ? 10 : OTHER;
     case 7:

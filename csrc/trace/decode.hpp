@@ -11,7 +11,7 @@
 namespace trace {
 
 constexpr int64_t kMissing = INT64_MIN;
-constexpr size_t kIntColumns = 11;
+constexpr size_t kIntColumns = 12;
 
 struct Trace {
   std::string version;

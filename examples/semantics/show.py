@@ -92,6 +92,12 @@ def behind_in_stream(trace: TraceBuilder, _: int) -> None:
         trace.nodes[node].attributes["stream"] = 7
 
 
+def two_streams(trace: TraceBuilder, _: int) -> None:
+    for stream in (7, 20):
+        kernel = trace.comp(duration_us=10)
+        trace.nodes[kernel].attributes["stream"] = stream
+
+
 def nodes_without_work(trace: TraceBuilder, _: int) -> None:
     groups = trace.process_groups({"1": range(8)})
     invalid = trace.add(NodeType.INVALID, "nothing", [groups])
@@ -240,6 +246,11 @@ CHANGES = (
     Case(
         "all-reduce of 1 MiB, and behind it in its stream compute of 20 us",
         every(behind_in_stream),
+        quirk="streams-do-not-order",
+    ),
+    Case(
+        "two kernels of 10 us, each in a stream of its own",
+        every(two_streams),
         quirk="streams-do-not-order",
     ),
     Case(

@@ -74,8 +74,8 @@ VALID_ATTRIBUTES = st.fixed_dictionaries(
     {},
     optional={
         name.decode(): st.integers(0, 2**40)
-        if slot < 11
-        else {11: st.booleans(), 12: st.text(max_size=3), 13: st.lists(st.booleans(), max_size=4)}[
+        if slot < 12
+        else {12: st.booleans(), 13: st.text(max_size=3), 14: st.lists(st.booleans(), max_size=4)}[
             slot
         ]
         for name, slot in ATTRIBUTES.items()

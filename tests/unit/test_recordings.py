@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -639,6 +639,30 @@ def contributed_bytes(node: dict[str, Any]) -> int:
     return int(tensor[3]) * int(tensor[4])
 
 
+def in_order_of_streams(steps: list[Step], events: list[dict[str, Any]]) -> None:
+    """On every stream, steps are what was recorded, by name and duration, in that order."""
+    recorded: dict[int, list[tuple[float, str, int]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset"):
+            took_ns = round(event["dur"] * 1000)
+            recorded[event["args"]["stream"]].append((event["ts"], event["name"], took_ns))
+    made: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for step in steps:
+        if step.stream >= 0 and step.facts is None:
+            made[step.stream].append((step.name, step.duration_ns))
+    found = {
+        stream: [(name, took) for _, name, took in sorted(those) if "nccl" not in name.lower()]
+        for stream, those in recorded.items()
+    }
+    assert made == {stream: those for stream, those in found.items() if those}
+    last: dict[int, int] = {}
+    for at, step in enumerate(steps):
+        if step.stream >= 0:
+            before = last.get(step.stream)
+            assert before is None or before in step.deps or step.deps == steps[before].deps
+            last[step.stream] = at
+
+
 @real
 @pytest.mark.parametrize("name", WORLDS)
 def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
@@ -656,9 +680,7 @@ def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
         compute = (trace.type == NodeType.COMP) & ~trace.is_cpu_op
         assert trace.duration_micros[compute].sum() == pytest.approx(recorded_us, rel=1e-3)
         assert trace.duration_ns[compute].sum() == pytest.approx(recorded_us * 1000, rel=1e-6)
-        # Per stream, kernels as launched: by their names, and in the order of ids.
-        starts = [step.start_ns for step in job.ranks[rank].steps if step.stream == 7]
-        assert starts == sorted(starts)
+        in_order_of_streams(job.ranks[rank].steps, events)
         nodes = json.loads(gzip.decompress(execution[rank].read_bytes()))["nodes"]
         calls = Counter(
             n["name"] for n in nodes if n["name"].startswith("c10d::") and "wait" not in n["name"]
@@ -677,12 +699,14 @@ def test_real_recordings_agree(name: str, tmp_path: Path) -> None:
     network = {
         "topology": ["Switch"], "npus_count": [world], "bandwidth": [400], "latency": [500]
     }  # fmt: skip
-    for semantics in ("astra-sim", "corrected"):
+    # Processes that share a GPU wait for one another's time slices, which is not modelled.
+    closest = 0.001 if name != "ddp_gloo_4" else 0.03
+    for semantics, off in (("astra-sim", 0.02), ("corrected", closest)):
         result = astra_bridge.simulate(
             workload=workload, system=system, network=network, semantics=semantics
         )
         spans = [one.span_ns for one in job.ranks]
-        assert np.array(result.finish_ns) == pytest.approx(spans, rel=0.02)
+        assert np.array(result.finish_ns) == pytest.approx(spans, rel=off)
 
 
 # NCCL in batches, and compiled kernels
