@@ -86,8 +86,18 @@ def _feed(state: Any, value: Any) -> None:
         for name in _compared(value):
             _feed(state, name)
             _feed(state, getattr(value, name))
+        if isinstance(value, TraceColumns):
+            _feed_details(state, value)
     else:
         raise TypeError(f"{type(value).__name__} has no content to compare")
+
+
+def _feed_details(state: Any, trace: TraceColumns) -> None:
+    """Names and attributes of nodes: a model may take its times from any of them."""
+    encode = msgspec.msgpack.Encoder().encode
+    for one in trace.all_details():
+        attributes = sorted(one.attributes.items())
+        state.update(encode((one.name, one.inputs_values, one.outputs_values, attributes)))
 
 
 def _compared(record: Any) -> Iterable[str]:

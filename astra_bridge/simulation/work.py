@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from astra_bridge.errors import InputError
+from astra_bridge.hardware import hardware
+from astra_bridge.inputs.common import read_text
 from astra_bridge.inputs.groups import GroupKey, read_comm_groups
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig, read_system
@@ -150,14 +152,28 @@ class JobWork:
         custom: list[Mapping[Any, str]] = [self.system.custom, self.system.per_node_custom]
         return [
             self.traces,
-            replace(self.system, custom={}, per_node_custom={}),
+            # What files say counts, not where they are.
+            replace(
+                self.system, custom={}, per_node_custom={}, hardware=None, measured_kernels=None
+            ),
             *({str(key): _files(prefix) for key, prefix in one.items()} for one in custom),
+            None if self.system.hardware is None else self._accelerator(self.system.hardware),
+            None
+            if self.system.measured_kernels is None
+            else read_text(Path(self.system.measured_kernels)),
             [one.version() for one in self.choices.used()],
             self.groups,
             self.dims,
             self.job.start_ps,
             self.job.ranks,
         ]
+
+    def _accelerator(self, given: str) -> list[Any]:
+        """What its profile says, and the one that stands in where it has no parameters."""
+        one = hardware(given, key="hardware", file=self.system.source)
+        return [one.datasheet, one.own, one.own_nccl,
+                None if one.own is not None or one.fitted_as is None else one.fitted,
+                None if one.own_nccl is not None or one.nccl_as is None else one.nccl]  # fmt: skip
 
     def rows(self) -> JobRows:
         """Where it was, for a result."""

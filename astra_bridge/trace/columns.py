@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -213,6 +213,20 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
             The file has gone or has changed since it was read.
         """
         return self.read_details(i).attributes
+
+    def all_details(self) -> Iterator[NodeDetails]:
+        """The details of all nodes, in file order; the file is opened once.
+
+        Raises
+        ------
+        InputError
+            The file has gone or has changed since it was read.
+        """
+        every = getattr(self.read_details, "every", None)
+        if every is not None:
+            yield from every()
+        else:
+            yield from map(self.read_details, range(len(self)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -95,12 +95,28 @@ class _Source(msgspec.Struct, frozen=True):
                 f"cannot read the trace again: {error.strerror or error}", file=self.file
             ) from None
 
+    def every(self) -> Iterator[NodeDetails]:
+        """The details of all nodes: what is in a file is read at once."""
+        from astra_bridge.trace.decode import record_extent
+
+        data: Any = self.data
+        if data is None:
+            assert self.file is not None
+            data, signature = _open(self.file)
+            if signature != self.signature:
+                raise InputError("the trace has changed since it was read", file=self.file)
+        for i, position in enumerate(self.record_start.tolist()):
+            begin, end = record_extent(data, position)
+            yield self._details(i, bytes(data[begin:end]))
+
     def __call__(self, i: int) -> NodeDetails:
+        return self._details(i, self.record(i))
+
+    def _details(self, i: int, record: bytes) -> NodeDetails:
         from google.protobuf.message import DecodeError
 
         from astra_bridge.trace.schema import Node
 
-        record = self.record(i)
         try:
             node = Node.FromString(record)
         except (DecodeError, ValueError):  # ValueError: text that is not UTF-8, without upb

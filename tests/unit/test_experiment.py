@@ -183,3 +183,39 @@ def test_a_generated_workload_brings_its_groups() -> None:
     named = ab.Experiment(made, system, network, comm_groups=made.comm_groups)
     assert brought.run().finish_ps.tolist() == named.run().finish_ps.tolist()
     assert brought.token == named.token
+
+
+def on_a_gpu(folder: Path, kernels: str, profile: str) -> ab.Experiment:
+    """One node, which is timed by its kernels and by a profile that is a file."""
+    trace = ab.TraceBuilder()
+    trace.comp(num_ops=1, tensor_size_bytes=1, kernels=kernels)
+    folder.mkdir(exist_ok=True)
+    (folder / "trace.0.et").write_bytes(trace.encode())
+    shipped = Path(ab.__file__).parent / "hardware/profiles" / f"{profile}.json"
+    (folder / "card.json").write_text(shipped.read_text())
+    system = {"compute-model": "gpu", "hardware": str(folder / "card.json")}
+    network = {"topology": ["Ring"], "npus_count": [1], "bandwidth": [50.0], "latency": [500.0]}
+    return ab.Experiment(folder / "trace", system, network)
+
+
+def test_free_attributes_and_profiles_count(tmp_path: Path) -> None:
+    """Else a sweep would take the result of one for that of the other."""
+    first = on_a_gpu(tmp_path / "a", "gemm 1024 1024 1024", "h100-sxm")
+    shape = on_a_gpu(tmp_path / "b", "gemm 4096 4096 4096", "h100-sxm")
+    card = on_a_gpu(tmp_path / "c", "gemm 1024 1024 1024", "h200")
+    same = on_a_gpu(tmp_path / "d", "gemm 1024 1024 1024", "h100-sxm")
+    ends = [int(one.run().finish_ps[0]) for one in (first, shape, card)]
+    assert len(set(ends)) == 3
+    assert len({one.token for one in (first, shape, card)}) == 3
+    assert first.token == same.token
+    assert first.replace({"system.hardware": "h100-sxm"}).token == first.token
+
+
+def test_a_table_of_kernels_counts(tmp_path: Path) -> None:
+    tokens = []
+    for us in (10, 20):
+        (tmp_path / "kernels.csv").write_text(f"kernel,us\ngemm 1024 1024 1024,{us}\n")
+        one = on_a_gpu(tmp_path / "a", "gemm 1024 1024 1024", "h100-sxm")
+        changes = {"compute-model": "measured", "measured-kernels": str(tmp_path / "kernels.csv")}
+        tokens.append(one.replace({f"system.{key}": v for key, v in changes.items()}).token)
+    assert len(set(tokens)) == 2

@@ -20,9 +20,34 @@ def test_every_profile_of_the_package() -> None:
     for name in HARDWARE.names():
         one = hardware(name)
         assert one.name == name
-        assert one.datasheet.source
+        assert "https://" in one.datasheet.source
         assert one.datasheet.processors > 0
         assert (f"`{name}`" in PAGE) == (name in HARDWARE.built_in)
+
+
+@pytest.mark.parametrize(
+    ("name", "processors", "bf16", "memory_GBps", "memory_GB", "link_GBps"),
+    [
+        ("a100-40gb", 108, 312, 1555, 40, 300),
+        ("a100-80gb", 108, 312, 2039, 80, 300),
+        ("h100-pcie", 114, 756, 2000, 80, 300),
+        ("b200", 148, 2250, 7672, 180, 900),
+        ("gb200", 148, 2500, 8000, 186, 900),
+        ("mi300x", 304, 1307.4, 5300, 192, 7 * 64),
+        ("tpu-v4", 2, 275, 1228, 34.4, 6 * 50),
+        ("tpu-v5e", 1, 197, 819, 16, 4 * 50),
+    ],
+)
+def test_datasheets_as_they_were_looked_up(
+    name: str, processors: int, bf16: float, memory_GBps: float, memory_GB: float, link_GBps: float
+) -> None:
+    """Once more, from the pages that each profile names, on 2026-11-28."""
+    sheet = hardware(name).datasheet
+    assert sheet.processors == processors
+    assert sheet.tensor_TFLOPS["bf16"] == bf16
+    assert sheet.memory_GBps == memory_GBps
+    assert sheet.memory_GB == memory_GB
+    assert sheet.link_GBps == link_GBps
 
 
 def test_datasheets_are_the_makers() -> None:

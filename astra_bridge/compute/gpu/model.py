@@ -64,8 +64,11 @@ def texts_of(nodes: ComputeNodes) -> Iterator[str | None]:
     InputError
         It is no text.
     """
+    wanted = set(nodes.position.tolist())
+    every = enumerate(nodes.trace.all_details())
+    texts = {at: one.attributes.get("kernels") for at, one in every if at in wanted}
     for position in nodes.position.tolist():
-        found = nodes.trace.attributes(position).get("kernels")
+        found = texts[position]
         if found is not None and not isinstance(found, str):
             raise InputError("is no text", file=nodes.trace.file, key="kernels")
         yield found
