@@ -57,7 +57,7 @@ def recorded_ps(view: TraceView) -> NDArray[np.int64]:
 def replayed_ps(view: TraceView) -> NDArray[np.int64]:
     """Recorded durations of a run that takes all times from the trace; says where there is none."""
     working = (view.types != int(NodeType.METADATA)) & (view.types != int(NodeType.INVALID))
-    silent = working & ~_has_duration(view)
+    silent = working & view.trace.untimed[view.order]
     if silent.any():
         what = f"nodes have no duration and take 1 ns each under replay-only; {_FROM_KINETO}"
         view.remark(what, int(silent.sum()))
@@ -96,6 +96,12 @@ def compute(
     nodes["op"][comp] = Op.DELAY
     nodes["duration_ps"][comp] = duration_ps[comp]
     accelerated = comp & ~view.cpu
+    host = comp & view.cpu
+    if host.any():
+        silent = host & view.trace.untimed[view.order]
+        if silent.any():
+            what = f"operators of the host have no duration and take 1 ns each; {_FROM_KINETO}"
+            view.remark(what, int(silent.sum()))
     modelled = accelerated.copy()
     model = setting.choices.compute
     if modelled.any():

@@ -35,6 +35,7 @@ from astra_bridge.workload.layers import Layer, LayerTrace, Part, TextWorkload, 
 __all__ = ["FORMAT", "read_simai"]
 
 _PARALLELISM = ("HYBRID_TRANSFORMER", "HYBRID_TRANSFORMER_FWD_IN_BCKWD")
+_SHARDED = (CommType.ALL_GATHER, CommType.REDUCE_SCATTER)
 _USUAL = {"forward": "TP", "input_gradient": "TP", "weight_gradient": "DP"}
 
 
@@ -88,6 +89,14 @@ def read_simai(
     def communicate(layer: Layer, phase: str, part: Part) -> tuple[int, int | None] | None:
         name = part.group or _USUAL[phase]
         stride, members = job.group(name)
+        if members == 1 and part.kind in _SHARDED and not part.group:
+            name = "DP"
+            stride, members = job.group(name)
+            if members > 1:
+                made.note(
+                    "without tensor parallelism, all-gathers and reduce-scatters are those of "
+                    "data-parallel ranks that share parameters (ZeRO)", f"{layer.name}, {phase}",
+                )  # fmt: skip
         if members == 1:
             made.note(
                 "communication in a group of one rank is left out", f"{layer.name}, {phase}, {name}"

@@ -145,8 +145,8 @@ class _Checker:
                 self.found.add(False, "ctrl_deps in a circle: none of the trace's orders", file)
             elif stuck:
                 self.found.add(True, f"nodes wait for one another in a circle: {stuck[:8]}", file)
-            compute = (trace.type == NodeType.COMP) & ~trace.is_cpu_op
-            silent = compute & (trace.duration_micros == 0) & (trace.duration_ns == MISSING)
+            untimed = trace.untimed & (trace.type == NodeType.COMP)
+            silent, host = untimed & ~trace.is_cpu_op, untimed & trace.is_cpu_op
             modelled = silent & (trace.num_ops != MISSING) & (trace.tensor_size != MISSING)
             if modelled.any():
                 self.found.add(
@@ -154,8 +154,6 @@ class _Checker:
                     '"roofline-enabled": 1 with peak-perf and local-mem-bw in the system file',
                     int(modelled.sum()),
                 )  # fmt: skip
-            host = (trace.type == NodeType.COMP) & trace.is_cpu_op
-            host &= (trace.duration_micros == 0) & (trace.duration_ns == MISSING)
             if host.any():
                 self.found.add(
                     False, "operators of the host without a duration, which take 1 ns", file,

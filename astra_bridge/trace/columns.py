@@ -70,6 +70,9 @@ INT_COLUMNS = (
 """The int64 columns, in the order in which both readers fill them."""
 
 
+_MARK, _MOST_MARKS = "[pytorch|profiler|execution_trace|", 100
+
+
 class ProcessGroup(msgspec.Struct, frozen=True):
     """A PyTorch process group, as a METADATA node declares it.
 
@@ -196,6 +199,19 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
 
     def __len__(self) -> int:
         return len(self.node_id)
+
+    @property
+    def untimed(self) -> npt.NDArray[np.bool_]:
+        """Nodes without a recorded duration, shape (n,).
+
+        But for the marks that stand for whole threads and processes in PyTorch's execution traces.
+        """
+        silent: npt.NDArray[np.bool_] = (self.duration_micros == 0) & (self.duration_ns == MISSING)
+        # There is one for each thread, and reading names takes time.
+        for at in np.flatnonzero(silent & self.is_cpu_op)[:_MOST_MARKS].tolist():
+            if self.name(at).startswith(_MARK):
+                silent[at] = False
+        return silent
 
     def name(self, i: int) -> str:
         """Return the name of node i, for messages and reports; "" when it can no longer be read."""

@@ -88,7 +88,7 @@ SIMAI = Kind(
 ASTRA_SIM_1 = Kind(
     "astra-sim-1",
     "a text workload of ASTRA-sim 1.0",
-    rb"\s*(?:MICRO|DATA|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE)\b[^\n]*\n\s*\d+\s*\n",
+    rb"\s*(?:MICRO|DATA|DATA_REORDER|MODEL|HYBRID_[A-Z_]+|DISTRIBUTED_INFERENCE)\b[^\n]*\n\s*\d+\s*\n",
     _CONVERT + " --ranks COUNT",
 )
 

@@ -22,6 +22,7 @@ from astra_bridge.workload.layers import Layer, LayerTrace, Part, TextWorkload, 
 _PARALLELISM = (
     "MICRO",
     "DATA",
+    "DATA_REORDER",
     "MODEL",
     "HYBRID_DATA_MODEL",
     "HYBRID_MODEL_DATA",
@@ -32,6 +33,7 @@ _PARALLELISM = (
 )
 _PHASES = {
     "DATA": ("weight_gradient",),
+    "DATA_REORDER": ("weight_gradient",),
     "MODEL": ("forward", "input_gradient"),
     "DISTRIBUTED_INFERENCE": ("forward",),
 }
@@ -44,11 +46,11 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
     Parameters
     ----------
     path
-        First line: the parallelism (MICRO, DATA, MODEL, HYBRID_DATA_MODEL, HYBRID_MODEL_DATA,
-        HYBRID_CUSTOMIZED, DISTRIBUTED_INFERENCE, or HYBRID_DLRM with the index of the last bottom
-        layer).  Second line: number of layers.  Then one line per layer; with HYBRID_CUSTOMIZED its
-        last column is the parallelism of the layer.  Compute times become microseconds, as in
-        Chakra's converter.
+        First line: the parallelism (MICRO, DATA, DATA_REORDER, MODEL, HYBRID_DATA_MODEL,
+        HYBRID_MODEL_DATA, HYBRID_CUSTOMIZED, DISTRIBUTED_INFERENCE, or HYBRID_DLRM with the index
+        of the last bottom layer).  Second line: number of layers.  Then one line per layer; with
+        HYBRID_CUSTOMIZED its last column is the parallelism of the layer.  Compute times become
+        microseconds, as in Chakra's converter.
     ranks
         Number of ranks; all get the same trace.
     passes
@@ -80,6 +82,8 @@ def import_text(path: str | Path, ranks: int, *, passes: int = 1) -> GeneratedWo
             step.micro()
         elif text.parallelism == "DATA":
             step.data()
+        elif text.parallelism == "DATA_REORDER":
+            step.data_reordered()
         elif text.parallelism == "DISTRIBUTED_INFERENCE":
             before = step.inference(before)
         elif "DLRM" in text.parallelism:

@@ -242,6 +242,20 @@ class LayerTrace:
             if layer is not self.layers[0]:
                 before = self._comp(layer, "input_gradient", compute)
 
+    def data_reordered(self) -> None:
+        """Add such a step in which the input gradients of a layer come before its weight gradients.
+
+        As in the exercises of ASTRA-sim's tutorials of 2022, where all compute is one chain.
+        """
+        before: list[int] = []
+        for layer, ends in zip(self.layers, self.ends, strict=True):
+            before = self._comp(layer, "forward", before, ends.weight_gradient_comm)
+        for layer, ends in zip(reversed(self.layers), reversed(self.ends), strict=True):
+            if layer is not self.layers[0] or len(self.layers) == 1:
+                before = self._comp(layer, "input_gradient", before)
+            before = self._comp(layer, "weight_gradient", before)
+            ends.weight_gradient_comm = self._comm(layer, "weight_gradient", before)
+
     def inference(self, before: list[int]) -> list[int]:
         """Add a forward pass after some nodes; return what ends it."""
         for index in range(len(self.layers)):

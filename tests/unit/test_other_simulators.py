@@ -305,6 +305,18 @@ def test_ranks_that_the_file_is_not_for_are_said(tmp_path: Path) -> None:
     assert read_workload(path, 64).warnings == ()
 
 
+def test_ranks_that_share_parameters_gather_them_from_one_another(tmp_path: Path) -> None:
+    """ZeRO-3 as AICB writes it: there is no tensor parallelism."""
+    made = Inferences()
+    layer = "a -1 1 NONE 0 1 ALLGATHER 4096 1 REDUCESCATTER 8192 1\n"
+    trace = read_simai(simai("model_parallel_NPU_group: 1", tmp_path, layer, 1), 8, made)
+    columns = trace.workload().columns[0]
+    sizes = columns.comm_size[columns.type == NodeType.COMM_COLL].tolist()
+    assert sizes == [4096 // 8, 8192]
+    (said,) = made.lines()
+    assert "those of data-parallel ranks that share parameters (ZeRO)" in said
+
+
 def test_the_table_of_public_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,12 +151,15 @@ def test_compute_without_a_duration_is_said() -> None:
 
 
 def test_no_kind_of_run_takes_1_ns_silently() -> None:
-    """Every node of a replay says so; what the host does, of which there is much, in a check."""
+    """A check, a run and a replay say so, but not of what stands for a thread as a whole."""
     trace = TraceBuilder()
+    trace.comp("[pytorch|profiler|execution_trace|thread]", cpu=True)
     trace.comp("host", cpu=True)
     assert checked([trace] * 2) == [
         "W 1 x operators of the host without a duration, which take 1 ns (first: trace) | "
     ]
+    (said,) = [w for w in run([trace] * 2).warnings if "duration" in w]
+    assert "1 operators of the host have no duration and take 1 ns each; a trace recorded" in said
     trace.comp("timed", duration_us=1)
     trace.coll(CommType.ALL_REDUCE, 1024)
     replay: Any = {"replay-only": 1}

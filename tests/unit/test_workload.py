@@ -443,6 +443,17 @@ def test_text_data_parallel(tmp_path: Path) -> None:
     }
 
 
+def test_text_data_parallel_with_input_gradients_first(tmp_path: Path) -> None:
+    assert imported(tmp_path, "DATA_REORDER\n" + LAYERS) == {
+        "a.forward": [],
+        "b.forward": ["a.forward"],
+        "b.input_gradient": ["b.forward"],
+        "b.weight_gradient": ["b.input_gradient"],
+        "a.weight_gradient": ["b.weight_gradient"],
+        "a.weight_gradient.comm": ["a.weight_gradient"],
+    }
+
+
 @pytest.mark.parametrize("parallelism", ["MODEL", "HYBRID_DATA_MODEL", "HYBRID_MODEL_DATA"])
 def test_text_model_parallel(tmp_path: Path, parallelism: str) -> None:
     expected = {
