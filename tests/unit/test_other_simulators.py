@@ -338,7 +338,7 @@ def test_the_table_of_public_files(
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith(
-        "| recordings: step_2 | 2 | 2 | 0 collectives; compute +0.00%; replay"
+        "| recordings: step_2 | 2 | 2 | 0 collectives; 2 streams in order; compute +0.00%; replay"
     )
     assert lines[3] == "| simai: a.txt | 16 | 3 | ALLREDUCE 64 B |"
     assert lines[4].startswith("| simai: b.txt |  |  | refused: unknown communication 'SUM'")
