@@ -19,6 +19,7 @@ _COMMANDS = {
     "report": "Make a page about runs, to look at and to send.",
     "trace": "Look at traces, check and convert them.",
     "workload": "Generate workloads.",
+    "models": "List language models, with their parameters beside the published ones.",
     "topology": "Write the fabric of a cluster as a network file; convert those of others.",
     "garnet": "Garnet alone: replay message lists, draw latency against load.",
     "serve": "Answer what users of astra-sim-sdk send to ASTRA-sim's service.",

@@ -23,8 +23,11 @@ from astra_bridge.workload.models import (
     Mlp,
     Model,
     Parallelism,
+    SelectiveScan,
+    StateSpace,
     TrainingStep,
     active_parameters,
+    checkpoint_parameters,
     flops_per_token,
     inference,
     memory,
@@ -38,46 +41,115 @@ from astra_bridge.workload.models import (
 from astra_bridge.workload.models.formulas import activation_bytes, layer_weights
 from astra_bridge.workload.models.operators import Pass, cost
 from astra_bridge.workload.models.parallelism import Orbit
+from astra_bridge.workload.models.published import amount, published
 from astra_bridge.workload.models.step import parts_of
 
-# Parameters, in 10^9, of the models' cards (the number of elements of their weights).
-PUBLISHED = {
-    "llama-2-7b": 6.738,
-    "llama-2-70b": 68.977,
-    "llama-3.1-8b": 8.030,
-    "llama-3.1-70b": 70.554,
-    "llama-3.1-405b": 405.853,
-    "mistral-7b": 7.242,
-    "mixtral-8x7b": 46.703,
-    "qwen2.5-7b": 7.616,
-    "qwen2.5-72b": 72.706,
-    "gemma-2-27b": 27.227,
-    "deepseek-v3": 671.026,
-    "gpt3-175b": 174.6,
-    "gpt-neox-20b": 20.555,
-    "mamba2-2.7b": 2.7026,
-    "nemotron-h-8b": 8.10,
-}
+# Elements of the weights in the models' files on Hugging Face, of those that have no others there.
+ELEMENTS = {
+    "deepseek-v2": 235_741_434_880, "deepseek-v2-lite": 15_706_484_224,
+    "gemma-2-2b": 2_614_341_888, "gemma-2-9b": 9_241_705_984, "gemma-2-27b": 27_227_128_320,
+    "gemma-3-1b": 999_885_952, "gpt-neox-20b": 20_554_567_680, "gpt-oss-120b": 116_829_156_672,
+    "gpt-oss-20b": 20_914_757_184, "jamba-v0.1": 51_570_323_328, "llama-2-7b": 6_738_415_616,
+    "llama-2-70b": 68_976_648_192, "llama-3.1-8b": 8_030_261_248,
+    "llama-3.1-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824,
+    "llama-3.3-70b": 70_553_706_496, "mamba-2.8b": 2_768_345_600,
+    "mistral-7b": 7_241_732_096, "mistral-large-2": 122_610_069_504,
+    "mistral-nemo-12b": 12_247_782_400, "mistral-small-24b": 23_572_403_200,
+    "mixtral-8x7b": 46_702_792_704, "mixtral-8x22b": 140_630_071_296,
+    "phi-3-mini": 3_821_079_552, "qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688, "qwen2.5-7b": 7_615_616_512, "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352, "qwen2.5-72b": 72_706_203_648, "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976, "qwen3-4b": 4_022_468_096, "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200, "qwen3-32b": 32_762_123_264, "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+}  # fmt: skip
+
+# What differs from the published number by more than its digits, and by how much it may [%].
+DIFFERENT = {
+    "kimi-k2": 1.4,  # 1.04T and 32.6B are in the paper, "1T" and "32B" in the README
+    "llama-4-scout": 1.2,  # 109B has the vision encoder
+    "qwen2.5-32b": 0.9,  # 32.5B on a card whose files have 32.76
+    # Embedding and the rest, each rounded, of another vocabulary.
+    "gemma-3-4b": 0.11, "gemma-3-12b": 0.05, "gemma-3-27b": 0.03,
+}  # fmt: skip
+
+
+def agrees(found: int, said: str) -> bool:
+    """Whether a number is the published one in its digits, rounded or cut off."""
+    unit = {"M": 1e6, "B": 1e9, "T": 1e12}[said[-1]] / 10 ** len(said[:-1].partition(".")[2])
+    return amount(said) - unit / 2 <= found < amount(said) + unit
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_parameters_are_the_published_ones(name: str) -> None:
-    model = named_model(name)
-    if name in PUBLISHED:
-        assert parameters(model) / 1e9 == pytest.approx(PUBLISHED[name], rel=1e-3)
-        return
-    # Korthikanti et al. 2022, table 3, and GPT-3's 13B: 12 L h^2 and the embedding, to 1 %.
-    h, depth = model.hidden, model.depth
-    assert parameters(model) == pytest.approx(12 * depth * h * h + model.vocabulary * h, rel=0.01)
+    model, said = named_model(name), published(name)
+    assert name not in ELEMENTS or parameters(model) == ELEMENTS[name]
+    pairs = [(parameters(model), said.total)]
+    if said.active:
+        pairs.append((active_parameters(model, embedding=said.embedding), said.active))
+    assert said.source
+    for found, number in pairs:
+        if name in DIFFERENT:
+            assert found == pytest.approx(amount(number), rel=DIFFERENT[name] / 100)
+        else:
+            assert agrees(found, number), (found, number)
+    if name in DIFFERENT:
+        assert not all(agrees(*pair) for pair in pairs), "it does not differ"
 
 
-def test_active_parameters() -> None:
-    """DeepSeek-V3's README of weights: 36.6 billion, of which 0.9 are the head; Mixtral: 12.9 with
-    the embedding's 0.13 (arXiv 2401.04088, section 2.2: "13B active")."""
-    assert active_parameters(named_model("deepseek-v3")) / 1e9 == pytest.approx(36.6, abs=0.05)
-    mixtral = named_model("mixtral-8x7b")
-    active = active_parameters(mixtral) + mixtral.vocabulary * mixtral.hidden
-    assert active / 1e9 == pytest.approx(12.88, rel=1e-3)
+def test_parameters_of_deepseek_v3() -> None:
+    """arXiv 2412.19437, abstract: 671B, 37B of them active; README of its repository: 685B with
+    MTP, its copies of embedding and head, and the scales of fp8 blocks; README_WEIGHTS.md: 0.9B
+    each for embedding and head, 11.5B for the module of MTP, without the product of its inputs.
+
+    The 37B are without the embedding and with the head: with both they would be 38B.  The 36.7B of
+    README_WEIGHTS.md, "including 0.9B for Embedding and 0.9B for the output Head", are 0.2 % more
+    than with one of them and 2.3 % less than with both.
+    """
+    model = named_model("deepseek-v3")
+    h, v = model.hidden, model.vocabulary
+    assert (parameters(model), round(parameters(model) / 1e9)) == (671_026_419_200, 671)
+    # The elements of its files on Hugging Face: in bf16, in fp8, biases of routers in fp32.
+    assert checkpoint_parameters(model) == 3_918_786_560 + 680_571_043_840 + 58 * 256 + 256
+    scales = 41_555_600 - 59 * 256
+    assert round((checkpoint_parameters(model) + scales) / 1e9) == 685
+    latent = (
+        h * 1536 + 1536 + 1536 * 128 * (128 + 64)  # queries
+        + h * (512 + 64) + 512 + 512 * 128 * (128 + 128)  # keys and values
+        + 128 * 128 * h
+    )  # fmt: skip
+    layer = latent + 2 * h + 256 * h + 256 + 257 * 3 * h * 2048
+    assert round(v * h / 1e9, 1) == 0.9
+    assert round(layer / 1e9, 1) == 11.5
+    assert checkpoint_parameters(model) - parameters(model) == layer + 2 * h * h + 3 * h + 2 * v * h
+    active = 61 * (latent + 2 * h) + 3 * 3 * h * 18432 + 58 * (257 * h + 256 - h + 9 * 3 * h * 2048)
+    active += h + v * h
+    assert active_parameters(model) == active == 36_625_618_432
+    assert round(active / 1e9) == 37
+    assert active_parameters(model, embedding=True) == active + v * h == 37_552_297_472
+
+
+def test_the_table_of_models_names_files_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path)
+    assert dispatch(ROOT, ["models", "mixtral-8x7b", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:7] == [
+        "mixtral-8x7b",
+        "46.703",
+        "46.7B",
+        "+0.0",
+        "%",
+        "12.749",
+        "12.880",
+    ]
+    assert lines[3].split()[-1] == str(file)
+    assert dispatch(ROOT, ["models"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(model_names())
+    with pytest.raises(InputError, match="model: 'llama' is not allowed"):
+        dispatch(ROOT, ["models", "llama"])
 
 
 @pytest.mark.parametrize("name", ["gpt3-175b", "gpt-22b", "gpt-1t"])
@@ -116,6 +188,43 @@ def test_operations_of_deepseek() -> None:
     model, s = named_model("deepseek-v3"), 4096
     expected = 6 * active_parameters(model) + 6 * model.depth * s * 128 * (192 + 128)
     assert flops_per_token(model, s) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["jamba-v0.1", "bamba-9b", "mamba-2.8b", "nemotron-h-8b"])
+def test_operations_of_state_spaces(name: str) -> None:
+    """2 for each weight of a product; 9 for each channel and element of the state of a Mamba (its
+    authors' count: state-spaces/mamba, issue 110); a Mamba-2 works by chunks of Q tokens, 2 Q N a
+    group for their scores, 2 Q P a head for the product with these, and 4 N P a head for the states
+    before and behind (Dao and Gu 2024, section 6).  The nodes of a step add up to it."""
+    model, s = named_model(name), 2048
+    h, per_token, masked = model.hidden, 2 * model.vocabulary * model.hidden, 0
+    for layer in model.layers:
+        mixer, mlp = layer.mixer, layer.mlp
+        if isinstance(mixer, SelectiveScan):
+            r, n, w = mixer.rank, mixer.state, mixer.width
+            per_token += 2 * (h * 2 * w + w * (r + 2 * n) + r * w + w * h) + 9 * w * n
+        elif isinstance(mixer, StateSpace):
+            a, d, g, n = mixer.heads, mixer.head_dim, mixer.groups, mixer.state
+            per_token += 2 * (h * (2 * a * d + 2 * g * n + a) + a * d * h)
+            per_token += 2 * 256 * n * g + 2 * 256 * d * a + 4 * n * d * a
+        elif isinstance(mixer, Attention):
+            a, d, kv = mixer.heads, mixer.head_dim, mixer.kv_heads
+            per_token += 2 * (h * (a + 2 * kv) * d + a * d * h) + 4 * s * a * d
+            masked += 4 * s * a * d
+        if isinstance(mlp, Experts):
+            per_token += 2 * (h * mlp.count + mlp.top_k * 3 * h * mlp.width)
+        elif isinstance(mlp, Mlp):
+            per_token += 2 * (3 if mlp.gated else 2) * h * mlp.width
+    assert flops_per_token(model, s, backward=False) == per_token
+    (kind,), _ = training_step(TrainingStep(model, sequence=s)).kinds()
+    found = sum(
+        int(node.attributes.get("num_ops", 0))  # type: ignore[call-overload]
+        for node in kind.nodes
+        if not node.name.startswith("optimizer")
+    )
+    # Attention leaves out its masked half, and computes scores again: 3.5 / 2 for 3.
+    expected = s * (3 * (per_token - masked) + 1.75 * masked)
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_nodes_have_the_operations_of_the_formula() -> None:
@@ -249,7 +358,7 @@ def write(folder: Path, **changes: Any) -> Path:
     }  # fmt: skip
     content |= changes
     file = folder / "config.json"
-    file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    file.write_text(json.dumps({k: v for k, v in content.items() if v is not ...}))
     return file
 
 
@@ -269,8 +378,32 @@ def test_a_config_is_read_from_its_folder(tmp_path: Path) -> None:
             "model_type: 'lama' is not allowed; allowed: llama, .*mean 'llama'",
         ),
         ({"model_type": None}, "model_type: None is not allowed"),
+        ({"model_type": ...}, "model_type: None is not allowed"),
+        ({"model_type": ["llama"]}, "model_type: .'llama'. is not allowed"),
         ({"hidden_sizes": 3}, "hidden_sizes: 3: unknown key of a llama.*'hidden_size'"),
         ({"hidden_size": None}, "hidden_size: missing"),
+        ({"hidden_size": ...}, "hidden_size: missing"),
+        ({"vocab_size": ...}, "vocab_size: missing"),
+        ({"head_dim": 0}, "head_dim: 0 is not allowed"),
+        ({"head_dim": "auto"}, "head_dim: 'auto' is not allowed"),
+        (
+            {"tie_word_embeddings": "yes"},
+            "tie_word_embeddings: 'yes' is not allowed; .*true, false",
+        ),
+        ({"layer_types": ["full_attention"]}, "layer_types: .*allowed: 4 of sliding_attention"),
+        ({"layer_types": "all"}, "layer_types: expected a list, found 'all'"),
+        (
+            {"model_type": "llava", "text_config": {"hidden_size": 3}},
+            r"text_config\.model_type: None is not allowed; allowed: llama",
+        ),
+        ({"model_type": "llava", "text_config": 3}, "text_config: expected keys and values"),
+        (
+            {"model_type": "llava", "text_config": {"model_type": "vicuna"}},
+            "'vicuna' is not allowed",
+        ),
+        ({"model_type": "bamba", "mamba_n_heads": 7}, "mamba_n_heads: 7 does not divide 128"),
+        ({"model_type": "jamba", "attn_layer_period": 2, "attn_layer_offset": 2}, "to 1"),
+        ({"model_type": "mixtral", "num_experts_per_tok": 9}, "9 is more than 8 experts"),
         ({"hidden_size": "64"}, "hidden_size: '64' is not allowed"),
         ({"num_key_value_heads": 3}, "num_key_value_heads: 3 does not divide 8 heads"),
         ({"num_attention_heads": 6}, "num_attention_heads: 6 does not divide hidden_size 64"),
@@ -370,6 +503,120 @@ def test_published_configs_are_read_as_they_are(tmp_path: Path, name: str) -> No
     assert parameters(read_model(tmp_path)) / 1e9 == pytest.approx(billions, rel=1e-3)
 
 
+# What other people's files have: (changes, what becomes of the first layer).
+OTHERS: dict[str, tuple[dict[str, Any], Attention]] = {
+    "no num_key_value_heads": ({"num_key_value_heads": ...}, Attention(8, 8, 8)),
+    "null for num_key_value_heads": ({"num_key_value_heads": None}, Attention(8, 8, 8)),
+    "a head_dim of its own": ({"head_dim": 16}, Attention(8, 2, 16)),
+    "a head_dim that hidden / heads is not": (
+        {"head_dim": 16, "num_attention_heads": 6}, Attention(6, 2, 16),
+    ),
+    "null for head_dim": ({"head_dim": None}, Attention(8, 2, 8)),
+    "a scaled rope": (
+        {
+            "rope_scaling": {
+                "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192, "rope_type": "llama3",
+            },
+        },
+        Attention(8, 2, 8),
+    ),
+    "quantization": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        Attention(8, 2, 8),
+    ),
+    "lists of tokens": ({"eos_token_id": [1, 2], "pad_token_id": None}, Attention(8, 2, 8)),
+    "everything that every config has": (
+        {"is_decoder": False, "use_bfloat16": False, "top_k": 50, "id2label": {"0": "a"}},
+        Attention(8, 2, 8),
+    ),
+    "null for what nobody knows": ({"some_new_key": None}, Attention(8, 2, 8)),
+    "null for a window": ({"model_type": "mistral", "sliding_window": None}, Attention(8, 2, 8)),
+    "no window of a Mistral": ({"model_type": "mistral"}, Attention(8, 2, 8, window=4096)),
+    "no heads of keys of a Mistral": (
+        {"model_type": "mistral", "num_key_value_heads": ..., "num_attention_heads": 16},
+        Attention(16, 8, 4, window=4096),
+    ),
+    "layers by type": (
+        {
+            "model_type": "qwen3", "use_sliding_window": True, "sliding_window": 9, "head_dim": 8,
+            "layer_types": ["sliding_attention", *["full_attention"] * 3],
+        },
+        Attention(8, 2, 8, head_norms=16, window=9),
+    ),
+    "biases": ({"attention_bias": True}, Attention(8, 2, 8, qkv_bias=True, out_bias=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_configs_of_others_are_read(tmp_path: Path, what: str) -> None:
+    changes, attention = OTHERS[what]
+    model = read_model(write(tmp_path, **changes))
+    assert model.layers[0].mixer == attention
+    if what == "layers by type":
+        assert [getattr(layer.mixer, "window", 0) for layer in model.layers] == [9, 0, 0, 0]
+    else:
+        assert len(set(model.layers)) == 1
+
+
+# Models that see, too: the text_config of Gemma 3 leaves out what its class takes by default.
+SEEING: dict[str, tuple[dict[str, Any], int]] = {
+    "gemma3": (
+        {
+            "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999,
+            "image_token_index": 262144, "model_type": "gemma3", "mm_tokens_per_image": 256,
+            "text_config": {
+                "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+                "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                "sliding_window": 1024,
+            },
+            "vision_config": {"hidden_size": 1152, "model_type": "siglip_vision_model"},
+        },
+        3_880_099_328 + 64 * 2560,  # 64 tokens more than are used
+    ),
+    "mistral3": (
+        {
+            "model_type": "mistral3", "spatial_merge_size": 2,
+            "text_config": {
+                "head_dim": 128, "hidden_act": "silu", "hidden_size": 5120,
+                "intermediate_size": 32768, "model_type": "mistral", "num_attention_heads": 32,
+                "num_hidden_layers": 40, "num_key_value_heads": 8, "rope_theta": 1e9,
+                "sliding_window": None, "use_cache": True, "vocab_size": 131072,
+            },
+            "vision_config": {"model_type": "pixtral"},
+        },
+        23_572_403_200,
+    ),
+    "llama4": (
+        {
+            "model_type": "llama4",
+            "text_config": {
+                "attention_chunk_size": 8192, "head_dim": 128, "hidden_size": 5120,
+                "interleave_moe_layer_step": 1, "intermediate_size": 8192,
+                "intermediate_size_mlp": 16384, "model_type": "llama4_text", "moe_layers": None,
+                "no_rope_layers": [], "num_attention_heads": 40, "num_experts_per_tok": 1,
+                "num_hidden_layers": 48, "num_key_value_heads": 8, "num_local_experts": 16,
+                "use_qk_norm": True, "vocab_size": 202048,
+            },
+            "vision_config": {"model_type": "llama4_vision_model"},
+        },
+        107_769_861_120,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_of_models_that_see_the_text_is_read(tmp_path: Path, name: str) -> None:
+    content, count = SEEING[name]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(content))
+    assert parameters(read_model(file)) == count
+    content["text_config"]["num_hidden_layers"] = "many"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"text_config\.num_hidden_layers: 'many' is not allowed"):
+        read_model(file)
+
+
 MODEL = Model("small", 64, 128, (Layer(Attention(8, 4, 8), Mlp(64)),) * 8)
 MOE = Model("moe", 64, 128, (Layer(Attention(8, 4, 8), Experts(8, 2, 32)),) * 8)
 
@@ -434,7 +681,7 @@ def test_what_does_not_fit_is_refused_unless_forced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lama"], "MODEL: 'lama' is not allowed; allowed: deepseek-v3"),
+        (["llama-3-8b"], "MODEL: 'llama-3-8b' is not allowed; .*mean 'llama-3.1-8b'"),
         (["llama-3.1-8b", "--gpu", "h1"], "--gpu: .*'h1'"),
         (["llama-3.1-8b", "--tp", "3"], "--tp: 3 does not divide 32 heads"),
         (["llama-3.1-8b", "--cp", "3"], "--cp: 3 does not divide"),

@@ -2,7 +2,12 @@
 """From a model's configuration to the traces of its training or inference."""
 
 from astra_bridge.workload.models.config import model_names, named_model, read_model
-from astra_bridge.workload.models.formulas import active_parameters, flops_per_token, parameters
+from astra_bridge.workload.models.formulas import (
+    active_parameters,
+    checkpoint_parameters,
+    flops_per_token,
+    parameters,
+)
 from astra_bridge.workload.models.memory import check_memory, memory, memory_text
 from astra_bridge.workload.models.parallelism import Parallelism
 from astra_bridge.workload.models.schedules import SCHEDULES, pipeline
@@ -14,6 +19,7 @@ from astra_bridge.workload.models.shape import (
     Layer,
     Mlp,
     Model,
+    SelectiveScan,
     StateSpace,
 )
 from astra_bridge.workload.models.step import Inference, TrainingStep
@@ -29,10 +35,12 @@ __all__ = [
     "Mlp",
     "Model",
     "Parallelism",
+    "SelectiveScan",
     "StateSpace",
     "TrainingStep",
     "active_parameters",
     "check_memory",
+    "checkpoint_parameters",
     "flops_per_token",
     "inference",
     "memory",

@@ -17,15 +17,18 @@ from astra_bridge.workload.models.shape import (
     Layer,
     Mlp,
     Model,
+    SelectiveScan,
     StateSpace,
 )
 
 __all__ = [
     "OPTIMIZER_BYTES",
+    "SCAN_OPERATIONS",
     "Weights",
     "active_parameters",
     "activation_bytes",
     "cache_bytes",
+    "checkpoint_parameters",
     "embedding_parameters",
     "flops_per_token",
     "head_parameters",
@@ -42,6 +45,11 @@ _HALF = 2
 OPTIMIZER_BYTES = 12
 """Adam in mixed precision keeps weight, momentum and variance in fp32 (Rajbhandari et al., ZeRO,
 arXiv 1910.02054, section 3.1)."""
+
+
+SCAN_OPERATIONS = 9
+"""Of the selective scan, for each token and element of the state: exp(dt A), dt B u, the state,
+and its product with C, as the authors of Mamba count them (state-spaces/mamba, issue 110)."""
 
 
 def optimizer_traffic_bytes(gradient_bytes: int) -> int:
@@ -74,7 +82,7 @@ def _attention_weights(one: Attention, h: int, t: int) -> int:
     queries, keys = one.heads // t * one.head_dim, shared_keys(one.kv_heads, t) * one.head_dim
     products = h * (queries + 2 * keys) + queries * h
     biases = one.qkv_bias * (queries + 2 * keys) + one.out_bias * h
-    return products + biases + one.head_norms
+    return products + biases + one.head_norms + one.sinks * (one.heads // t)
 
 
 def _latent_weights(one: LatentAttention, h: int, t: int) -> int:
@@ -97,6 +105,16 @@ def _state_space_weights(one: StateSpace, h: int, t: int) -> int:
     convolved = (width + states) * (one.convolution + one.convolution_bias)
     biases = one.bias * (into + h)
     return h * into + convolved + 3 * heads + width + width * h + biases
+
+
+def _scan_weights(one: SelectiveScan, h: int, t: int) -> int:
+    """Gu and Dao, section 3.4: a product in, a convolution, what drives the scan, A, D, one out."""
+    width, driven = one.width // t, one.rank + 2 * one.state
+    convolved = width * (one.convolution + one.convolution_bias)
+    steps = width * (one.rank + 1)
+    products = 2 * h * width + width * driven + steps + width * h
+    biases = one.bias * (2 * width + h)
+    return products + convolved + width * (one.state + 1) + biases + one.inner_norms * driven
 
 
 def _mlp_weights(one: Mlp, h: int, t: int) -> int:
@@ -122,6 +140,8 @@ def layer_weights(model: Model, layer: Layer, t: int = 1, e: int = 1) -> Weights
         dense += _latent_weights(layer.mixer, h, t)
     elif isinstance(layer.mixer, StateSpace):
         dense += _state_space_weights(layer.mixer, h, t)
+    elif isinstance(layer.mixer, SelectiveScan):
+        dense += _scan_weights(layer.mixer, h, t)
     if isinstance(layer.mlp, Mlp):
         dense += _mlp_weights(layer.mlp, h, t)
     elif isinstance(layer.mlp, Experts):
@@ -129,7 +149,7 @@ def layer_weights(model: Model, layer: Layer, t: int = 1, e: int = 1) -> Weights
         dense += h * one.count + one.router_bias * one.count + one.shared_gate * h
         if one.shared_width:
             dense += _mlp_weights(Mlp(one.shared_width, one.gated), h, t)
-        experts = one.count // e * _mlp_weights(Mlp(one.width, one.gated), h, t)
+        experts = one.count // e * _mlp_weights(Mlp(one.width, one.gated, one.bias), h, t)
     return Weights(dense + layer.norms * h * (2 if model.layer_norm else 1), experts)
 
 
@@ -157,11 +177,45 @@ def parameters(model: Model) -> int:
     return embedding_parameters(model) + layers + head_parameters(model)
 
 
-def active_parameters(model: Model) -> int:
-    """Parameters that a token is multiplied with: of experts those that it goes to, and no rows of
-    the embedding but as a head (DeepSeek-V3's own count: 36.6 billion).
+def checkpoint_parameters(model: Model) -> int:
+    """All parameters of a model and of the modules that predict further tokens.
+
+    Such a module is a layer as the last one is, three norms, a product of twice the hidden size,
+    and, in a checkpoint, copies of embedding and head (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+
+    Examples
+    --------
+    >>> from astra_bridge.workload.models.config import named_model
+    >>> checkpoint_parameters(named_model("deepseek-v3"))
+    684489845504
+    """
+    h = model.hidden
+    each = sum(layer_weights(model, model.layers[-1])) + 2 * h * h + 3 * h
+    each += 2 * model.vocabulary * h
+    return parameters(model) + model.predictors * each
+
+
+def active_parameters(model: Model, *, embedding: bool = False) -> int:
+    """Parameters that a token is multiplied with: of experts, those that it goes to.
+
+    Parameters
+    ----------
+    embedding
+        Whether the embedding counts, of which a token takes one row; the head always does, also
+        where it is the same.
+
+    Examples
+    --------
+    >>> from astra_bridge.workload.models.config import named_model
+    >>> model = named_model("mixtral-8x7b")
+    >>> active_parameters(model), active_parameters(model, embedding=True)
+    (12748853248, 12879925248)
     """
     found = head_parameters(model) + (model.vocabulary * model.hidden if model.tied else 0)
+    if embedding:
+        found += embedding_parameters(model) - (
+            model.vocabulary * model.hidden if model.tied else 0
+        )
     for layer in model.layers:
         weights = layer_weights(model, layer)
         found += weights.dense
@@ -183,6 +237,8 @@ def _products(model: Model, layer: Layer) -> int:
     elif isinstance(mixer, StateSpace):
         width = mixer.heads * mixer.head_dim
         found += h * (3 * width + 2 * mixer.groups * mixer.state + mixer.heads)
+    elif isinstance(mixer, SelectiveScan):
+        found += mixer.width * (3 * h + 2 * mixer.rank + 2 * mixer.state)
     if isinstance(mlp, Mlp):
         found += (3 if mlp.gated else 2) * h * mlp.width
     elif isinstance(mlp, Experts):
@@ -204,6 +260,8 @@ def _mixing(layer: Layer, s: int) -> int:
         q = min(s, one.chunk)
         within = 2 * q * (one.groups * one.state + one.heads * one.head_dim)
         return within + 4 * one.heads * one.state * one.head_dim
+    if isinstance(one, SelectiveScan):
+        return SCAN_OPERATIONS * one.width * one.state
     return 0
 
 
@@ -276,6 +334,10 @@ def activation_bytes(
         width = mixer.heads * mixer.head_dim
         whole += row
         split += _HALF * tokens * (4 * width + 4 * mixer.groups * mixer.state)
+    elif isinstance(mixer, SelectiveScan):
+        # States are computed again (Gu and Dao, section 3.3.2).
+        whole += row + _HALF * tokens * (mixer.rank + 2 * mixer.state)
+        split += _HALF * tokens * 4 * mixer.width
     if isinstance(mlp, Mlp):
         whole += row + mask
         split += _HALF * tokens * mlp.width * (3 if mlp.gated else 2)

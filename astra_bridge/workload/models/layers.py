@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
-from astra_bridge.workload.models.formulas import routed_tokens, shared_keys
+from astra_bridge.workload.models.formulas import SCAN_OPERATIONS, routed_tokens, shared_keys
 from astra_bridge.workload.models.operators import Operator, attention, gemm
 from astra_bridge.workload.models.parallelism import Parallelism
 from astra_bridge.workload.models.shape import (
@@ -24,6 +23,7 @@ from astra_bridge.workload.models.shape import (
     Mixer,
     Mlp,
     Model,
+    SelectiveScan,
     StateSpace,
 )
 
@@ -352,6 +352,31 @@ class _Builder:
             )
         self.exit(self.product(tokens, h, width), "mixer")
 
+    def selective_scan(self, one: SelectiveScan) -> None:
+        """Mamba (Gu and Dao, arXiv 2312.00752, section 3.4).
+
+        Channels are split over tensor-parallel ranks; what drives the scan is made of all of them,
+        so the ranks' parts of it are summed, and backward those of its gradient.
+        """
+        h, part, t = self.model.hidden, self.part, self.part.tensor
+        tokens, width, driven = part.tokens, one.width // t, one.rank + 2 * one.state
+        self.entry(self.product(tokens, 2 * width, h), "mixer")
+        self.compute([Operator("stream", (2 * _HALF * tokens * width,))])  # the convolution
+        self.compute(self.product(tokens, driven, width))
+        if t > 1:
+            summed = Move(CommType.ALL_REDUCE, tokens * driven * _HALF)
+            self.steps.append(Exchange("mixer.driven", "tp", summed, summed))
+        if one.inner_norms:
+            self.compute([Operator(self.norm, (tokens, driven))])
+        moved = tokens * (3 * width + 2 * one.state)
+        if part.queries == 1:
+            moved += 2 * part.batch * width * one.state
+        operations = SCAN_OPERATIONS * tokens * width * one.state
+        scan = Operator("stream", (_HALF * moved,), operations=operations)
+        gate = Operator("silu_mul", (tokens, width))
+        self.compute([*self.product(tokens, width, one.rank), scan, gate])
+        self.exit(self.product(tokens, h, width), "mixer")
+
     # Feed-forward parts.
 
     def _mlp(self, tokens: int, width: int, gated: bool, times: int = 1) -> tuple[list, list]:  # type: ignore[type-arg]
@@ -409,10 +434,10 @@ def _mix(builder: _Builder, mixer: Mixer) -> None:
         builder.attend(mixer)
     elif isinstance(mixer, LatentAttention):
         builder.attend_latent(mixer)
-    else:
-        if builder.part.parallelism.context > 1:
-            raise InputError("Mamba layers cannot be split along the sequence", key="context")
+    elif isinstance(mixer, StateSpace):
         builder.scan(mixer)
+    else:
+        builder.selective_scan(mixer)
 
 
 def layer_steps(model: Model, layer: Layer, part: Slice) -> tuple[Step, ...]:

@@ -49,6 +49,8 @@ class Operator(NamedTuple):
         Of a product: whether one side are weights, whose gradient can be put off.
     sharing : int
         Of ``decode``: query heads that share a head of keys and values.
+    operations : int
+        Of ``stream``: those of what memory bounds all the same.
     """
 
     word: str
@@ -57,6 +59,7 @@ class Operator(NamedTuple):
     words: tuple[str, ...] = ()
     weighted: bool = False
     sharing: int = 1
+    operations: int = 0
 
 
 class Cost(NamedTuple):
@@ -108,7 +111,7 @@ def _operations(one: Operator, which: Pass) -> int:
     if one.word == "decode":
         batch, kv_heads, keys, dim = one.numbers
         return one.times * 4 * batch * kv_heads * one.sharing * keys * dim
-    return 0
+    return one.times * one.operations * {Pass.FORWARD: 1, Pass.WEIGHT: 0}.get(which, 2)
 
 
 def _moved(one: Operator, which: Pass) -> int:

@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 
 from astra_bridge.arguments import Check, check_fields, flag, instance, integer, list_of, text
 
-__all__ = ["Attention", "Experts", "LatentAttention", "Layer", "Mlp", "Model", "StateSpace"]
+__all__ = [
+    "Attention",
+    "Experts",
+    "LatentAttention",
+    "Layer",
+    "Mlp",
+    "Model",
+    "SelectiveScan",
+    "StateSpace",
+]
 
 _MOST = 2**40
 
@@ -47,6 +56,8 @@ class Attention(_Sizes):
         Elements that the norms of queries and keys have, of both together; 0 without.
     window : int
         Keys that a query sees at most; 0 for all before it.
+    sinks : bool
+        Whether each head has a learned logit that no key belongs to (gpt-oss).
     """
 
     heads: int
@@ -56,6 +67,7 @@ class Attention(_Sizes):
     out_bias: bool = False
     head_norms: int = 0
     window: int = 0
+    sinks: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,33 @@ class StateSpace(_Sizes):
 
 
 @dataclass(frozen=True)
+class SelectiveScan(_Sizes):
+    """A Mamba mixer, the first (Gu and Dao, arXiv 2312.00752, section 3.4).
+
+    Attributes
+    ----------
+    width, state : int
+        Channels, and elements of the state of each.
+    rank : int
+        Width that the step sizes are made from.
+    convolution : int
+        Tokens under the convolution.
+    bias, convolution_bias : bool
+        Whether the products and the convolution have a bias.
+    inner_norms : bool
+        Whether what the scan is driven by is normed (Jamba, arXiv 2403.19887, section 6.4).
+    """
+
+    width: int
+    state: int
+    rank: int
+    convolution: int
+    bias: bool = False
+    convolution_bias: bool = True
+    inner_norms: bool = False
+
+
+@dataclass(frozen=True)
 class Mlp(_Sizes):
     """A feed-forward part.
 
@@ -141,6 +180,8 @@ class Experts(_Sizes):
     gated : bool
     router_bias, shared_gate : bool
         Whether the router has a bias for each expert, and the shared expert a gate of its own.
+    bias : bool
+        Whether the products of routed experts have a bias.
     """
 
     count: int
@@ -150,9 +191,10 @@ class Experts(_Sizes):
     gated: bool = True
     router_bias: bool = False
     shared_gate: bool = False
+    bias: bool = False
 
 
-Mixer = Attention | LatentAttention | StateSpace
+Mixer = Attention | LatentAttention | StateSpace | SelectiveScan
 
 
 @dataclass(frozen=True)
@@ -175,7 +217,7 @@ class Layer(_Sizes):
     def _others(self) -> dict[str, Check]:
         nothing = type(None)
         return {
-            "mixer": instance(Attention, LatentAttention, StateSpace, nothing),
+            "mixer": instance(Attention, LatentAttention, StateSpace, SelectiveScan, nothing),
             "mlp": instance(Mlp, Experts, nothing),
         }
 
@@ -197,6 +239,9 @@ class Model(_Sizes):
         Learned positions; 0 without.
     dropout : bool
         Whether it keeps masks of dropout, as GPT-3 does.
+    predictors : int
+        Modules that predict further tokens (DeepSeek-V3, arXiv 2412.19437, section 2.2): they are
+        in a checkpoint, and no part of what is simulated.
 
     Examples
     --------
@@ -213,6 +258,7 @@ class Model(_Sizes):
     layer_norm: bool = False
     positions: int = 0
     dropout: bool = False
+    predictors: int = 0
 
     def _others(self) -> dict[str, Check]:
         return {"name": text, "layers": list_of(instance(Layer))}

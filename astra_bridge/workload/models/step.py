@@ -23,7 +23,14 @@ from astra_bridge.errors import InputError
 from astra_bridge.workload.models.layers import Slice
 from astra_bridge.workload.models.parallelism import Parallelism
 from astra_bridge.workload.models.schedules import SCHEDULES, Pipeline, forward_only, pipeline
-from astra_bridge.workload.models.shape import Attention, LatentAttention, Layer, Model, StateSpace
+from astra_bridge.workload.models.shape import (
+    Attention,
+    LatentAttention,
+    Layer,
+    Model,
+    SelectiveScan,
+    StateSpace,
+)
 
 __all__ = ["Inference", "Part", "TrainingStep", "parts_of"]
 
@@ -74,9 +81,10 @@ class _Run:
                 )
             if isinstance(mixer, StateSpace) and mixer.groups % t and t % mixer.groups:
                 raise InputError(f"{t} does not divide {mixer.groups} groups", key="tensor")
-            if isinstance(mixer, StateSpace) and par.context > 1:
+            if isinstance(mixer, (StateSpace, SelectiveScan)) and par.context > 1:
                 raise InputError("Mamba layers cannot be split along the sequence", key="context")
-            for width in (getattr(mlp, "width", t), getattr(mlp, "shared_width", t)):
+            parts = ((mixer, "width"), (mlp, "width"), (mlp, "shared_width"))
+            for width in (getattr(part, name, t) for part, name in parts):
                 if width % t:
                     raise InputError(f"{t} does not divide width {width}", key="tensor")
             count = getattr(mlp, "count", par.expert)
