@@ -14,178 +14,35 @@ from __future__ import annotations
 import json
 import math
 import sys
-import zlib
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 from scipy.optimize import least_squares
 
 from astra_bridge.collectives.nccl import nccl_us
-from astra_bridge.compute.gpu import Kernels
-from astra_bridge.hardware import Fitted, Hardware, NcclParameters, hardware
-from astra_bridge.validation.gpu import CLASSES, read_values
+from astra_bridge.hardware import NcclParameters, hardware
+from astra_bridge.validation.fitting import (
+    PRIOR,
+    Measured,
+    Stage,
+    least,
+    logs_of,
+    measured_rows,
+    parameter,
+    stages,
+    start_of,
+)
 from astra_bridge.validation.table import SHIPPED, read_rows
 
 PROFILES = Path(__file__).parents[1] / "astra_bridge/hardware/profiles"
 PREFIX = {"h100-sxm": "h100", "h200": "h200"}
 
-_GEMM = {
-    "efficiency": (0.95, 0.4, 1.5),
-    "memory": (0.87, 0.5, 1),
-    "start_us": (6, 1, 15),
-    "wave_us": (1.2, 0, 6),
-    "k_ns": (0.7, 0, 3),
-    "overlap": (4.5, 1, 12),
-    "throttle": (0.2, 0, 0.6),
-    "write_back": (0.35, 0, 1),
-}
-_ATTENTION = {
-    "efficiency": (0.75, 0.3, 1.5),
-    "start_us": (8, 1, 60),
-    "tail": (0.8, 0, 3),
-    "head_half": (20, 0, 200),
-    "throttle": (0.1, 0, 0.6),
-}
-_OPERATORS = {
-    "copy": [({"passes": 2}, {})],
-    "add": [({"passes": 3}, {})],
-    "gelu": [({"passes": 2}, {"element_ps": (1.3, 0, 5)})],
-    "silu_mul": [({"passes": 5, "kernels": 2}, {})],
-    "layer_norm": [({}, {"passes": (2.5, 2, 4), "row_ns": (1.8, 0, 5)})],
-    "rms_norm": [({}, {"passes": (2.5, 2, 4), "row_ns": (1.5, 0, 5)})],
-    "softmax": [
-        # PyTorch keeps rows of up to 9216 in registers.
-        ({"passes": 2, "most_columns": 9216}, {"element_ps": (3, 0, 8), "growth": (0.3, 0, 1)}),
-        ({"passes": 2}, {"element_ps": (2, 0, 8)}),
-    ],
-}
-_COPY = {"start_us": (10, 1, 30), "rate_GBps": (50, 5, 400)}
 
-Spec = dict[str, Any]
-
-
-def stages() -> list[tuple[list[str], dict[str, tuple[float, float, float]]]]:
-    """Classes that are fitted together, and the parameters: path -> start, low, high."""
-
-    def at(path: str, table: dict[str, tuple[float, float, float]]) -> Spec:
-        return {f"{path}.{name}": bounds for name, bounds in table.items()}
-
-    operators: Spec = {}
-    for op, variants in _OPERATORS.items():
-        for i, (_fixed, free) in enumerate(variants):
-            operators |= at(f"operators.{op}.{i}", free)
-    pageable = {"start_us": (12, 1, 30), "rate_GBps": (20, 2, 400), "small_GBps": (15, 1, 400)}
-    return [
-        (["gemm_bf16"], at("gemm.bf16", _GEMM)),
-        (["gemm_fp8"], at("gemm.fp8", _GEMM)),
-        (
-            ["attention"],
-            at("attention.forward", _ATTENTION)
-            | at("attention.backward", _ATTENTION | {"floor_us": (90, 0, 200)})
-            | at("decode", {"memory": (0.9, 0.4, 1), "start_us": (9, 1, 20),
-                            "write_back": (0.35, 0, 1)}),
-        ),
-        (
-            ["memory_bound"],
-            at("memory_bound", {"memory": (0.9, 0.5, 1), "start_us": (4.7, 1, 10),
-                                "overlap": (2, 1, 8)}) | operators,
-        ),
-        (
-            ["optimizer"],
-            at("optimizer", {"memory": (0.78, 0.3, 1), "start_us": (5, 1, 20),
-                             "floor_us": (43, 0, 100)}),
-        ),
-        (
-            ["memcpy"],
-            at("copies.pinned", _COPY)
-            | at("copies.h2d-pageable", pageable) | at("copies.d2h-pageable", pageable),
-        ),
-        (
-            ["decoder_layers", "serving_layers", "train_step"],
-            at("host", {"graph_us": (2, 0, 10), "stream_us": (1.5, 0, 10),
-                        "launch_us": (30, 0, 60), "backward": (2, 0.5, 6)}),
-        ),
-    ]  # fmt: skip
-
-
-def first() -> Spec:
-    """Parameters to begin with, as in a profile's file."""
-    zero: Spec = {}
-    for _, table in stages():
-        for path, (start, _low, _high) in table.items():
-            put(zero, path, start)
-    for op, variants in _OPERATORS.items():
-        for i, (fixed, _free) in enumerate(variants):
-            zero["operators"].setdefault(op, {}).setdefault(str(i), {}).update(fixed)
-    zero["operators"] = {op: list(found.values()) for op, found in zero["operators"].items()}
-    zero["gemm"]["fp16"] = dict(zero["gemm"]["bf16"])
-    return {"to": "", **zero}
-
-
-def put(tree: Any, path: str, number: float) -> None:
-    *way, last = path.split(".")
-    for name in way:
-        tree = tree[int(name)] if isinstance(tree, list) else tree.setdefault(name, {})
-    tree[last] = number
-
-
-def get(tree: Any, path: str) -> float:
-    for name in path.split("."):
-        tree = tree[int(name)] if isinstance(tree, list) else tree[name]
-    return float(tree)
-
-
-class Rows:
-    """Measurements of one accelerator and some classes."""
-
-    def __init__(self, prefix: str, classes: list[str]) -> None:
-        self.rows = []
-        for name in classes:
-            kind = CLASSES[name]
-            file = SHIPPED / "gpu" / f"{prefix}_{name}.csv"
-            if not file.is_file():
-                continue
-            for row, values in read_values(file, kind):
-                for column in kind.measured:
-                    if row.get(column):
-                        text = ",".join(str(item) for item in values.values())
-                        fold = zlib.crc32(text.encode()) % 5
-                        self.rows.append((kind, values, column, float(row[column]), fold, name))
-
-    def logs(self, machine: Hardware, fitted: Spec, folds: set[int]) -> np.ndarray:
-        kernels = Kernels(machine, msgspec.convert(fitted, Fitted))
-        return np.array([
-            math.log(kind.predict(kernels, values, column) / measured)
-            for kind, values, column, measured, fold, _ in self.rows if fold in folds
-        ])  # fmt: skip
-
-    def names(self, folds: set[int]) -> list[str]:
-        """The class of each row."""
-        return [row[-1] for row in self.rows if row[-2] in folds]
-
-
-def fit(
-    machine: Hardware, rows: Rows, table: Spec, fitted: Spec, folds: set[int], prior: bool
-) -> None:
-    """Change the parameters of a table in place."""
-    paths = list(table)
-    low, high = (np.array([table[path][i] for path in paths], float) for i in (1, 2))
-    start = np.clip([get(fitted, path) for path in paths], low + 1e-9, high - 1e-9)
-    scale = np.maximum(np.abs(start), 0.02 * (high - low))
-
-    def residuals(numbers: np.ndarray) -> np.ndarray:
-        for path, number in zip(paths, numbers, strict=True):
-            put(fitted, path, float(number))
-        found = rows.logs(machine, fitted, folds)
-        # Parameters of a like accelerator are the prior: few rows move them little.
-        return np.append(found, (numbers - start) / scale * (0.15 if prior else 0.002))
-
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.05,
-                          x_scale=scale, diff_step=1e-3, ftol=1e-4, max_nfev=25)  # fmt: skip
-    for path, number in zip(paths, found.x, strict=True):
-        put(fitted, path, float(f"{number:.4g}"))
+def rows_of(prefix: str, stage: Stage) -> list[Measured]:
+    """Measurements of one accelerator that a stage is fitted to."""
+    files = {name: SHIPPED / "gpu" / f"{prefix}_{name}.csv" for name in stage.classes}
+    rows = [row for name, one in files.items() if one.is_file() for row in measured_rows(one, name)]
+    return [row for row in rows if stage.covers(row)]
 
 
 def keep_left_out(errors: dict[str, float]) -> None:
@@ -265,7 +122,6 @@ def percent(logs: np.ndarray) -> str:
 def main(words: list[str]) -> None:
     cross = "--cross" in words
     only = {word.removeprefix("--only=") for word in words if word.startswith("--only=")}
-    everything = set(range(5))
     if not only or "nccl" in only:
         for name in _NCCL_GPUS:
             fit_nccl(name, cross)
@@ -279,25 +135,28 @@ def main(words: list[str]) -> None:
         if prior:
             fitted = json.loads((PROFILES / "h100-sxm.json").read_text())["fitted"]
         else:
-            fitted = content.get("fitted") or first()
+            fitted = content.get("fitted") or start_of(stages())
         if only and "fitted" in content:
             fitted = content["fitted"]
-        for classes, table in stages():
-            rows = Rows(PREFIX[name], classes)
-            if not rows.rows or (only and only.isdisjoint(classes)):
+        pull = PRIOR if prior else 0.002
+        for stage in stages():
+            rows = rows_of(PREFIX[name], stage)
+            classes = dict.fromkeys(row.name for row in rows)
+            if not rows or (only and only.isdisjoint(classes)):
                 continue
             begin = json.dumps(fitted)
-            fit(machine, rows, table, fitted, everything, prior)
-            error = percent(rows.logs(machine, fitted, everything))
-            print(f"{name:10} {'+'.join(classes):45} {len(rows.rows):4} rows  fit {error}", end="")
+            least(machine, rows, stage.bounds, fitted, pull)
+            error = percent(logs_of(machine, fitted, rows))
+            print(f"{name:10} {'+'.join(classes):45} {len(rows):4} rows  fit {error}", end="")
             if cross:
                 left: dict[str, list[float]] = {}
-                for fold in everything:
+                for fold in range(5):
                     copy = json.loads(begin if prior else json.dumps(fitted))
-                    fit(machine, rows, table, copy, everything - {fold}, prior)
-                    logs = rows.logs(machine, copy, {fold})
-                    for one, log in zip(rows.names({fold}), logs, strict=True):
-                        left.setdefault(one, []).append(abs(log))
+                    out = [row for row in rows if row.order % 5 == fold]
+                    rest = [row for row in rows if row.order % 5 != fold]
+                    least(machine, rest, stage.bounds, copy, pull)
+                    for row, log in zip(out, logs_of(machine, copy, out), strict=True):
+                        left.setdefault(row.name, []).append(abs(log))
                 keep_left_out(
                     {
                         f"gpu/{PREFIX[name]}_{one}": math.expm1(np.mean(logs))
@@ -306,8 +165,8 @@ def main(words: list[str]) -> None:
                 )
                 print(f"  left out {percent(np.concatenate(list(left.values())))}", end="")
             print(flush=True)
-            for path in table:
-                print(f"    {path} = {get(fitted, path):g}")
+            for path in stage.bounds:
+                print(f"    {path} = {parameter(fitted, path):g}")
         fitted["gemm"]["fp16"] = dict(fitted["gemm"]["bf16"])
         fitted["to"] = (
             f"kernels, layers and steps of astra_bridge/validation/data/gpu/{PREFIX[name]}_*.csv"

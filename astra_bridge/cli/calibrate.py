@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from astra_bridge.arguments import path
@@ -18,11 +19,17 @@ __all__ = ["COMMAND"]
 _ARGUMENTS = {
     "calibration": (
         Argument("--to", "NAME", "Another backend, or a CSV file of measurements: columns of "
-                 "paths, and finish_ns.", required=True),
+                 "paths, and finish_ns."),
         Argument("--fit", "PATH=LOW:HIGH", "What is fitted, and its bounds: "
                  "network.bandwidth[0]=10:100.", repeated=True),
         Argument("--vary", "PATH=VALUES", "The points, as those of compare; every second one is "
                  "held out.", repeated=True),
+    ),
+    "hardware": (
+        Argument("--kernels", "PATH", "Fit a profile of an accelerator to measured kernels: a CSV "
+                 "file, or a folder of them.", path, repeated=True),
+        Argument("--hardware", "NAME", "Its datasheet, and what it is like: a profile.",
+                 otherwise="by the file's name"),
     ),
     "experiment": rows_of("experiment"),
     "ASTRA-sim's flags": rows_of("ASTRA-sim's flags", "--logging-folder",
@@ -33,8 +40,8 @@ _ARGUMENTS = {
         *rows_of("simulation", "--network-option", "--engine"),
     ],
     "output": (
-        Argument("--output", "FILE", "Write the fitted experiment there, as .yaml.", path,
-                 short="-o"),
+        Argument("--output", "FILE", "Write the fitted experiment there, as .yaml, or the profile, "
+                 "as .json.", path, short="-o"),
     ),
 }  # fmt: skip
 
@@ -48,6 +55,43 @@ def _bounds(text: str) -> tuple[str, tuple[str, str]]:
 
 
 def _run(**values: Any) -> None:
+    if values["kernels"]:
+        other = [key for key in ("to", "fit", "vary", "experiment") if values[key]]
+        if other:
+            raise InputError("is of a backend, not of an accelerator; leave it out, or --kernels",
+                             key=f"--{other[0]}")  # fmt: skip
+        _hardware(values["kernels"], values["hardware"], values["output"])
+        return
+    if values["to"] is None:
+        raise InputError("missing; another backend, or a CSV file of measurements (--kernels fits "
+                         "a profile of an accelerator)", key="--to")  # fmt: skip
+    _backend(**values)
+
+
+def _hardware(kernels: list[Path], given: str | None, output: Path | None) -> None:
+    from astra_bridge.validation.fitting import fit_hardware
+
+    if output is not None and output.suffix != ".json":
+        raise InputError("a profile ends in .json", key="--output")
+    found = fit_hardware(kernels, given)
+
+    def share(error: float | None) -> str:
+        return "-" if error is None else f"{error:.1%}"
+
+    print(text_table(
+        ["class", "used", "before", "after", "not used", "before", "after"],
+        [[one.name, str(one.used), share(one.fit_before), share(one.fit_after), str(one.held_out),
+          share(one.before), share(one.after)] for one in found.qualities],
+    ))  # fmt: skip
+    print(f"\n{one_line(found.card.name)} fitted to {one_line(found.fitted['to'], 400)}")
+    print("before: by the parameters that stood in; after: by the fitted ones; errors are "
+          "exp(mean |ln(predicted / measured)|) - 1")  # fmt: skip
+    if output is not None:
+        found.save(output)
+        print(f"wrote {one_line(str(output))}")
+
+
+def _backend(**values: Any) -> None:
     from astra_bridge.comparison import calibrate
 
     experiment = experiment_of(values | {"network_option": []})
@@ -84,11 +128,13 @@ def _run(**values: Any) -> None:
 
 
 COMMAND = Command(
-    "Fit parameters of a backend to another one, or to measurements.",
+    "Fit parameters of a backend or of an accelerator to measurements.",
     _ARGUMENTS,
     _run,
     "calibrate experiment.yaml --to ns3 -o fitted.yaml \\\n"
     "    --fit network.links[1].bandwidth=100Gbps:800Gbps \\\n"
     "    --vary workload.size=64KiB,256KiB,1MiB,4MiB,16MiB",
-    "Least squares of the logarithm of finish over target, by SciPy.",
+    "A profile of an accelerator, from measured kernels (docs/hardware.md):\n"
+    "  astra-bridge calibrate --kernels my_gemm.csv --hardware h100-sxm -o my.json\n\n"
+    "Least squares of the logarithm of model over target, by SciPy.",
 )

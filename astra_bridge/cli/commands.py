@@ -14,7 +14,7 @@ _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
     "sweep": "Run many experiments that differ in some values, each once; find the best.",
-    "calibrate": "Fit parameters of a backend to another one, or to measurements.",
+    "calibrate": "Fit parameters of a backend or of an accelerator to measurements.",
     "validate": "Predict measurements of real hardware; print the error, and that of naive models.",
     "report": "Make a page about runs, to look at and to send.",
     "trace": "Look at traces, check and convert them.",

@@ -20,13 +20,14 @@ __all__ = ["COMMAND"]
 def _validate(
     set: str,  # noqa: A002
     data: Path | None,
+    hardware: str | None,
     json: Path | None,
     output: Path | None,
     each: bool,
 ) -> int:
     # Networks warn of links that are full, which is no news of a measurement.
     logging.getLogger("astra_bridge").addHandler(logging.NullHandler())
-    report = validate(set, data)
+    report = validate(set, data, hardware)
     if each:
         print(text_table(
             ["class", "row", "measured [us]", "predicted", "error", "baseline", "fitted"],
@@ -64,6 +65,8 @@ COMMAND = Command(
         "options": (
             Argument("--data", "DIR", "Measurements: a folder with gpu, nccl, ...", path,
                      otherwise="those of the package"),
+            Argument("--hardware", "NAME", "Of the set gpu: an accelerator, or its profile.",
+                     otherwise="by the names of files"),
             Argument("--each", "", "Print every row."),
             Argument("--json", "FILE", "Write classes and rows there.", path),
             Argument("--output", "DIR", "Write validation.md and validation.json there.", path),

@@ -32,7 +32,7 @@ class Datasheet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensor_TFLOPS
         Dense peak by precision ("bf16", "fp8", ...), multiply and add counted as two.
     memory_GBps, memory_GB
-        Bandwidth and size of the memory, decimal.
+        Bandwidth of the memory, decimal, and its size in what makers call a GB: 2**30 bytes.
     link_GBps
         To other accelerators, one direction, all links together.
     cache_MB

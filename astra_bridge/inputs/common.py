@@ -30,6 +30,7 @@ __all__ = [
     "open_regular",
     "parse_json",
     "read_text",
+    "path_or_name",
     "resolve",
     "show",
     "unique_keys",
@@ -297,6 +298,11 @@ def whole(value: float | int, *, key: str, file: str | Path | None, warnings: li
         at = f"{file}: " if file else ""
         warnings.append(f"{at}{key}: whole numbers only: {value} is cut to {int(value)}")
     return int(value)
+
+
+def path_or_name(given: str | None, file: Path | None) -> str | None:
+    """An accelerator: the path of a profile, as `resolve` has it, or a name."""
+    return given if given is None or "." not in given else resolve(given, file)
 
 
 def resolve(path: str, file: str | Path | None) -> str:

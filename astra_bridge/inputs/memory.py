@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
 from astra_bridge.arguments import (
     check_fields,
+    choice,
     integer,
     list_of,
     optional,
@@ -25,10 +26,13 @@ from astra_bridge.inputs.common import (
     check_keys,
     convert,
     load_json,
+    path_or_name,
     whole,
 )
 
-__all__ = ["RemoteMemoryConfig", "read_remote_memory"]
+__all__ = ["HostMemory", "RemoteMemoryConfig", "read_remote_memory"]
+
+HostMemory = Literal["pinned", "pageable"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,15 @@ class RemoteMemoryConfig:
     kind
         Who shares one memory: nobody has one ("NO_MEMORY_EXPANSION"), each rank
         ("PER_NPU_MEMORY_EXPANSION"), the ranks of a node ("PER_NODE_MEMORY_EXPANSION"), all ranks
-        ("MEMORY_POOL"), or a plug-in's name.
+        ("MEMORY_POOL"); the host of each rank ("HOST_MEMORY"), or a plug-in's name.
     latency_ns, bandwidth_GBps
         One access takes ``latency_ns + floor(bytes / bandwidth_GBps)`` ns.  The bandwidth is a
         whole number of decimal GB/s, as in ASTRA-sim, and positive unless there is no memory.
     num_nodes, num_npus_per_node
         Nodes, and ranks per node (``PER_NODE_MEMORY_EXPANSION`` only, else 0).
+    hardware, host_memory
+        Accelerator whose copies of "pinned" or "pageable" memory count: a name, or the path of a
+        profile (``HOST_MEMORY`` only, else None).
     source, warnings
         The file, and sentences for the user.
     """
@@ -55,6 +62,8 @@ class RemoteMemoryConfig:
     bandwidth_GBps: int = 0
     num_nodes: int = 0
     num_npus_per_node: int = 0
+    hardware: str | None = None
+    host_memory: HostMemory = "pinned"
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
@@ -68,6 +77,8 @@ _FIELDS = {
     "bandwidth_GBps": integer(0, 2**53),
     "num_nodes": integer(0, 2**31 - 1),
     "num_npus_per_node": integer(0, 2**31 - 1),
+    "hardware": optional(text),
+    "host_memory": choice(*get_args(HostMemory)),
     "source": optional(path),
     "warnings": list_of(text),
 }
@@ -88,6 +99,8 @@ class _MemoryFile(msgspec.Struct, rename="kebab"):
     remote_mem_bw: _Bandwidth = 0
     num_nodes: _Count | None = None
     num_npus_per_node: _Count | None = None
+    hardware: str | None = None
+    host_memory: HostMemory = "pinned"
 
 
 _KEYS = tuple(item.encode_name for item in msgspec.structs.fields(_MemoryFile))
@@ -114,6 +127,10 @@ def read_remote_memory(
             file=file,
             key="memory-type",
         )
+    # Before msgspec, whose message does not say what is allowed.
+    choice(*get_args(HostMemory))(
+        cast("dict[str, Any]", raw).get("host-memory", "pinned"), "host-memory"
+    )
     read = convert(raw, _MemoryFile, file=file)
     bandwidth = whole(read.remote_mem_bw, key="remote-mem-bw", file=file, warnings=warnings)
     return RemoteMemoryConfig(
@@ -124,6 +141,8 @@ def read_remote_memory(
         bandwidth_GBps=bandwidth,
         num_nodes=read.num_nodes or 0,
         num_npus_per_node=read.num_npus_per_node or 0,
+        hardware=path_or_name(read.hardware, file),
+        host_memory=read.host_memory,
         source=file,
         warnings=tuple(warnings),
     )

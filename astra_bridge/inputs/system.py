@@ -36,6 +36,7 @@ from astra_bridge.inputs.common import (
     convert,
     load_json,
     nearest,
+    path_or_name,
     resolve,
     show,
     whole,
@@ -379,7 +380,7 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
         implementations=_implementations(raw, file),
         custom=_custom(raw, file),
         compute_model=read.compute_model,
-        hardware=_path_or_name(read.hardware, file),
+        hardware=path_or_name(read.hardware, file),
         measured_kernels=None
         if read.measured_kernels is None
         else resolve(read.measured_kernels, file),
@@ -398,10 +399,6 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
         path = resolve(read.per_node_custom_implementation, file)
         config = replace(config, per_node_custom=read_per_node_custom(path))
     return config
-
-
-def _path_or_name(hardware: str | None, file: Path | None) -> str | None:
-    return hardware if hardware is None or "." not in hardware else resolve(hardware, file)
 
 
 def _check_names(raw: Mapping[str, Any], file: Path | None) -> None:

@@ -166,6 +166,9 @@ def remote_memory(view: TraceView, nodes: Any, setting: Setting) -> None:
     sizes = view.required(which, "tensor_size", 0, 2**62)
     nodes["op"][which] = Op.MEMORY
     given = model.duration_ps(setting.memory, sizes)
+    if model.store_duration_ps is not None:
+        stores = view.types[which] == int(NodeType.MEM_STORE)
+        given = np.where(stores, model.store_duration_ps(setting.memory, sizes), given)
     nodes["duration_ps"][which] = _checked_ps(given, model, view, positions)
 
 

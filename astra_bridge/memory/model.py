@@ -32,11 +32,14 @@ class MemoryModel(Spec):
         waits.
     needs
         Keys of the file that must be there and above 0.
+    store_duration_ps
+        The same of stores, where they take another time than loads.
     """
 
     duration_ps: Callable[[RemoteMemoryConfig, NDArray[np.int64]], NDArray[Any]] | None
     servers: Callable[[RemoteMemoryConfig, int], NDArray[np.int32]]
     needs: tuple[str, ...] = ()
+    store_duration_ps: Callable[[RemoteMemoryConfig, NDArray[np.int64]], NDArray[Any]] | None = None
 
 
 MEMORY_MODELS = Registry(
@@ -48,5 +51,6 @@ MEMORY_MODELS = Registry(
         "PER_NPU_MEMORY_EXPANSION": "astra_bridge.memory.remote:MODELS",
         "PER_NODE_MEMORY_EXPANSION": "astra_bridge.memory.remote:MODELS",
         "MEMORY_POOL": "astra_bridge.memory.remote:MODELS",
+        "HOST_MEMORY": "astra_bridge.memory.host:MODEL",
     },
 )

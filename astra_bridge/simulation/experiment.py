@@ -59,7 +59,7 @@ from astra_bridge.simulation.effects import seen_in_run
 from astra_bridge.simulation.exposed import exposed_comm_ps
 from astra_bridge.simulation.jobs import Fault, Job, LinkFault, Slowdown
 from astra_bridge.simulation.paths import parse_path, with_value
-from astra_bridge.simulation.work import JobWork, all_traces, together
+from astra_bridge.simulation.work import JobWork, accelerator, all_traces, together
 from astra_bridge.supervision import NO_PROGRESS_TIMEOUT_S
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload
@@ -241,7 +241,8 @@ class Experiment:
             self.semantics,
             self.prepared.config,
             self.prepared.dims,
-            self.memory_config,
+            replace(self.memory_config, hardware=None),
+            accelerator(self.memory_config.hardware, self.memory_config.source),
             self.num_queues_per_dim,
             self.injection_scale,
             self.rendezvous_protocol,

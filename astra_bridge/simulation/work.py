@@ -26,7 +26,17 @@ from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.jobs import Job, Slowdown
 from astra_bridge.trace import TraceColumns, Workload, read_workload
 
-__all__ = ["JobWork", "together"]
+__all__ = ["JobWork", "accelerator", "together"]
+
+
+def accelerator(given: str | None, file: Path | None) -> list[Any] | None:
+    """What a profile says, and the one that stands in where it has no parameters, for a hash."""
+    if given is None:
+        return None
+    one = hardware(given, key="hardware", file=file)
+    return [one.datasheet, one.own, one.own_nccl,
+            None if one.own is not None or one.fitted_as is None else one.fitted,
+            None if one.own_nccl is not None or one.nccl_as is None else one.nccl]  # fmt: skip
 
 
 class _Experiment(Protocol):
@@ -157,7 +167,7 @@ class JobWork:
                 self.system, custom={}, per_node_custom={}, hardware=None, measured_kernels=None
             ),
             *({str(key): _files(prefix) for key, prefix in one.items()} for one in custom),
-            None if self.system.hardware is None else self._accelerator(self.system.hardware),
+            accelerator(self.system.hardware, self.system.source),
             None
             if self.system.measured_kernels is None
             else read_text(Path(self.system.measured_kernels)),
@@ -167,13 +177,6 @@ class JobWork:
             self.job.start_ps,
             self.job.ranks,
         ]
-
-    def _accelerator(self, given: str) -> list[Any]:
-        """What its profile says, and the one that stands in where it has no parameters."""
-        one = hardware(given, key="hardware", file=self.system.source)
-        return [one.datasheet, one.own, one.own_nccl,
-                None if one.own is not None or one.fitted_as is None else one.fitted,
-                None if one.own_nccl is not None or one.nccl_as is None else one.nccl]  # fmt: skip
 
     def rows(self) -> JobRows:
         """Where it was, for a result."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from astra_bridge.compute.gpu import DecoderLayer, Kernels, decoder_layer_us, train_step_us
 from astra_bridge.errors import InputError
-from astra_bridge.hardware import HARDWARE, Datasheet, hardware
+from astra_bridge.hardware import HARDWARE, Datasheet, Hardware, hardware
 from astra_bridge.text import show
 from astra_bridge.validation.table import SHIPPED, Row, identity, read_rows, value
 
@@ -239,7 +239,9 @@ def read_values(file: Path, kind: Class) -> Iterator[tuple[dict[str, str], Value
         yield row, values
 
 
-def gpu_rows(data: Path, *, stand_in: str | None = None, only: str = "") -> list[Row]:
+def gpu_rows(
+    data: Path, *, stand_in: str | None = None, only: str = "", card: Hardware | None = None
+) -> list[Row]:
     """All measurements of a folder ``gpu``, with their predictions.
 
     Parameters
@@ -250,6 +252,8 @@ def gpu_rows(data: Path, *, stand_in: str | None = None, only: str = "") -> list
         Name of an accelerator whose fitted parameters are taken instead of the own ones.
     only
         Prefix of the files.
+    card
+        The accelerator, in place of the one that a file's prefix means.
 
     Raises
     ------
@@ -265,10 +269,10 @@ def gpu_rows(data: Path, *, stand_in: str | None = None, only: str = "") -> list
                 file=file,
             )
         kind = CLASSES[name]
-        found_hardware = hardware(hardware_of(prefix, file))
+        found_hardware = hardware(hardware_of(prefix, file)) if card is None else card
         fitted = hardware(stand_in).fitted if stand_in is not None else None
         kernels = Kernels(found_hardware, fitted)
-        known = _known(file.name, kind) if stand_in is None else set()
+        known = _known(file.name, kind) if stand_in is None and card is None else set()
         for row, values in read_values(file, kind):
             for column in kind.measured:
                 if not row.get(column):

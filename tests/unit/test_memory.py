@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import astra_bridge as ab
+from astra_bridge.compute.gpu import Kernels
 from astra_bridge.engine import native
 from astra_bridge.errors import InputError
+from astra_bridge.hardware import hardware
 from astra_bridge.inputs.memory import read_remote_memory
 from astra_bridge.memory import MEMORY_MODELS
 from astra_bridge.memory.remote import access_ns
@@ -91,6 +95,67 @@ def test_servers() -> None:
     assert servers(PER_NODE, 4) == [0, 0, 1, 1]
     assert servers(POOL, 4) == [0] * 4
     assert servers({"memory-type": "NO_MEMORY_EXPANSION"}, 2) == [-1] * 2
+
+
+HOST = {"memory-type": "HOST_MEMORY", "hardware": "h100-sxm"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["pinned", "pageable"])
+def test_the_hosts_memory_takes_the_copies_of_a_profile(kind: str, engine: Any) -> None:
+    """Loads are copies to the accelerator, stores from it, one at a time."""
+    size = 256 << 20
+    kernels = Kernels(hardware("h100-sxm"))
+    load_us, store_us = (float(kernels.copy(kind, way, size)) for way in ("h2d", "d2h"))
+    assert (load_us == store_us) == (kind == "pinned")
+
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        (trace.load if rank == 0 else trace.store)(size)
+        if rank == 2:
+            trace.load(size)
+
+    found = finish_ns(per_rank(3, fill), HOST | {"host-memory": kind}, engine)
+    expected = [load_us, store_us, load_us + store_us]
+    assert found == [pytest.approx(1000 * us, abs=2) for us in expected]
+    # What was measured: 256 MiB from pinned memory at about 55 GB/s, from pageable at 10 to 30.
+    assert size / load_us / 1e3 == pytest.approx(54 if kind == "pinned" else 20, rel=0.5)
+
+
+def test_copies_of_one_rank_take_turns_in_any_semantics() -> None:
+    workload = same_on_all(2, lambda trace: [trace.load(1 << 20) for _ in range(3)])
+    (one,) = set(finish_ns(same_on_all(2, lambda trace: trace.load(1 << 20)), HOST, "python"))
+    for semantics in ("astra-sim", "corrected"):
+        result = run(
+            workload, system(), network("Ring", 2), remote_memory=HOST, semantics=semantics
+        )
+        assert result.finish_ns.tolist() == [pytest.approx(3 * one, abs=3)] * 2
+
+
+def test_the_profile_of_the_hosts_memory_counts(tmp_path: Path) -> None:
+    def token(kind: dict[str, Any]) -> str:
+        return ab.Experiment(ONE, system(), network("Ring", 4), remote_memory=kind).token
+
+    shipped = Path(ab.__file__).parent / "hardware/profiles"
+    tokens = []
+    for name in ("h100-sxm", "h200"):
+        (tmp_path / "card.json").write_text((shipped / f"{name}.json").read_text())
+        tokens.append(token(HOST | {"hardware": str(tmp_path / "card.json")}))
+    assert tokens[0] == token(HOST)
+    assert len({*tokens, token(HOST | {"host-memory": "pageable"})}) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "said"),
+    [
+        ({"hardware": None}, "hardware", "missing"),
+        ({"hardware": "h1000"}, "hardware", "h100"),
+        ({"host-memory": "paged"}, "host-memory", "pinned"),
+    ],
+)
+def test_what_the_hosts_memory_refuses(kind: dict[str, Any], key: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        finish_ns(ONE, {k: v for k, v in (HOST | kind).items() if v is not None}, "python")
+    assert caught.value.key == key
 
 
 def test_ranks_without_a_node_are_an_error() -> None:
