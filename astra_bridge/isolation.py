@@ -34,7 +34,7 @@ from astra_bridge.network import native, statistics
 from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.network.spec import BackendSpec
-from astra_bridge.program import WAIT, Program
+from astra_bridge.program import DELIVERY, STAY, WAIT, Inside, Program
 from astra_bridge.supervision import (
     NO_PROGRESS_TIMEOUT_S,
     NONSENSE,
@@ -92,6 +92,8 @@ class RunRequest(msgspec.Struct, frozen=True):
         "auto", "native" or "python".
     record_nodes : bool
         Whether to keep start and end of every node.
+    inside : Inside
+        What to keep of what goes on inside collectives.
     link_faults : tuple of (link, time [ps], factor on the bandwidth)
     checkpoint : Checkpoint, optional
     fold : Fold, optional
@@ -102,6 +104,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     program: Program
     engine: EngineName = "auto"
     record_nodes: bool = True
+    inside: Inside = Inside.NOTHING
     link_faults: tuple[tuple[int, int, float], ...] = ()
     checkpoint: Checkpoint | None = None
     fold: Any = None
@@ -132,7 +135,11 @@ def _run_session(
     request: RunRequest, network: Network, progress: ProgressCallback | None
 ) -> Session:
     """Run from start to end, with checkpoints where they are asked for."""
-    how: Any = {"engine": request.engine, "record_nodes": request.record_nodes}
+    how: Any = {
+        "engine": request.engine,
+        "record_nodes": request.record_nodes,
+        "inside": request.inside,
+    }
     keep = request.checkpoint
     if keep is None:
         change_links(network, request.link_faults)
@@ -239,6 +246,8 @@ def _calls(network: Network) -> str:
 _ARRAYS = ("finish_ps", "task_finish_ps", "node_start_ps", "node_end_ps")
 _COUNTS = ("events", "transfers", "relieved")
 _MOST_WAITS = 1 << 24
+_MOST_INSIDE = 1 << 26
+"""Chunks in phases, and as many messages, that may cross over."""
 
 
 def run_isolated(
@@ -260,6 +269,8 @@ def run_isolated(
     offsets = np.concatenate([[0], np.cumsum(program.task_nodes, dtype=np.int64)])
     nodes = int(offsets[-1]) if request.record_nodes else 0
     most_body = 8 * (program.ranks + len(program.tasks) + 2 * nodes) + _MOST_WAITS * WAIT.itemsize
+    if request.inside:
+        most_body += _MOST_INSIDE * (STAY.itemsize + DELIVERY.itemsize)
 
     def report(reached: tuple[int, ...]) -> None:
         if progress is not None and len(reached) == 4:
@@ -330,13 +341,14 @@ def _write(
 ) -> None:
     waits = outcome.waits[:_MOST_WAITS]
     arrays = [np.ascontiguousarray(getattr(outcome, name), np.int64) for name in _ARRAYS]
-    body = b"".join([*(a.tobytes() for a in arrays), waits.tobytes(), stats])
+    records = [waits, outcome.stays, outcome.deliveries]
+    body = b"".join([*(a.tobytes() for a in [*arrays, *records]), stats])
     parent.send(
         "result",
         body,
         engine=engine,
         cpu_s=cpu_s,
-        sizes=[*(len(array) for array in arrays), len(waits)],
+        sizes=[len(array) for array in [*arrays, *records]],
         failed=None if failed is None else describe(failed),
         **{name: int(getattr(outcome, name)) for name in _COUNTS},
     )
@@ -357,12 +369,17 @@ def _read(
     """The outcome in a message; ValueError and the like where it is none of this program."""
     sizes = [int(size) for size in message.head["sizes"]]
     expected = [program.ranks, len(program.tasks), nodes, nodes]
-    _hold(sizes[:4] == expected and len(sizes) == 5 and sizes[4] >= 0)
+    _hold(sizes[:4] == expected and len(sizes) == 7 and min(sizes) >= 0)
     body, at, arrays = message.body, 0, []
     for size in sizes[:4]:
         arrays.append(np.frombuffer(body, np.int64, size, at).copy())
         at += 8 * size
-    waits = np.frombuffer(body, WAIT, sizes[4], at).copy()
+    records: list[Any] = []
+    for size, dtype in zip(sizes[4:], (WAIT, STAY, DELIVERY), strict=True):
+        records.append(np.frombuffer(body, dtype, size, at).copy())
+        at += records[-1].nbytes
+    waits, stays, deliveries = records
+    _inside(program, offsets, stays, deliveries)
     counts = {name: int(message.head[name]) for name in _COUNTS}
     for column, least, most in (
         ("rank", 0, program.ranks),
@@ -372,7 +389,7 @@ def _read(
     ):
         _hold(bool(((waits[column] >= least) & (waits[column] < most)).all()))
     _hold(all(bool((array >= -1).all()) for array in arrays) and min(counts.values()) >= 0)
-    stats = msgspec.json.decode(body[at + waits.nbytes :])
+    stats = msgspec.json.decode(body[at:])
     outcome = Outcome(
         finish_ps=arrays[0],
         task_finish_ps=arrays[1],
@@ -383,12 +400,28 @@ def _read(
         transfers=counts["transfers"],
         relieved=counts["relieved"],
         waits=waits,
+        stays=stays,
+        deliveries=deliveries,
     )
     failed = message.head["failed"]
     _hold(failed is None or isinstance(failed, dict))
     cpu_s = float(message.head["cpu_s"])
     _hold(cpu_s >= 0)
     return Run(outcome, str(message.head["engine"]), stats, {}, cpu_s), failed
+
+
+def _inside(program: Program, offsets: Any, stays: Any, deliveries: Any) -> None:
+    """What refers to something, does so within this program."""
+    tasks = stays["task"]
+    _hold(bool(((tasks >= 0) & (tasks < len(program.tasks))).all()))
+    counts = np.diff(offsets)
+    _hold(bool(((stays["node"] >= 0) & (stays["node"] < counts[tasks])).all()))
+    _hold(bool(((stays["phase"] >= -1) & (stays["phase"] < len(program.phases))).all()))
+    for name in ("sender", "receiver"):
+        who = deliveries[name]
+        _hold(bool(((who < len(stays)) & (who >= -2 - int(offsets[-1]))).all()))
+    for name in ("src", "dst"):
+        _hold(bool(((deliveries[name] >= 0) & (deliveries[name] < program.ranks)).all()))
 
 
 def _hold(condition: bool) -> None:

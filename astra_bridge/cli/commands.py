@@ -13,6 +13,7 @@ __all__ = ["ROOT"]
 _COMMANDS = {
     "run": "Run a simulation.",
     "compare": "Run experiments on several backends: errors, cost, where they part.",
+    "explain": "Say where the time of a run went, and what would make it faster.",
     "sweep": "Run many experiments that differ in some values, each once; find the best.",
     "calibrate": "Fit parameters of a backend or of an accelerator to measurements.",
     "validate": "Predict measurements of real hardware; print the error, and that of naive models.",

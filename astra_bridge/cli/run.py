@@ -20,6 +20,7 @@ from astra_bridge.text import one_line, show
 if TYPE_CHECKING:
     from astra_bridge.results import Result
     from astra_bridge.simulation import Experiment
+    from astra_bridge.simulation.experiment import InsideName
 
 __all__ = ["ARGUMENTS", "COMMAND", "experiment_of"]
 
@@ -130,6 +131,8 @@ ARGUMENTS = {
         Argument("--output", "FOLDER", "Write tables, timeline, plot and log there."),
         Argument("--timeline-ranks", "all|kinds|RANKS", "Who stands in the timeline: 0-7,64.",
                  _ranks, otherwise="all, or of too many one of each kind"),
+        Argument("--explain", "", "Keep every message, and write what would make the run faster "
+                 "(docs/report.md).", default=False),
         Argument("--json", "FILE", "Write the result as JSON there."),
         Argument("--log-lines", "all|summary", "ASTRA-sim's lines for all ranks, or only the "
                  "tables behind them.", one_of("all", "summary"), default="all"),
@@ -148,6 +151,9 @@ def _run(**values: Any) -> int:
     if values["logging_configuration"] not in (None, "empty"):
         said.append("--logging-configuration: ignored: astra-bridge does not use spdlog")
     _warn(said)
+    reason = experiment.unexplained() if values["explain"] else None
+    if reason is not None:
+        say("warning", f"--explain: what would make the run faster is not known: {reason}")
 
     from astra_bridge.cli.progress import ProgressReport
 
@@ -159,6 +165,7 @@ def _run(**values: Any) -> int:
             no_progress_timeout_s=values["no_progress_timeout"],
             checkpoint=values["checkpoint"],
             resume=values["resume"],
+            inside=_inside(values),
             checkpoint_interval_s=values["checkpoint_interval"],
         )
     _warn(warning for warning in result.warnings if warning not in said)
@@ -227,6 +234,16 @@ def _entries(name: str, file: str) -> Any:
 
     read = read_faults if name == "faults" else read_jobs
     return read(load_yaml(file), file=Path(file), key=name)
+
+
+def _inside(values: dict[str, Any]) -> InsideName:
+    """What to keep of the inside of collectives: for the explanation, or the timeline."""
+    if values["explain"]:
+        if values["output"] is None:
+            raise InputError("needs --output, where it is written", key="--explain")
+        return "messages"
+    checkpoints = values["checkpoint"] is not None or values["resume"] is not None
+    return "nothing" if values["output"] is None or checkpoints else "chunks"
 
 
 def _warn(warnings: Iterable[str]) -> None:

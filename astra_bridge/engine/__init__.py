@@ -6,7 +6,7 @@ from __future__ import annotations
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
 from astra_bridge.engine.session import ENGINES, EngineName, Session
 from astra_bridge.network.api import Network
-from astra_bridge.program import Program
+from astra_bridge.program import Inside, Program
 
 __all__ = [
     "ENGINES",
@@ -27,6 +27,7 @@ def run(
     *,
     engine: EngineName = "auto",
     record_nodes: bool = True,
+    inside: Inside = Inside.NOTHING,
     progress: ProgressCallback | None = None,
 ) -> tuple[Outcome, str]:
     """Run a Program from start to end; a `Session` does it in steps.
@@ -46,7 +47,9 @@ def run(
     NetworkError
         The network failed; a `SimulationError` carries the `Outcome` so far as ``outcome``.
     """
-    session = Session(program, network, engine=engine, record_nodes=record_nodes, progress=progress)
+    session = Session(
+        program, network, engine=engine, record_nodes=record_nodes, inside=inside, progress=progress
+    )
     session.advance()
     if progress is not None:
         progress(session.progress)

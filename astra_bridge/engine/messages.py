@@ -10,6 +10,7 @@ import numpy as np
 
 from astra_bridge.engine.actions import RENDEZVOUS, Action
 from astra_bridge.engine.folding import Folding
+from astra_bridge.engine.kept import Kept
 from astra_bridge.network.api import PLACES_PER_TRANSFER
 from astra_bridge.program import WAIT, WaitFor
 
@@ -23,6 +24,7 @@ class _Host(Protocol):
     """What messages need of the engine."""
 
     now_ps: int
+    kept: Kept
     folding: Folding | None
 
     def draw(self, count: int = 1) -> int: ...
@@ -40,13 +42,15 @@ class Message:
     """One message, from the first of send and receive until both are complete."""
 
     __slots__ = (
-        "arrived", "bytes", "dst", "on_received", "on_sent", "sent", "src", "start_ps", "tag",
-        "what",
+        "arrived", "bytes", "dst", "on_received", "on_sent", "receiver", "sent", "src", "start_ps",
+        "tag", "transfer", "what",
     )  # fmt: skip
 
     def __init__(self, channel: _Channel, sent: bool, what: tuple[int, int]) -> None:
         self.tag, self.src, self.dst, self.bytes = channel
         self.start_ps = 0  # of its transfer
+        self.transfer = -1
+        self.receiver = -1  # as DELIVERY has it
         # The side that came first; its node and collective are for diagnosis.
         self.sent, self.what = sent, what
         self.arrived = False
@@ -82,7 +86,7 @@ class Messages:
         # Messages that wait for their other side: those of a channel all for the same one.
         self._alone: dict[_Channel, deque[Message]] = {}
         # What waits for its control message: sends, rank, peer, size, tag, then, what, level,
-        # at_once.
+        # at_once, and whose it is.
         self._held: dict[int, tuple[Any, ...]] = {}
         self._holds = 0
         self.starts: deque[tuple[int, ...]] = deque()
@@ -144,7 +148,7 @@ class Messages:
 
     def _hold(self, held: tuple[Any, ...]) -> Action:
         self._holds += 1
-        self._held[self._holds] = held
+        self._held[self._holds] = (*held, self._host.kept.owner)
         return (RENDEZVOUS, 0, self._holds)
 
     def held_by(self, index: int) -> int:
@@ -154,7 +158,8 @@ class Messages:
 
     def meet(self, _: int, index: int) -> None:
         """The control message is complete: now the message itself."""
-        sends, rank, peer, size, tag, then, what, level, at_once = self._held.pop(index)
+        sends, rank, peer, size, tag, then, what, level, at_once, owner = self._held.pop(index)
+        self._host.kept.owner = owner
         if sends:
             self._send(rank, peer, size, tag, then, what, level)
         else:
@@ -179,6 +184,11 @@ class Messages:
         transfer = self._host.draw(PLACES_PER_TRANSFER)
         self.starts.append((transfer, self._host.now_ps, size, src, dst, level, 0, 0))
         self.in_flight[transfer] = message
+        message.transfer = transfer
+        control = int(bool(tag & CONTROL))
+        self._host.kept.sent(
+            message.start_ps, transfer, size, (src, dst, control), message.receiver
+        )
         self.transfers += 1
 
     def _receive(
@@ -196,7 +206,9 @@ class Messages:
         if self._host.folding is not None:
             src, dst = self._host.folding.turned(peer, self._host.folding.ranks[rank])
         message = self._message((tag, src, dst, size), False, what)
-        message.on_received = on_received
+        message.on_received, message.receiver = on_received, self._host.kept.owner
+        if message.transfer >= 0:
+            self._host.kept.receives(message.transfer)
         if message.arrived:
             if at_once:
                 self._host.run(on_received)
@@ -213,6 +225,7 @@ class Messages:
         """
         message = self.in_flight.pop(transfer)
         message.arrived = True
+        self._host.kept.delivered(self._host.now_ps, transfer)
         return message.on_sent, message.on_received
 
     def waits(self) -> Any:

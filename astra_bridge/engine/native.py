@@ -13,7 +13,7 @@ from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
 from astra_bridge.network.native import NativeNetwork, check, ffi
-from astra_bridge.program import DONE, WAIT, Program
+from astra_bridge.program import DELIVERY, DONE, STAY, WAIT, Inside, Program
 from astra_bridge.program.compiled import arrays, module, unavailable
 
 __all__ = ["NativeEngine", "unavailable"]
@@ -31,6 +31,8 @@ class NativeEngine:
     network : NativeNetwork
     record_nodes : bool
         Whether to keep start and end of every node.
+    inside : Inside
+        What to keep of what goes on inside collectives.
     folded : sequence of (stride, size)
         Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
     """
@@ -43,6 +45,7 @@ class NativeEngine:
         network: NativeNetwork,
         *,
         record_nodes: bool = True,
+        inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._network = network
@@ -57,6 +60,7 @@ class NativeEngine:
             max_in_flight=info.max_in_flight,
             levels=info.levels,
             record_nodes=record_nodes,
+            inside=int(inside),
             folded=list(folded),
         )
 
@@ -89,7 +93,8 @@ class NativeEngine:
 
     def outcome(self, *, last: bool = False) -> Outcome:
         raw = self._session.outcome(last)
-        raw["waits"] = np.frombuffer(raw["waits"], WAIT)
+        for name, dtype in (("waits", WAIT), ("stays", STAY), ("deliveries", DELIVERY)):
+            raw[name] = np.frombuffer(raw[name], dtype)
         return Outcome(**raw)
 
     def save(self) -> bytes:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from astra_bridge.program import DELIVERY, STAY
 
 
 class Stop(IntEnum):
@@ -73,6 +75,10 @@ class Outcome:
         Chunks that were started beyond the limit of their queue because nothing else could go on.
     waits : ndarray of WAIT
         What is incomplete; empty after a complete run.
+    stays : ndarray of STAY
+        Chunks of collectives in their phases, in the order in which they came to them.
+    deliveries : ndarray of DELIVERY
+        Messages in the order in which they were sent; both are empty unless asked for (`Inside`).
     ties : int
         With folded ranks: how often their order could differ from that of all ranks.
     first_tie : (int, int)
@@ -88,5 +94,7 @@ class Outcome:
     transfers: int
     relieved: int
     waits: NDArray[Any]
+    stays: NDArray[Any] = field(default_factory=lambda: np.zeros(0, STAY))
+    deliveries: NDArray[Any] = field(default_factory=lambda: np.zeros(0, DELIVERY))
     ties: int = 0
     first_tie: tuple[int, int] = (-1, -1)

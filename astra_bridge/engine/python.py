@@ -37,6 +37,7 @@ from astra_bridge.engine.actions import (
 )
 from astra_bridge.engine.bus import Half, Request, SharedBus
 from astra_bridge.engine.folding import FIRST_STREAM, Folding
+from astra_bridge.engine.kept import Kept
 from astra_bridge.engine.messages import CONTROL, Message, Messages
 from astra_bridge.engine.outcome import (
     Outcome,
@@ -58,7 +59,7 @@ from astra_bridge.network.api import (
     Status,
 )
 from astra_bridge.network.boundary import Boundary
-from astra_bridge.program import DONE, Bus, BusModel, Op, PacketFlag, Program
+from astra_bridge.program import DONE, Bus, BusModel, Inside, Op, PacketFlag, Program
 from astra_bridge.sealed import seal, unseal
 from astra_bridge.units import PS_PER_NS
 
@@ -102,6 +103,8 @@ class PythonEngine:
     network : Network
     record_nodes : bool
         Whether to keep start and end of every node.
+    inside : Inside
+        What to keep of what goes on inside collectives.
     folded : sequence of (stride, size)
         Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
     """
@@ -118,6 +121,7 @@ class PythonEngine:
         network: Network,
         *,
         record_nodes: bool = True,
+        inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.folding = Folding(folded, program.ranks) if folded else None
@@ -127,6 +131,7 @@ class PythonEngine:
         self._boundary = Boundary(network.info)
         self._ordered = Capability.ORDERED in network.info.capabilities
         self._record = record_nodes
+        self.kept = Kept(inside)
         self._progress: ProgressCallback | None = None
         self._ticker = Ticker(network)  # of this call of advance
         self._watch, self._stop, self._paused = Watch.NOTHING, False, False
@@ -259,14 +264,19 @@ class PythonEngine:
             transfers=self.messages.transfers,
             relieved=self.streams.relieved,
             waits=self.messages.waits(),
+            stays=self.kept.stays(),
+            deliveries=self.kept.deliveries(),
             ties=0 if self.folding is None else self.folding.ties,
             first_tie=(-1, -1) if self.folding is None else self.folding.first_tie,
         )
 
     def copy(self, network: Network) -> PythonEngine:
         """The same state on a copy of the network."""
-        other = PythonEngine(self.program, network, record_nodes=self._record)
+        other = PythonEngine(
+            self.program, network, record_nodes=self._record, inside=self.kept.inside
+        )
         other.load(self.save())
+        other.kept = self.kept.copy()
         return other
 
     def _parts(self) -> list[Any]:
@@ -645,6 +655,7 @@ class PythonEngine:
         else:
             size, peer, tag = self.program.messages[arg].tolist()
             peer, tag = self.streams.peer(index, task.origin + peer, tag)
+            self.kept.owner = -2 - (task.first_record + node)
             act = self.messages.send if op == Op.SEND else self.messages.receive
             act(rank, peer, size, tag, done, (node, -1))
         return False

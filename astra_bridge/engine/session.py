@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from astra_bridge.engine import native
 from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
-from astra_bridge.errors import BackendUnavailable, InputError
+from astra_bridge.errors import BackendUnavailable, InputError, Unsupported
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
-from astra_bridge.program import Program
+from astra_bridge.program import Inside, Program
 from astra_bridge.sealed import seal, unseal
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class Session:
         "native", "python", or "auto": native where it is built and the network is native.
     record_nodes : bool
         Whether to keep start and end of every node.
+    inside : Inside
+        What to keep of what goes on inside collectives; such a session cannot be saved.
     progress : callable, optional
         Called about five times a second with a `Progress`; where it returns True, `advance`
         returns as soon as it can.
@@ -114,13 +116,17 @@ class Session:
         *,
         engine: EngineName = "auto",
         record_nodes: bool = True,
+        inside: Inside = Inside.NOTHING,
         progress: ProgressCallback | None = None,
         fold: Fold | None = None,
     ) -> None:
         program.validate()
         self._program, self._network, self._report = program, network, progress
         runs, folded = (program, ()) if fold is None else (fold.program, fold.digits)
-        self._engine = _engine(runs, network, engine, record_nodes=record_nodes, folded=folded)
+        self._engine = _engine(
+            runs, network, engine, record_nodes=record_nodes, inside=inside, folded=folded
+        )
+        self._inside = inside
         self._record_nodes = record_nodes
         self._from_ps = 0
         self.cpu_s = 0.0
@@ -254,6 +260,10 @@ class Session:
         InputError
             The file cannot be written.
         """
+        if self._inside:
+            raise Unsupported(
+                "what is kept of the inside of collectives cannot be saved", call="save"
+            )
         from astra_bridge.files import NewFiles  # few sessions are saved
 
         program = BytesIO()

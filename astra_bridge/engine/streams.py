@@ -9,6 +9,7 @@ from typing import Protocol
 
 from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.actions import ARRIVED, BUS_CROSSED, GRAPH_DONE, Action
+from astra_bridge.engine.kept import Kept
 from astra_bridge.engine.messages import Messages
 from astra_bridge.network.api import Network
 from astra_bridge.program import (
@@ -33,6 +34,8 @@ class _Host(Protocol):
 
     program: Program
     network: Network
+    kept: Kept
+    now_ps: int
     messages: Messages
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None: ...
@@ -55,6 +58,7 @@ class Stream:
         "job_rank",
         "layout",
         "level",
+        "number",
         "phases",
         "position",
         "priority",
@@ -74,7 +78,7 @@ class Stream:
 
     def __init__(self, index: int, task: int, rank: int, job_rank: int, collective: int) -> None:
         self.self, self.task, self.rank, self.job_rank = index, task, rank, job_rank
-        self.collective = collective
+        self.collective, self.number = collective, 0
         self.queue = -1
         self.phases: deque[tuple[int, int, int]] = deque()  # queue, phase, schedule
         self.graph: GraphRun | None = None
@@ -237,6 +241,7 @@ class Streams:
             self._streams[self._made] = stream
             stream.tag, stream.priority = self._groups[group][3] + number, priority
             stream.run = run
+            stream.number = chunk
             if graph >= 0:
                 # Custom collectives use queue 0 of the rank.
                 where = graph + self._position(group, job_rank)
@@ -310,6 +315,9 @@ class Streams:
         queues, most = self.queues[stream.rank], self._most[stream.rank]
         previous = stream.queue
         last = not stream.phases
+        kept = self._host.kept
+        if previous >= 0:
+            kept.ended(self._host.now_ps, stream.self)
         if last:
             # The collective may end here, and its rank may issue the next one at once.
             run = self._runs[stream.run]
@@ -331,6 +339,9 @@ class Streams:
     def _enter(self, stream: Stream, queue: int, index: int, schedule: int) -> None:
         stream.queue = queue
         stream.step = stream.processed = stream.received = stream.inserted = 0
+        task, node, _ = self._runs[stream.run]
+        where = (task, node, stream.number, index, queue)
+        self._host.kept.entered(self._host.now_ps, stream.self, where)
         if index < 0:
             return
         phase = self._phases[index]
@@ -350,6 +361,7 @@ class Streams:
     def _start_next(self, queue: Queue) -> None:
         stream = self._streams[heapq.heappop(queue.waiting)[2]]
         queue.running += 1
+        self._host.kept.started(self._host.now_ps, stream.self)
         if stream.graph is not None:
             self._start_graph(stream, stream.graph)
             return
@@ -412,6 +424,7 @@ class Streams:
 
     def _steps(self, stream: Stream, schedule: Schedule, most: int) -> None:
         steps, messages, rank = schedule.steps, self._host.messages, stream.rank
+        self._host.kept.acts(stream.self)
         while most and stream.step < len(steps):
             if stream.step >= schedule.gate_step and stream.received < schedule.gate_received:
                 return
@@ -460,6 +473,7 @@ class Streams:
             self._host.register(stream.rank, duration_ps, then)
             return
         peer, tag = self.peer(stream.task, peer, tag)
+        self._host.kept.acts(stream.self)
         act = self._host.messages.send if op == GraphOp.SEND else self._host.messages.receive
         act(stream.rank, peer, size, tag, then, (-1, stream.collective))
 

@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from astra_bridge.explanation.explanation import Explanation
+from astra_bridge.explanation.sensitivity import Sensitivities
 
-__all__ = ["Explanation"]
+__all__ = ["Explanation", "Sensitivities"]

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.explanation.breakdown import first_of_those_that_run
+from astra_bridge.explanation.causes import Causes
 from astra_bridge.explanation.kinds import Activity, Kinds, kinds
 from astra_bridge.explanation.matching import Matches, Times, match
 from astra_bridge.explanation.path import Segment, critical_path
+from astra_bridge.explanation.sensitivity import Sensitivities
 
 if TYPE_CHECKING:
     from astra_bridge.lowering import Lowered
+    from astra_bridge.network.idle import IdleNetworks
 
 __all__ = ["Explanation"]
 
@@ -182,6 +185,26 @@ class Explanation:
             int(columns.comm_type[position]),
             int(columns.comm_size[position]),
         )
+
+    def sensitivities(
+        self, stays: NDArray[np.void], deliveries: NDArray[np.void], networks: IdleNetworks
+    ) -> Sensitivities:
+        """How much sooner the run would end if something were faster.
+
+        Parameters
+        ----------
+        stays, deliveries
+            What was kept of the inside of collectives: chunks and messages.
+        networks
+            How long messages take by themselves.
+        """
+
+        def idle_ps(src: int, dst: int, size: int) -> int:
+            return networks.time_ps(src, dst, size, {}, {})
+
+        lowered = self._lowered
+        causes = Causes(lowered, self._times, stays, deliveries, idle_ps)
+        return Sensitivities(causes, self._finish_ps, lowered, self._kinds, networks)
 
     @cached_property
     def path(self) -> list[Segment]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from astra_bridge.lowering import Lowered
     from astra_bridge.program import Program
 
-__all__ = ["Segment", "critical_path"]
+__all__ = ["Parents", "Row", "Segment", "critical_path"]
 
 Ints = NDArray[np.int64]
 
@@ -54,10 +54,10 @@ class Segment(NamedTuple):
     name: str
 
 
-class _Row:
+class Row:
     """The nodes of a row that ran, and what each depends on."""
 
-    def __init__(self, lowered: Lowered, times: Times, row: int, parents: _Parents) -> None:
+    def __init__(self, lowered: Lowered, times: Times, row: int, parents: Parents) -> None:
         program = lowered.program
         first, last = (int(one) for one in times.offset[row : row + 2])
         self.first, self.trace = first, int(lowered.trace_of_task[row])
@@ -91,7 +91,7 @@ class _Row:
         return best
 
 
-class _Parents:
+class Parents:
     """What the nodes of each template depend on."""
 
     def __init__(self, program: Program) -> None:
@@ -121,8 +121,8 @@ def critical_path(
 ) -> list[Segment]:
     """Follow what decided the finish back to time 0; the segments cover it without gaps."""
     segments: list[Segment] = []
-    rows: dict[int, _Row] = {}
-    parents = _Parents(lowered.program)
+    rows: dict[int, Row] = {}
+    parents = Parents(lowered.program)
     row = int(np.argmax(finish_ps)) if len(finish_ps) else 0
     now = int(finish_ps.max(initial=0))
     node = -1  # which ended last, or has begun just now
@@ -131,7 +131,7 @@ def critical_path(
 
     while now > 0:
         if row not in rows:
-            rows[row] = _Row(lowered, times, row, parents)
+            rows[row] = Row(lowered, times, row, parents)
         here = rows[row]
         if node < 0:
             node, ended = here.last_to_end(now), True
@@ -166,7 +166,7 @@ def critical_path(
 def _segment(
     lowered: Lowered,
     kinds: Sequence[Kinds],
-    here: _Row,
+    here: Row,
     row: int,
     node: int,
     begin_ps: int,

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.inputs.network import NodeRange
@@ -102,6 +103,47 @@ class Prepared:
             return LinkTiers.of_dims(self.links_of_dims)
         config = self.config
         return LinkTiers.of_nodes(self.names, config.endpoints, config.nodes, self.link_ends())
+
+    @property
+    def link_kinds(self) -> tuple[str, ...]:
+        """Kinds of links that `changed` can change: tiers, both ways together; () is none."""
+        if not len(self.config.links) and not self._per_dim:
+            return ()
+        return tuple(dict.fromkeys(map(_kind, self.link_tiers().names)))
+
+    @property
+    def _per_dim(self) -> bool:
+        options = self.config.options
+        count = len(self.links_of_dims)
+        return count > 0 and all(
+            len(str(options.get(name, "")).split(",")) == count for name in ("bandwidth", "latency")
+        )
+
+    def changed(self, faster: Mapping[str, float], sooner: Mapping[str, float]) -> NetworkConfig:
+        """The same network with bandwidths times, and latencies divided by, a factor per kind."""
+        config = self.config
+        if not len(config.links):
+            options = dict(config.options)
+            for name, factors in (("bandwidth", faster), ("latency", sooner)):
+                values = [float(one) for one in str(options[name]).split(",")]
+                for dim, value in enumerate(values):
+                    factor = factors.get(f"dim{dim}", 1.0)
+                    values[dim] = value * factor if name == "bandwidth" else value / factor
+                options[name] = ",".join(map(repr, values))
+            return replace(config, options=options)
+        links, tiers = config.links.copy(), self.link_tiers()
+        kinds = [_kind(name) for name in tiers.names]
+        of_link = tiers.by_number
+        better = np.array([faster.get(kind, 1.0) for kind in kinds])[of_link]
+        links["bytes_per_second"] *= better
+        closer = np.array([sooner.get(kind, 1.0) for kind in kinds])[of_link]
+        links["latency_ps"] = np.rint(links["latency_ps"] / closer)
+        return replace(config, links=links)
+
+
+def _kind(tier: str) -> str:
+    """Links of both ways are of one kind."""
+    return tier.removesuffix(" up").removesuffix(" down")
 
 
 @dataclass(frozen=True, eq=False)

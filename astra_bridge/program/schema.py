@@ -120,6 +120,14 @@ class GraphOp(IntEnum):
     DELAY = 2
 
 
+class Inside(IntEnum):
+    """What an engine keeps of what goes on inside collectives."""
+
+    NOTHING = 0
+    CHUNKS = 1  # when each chunk was in each phase
+    MESSAGES = 2  # and when each message was on its way
+
+
 class WaitFor(IntEnum):
     """What is missing where something waits."""
 
@@ -267,6 +275,30 @@ WAIT = _struct(
     ("what", "<i4"),
 )
 """What an engine says of something that is not complete when nothing more can happen."""
+
+STAY = _struct(
+    ("entered_ps", "<i8"),  # when it came to the queue of the phase
+    ("start_ps", "<i8"),  # -1: it never started
+    ("end_ps", "<i8"),  # -1: it never ended
+    ("task", "<i4"),
+    ("node", "<i4"),  # local node of the template
+    ("chunk", "<i4"),  # which of the collective
+    ("phase", "<i4"),  # index, or -1: a custom collective
+    ("queue", "<i4"),  # of the rank: level * queues_per_level + its number there
+)
+"""What an engine says of one chunk of a collective in one phase on one rank."""
+
+DELIVERY = _struct(
+    ("start_ps", "<i8"),
+    ("end_ps", "<i8"),  # -1: it never arrived
+    ("bytes", "<i8"),
+    ("sender", "<i8"),  # the stay that sent it; -2 - n: node n of all tasks
+    ("receiver", "<i8"),  # likewise; -1: nobody asked for it
+    ("src", "<i4"),
+    ("dst", "<i4"),
+    ("control", "<i4"),  # 1: of the rendezvous protocol, for whoever then sends
+)
+"""What an engine says of one message."""
 
 DONE = _struct(("time_ps", "<i8"), ("task", "<i4"), ("node", "<i4"))
 """What an engine says of something that is complete: a node, or (node -1) a whole task."""

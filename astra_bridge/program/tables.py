@@ -29,6 +29,7 @@ from astra_bridge.program.schema import (
     TASK,
     TEMPLATE,
     BusModel,
+    Op,
     Policy,
 )
 
@@ -180,6 +181,21 @@ class Tables:
         """Number of nodes of each task, shape (tasks,)."""
         counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
         return counts
+
+    @property
+    def stays(self) -> int:
+        """In how many phases all chunks of all collectives of all ranks are, together."""
+        longest = np.zeros(len(self.collectives), np.int64)
+        first = self.collectives["plan_start"].astype(np.int64)
+        for at in range(int(self.collectives["plan_count"].max(initial=0))):
+            has = self.collectives["plan_count"] > at
+            longest[has] = np.maximum(longest[has], self.plans["phase_count"][first[has] + at])
+        each = np.maximum(longest, 1) * self.collectives["chunks"]
+        per_template = np.zeros(len(self.templates), np.int64)
+        for template in range(len(self.templates)):
+            nodes = self.nodes_of(template)
+            per_template[template] = each[nodes["arg"][nodes["op"] == Op.COLLECTIVE]].sum()
+        return int(per_template[self.tasks["template_index"]].sum())
 
     def nodes_of(self, template: int) -> NDArray[np.void]:
         """The nodes of a template."""

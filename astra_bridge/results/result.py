@@ -161,6 +161,24 @@ class Result(RankTimes):
         """
         return Table("collective_spans", self._explanation.collectives)
 
+    @cached_property
+    def sensitivities(self) -> Table:
+        """How much sooner the run would end if something were 10 % better, the best first.
+
+        Columns what (``bandwidth of dim0``, ``latency of dim0``, ``compute: layer*.mlp.fwd``, ...),
+        factor, finish_ps, change_ps, change (of the finish), path_ps (if no other path became the
+        longer one), other_path (whether one does: "yes", "no", "unknown").
+
+        Raises
+        ------
+        InputError
+            The run kept no messages (``Experiment.run(inside="messages")``), or they are not known
+            for what ran (``Experiment.unexplained``).
+        """
+        self._need_nodes()
+        with self.experiment.sensitivities(self) as known:
+            return Table("sensitivities", known.table())
+
     @property
     def kind_of_rank(self) -> npt.NDArray[np.int64]:
         """Which ranks do the same: equal numbers, shape (rows,)."""
@@ -451,6 +469,8 @@ class Result(RankTimes):
                 tables["breakdown"] = self.breakdown
                 tables["critical_path"] = self.critical_path
                 tables["collective_spans"] = self.collective_spans
+                if len(self.recorded.deliveries) and self.experiment.unexplained() is None:
+                    tables["sensitivities"] = self.sensitivities
         every = dict(self.tables)
         if "links" in every:
             every["links"] = self.links

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from astra_bridge.arguments import integer
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
+from astra_bridge.program import DELIVERY, STAY
 from astra_bridge.semantics import Semantics
 from astra_bridge.units import PS_PER_NS
 
@@ -51,12 +52,17 @@ class NodeRecord:
         Empty where they were not recorded.
     kind_of_row : ndarray of int32, shape (rows,), or None
         The kind of each row, where ranks were folded; else each row is a kind.
+    stays, deliveries : ndarray of STAY and DELIVERY
+        What went on inside collectives, where that was kept; their tasks are the kinds, and their
+        nodes stand in the order of the templates.
     """
 
     offset: npt.NDArray[np.int64]
     start_ps: npt.NDArray[np.int64]
     end_ps: npt.NDArray[np.int64]
     kind_of_row: npt.NDArray[np.int32] | None = None
+    stays: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, STAY))
+    deliveries: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, DELIVERY))
 
     def of_row(self, row: int) -> slice:
         """Where the nodes of a row are."""

@@ -7,12 +7,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ from astra_bridge.isolation import (
 from astra_bridge.lowering import Lowered
 from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
-from astra_bridge.program import Program
+from astra_bridge.program import Inside, Program
 from astra_bridge.results import Result, Table
 from astra_bridge.results.folding import Folding
 from astra_bridge.results.times import NodeRecord
@@ -65,7 +66,7 @@ from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace import Workload
 
 if TYPE_CHECKING:
-    from astra_bridge.explanation import Explanation
+    from astra_bridge.explanation import Explanation, Sensitivities
     from astra_bridge.simulation.folding import FoldedRun
     from astra_bridge.workload import GeneratedWorkload
 
@@ -74,8 +75,13 @@ __all__ = ["Experiment", "simulate"]
 _MOST_RECORDED_NODES = 50_000_000
 """Above so many nodes of all ranks together, start and end of each node are not kept."""
 
+_MOST_STAYS = 5_000_000
+"""Likewise of chunks in their phases."""
+
 _FEWEST_FOLDED = 16
 """With fewer ranks, to let one run for others gains nothing."""
+
+InsideName = Literal["nothing", "chunks", "messages"]
 
 _NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
@@ -487,6 +493,7 @@ class Experiment:
         record_nodes: bool | None = None,
         progress: ProgressCallback | None = None,
         in_process: bool = False,
+        inside: InsideName = "nothing",
         no_progress_timeout_s: float = NO_PROGRESS_TIMEOUT_S,
         checkpoint: str | Path | None = None,
         resume: str | Path | None = None,
@@ -505,6 +512,10 @@ class Experiment:
         in_process
             Run the backend in this process even where it is not known to be safe (a library that
             is not part of astra_bridge, ns-3): a crash or an exit of it then ends the caller.
+        inside
+            What to keep of what goes on inside collectives: "chunks", when each chunk was in each
+            phase (up to 5 million of these), "messages", also when each message was on its way
+            (then no ranks are folded), or "nothing".
         no_progress_timeout_s
             How long a backend may go without progress before it is ended [s]; 0 is without limit.
             Progress is that simulated time, events or completed nodes change, or that another call
@@ -544,6 +555,7 @@ class Experiment:
                 program,
                 engine=engine,
                 record_nodes=recorded(program),
+                inside=_inside(checked, program),
                 link_faults=self.link_faults(),
                 checkpoint=self._checkpoint(checked),
             )
@@ -578,7 +590,7 @@ class Experiment:
         def run(spec: BackendSpec, request: RunRequest) -> Run:
             return self._run(spec, request, progress, in_process, no_progress_timeout_s)
 
-        if self.fold == "off":
+        if self.fold == "off" or request.inside is Inside.MESSAGES:
             return run(spec, request), Folding(reason="off", asked=False)
         if request.program.ranks < _FEWEST_FOLDED:
             return run(spec, request), Folding(reason="there are few ranks", asked=False)
@@ -629,7 +641,14 @@ class Experiment:
             events=outcome.events * copies,
             workload=self.traces,
             system=self.system_config,
-            recorded=NodeRecord(outcome.task_node_start, start_ps, end_ps, kind_of_row),
+            recorded=NodeRecord(
+                outcome.task_node_start,
+                start_ps,
+                end_ps,
+                kind_of_row,
+                outcome.stays,
+                outcome.deliveries,
+            ),
             tables=tables,
             folding=folding,
             folded_links=links,
@@ -668,6 +687,42 @@ class Experiment:
             result.node_end_ps,
             result.finish_ps,
         )
+
+    def unexplained(self) -> str | None:
+        """Why `sensitivities` are not known; None where they are."""
+        spec = self.spec
+        if spec.isolate:
+            return (
+                f"backend {spec.name} runs in a process of its own, and cannot be asked how long a "
+                "message takes by itself"
+            )
+        if self.faults:
+            return "links or ranks change meanwhile"
+        if not self.prepared.link_kinds:
+            return "the links of this network cannot be made faster kind by kind"
+        return None
+
+    @contextmanager
+    def sensitivities(self, result: Result) -> Iterator[Sensitivities]:
+        """What would have made a run of it end sooner, as a context: it asks networks.
+
+        Raises
+        ------
+        InputError
+            The run kept no messages (``inside="messages"``), or `unexplained` says why not.
+        """
+        from astra_bridge.network.idle import IdleNetworks
+
+        reason = self.unexplained()
+        if reason is not None:
+            raise InputError(f"what would be faster is not known: {reason}", key="sensitivities")
+        if len(self.lower().program.collectives) and not len(result.recorded.deliveries):
+            raise InputError('messages were not kept: run with inside="messages"', key="inside")
+        with IdleNetworks(self.prepared, self.spec.open) as networks:
+            recorded = result.recorded
+            yield self.explanation(result).sensitivities(
+                recorded.stays, recorded.deliveries, networks
+            )
 
     def versions(self) -> dict[str, str]:
         """Of what runs, and on which machine."""
@@ -897,11 +952,22 @@ _RUN: dict[str, Check] = {
     "record_nodes": optional(flag),
     "progress": optional(function),
     "in_process": flag,
+    "inside": choice("nothing", "chunks", "messages"),
     "no_progress_timeout_s": number(0, 1e9),
     "checkpoint": optional(path),
     "resume": optional(path),
     "checkpoint_interval_s": number(0, 1e9),
 }
+
+
+def _inside(checked: Mapping[str, Any], program: Program) -> Inside:
+    """What to keep of the inside of collectives."""
+    inside = Inside[checked["inside"].upper()]
+    if inside and (checked["checkpoint"] is not None or checked["resume"] is not None):
+        raise InputError("what is kept has no place in a checkpoint", key="inside")
+    if inside is Inside.CHUNKS and program.stays > _MOST_STAYS:
+        return Inside.NOTHING
+    return inside
 
 
 def _in_file_order(

@@ -61,6 +61,14 @@ void Engine::issue_collective(int32_t task, int32_t node, int32_t index) {
     chunk.tag = tag_base + first_number + number;
     chunk.priority = priority;
     chunk.run = run;
+    if (keeps_stays_) {
+      const size_t at = static_cast<size_t>(self);
+      if (at >= chunk_of_stream_.size()) {
+        chunk_of_stream_.resize(at + 1);
+        stay_of_stream_.resize(at + 1);
+      }
+      chunk_of_stream_[at] = static_cast<int32_t>(number);
+    }
     if (collective.graph >= 0) {
       // Custom collectives use queue 0 of the rank.
       const int64_t which = collective.graph + position(collective.group, job_rank);
@@ -153,6 +161,7 @@ void Engine::next_phase(Stream& stream) {
     __builtin_prefetch(&streams_[queues[previous].waiting.front().stream], 1);
   leave_channel(stream.sends.channel);
   leave_channel(stream.receives.channel);
+  if (keeps_stays_ && previous >= 0) stays[static_cast<size_t>(stay_of(stream))].end_ps = now_ps_;
   if (last) {
     // The collective may end here, and its rank may issue the next one at once.
     const int32_t index = chunk.run;
@@ -182,6 +191,7 @@ void Engine::next_phase(Stream& stream) {
 void Engine::enter(Stream& stream, Chunk& chunk, const PhaseChoice& choice) {
   chunk.queue = choice.queue;
   stream.step = stream.processed = stream.received = stream.inserted = 0;
+  if (keeps_stays_) note_entered(stream, choice);
   if (choice.phase < 0) {
     stream.schedule = nullptr;
     return;
@@ -211,6 +221,21 @@ void Engine::bind(Stream& stream, Chunk& chunk) {
   chunk.members = group.stride != 0 ? nullptr : &program_.members[0] + group.member_start;
 }
 
+void Engine::note_entered(const Stream& stream, const PhaseChoice& choice) {
+  const CollectiveRun& run = runs_[chunk_of(stream).run];
+  const size_t self = static_cast<size_t>(stream.self);
+  stay_of_stream_[self] = static_cast<int64_t>(stays.size());
+  Stay stay{};
+  stay.entered_ps = now_ps_;
+  stay.start_ps = stay.end_ps = -1;
+  stay.task = run.task;
+  stay.node = run.node;
+  stay.chunk = chunk_of_stream_[self];
+  stay.phase = choice.phase;
+  stay.queue = choice.queue;
+  stays.push_back(stay);
+}
+
 void Engine::fill(Queue& queue, int32_t most) {
   while (!queue.waiting.empty() && queue.running < most) start_next(queue);
 }
@@ -218,6 +243,7 @@ void Engine::fill(Queue& queue, int32_t most) {
 void Engine::start_next(Queue& queue) {
   Stream& stream = streams_[queue.take()];
   ++queue.running;
+  if (keeps_stays_) stays[static_cast<size_t>(stay_of(stream))].start_ps = now_ps_;
   // Not asked of the chunk, which is far from the caches by now.
   if (stream.schedule == nullptr)
     start_graph(chunk_of(stream).graph);
@@ -318,6 +344,7 @@ static bool same_receive(const Step& a, const Step& b) {
 void Engine::run_steps(Stream& stream, int32_t most) {
   const Schedule& schedule = *stream.schedule;
   const Step* steps = &program_.steps[schedule.step_start];
+  if (keeps_deliveries_) owner_ = stay_of(stream);
   for (; most > 0 && stream.step < schedule.step_count; --most) {
     if (stream.step >= schedule.gate_step && stream.received < schedule.gate_received) return;
     const Step& step = steps[stream.step];
@@ -388,6 +415,7 @@ void Engine::issue_graph_node(int32_t index, int32_t node_index) {
   const Action then{Then::kGraphDone, node_index, index};
   const int32_t task = runs_[chunk_of(stream).run].task;
   const int64_t tag = job_of(task).tag_base + node.tag;
+  if (keeps_deliveries_) owner_ = stay_of(stream);
   switch (node.op) {
     case GraphOp::kSend:
       send(stream.rank, placed(task, node.peer), node.bytes, tag, then, stream.collective, -1);

@@ -19,7 +19,8 @@ constexpr size_t kAhead = 8;  // completions: see Engine::react
 }  // namespace
 
 Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
-               const astra_net_info& info, bool record_nodes, std::vector<Digit> folded)
+               const astra_net_info& info, bool record_nodes, Inside inside,
+               std::vector<Digit> folded)
     : program_(std::move(program)),
       folding_(std::move(folded), static_cast<size_t>(program_.ranks())),
       network_(network),
@@ -27,6 +28,8 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
       boundary_(info),
       ordered_((info.capabilities & ASTRA_NET_CAP_ORDERED) != 0),
       record_nodes_(record_nodes),
+      keeps_stays_(inside != Inside::kNothing),
+      keeps_deliveries_(inside == Inside::kMessages),
       interrupt_((info.capabilities & ASTRA_NET_CAP_INTERRUPT) != 0 ? network.interrupt : nullptr),
       most_in_flight_(info.max_in_flight),
       most_level_(static_cast<int32_t>(std::min(info.traffic_classes, 65'536u)) - 1),
@@ -462,6 +465,9 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   const Action sent = message.on_sent, received = message.on_received;
   const bool both = message.received;
   message.arrived = true;
+  if (keeps_deliveries_)
+    deliveries[static_cast<size_t>(delivery_of_message_[static_cast<size_t>(index)])].end_ps =
+        now_ps;
   if (both) release(index);
   if (sent.then != Then::kNothing) run(sent);
   if (!both) return;

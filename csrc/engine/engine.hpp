@@ -221,7 +221,7 @@ class Engine {
   // digits in which the ranks are alike; the Program has the tasks of one of them, and the network
   // knows.
   Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
-         const astra_net_info& info, bool record_nodes, std::vector<Digit> folded);
+         const astra_net_info& info, bool record_nodes, Inside inside, std::vector<Digit> folded);
   // The same state on a copy of the network.
   Engine(const Engine& other, astra_net_sim* sim);
   Engine& operator=(const Engine&) = delete;
@@ -250,6 +250,9 @@ class Engine {
   int64_t transfers() const { return transfers_; }
   int64_t relieved() const { return relieved_; }
   const Folding& folding() const { return folding_; }
+  // What went on inside collectives, as far as it was to be kept; it is not part of the state.
+  std::vector<Stay> stays;
+  std::vector<Delivery> deliveries;
 
  private:
   static constexpr size_t kMessagesNear = 4096;  // about a megabyte, with their streams
@@ -335,6 +338,14 @@ class Engine {
   const Packet& packet_of(const Stream& stream, int32_t index) const {
     return program_.packets[stream.schedule->packet_start + index];
   }
+  // What is kept of the inside of collectives.
+  int64_t stay_of(const Stream& stream) const {
+    return stay_of_stream_[static_cast<size_t>(stream.self)];
+  }
+  [[gnu::noinline]] void note_entered(const Stream& stream, const PhaseChoice& choice);
+  [[gnu::noinline]] void note_held(int32_t rendezvous);
+  [[gnu::noinline]] void note_sent(int32_t message);
+  [[gnu::noinline]] void note_receive(int32_t message);
   void bus_event(int32_t rank, int32_t what);
   void start_graph(int32_t graph);
   void issue_graph_node(int32_t graph, int32_t node);
@@ -379,6 +390,7 @@ class Engine {
   Boundary boundary_;
   const bool ordered_;
   const bool record_nodes_;
+  const bool keeps_stays_, keeps_deliveries_;
   void (*const interrupt_)(astra_net_sim*);
   const int64_t most_in_flight_;
   const int32_t most_level_;  // traffic class that the network takes
@@ -433,6 +445,13 @@ class Engine {
   std::vector<std::deque<std::pair<int32_t, int32_t>>> servers_;
   std::vector<char> server_busy_;
   std::vector<int64_t> scratch_;
+
+  // For what is kept: who sends and receives now, as Delivery has it; of each stream its stay and
+  // its chunk; of each message its delivery and its receiver.
+  int64_t owner_ = -1;
+  std::vector<int64_t> stay_of_stream_, delivery_of_message_, receiver_of_message_;
+  std::vector<int64_t> owner_of_rendezvous_;
+  std::vector<int32_t> chunk_of_stream_;
 };
 
 template <class A>

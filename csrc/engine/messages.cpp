@@ -174,6 +174,46 @@ void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int
   transfer.traffic_class = level;
   ++transfers_;
   ++in_flight_;
+  if (keeps_deliveries_) note_sent(index);
+}
+
+void Engine::note_held(int32_t index) {
+  const size_t at = static_cast<size_t>(index);
+  if (at >= owner_of_rendezvous_.size()) owner_of_rendezvous_.resize(at + 1);
+  owner_of_rendezvous_[at] = owner_;
+}
+
+void Engine::note_sent(int32_t index) {
+  const size_t at = static_cast<size_t>(index);
+  Message& message = messages_[at];
+  const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+  if (at >= delivery_of_message_.size()) {
+    delivery_of_message_.resize(messages_.size());
+    receiver_of_message_.resize(messages_.size());
+  }
+  delivery_of_message_[at] = static_cast<int64_t>(deliveries.size());
+  Delivery delivery{};
+  delivery.start_ps = now_ps_;
+  delivery.end_ps = -1;
+  delivery.bytes = channel.bytes;
+  delivery.sender = owner_;
+  delivery.receiver = message.received ? receiver_of_message_[at] : -1;
+  delivery.src = channel.src;
+  delivery.dst = channel.dst;
+  delivery.control = (channel.tag & kControl) != 0 ? 1 : 0;
+  deliveries.push_back(delivery);
+}
+
+void Engine::note_receive(int32_t index) {
+  const size_t at = static_cast<size_t>(index);
+  if (at >= receiver_of_message_.size()) {
+    delivery_of_message_.resize(messages_.size());
+    receiver_of_message_.resize(messages_.size());
+  }
+  receiver_of_message_[at] = owner_;
+  const Message& message = messages_[at];
+  if (message.id >= 0 || message.arrived)
+    deliveries[static_cast<size_t>(delivery_of_message_[at])].receiver = owner_;
 }
 
 void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, int32_t node) {
@@ -183,6 +223,7 @@ void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, 
   Message& message = messages_[static_cast<size_t>(index)];
   message.received = true;
   message.on_received = then;
+  if (keeps_deliveries_) note_receive(index);
   if (!sent) wait_in(channel, index, collective, node);
   if (!message.arrived) return;
   release(index);
@@ -204,6 +245,7 @@ void Engine::send(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action
   }
   const int32_t go = rendezvous_.take();
   rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, true, level};
+  if (keeps_deliveries_) note_held(go);
   receive_on(open_channel(tag | kControl, peer, address(rank), program_.rendezvous_bytes),
              {Then::kRendezvous, 0, go}, collective, node);
 }
@@ -216,6 +258,7 @@ void Engine::receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Act
   }
   const int32_t go = rendezvous_.take();
   rendezvous_[go] = {bytes, tag, then, rank, peer, collective, node, false, level};
+  if (keeps_deliveries_) note_held(go);
   send_on(open_channel(tag | kControl, address(rank), peer, program_.rendezvous_bytes),
           {Then::kRendezvous, 0, go}, collective, node, level);
 }
@@ -224,6 +267,7 @@ void Engine::receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Act
 void Engine::meet(int32_t index) {
   const Rendezvous held = rendezvous_[index];
   rendezvous_.give_back(index);
+  if (keeps_deliveries_) owner_ = owner_of_rendezvous_[static_cast<size_t>(index)];
   if (held.sends)
     send_on(open_channel(held.tag, address(held.rank), held.peer, held.bytes), held.then,
             held.collective, held.node, held.level);

@@ -82,7 +82,7 @@ class Session {
  public:
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
           int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes,
-          const std::vector<std::pair<int64_t, int64_t>>& folded) {
+          int32_t inside, const std::vector<std::pair<int64_t, int64_t>>& folded) {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
@@ -92,9 +92,9 @@ class Session {
     std::vector<engine::Digit> digits;
     digits.reserve(folded.size());
     for (const auto& [stride, size] : folded) digits.push_back({stride, size});
-    engine_ = std::make_unique<Engine>(program_of(arrays),
-                                       *reinterpret_cast<const astra_net_backend*>(table),
-                                       simulation(sim), info, record_nodes, std::move(digits));
+    engine_ = std::make_unique<Engine>(
+        program_of(arrays), *reinterpret_cast<const astra_net_backend*>(table), simulation(sim),
+        info, record_nodes, static_cast<engine::Inside>(inside), std::move(digits));
   }
 
   // The same state on another simulation of the network, which is a copy of this one's.
@@ -178,6 +178,8 @@ class Session {
     result["ties"] = folding.ties();
     result["first_tie"] = folding.first_tie();
     result["waits"] = bytes_of(engine_->waits());
+    result["stays"] = bytes_of(engine_->stays);
+    result["deliveries"] = bytes_of(engine_->deliveries);
     return result;
   }
 
@@ -197,10 +199,10 @@ PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   py::class_<Session>(module, "Session")
       .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, uint32_t,
-                    bool, const std::vector<std::pair<int64_t, int64_t>>&>(),
+                    bool, int32_t, const std::vector<std::pair<int64_t, int64_t>>&>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
            py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
-           py::arg("record_nodes"), py::arg("folded"))
+           py::arg("record_nodes"), py::arg("inside"), py::arg("folded"))
       .def("copy", &Session::copy, py::arg("sim"))
       .def("append", &Session::append, py::arg("arrays"))
       .def("watch", &Session::watch, py::arg("what"))

@@ -106,6 +106,7 @@ bool Engine::issue(int32_t task, int32_t index) {
       const MessageSpec& message = program_.messages[node.arg];
       const int64_t tag = job_of(task).tag_base + message.tag;
       const int32_t peer = placed(task, mine.origin + message.peer);
+      owner_ = -2 - (mine.first_record + index);
       if (node.op == Op::kSend)
         send(rank, peer, message.bytes, tag, then, -1, index);
       else

@@ -31,7 +31,7 @@ from astra_bridge.network.api import Capability, Exchange, NetworkConfig
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
-from astra_bridge.program import Program
+from astra_bridge.program import Inside, Program
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.effort import examples
@@ -72,7 +72,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 def played(program: Program, name: str, engine: Any, config: NetworkConfig) -> dict[str, Any]:
     with backend(name).open(config) as opened:
-        outcome, engine_name = run_engine(program, opened, engine=engine)
+        outcome, engine_name = run_engine(program, opened, engine=engine, inside=Inside.MESSAGES)
         assert engine_name == engine
         return summary(outcome) | {"links": opened.stats()}
 
@@ -102,7 +102,8 @@ def test_same_events_on_a_network_without_order(seed: int, latency_ps: int, narr
     outcomes = []
     for engine in ("python", "native"):
         with NativeNetwork.open(narrow, config) as opened:
-            outcomes.append(summary(run_engine(program, opened, engine=engine)[0]))
+            kept = run_engine(program, opened, engine=engine, inside=Inside.MESSAGES)[0]
+            outcomes.append(summary(kept))
     event("complete" if min(outcomes[0]["finish_ps"]) >= 0 else "stuck")
     assert outcomes[0] == outcomes[1]
 

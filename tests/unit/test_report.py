@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -202,14 +203,15 @@ def test_the_page_of_the_docs(
 ) -> None:
     """Its commands run, and its Python says what stands beside it."""
     text = (ROOT / "docs" / "report.md").read_text()
-    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    (printed,) = re.findall(r"```\n(on the critical.*?)```", text, re.DOTALL)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for command in commands.replace("\\\n", " ").splitlines():
-        assert main(command.split()[1:]) == 0
+        assert main(shlex.split(command)[1:]) == 0
     assert (tmp_path / "report.html").exists()
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith(printed)
     exec(code, {})
     shown = re.findall(r"  # (\w+)", code)
     assert capsys.readouterr().out.split() == shown

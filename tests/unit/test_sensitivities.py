@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""What would make a run faster, against runs in which it is."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astra_bridge import Experiment
+from astra_bridge.cli import main
+from astra_bridge.engine import native
+from astra_bridge.errors import InputError
+from astra_bridge.network.native import library_path
+from astra_bridge.simulation.jobs import LinkFault
+from astra_bridge.trace import CommType, Workload
+from astra_bridge.validation.cases import write_golden_case
+from astra_bridge.workload import TraceBuilder
+from tests.golden_run import run as run_golden
+from tests.golden_run import why_not
+from tests.small import MIB, network, per_rank, same_on_all, system
+from tests.unit.test_explanation import CASES, OWN
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "analytical"
+BACKENDS = ("analytical-unaware", "analytical-aware", "flow")
+
+needs_native = pytest.mark.skipif(
+    native.unavailable() is not None or not library_path("flow").exists(),
+    reason="the native engine and networks are not built",
+)
+
+
+def leaf_spine(spine_Gbps: float = 400, leaf_Gbps: float = 400) -> dict[str, Any]:
+    """Eight ranks under two leaf switches, joined by a spine."""
+    link = "{}Gbps".format
+    return {
+        "endpoints": 8, "switches": 3, "dims": [4, 2],
+        "links": [
+            *({"src": rank, "dst": 8 + rank // 4, "bandwidth": link(leaf_Gbps), "latency": "300ns"}
+              for rank in range(8)),
+            *({"src": leaf, "dst": 10, "bandwidth": link(spine_Gbps), "latency": "500ns"}
+              for leaf in (8, 9)),
+        ],
+    }  # fmt: skip
+
+
+def pipeline(trace: TraceBuilder, rank: int) -> None:
+    """Eight stages, six microbatches, collectives beside them."""
+    last: list[int] = []
+    for batch in range(6):
+        deps = [trace.recv(rank - 1, 2 * 10**6, batch)] if rank else []
+        last = [trace.comp(f"forward {batch}", duration_us=40, deps=[*deps, *last])]
+        if rank < 7:
+            trace.send(rank + 1, 2 * 10**6, batch, deps=last)
+        trace.coll(CommType.ALL_REDUCE, 10**6, deps=last, involved_dim=[True, False])
+    trace.coll(CommType.ALL_REDUCE, 8 * 10**6, deps=last)
+
+
+def step(trace: TraceBuilder) -> None:
+    """Gradients are reduced behind a backward pass, in buckets."""
+    last = trace.comp("forward", duration_us=150)
+    buckets = []
+    for layer in range(6):
+        last = trace.comp(f"backward {layer}", duration_us=60, deps=[last])
+        buckets.append(trace.coll(CommType.ALL_REDUCE, 3 * MIB, deps=[last]))
+    trace.comp("optimizer", duration_us=20, deps=buckets)
+
+
+def training() -> dict[str, Any]:
+    """The example of a training step."""
+    return {
+        "workload": EXAMPLES / "training" / "trace",
+        "comm_groups": EXAMPLES / "training" / "trace.comm_group.json",
+        "system": EXAMPLES / "system.json",
+    }
+
+
+def scaled(given: dict[str, Any], kind: str, factor: float) -> dict[str, Any]:
+    """A network whose links of one kind are faster."""
+    if "links" in given:
+        which = {"gpu-switch": "leaf_Gbps", "switch-switch": "spine_Gbps"}[kind]
+        return leaf_spine(**{which: 400 * factor})
+    dim = int(kind.removeprefix("dim"))
+    return {
+        **given,
+        "bandwidth": [one * (factor if at == dim else 1) for at, one in
+                      enumerate(given["bandwidth"])],
+    }  # fmt: skip
+
+
+TWO = network("Ring Switch", [4, 4], [50, 25], [500, 700])
+ONE = {"ring": network("Ring", 8), "switch": network("Switch", 8), "all": network(
+    "FullyConnected", 8)}  # fmt: skip
+
+
+def collective(kind: CommType, algorithm: str, given: dict[str, Any]) -> dict[str, Any]:
+    ranks = int(np.prod(given["npus_count"]))
+    return {
+        "workload": same_on_all(ranks, lambda trace: trace.coll(kind, 4 * MIB)),
+        "system": system([algorithm] * len(given["npus_count"])),
+        "network": given,
+    }
+
+
+def workload(ranks: int, fill: Callable[..., object]) -> Workload:
+    return per_rank(ranks, fill) if fill is pipeline else same_on_all(ranks, fill)
+
+
+CASES_OF = {
+    **{
+        f"{kind.name} {algorithm} {name}": functools.partial(collective, kind, algorithm, given)
+        for kind, algorithm, (name, given) in itertools.product(
+            (CommType.ALL_REDUCE, CommType.ALL_GATHER, CommType.REDUCE_SCATTER),
+            ("ring",),
+            (("4x4", TWO), *ONE.items()),
+        )
+    },
+    "ALL_TO_ALL direct all": lambda: collective(CommType.ALL_TO_ALL, "direct", ONE["all"]),
+    "ALL_TO_ALL ring switch": lambda: collective(CommType.ALL_TO_ALL, "ring", ONE["switch"]),
+    "ALL_REDUCE halvingDoubling switch": lambda: collective(
+        CommType.ALL_REDUCE, "halvingDoubling", ONE["switch"]
+    ),
+    "ALL_REDUCE tree switch": lambda: collective(
+        CommType.ALL_REDUCE, "doubleBinaryTree", ONE["switch"]
+    ),
+    "training ring": lambda: training() | {"network": ONE["ring"]},
+    "training leaf and spine": lambda: training() | {"network": leaf_spine()},
+    "pipeline": lambda: {
+        "workload": workload(8, pipeline), "system": system(["ring"] * 2),
+        "network": network("Ring Switch", [2, 4], [100, 25], [500, 700]),
+    },
+    "rendezvous": lambda: training() | {"network": ONE["ring"], "rendezvous_protocol": True},
+    "buckets behind a backward pass": lambda: {
+        "workload": workload(16, step), "system": system(["ring"] * 2), "network": TWO,
+    },
+}  # fmt: skip
+
+
+@needs_native
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES_OF)
+def test_a_tenth_more_bandwidth_does_what_a_run_with_it_says(case: str, backend: str) -> None:
+    given = CASES_OF[case]()
+    experiment = Experiment(**given, backend=backend)
+    result = experiment.run(inside="messages")
+    finish_ps = int(result.finish_ps.max())
+    with experiment.sensitivities(result) as known:
+        assert sum(one.end_ps - one.start_ps for one in known.pieces) == finish_ps
+        assert known.replayed([{}]) == [finish_ps]
+    table = result.sensitivities
+    of = [at for at, what in enumerate(table["what"]) if what.startswith("bandwidth of ")]
+    assert of
+    for at in of:
+        kind = str(table["what"][at]).removeprefix("bandwidth of ")
+        faster = experiment.replace(network=scaled(given["network"], kind, 1.1)).run()
+        error = (int(table["finish_ps"][at]) - int(faster.finish_ps.max())) / finish_ps
+        assert abs(error) < 0.01, (kind, error)
+
+
+@needs_native
+def test_another_path_is_told() -> None:
+    """Compute beside a collective that ends a little later: with faster links it ends first."""
+
+    def fill(trace: TraceBuilder) -> None:
+        trace.coll(CommType.ALL_REDUCE, 10 * MIB, name="gradients")
+        trace.comp("beside it", duration_us=760)
+
+    experiment = Experiment(
+        same_on_all(4, fill), system(), network(npus=4), backend="analytical-aware"
+    )
+    result = experiment.run(inside="messages")
+    finish_ps = int(result.finish_ps.max())
+    assert 770e6 < finish_ps < 780e6
+    table = result.sensitivities
+    at = table["what"].tolist().index("bandwidth of dim0")
+    assert table["other_path"][at] == "yes"
+    assert table["finish_ps"][at] == 760 * 10**6
+    assert table["path_ps"][at] < 755 * 10**6
+    faster = experiment.replace(network=scaled(network(npus=4), "dim0", 1.1)).run()
+    assert faster.finish_ps.max() == 760 * 10**6
+    # What is not on the path, does not help.
+    assert not [what for what in table["what"] if what.startswith("compute")]
+
+
+@needs_native
+def test_compute_and_memory_by_kind_of_operator() -> None:
+    def fill(trace: TraceBuilder) -> None:
+        last: list[int] = []
+        for layer in range(10):
+            last = [trace.comp(f"layer{layer}.mlp", duration_us=9, deps=last)]
+            last = [trace.comp(f"layer{layer}.attention", duration_us=1, deps=last)]
+
+    result = Experiment(same_on_all(2, fill), system(), network(npus=2)).run(inside="messages")
+    table = result.sensitivities
+    assert table["what"].tolist() == ["compute: layer*.mlp", "compute: layer*.attention"]
+    assert table["change"].tolist() == pytest.approx([-0.9 / 11, -0.1 / 11], abs=1e-8)
+
+
+@needs_native
+@pytest.mark.parametrize("path", [*OWN, *CASES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_pieces_add_up_on_all_golden_cases(path: Path, tmp_path: Path) -> None:
+    if why_not("native"):
+        pytest.skip("the native engine is not built")
+    experiment = run_golden(write_golden_case(path, tmp_path), "native").experiment
+    result = experiment.run(inside="messages")
+    with experiment.sensitivities(result) as known:
+        pieces = known.pieces
+    assert sum(one.end_ps - one.start_ps for one in pieces) == result.finish_ps.max(initial=0)
+    assert all(one.end_ps == other.start_ps for one, other in itertools.pairwise(pieces))
+
+
+def test_what_cannot_be_explained() -> None:
+    one = Experiment(
+        same_on_all(4, lambda trace: trace.coll(CommType.ALL_REDUCE, MIB)), system(),
+        network(npus=4), backend="analytical-aware-python",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="messages were not kept"):
+        _ = one.run().sensitivities
+    other = one.replace(faults=[LinkFault(link=0, at_ps=0, bandwidth_scale=0.5)])
+    assert "change meanwhile" in str(other.unexplained())
+    with pytest.raises(InputError, match="change meanwhile"):
+        _ = other.run(inside="messages").sensitivities
+    with (
+        one.sensitivities(one.run(inside="messages")) as known,
+        pytest.raises(InputError, match="'bandwidth of dim1' is not on the critical path"),
+    ):
+        known.what_if({"bandwidth of dim1": 2.0})
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = str(EXAMPLES / "experiment.yaml")
+    assert main(["explain", experiment, "--what-if", "bandwidth of dim0=2"]) == 0
+    said = capsys.readouterr().out
+    assert "bandwidth of dim0" in said
+    assert "bandwidth of dim0 x 2: " in said
+    assert "of the step" in said
+    folder = str(tmp_path / "out")
+    assert main(["run", experiment, "--explain", "--output", folder, "--quiet"]) == 0
+    assert main(["explain", folder]) == 0
+    assert capsys.readouterr().out.strip() in said
+    assert main(["explain", folder, "--better", "2"]) == 2
+    assert "--better: needs an experiment" in capsys.readouterr().err
+    assert main(["explain", experiment, "--what-if", "bandwidth of dim0=0"]) == 2
+    assert main(["run", experiment, "--explain"]) == 2
+    assert "--explain: needs --output" in capsys.readouterr().err
