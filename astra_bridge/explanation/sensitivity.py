@@ -171,8 +171,11 @@ class Sensitivities:
             zip(*(messages[name].tolist() for name in ("src", "dst", "bytes")), strict=True)
         ):
             if key not in known:
-                times = [networks.time_ps(*key, faster, sooner) for faster, sooner in split]
-                narrowest = self._narrowest(*key) if any(one[0] for one in split) else ""
+                src, dst, bytes_ = key
+                times = [networks.time_ps(src, dst, bytes_, *one) for one in split]
+                narrowest = (
+                    self._narrowest(src, dst, bytes_) if any(one[0] for one in split) else ""
+                )
                 known[key] = times, [1 / one[0].get(narrowest, 1.0) for one in split]
             idle[at], waits[at] = known[key]
         endpoints = np.array([1 / factors.get(_ENDPOINT, 1.0) for factors in each])
