@@ -59,6 +59,16 @@ def test_the_check_can_fail(name: str, text: str) -> None:
     assert faults(name, text) != []
 
 
+def test_the_list_of_changes_has_releases_only() -> None:
+    """What git merges into CHANGELOG.md on its own belongs into changes/."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert text.count("<!-- releases -->\n") == 1
+    before, after = text.split("<!-- releases -->\n")
+    assert "\n- " not in before
+    assert "unreleased" not in after
+    assert after == "" or after.startswith("\n## ")
+
+
 def test_a_release_makes_a_section_of_them(
     tmp_path: Path, missing: Callable[[str, str], None]
 ) -> None:
@@ -79,7 +89,9 @@ def test_a_release_makes_a_section_of_them(
     after = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
     head, rest = before.split("<!-- releases -->\n")
     assert after.startswith(f"{head}<!-- releases -->\n\n## 9.9 (2030-01-02)\n\n### ")
-    assert after.endswith(rest)
+    assert after.endswith(f"\n{rest}")
+    assert "\n\n\n" not in after
+    assert not after.endswith("\n\n")
     assert "\n- A thing,\n  and more.\n" in after.split("\n\n### Fixed\n")[1]
     for path in FRAGMENTS:
         if path.suffix != ".jinja":
