@@ -68,8 +68,8 @@ class Ranks:
         e = self.par.expert if experts else 1
         if self.together:
             return [self.cp * self.dp // e]
-        found = [self.cp, self.dp // e]
-        return found if self.cp_first else found[::-1]
+        found = [self.cp, self.dp // e] if self.cp_first else [self.dp // e, self.cp]
+        return [n for n in found if n > 1]
 
 
 def attention_weights(a: Attention, h: int, t: int) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from astra_bridge.trace.raw import ATTRIBUTES, INVOLVED_DIM, IS_CPU_OP, PG_NAME,
 from astra_bridge.trace.reader import checked_columns
 from astra_bridge.trace.writer import VERSION, TraceNode
 
-__all__ = ["columns_of"]
+__all__ = ["columns_of", "columns_of_all"]
 
 _SLOTS = {name.decode(): slot for name, slot in ATTRIBUTES.items()}
 
@@ -53,6 +53,68 @@ def columns_of(nodes: Sequence[TraceNode]) -> TraceColumns:
     >>> columns_of([TraceNode(0, NodeType.COMP, "a", 5)]).duration_micros.tolist()
     [5]
     """
+    return checked_columns(_raw(nodes), None, _Details(nodes))
+
+
+def columns_of_all(traces: Iterable[Sequence[TraceNode]]) -> Iterator[TraceColumns]:
+    """The columns of traces one after the other; what one shares with the one before, only once.
+
+    Raises
+    ------
+    InputError
+        As :func:`columns_of`.
+
+    Examples
+    --------
+    >>> from astra_bridge.trace import NodeType
+    >>> node, other = (TraceNode(0, NodeType.COMP, "a", us) for us in (5, 6))
+    >>> [one.duration_micros.tolist() for one in columns_of_all([[node], [other]])]
+    [[5], [6]]
+    """
+    before: Sequence[TraceNode] = []
+    raw: RawTrace | None = None
+    for nodes in traces:
+        changed = _changed(raw, before, nodes) if raw is not None else None
+        raw, before = changed or _raw(nodes), nodes
+        yield checked_columns(raw, None, _Details(nodes))
+
+
+def _changed(
+    raw: RawTrace, before: Sequence[TraceNode], nodes: Sequence[TraceNode]
+) -> RawTrace | None:
+    """The same with other whole numbers in some nodes; None where more is different."""
+    if len(before) != len(nodes):
+        return None
+    ints = list(raw.ints)
+    copied = set()
+    for i, (old, node) in enumerate(zip(before, nodes, strict=True)):
+        if node is old:
+            continue
+        same = (
+            node.id == old.id and node.type == old.type and node.name == old.name
+            and node.duration_micros == old.duration_micros and node.data_deps == old.data_deps
+            and node.ctrl_deps == old.ctrl_deps and node.inputs_values == old.inputs_values
+            and node.attributes.keys() == old.attributes.keys()
+        )  # fmt: skip
+        if not same:
+            return None
+        for name, value in node.attributes.items():
+            if value is old.attributes[name] or name not in _SLOTS:
+                continue
+            slot = _SLOTS[name]
+            # What does not fit is said by what reads all of it.
+            if slot >= IS_CPU_OP or type(value) is not int or abs(value) >= 2**63:
+                return None
+            if slot not in copied:
+                copied.add(slot)
+                ints[slot] = np.array(raw.ints[slot])
+            row = ints[slot]
+            assert row is not None
+            row[i] = value
+    return msgspec.structs.replace(raw, ints=ints)
+
+
+def _raw(nodes: Sequence[TraceNode]) -> RawTrace:
     n = len(nodes)
     columns: list[list[int] | None] = [None] * IS_CPU_OP
     cpu = bytearray(n)
@@ -84,7 +146,7 @@ def columns_of(nodes: Sequence[TraceNode]) -> TraceColumns:
                 elif slot == INVOLVED_DIM:
                     involved_dim[i] = dims.setdefault(bytes(map(bool, value)), len(dims))
             name = ""
-        raw = RawTrace(
+        return RawTrace(
             version=VERSION.encode(),
             record_start=np.zeros(n, np.int64),
             node_id=np.array([node.id for node in nodes], np.uint64),
@@ -103,7 +165,6 @@ def columns_of(nodes: Sequence[TraceNode]) -> TraceColumns:
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         key = f"node {show(nodes[i].id)}{': ' if name else ''}{name}"
         raise InputError(f"does not fit its field: {error}", key=key) from None
-    return checked_columns(raw, None, _Details(nodes))
 
 
 def _unsigned(values: array[int]) -> npt.NDArray[np.uint64]:

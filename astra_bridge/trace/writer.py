@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -220,6 +220,38 @@ def encode_trace(nodes: Iterable[TraceNode], *, version: str = VERSION) -> bytes
     """
     metadata = GlobalMetadata(version=version).SerializeToString()
     return frame_records(chain([metadata], map(_Encoder().encode, nodes)))
+
+
+def encode_traces(
+    traces: Iterable[Sequence[TraceNode]], *, version: str = VERSION
+) -> Iterator[bytes]:
+    """Encode traces one after the other; nodes that one shares with the one before, only once.
+
+    Raises
+    ------
+    InputError
+        A value does not fit its field.
+
+    Examples
+    --------
+    >>> node = TraceNode(0, NodeType.COMP, "a", 5)
+    >>> first, second = encode_traces([[node], [node, TraceNode(1, NodeType.COMP, "b", 5)]])
+    >>> first == encode_trace([node]), len(second) > len(first)
+    (True, True)
+    """
+    metadata = GlobalMetadata(version=version).SerializeToString()
+    encode = _Encoder().encode
+    nodes: Sequence[TraceNode] = []
+    records: list[bytes] = []
+    for trace in traces:
+        shared = min(len(nodes), len(trace))
+        records = [
+            record if node is before else encode(node)
+            for node, before, record in zip(trace, nodes, records, strict=False)
+        ]
+        records += map(encode, trace[shared:])
+        nodes = trace
+        yield frame_records(chain([metadata], records))
 
 
 def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = VERSION) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from astra_bridge.files import NewFiles
 from astra_bridge.trace.columns import CommType, NodeType, ProcessGroup, Workload
 from astra_bridge.trace.manifest import Manifest, manifest_path, placed
-from astra_bridge.trace.nodes import columns_of
+from astra_bridge.trace.nodes import columns_of_all
 from astra_bridge.trace.per_rank import write_per_rank
-from astra_bridge.trace.writer import TraceNode, encode_trace
+from astra_bridge.trace.writer import TraceNode, encode_trace, encode_traces
 
 
 class TraceBuilder:
@@ -281,14 +281,16 @@ class GeneratedWorkload:
         kinds, kind_of_rank = self.kinds()
         relative = self.own_groups is not None
         groups = {group.name: group for group in self._process_groups()}
-        columns = (
-            columns_of(_around(kind.nodes, self.ranks) if relative else kind.nodes)
-            for kind in kinds
-        )
+        columns = columns_of_all(self._nodes(kinds))
         return Workload(
             tuple(placed(one, groups, relative=relative, in_turn=self.in_turn) for one in columns),
             kind_of_rank,
         )
+
+    def _nodes(self, kinds: Iterable[TraceBuilder]) -> Iterator[Sequence[TraceNode]]:
+        """The nodes of each kind, as they stand in a file."""
+        nodes = (kind.nodes for kind in kinds)
+        return _around(nodes, self.ranks) if self.own_groups is not None else iter(nodes)
 
     def expanded(self) -> GeneratedWorkload:
         """Return the same with global ranks and groups in the traces, as other simulators read it.
@@ -353,10 +355,9 @@ class GeneratedWorkload:
         manifest = Manifest(names, kind_of_rank, relative, groups, self.in_turn)
         paths = [*(Path(prefix).parent / name for name in names), manifest_path(prefix)]
         with NewFiles() as files:
-            for path, kind in zip(paths, kinds, strict=False):
-                nodes = _around(kind.nodes, self.ranks) if relative else kind.nodes
+            for path, content in zip(paths, encode_traces(self._nodes(kinds)), strict=False):
                 with files.open(path) as out:
-                    out.write(encode_trace(nodes))
+                    out.write(content)
             with files.open(paths[-1]) as out:
                 out.write(manifest.encode())
         return paths
@@ -397,14 +398,29 @@ class Kinds(Sequence[TraceBuilder]):
 _PEERS = ("comm_src", "comm_dst")
 
 
-def _around(nodes: Sequence[TraceNode], ranks: int) -> list[TraceNode]:
-    """Nodes with distances that are not negative, as fields of ranks take them."""
-    return [
-        _changed(node, {name: node.attributes[name] % ranks})  # type: ignore[operator]
-        if (name := _peer_of(node))
-        else node
-        for node in nodes
-    ]
+def _around(kinds: Iterable[Sequence[TraceNode]], ranks: int) -> Iterator[Sequence[TraceNode]]:
+    """Nodes with distances that are not negative, as fields of ranks take them.
+
+    What a kind shares with the one before, it shares afterwards.
+    """
+    given: Sequence[TraceNode] = []
+    found: list[TraceNode] = []
+
+    def made(node: TraceNode) -> TraceNode:
+        name = _peer_of(node)
+        if not name:
+            return node
+        return _changed(node, {name: node.attributes[name] % ranks})  # type: ignore[operator]
+
+    for nodes in kinds:
+        shared = min(len(nodes), len(given))
+        found = [
+            known if node is before else made(node)
+            for node, before, known in zip(nodes, given, found, strict=False)
+        ]
+        found += map(made, nodes[shared:])
+        given = nodes
+        yield found
 
 
 def _peer_of(node: TraceNode) -> str:

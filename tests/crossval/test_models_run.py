@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import NetworkDims
 from astra_bridge.results import Result
 from astra_bridge.trace import CommType, NodeType
+from astra_bridge.trace.writer import encode_trace, encode_traces
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
 from astra_bridge.workload.models import (
     SCHEDULES,
@@ -37,7 +39,9 @@ from astra_bridge.workload.models import (
     inference,
     training_step,
 )
+from astra_bridge.workload.models.emission import Rank
 from tests.model_bytes import Move, expected, served
+from tests.trace_twins import differences
 
 H, V, S = 64, 128, 32
 ATTENTION = Attention(8, 4, 8)
@@ -228,6 +232,29 @@ def test_inference_moves_the_bytes_of_the_formulas_and_ends(
     twice = 2 if served_run.phase == "disaggregated" else 1
     assert made.ranks == served_run.parallelism.ranks * twice
     check(served_run, made, semantics, backend)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([model for model in MODELS if model.experts]),
+    SPLITS,
+    STEPS,
+    st.sampled_from(list(SCHEDULES)),
+)
+def test_kinds_that_share_nodes_are_as_if_each_were_made_alone(
+    model: Model, split: dict[str, Any], more: dict[str, Any], schedule: str
+) -> None:
+    step = step_of(model, split, {**more, "schedule": schedule, "imbalance": 1.5})
+    made = training_step(step, "h100-sxm")
+    with patch.object(Rank, "alike", return_value=None):
+        alone = training_step(step, "h100-sxm")
+    shared, apart = (one.kinds()[0] for one in (made, alone))
+    assert [one.nodes for one in shared] == [one.nodes for one in apart]
+    for one, other in zip(made.workload().columns, alone.workload().columns, strict=True):
+        assert differences(one, other) == []
+    assert list(encode_traces(one.nodes for one in shared)) == [
+        encode_trace(one.nodes) for one in apart
+    ]
 
 
 @settings(max_examples=8, deadline=None)

@@ -14,8 +14,9 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from astra_bridge.compute.gpu import Kernels
 from astra_bridge.compute.gpu.model import text_us
 from astra_bridge.hardware import Hardware
 from astra_bridge.trace.columns import CommType
+from astra_bridge.trace.writer import TraceNode
 from astra_bridge.workload.builder import TraceBuilder
 from astra_bridge.workload.models import formulas
 from astra_bridge.workload.models.formulas import Weights
@@ -39,7 +41,7 @@ from astra_bridge.workload.models.layers import (
 )
 from astra_bridge.workload.models.operators import Cost, Operator, Pass, cost
 from astra_bridge.workload.models.parallelism import Orbit
-from astra_bridge.workload.models.shape import Layer
+from astra_bridge.workload.models.shape import Experts, Layer
 from astra_bridge.workload.models.step import Inference, Part, TrainingStep
 
 __all__ = [
@@ -52,7 +54,7 @@ __all__ = [
     "join",
     "places_of",
     "steps_of",
-    "without_garbage",
+    "traces_of",
 ]
 
 _RING_TAGS = 1 << 28
@@ -61,16 +63,29 @@ TWIN_TAGS = 1 << 27
 """First tag of messages to the rank that holds the same weights, or gets the same keys."""
 
 
-StepsOf = Callable[[int, Layer], tuple[Step, ...]]
+StepsOf = Callable[[int, Layer, int], tuple[Step, ...]]
+"""Of a layer, by its number, on ranks of an expert-parallel index."""
 Known = dict[tuple[Layer, float, float], tuple[Step, ...]]
+Work = tuple[tuple[tuple[Operator, ...], Pass], ...]
+"""Operators and what is done with them, one after the other."""
 
 
 class Block(NamedTuple):
-    """A layer, the embedding or the head, as a stage has it."""
+    """A layer, the embedding or the head, as a stage has it.
+
+    Attributes
+    ----------
+    name : str
+    steps : tuple of Step
+    weights : Weights
+    others : callable, or None
+        The steps on ranks of an expert-parallel index; None where they are the same on all.
+    """
 
     name: str
     steps: tuple[Step, ...]
     weights: Weights
+    others: Callable[[int], tuple[Step, ...]] | None = None
 
 
 class Groups:
@@ -125,10 +140,25 @@ class Rank:
         self.chain: dict[int, int] = {}  # group -> its last node
         self.ring_tag = _RING_TAGS
         self.stride = self.par.orbit("pp").stride
+        self.orbits = {name: self.par.orbit(name) for name in ("tp", "cp")}
+        self.orbits["ep"] = self.par.experts
+        # What other expert-parallel ranks have otherwise: nodes, each with the block it is of.
+        self.block: Block | None = None
+        self.varying: list[tuple[int, Block, Work | Move]] = []
 
     # Nodes.
 
-    def compute(self, name: str, what: Cost, deps: Iterable[int]) -> list[int]:
+    def compute(self, name: str, deps: Iterable[int], *work: tuple[Any, Pass]) -> list[int]:
+        """A node that does what pairs of operators and passes say; none for nothing."""
+        pairs: Work = tuple((tuple(operators), which) for operators, which in work)
+        before = len(self.trace.nodes)
+        found = self.node(name, _total(pairs), deps)
+        if self.block is not None and len(self.trace.nodes) > before:
+            self.varying.append((found[0], self.block, pairs))
+        return found
+
+    def node(self, name: str, what: Cost, deps: Iterable[int]) -> list[int]:
+        """A node of this cost; none where nothing is to be done."""
         if not what.kernels:
             return list(deps)
         node = self.trace.comp(
@@ -185,8 +215,11 @@ class Rank:
     def move(self, name: str, group: str, what: Move | None, deps: list[int]) -> list[int]:
         if what is None:
             return deps
-        orbit = self.par.experts if group == "ep" else self.par.orbit(group)
-        return self.collective(name, group, orbit, what.kind, what.size_bytes, deps)
+        before = len(self.trace.nodes)
+        found = self.collective(name, group, self.orbits[group], what.kind, what.size_bytes, deps)
+        if self.block is not None and len(self.trace.nodes) > before:
+            self.varying.append((found[0], self.block, what))
+        return found
 
     def message(self, name: str, ahead: int, size_bytes: int, tag: int, deps: list[int]) -> int:
         return self.trace.send(ahead, size_bytes, tag, name=name, deps=deps)
@@ -199,7 +232,7 @@ class Rank:
     def forward(self, name: str, steps: Sequence[Step]) -> None:
         for step in steps:
             if isinstance(step, Compute):
-                self.tail = self.compute(name, cost(step.operators), self.tail)
+                self.tail = self.compute(name, self.tail, (step.operators, Pass.FORWARD))
             elif isinstance(step, Exchange):
                 self.tail = self.move(f"{name}.{step.name}", step.group, step.forward, self.tail)
             elif isinstance(step, Passing):
@@ -231,8 +264,8 @@ class Rank:
 
     def back_through(self, name: str, step: Step, which: Pass) -> None:
         if isinstance(step, Compute):
-            self.tail = self.compute(f"{name}.again", cost(step.again), self.tail)
-            self.tail = self.compute(name, cost(step.operators, which), self.tail)
+            self.tail = self.compute(f"{name}.again", self.tail, (step.again, Pass.FORWARD))
+            self.tail = self.compute(name, self.tail, (step.operators, which))
         elif isinstance(step, Exchange):
             self.tail = self.move(f"{name}.{step.name}", step.group, step.backward, self.tail)
         elif isinstance(step, Passing):
@@ -252,18 +285,18 @@ class Rank:
         As Megatron-LM does: the input is gathered again beside the input gradients, and these are
         reduced beside the weight gradient of the first product.
         """
-        start = self.compute(f"{name}.again", cost(step.again), self.tail)
+        start = self.compute(f"{name}.again", self.tail, (step.again, Pass.FORWARD))
         if which is not Pass.BACKWARD:
-            inputs = self.compute(name, cost(step.operators, which), start)
+            inputs = self.compute(name, start, (step.operators, which))
             self.tail = self.move(f"{name}.{entry.name}", entry.group, entry.backward, inputs)
             return
         at = next(i for i, one in enumerate(step.operators) if one.weighted)
         first, rest = step.operators[at], (*step.operators[:at], *step.operators[at + 1 :])
         gathered = self.move(f"{name}.{entry.name}.again", entry.group, entry.again, start)
-        inputs = self.compute(name, _joined(cost(rest, which), cost((first,), Pass.INPUT)), start)
+        inputs = self.compute(name, start, (rest, which), ((first,), Pass.INPUT))
         reduced = self.move(f"{name}.{entry.name}", entry.group, entry.backward, inputs)
         waits = join(inputs, gathered)
-        weight = self.compute(f"{name}.weight", cost((first,), Pass.WEIGHT), waits)
+        weight = self.compute(f"{name}.weight", waits, ((first,), Pass.WEIGHT))
         self.tail = join(reduced, weight)
 
     def weights(self, name: str, steps: Sequence[Step]) -> None:
@@ -279,7 +312,7 @@ class Rank:
                     label = f"{name}.{one.name}.again"
                     gathered = self.move(label, one.group, one.again, gathered)
         waits = join(start, gathered)
-        self.tail = self.compute(f"{name}.weight", cost(operators, Pass.WEIGHT), waits)
+        self.tail = self.compute(f"{name}.weight", waits, (operators, Pass.WEIGHT))
 
     def pass_around(self, name: str, step: Passing, which: Pass) -> None:
         """Ring attention: compute with one rank's keys while those of the next one arrive.
@@ -300,9 +333,9 @@ class Rank:
             if forward:
                 # Keys go on at once; gradients once they are added to.
                 sent = now
-                done = self.compute(label, cost(operators), now)
+                done = self.compute(label, now, (operators, Pass.FORWARD))
             else:
-                done = self.compute(label, cost(operators, which), now)
+                done = self.compute(label, now, (operators, which))
                 size += step.size_bytes if turn else 0
                 sent = done
             arrived = []
@@ -327,7 +360,9 @@ class Rank:
             )
         for at, layer in enumerate(part.layers(model), part.first):
             weights = formulas.layer_weights(model, layer, t, self.par.expert)
-            found.append(Block(f"layer{at}", steps(at, layer), weights))
+            uneven = self.run.imbalance > 0 and isinstance(layer.mlp, Experts)
+            others = partial(steps, at, layer) if uneven and self.par.expert > 1 else None
+            found.append(Block(f"layer{at}", steps(at, layer, self.place.expert), weights, others))
         if part.head:
             dense = formulas.head_parameters(model, t)
             if model.tied and not part.embedding:
@@ -338,6 +373,122 @@ class Rank:
     def ahead(self, stage: int) -> int:
         """Distance to the rank of another stage."""
         return (stage - self.place.stage) * self.stride
+
+    def within(self, block: Block) -> None:
+        """What comes is of this block."""
+        self.block = block if block.others is not None else None
+
+    def alike(self, expert: int) -> TraceBuilder | None:
+        """The trace of a rank that differs from this one in the load of its experts alone.
+
+        It shares all nodes but those whose sizes differ.  None where more does: an exchange that
+        only one of them has.
+        """
+        made = TraceBuilder()
+        made.nodes = self.trace.nodes.copy()
+        known: dict[int, _Changes | None] = {}
+        for at, block, what in self.varying:
+            if id(block) not in known:
+                assert block.others is not None
+                known[id(block)] = _changes(block.steps, block.others(expert))
+            changes = known[id(block)]
+            if changes is None:
+                return None
+            new: dict[str, Any]
+            if isinstance(what, Move):
+                new = {"comm_size": changes.moves.get(what, what).size_bytes}
+                if changes.moves.get(what, what) == what:
+                    continue
+            else:
+                if changes.operators.keys().isdisjoint(chain(*(pair[0] for pair in what))):
+                    continue
+                total = changes.total(what)
+                new = {
+                    "num_ops": total.operations, "tensor_size": total.moved_bytes,
+                    "kernels": total.kernels,
+                }  # fmt: skip
+                duration_ns = self.timer.duration_ns(total.kernels)
+                if duration_ns is not None:
+                    new["duration_ns"] = duration_ns
+            node = made.nodes[at]
+            made.nodes[at] = TraceNode(
+                node.id, node.type, node.name, node.duration_micros, node.data_deps,
+                node.ctrl_deps, node.attributes | new,
+            )  # fmt: skip
+        return made
+
+
+class _Changes:
+    """What becomes of the operators and collectives of a layer on another rank."""
+
+    def __init__(self) -> None:
+        self.operators: dict[Operator, Operator] = {}
+        self.moves: dict[Move, Move] = {}
+        self._known: dict[Work, Cost] = {}
+
+    def total(self, work: Work) -> Cost:
+        found = self._known.get(work)
+        if found is None:
+            get = self.operators.get
+            found = self._known[work] = _total(
+                tuple((tuple(get(one, one) for one in part), which) for part, which in work)
+            )
+        return found
+
+
+def _changes(steps: Sequence[Step], others: Sequence[Step]) -> _Changes | None:
+    """None where an operator or a collective becomes several, or one of no bytes."""
+    found = _Changes()
+    kept: set[Operator | Move] = set()
+    for one, other in zip(_parts(steps), _parts(others), strict=True):
+        known: dict[Any, Any] = found.moves if isinstance(one, Move) else found.operators
+        if isinstance(one, Move) and (one.size_bytes == 0) != (other.size_bytes == 0):
+            return None
+        if one == other:
+            kept.add(one)
+        elif known.setdefault(one, other) != other:
+            return None
+    if not kept.isdisjoint(found.operators) or not kept.isdisjoint(found.moves):
+        return None
+    return found
+
+
+def _parts(steps: Iterable[Step]) -> Iterator[Any]:
+    """Operators and collectives, in an order."""
+    for step in steps:
+        if isinstance(step, Compute):
+            yield from step.operators
+            yield from step.again
+        elif isinstance(step, Exchange):
+            moves = (step.forward, step.backward, step.again)
+            yield from (one for one in moves if one is not None)
+        elif isinstance(step, Passing):
+            yield from (*step.own, *step.others)
+        else:
+            yield from _parts(step.steps)
+
+
+def traces_of(places: Sequence[Place], make: Callable[[Place], Rank]) -> list[TraceBuilder]:
+    """The traces of kinds of ranks; those that differ in the load of experts share their nodes.
+
+    Parameters
+    ----------
+    places
+        Those with the same stage and place in the ring one after the other.
+    make
+        Makes a rank whose trace is built.
+    """
+    found: list[TraceBuilder] = []
+    like: Rank | None = None
+    with without_garbage():
+        for place in places:
+            same = like is not None and like.place[:2] == place[:2]
+            made = like.alike(place.expert) if like is not None and same else None
+            if made is None:
+                like = make(place)
+                made = like.trace
+            found.append(made)
+    return found
 
 
 @contextmanager
@@ -357,19 +508,25 @@ def join(*ends: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(chain(*ends)))
 
 
-def _joined(first: Cost, second: Cost) -> Cost:
-    texts = "; ".join(text for text in (first.kernels, second.kernels) if text)
-    return Cost(first.operations + second.operations, first.moved_bytes + second.moved_bytes, texts)
+def _total(work: Work) -> Cost:
+    if len(work) == 1:
+        return cost(*work[0])
+    costs = [cost(*pair) for pair in work]
+    return Cost(
+        sum(one.operations for one in costs),
+        sum(one.moved_bytes for one in costs),
+        "; ".join(one.kernels for one in costs if one.kernels),
+    )
 
 
-def steps_of(run: TrainingStep | Inference, part: Slice, expert: int, known: Known) -> StepsOf:
+def steps_of(run: TrainingStep | Inference, part: Slice, known: Known) -> StepsOf:
     """What gives the steps of a layer on ranks of an expert-parallel index; equal ones are kept."""
-    heaviest, loads = run.loads.max(axis=1).tolist(), run.loads[:, expert].tolist()
+    heaviest, loads = run.loads.max(axis=1).tolist(), run.loads.tolist()
 
-    def found(at: int, layer: Layer) -> tuple[Step, ...]:
-        key = (layer, loads[at], heaviest[at])
+    def found(at: int, layer: Layer, expert: int) -> tuple[Step, ...]:
+        key = (layer, loads[at][expert], heaviest[at])
         if key not in known:
-            mine = replace(part, load=loads[at], heaviest=heaviest[at])
+            mine = replace(part, load=loads[at][expert], heaviest=heaviest[at])
             known[key] = layer_steps(run.model, layer, mine)
         return known[key]
 

@@ -18,7 +18,7 @@ from astra_bridge.workload.models.emission import (
     join,
     places_of,
     steps_of,
-    without_garbage,
+    traces_of,
 )
 from astra_bridge.workload.models.layers import Slice, embedding_steps, head_steps
 from astra_bridge.workload.models.shape import Layer
@@ -41,12 +41,12 @@ class _Serving(Rank):
         self.mine = parts_of(run.model, self.pipe.positions, run.stage_layers)[place.stage]
         self.half = run.parallelism.ranks
 
-    def build(self) -> TraceBuilder:
+    def build(self) -> _Serving:
         run = self.run
         if self.prompts:
             self.read_prompts()
         if not self.tokens:
-            return self.trace
+            return self
         arrived = [] if self.prompts or run.phase == "decode" else [
             self.receive(micro) for micro in range(run.micro_batches)
         ]  # fmt: skip
@@ -55,12 +55,12 @@ class _Serving(Rank):
             for micro in range(run.micro_batches):
                 keys = arrived[micro] if arrived and token == 0 else {}
                 self.make_token(token, micro, blocks, keys)
-        return self.trace
+        return self
 
     def blocks_of(self, part: Slice) -> list[Block]:
         run = self.run
         ends = embedding_steps(run.model, part), head_steps(run.model, part, loss=False)
-        return self.blocks(self.mine, steps_of(run, part, self.place.expert, {}), ends)
+        return self.blocks(self.mine, steps_of(run, part, {}), ends)
 
     def read_prompts(self) -> None:
         run, stages = self.run, self.pipe.stages
@@ -74,7 +74,9 @@ class _Serving(Rank):
                                     2 * micro)  # fmt: skip
                 self.tail = join(self.tail, [node])
             for block in blocks:
+                self.within(block)
                 self.forward(f"{block.name}.prompt.m{micro}", block.steps)
+                self.block = None
                 if hand_over and (tag := self.cache_tag(micro, block)) is not None:
                     self.message(f"{block.name}.keys.m{micro}", self.half, self.cache_size(block),
                                  tag, self.tail)  # fmt: skip
@@ -126,7 +128,9 @@ class _Serving(Rank):
         for block in blocks:
             if block.name in keys:
                 self.tail = [*self.tail, keys[block.name]]
+            self.within(block)
             self.forward(f"{block.name}.{name}", block.steps)
+            self.block = None
         if stage < last:
             self.message(f"send.{name}", self.ahead(stage + 1), size, 2 * number, self.tail)
         elif last and token < run.output_tokens - 1:
@@ -154,11 +158,12 @@ def inference(run: Inference, gpu: Hardware | str | None = None) -> GeneratedWor
     places, kinds = places_of(run)
 
     def made(prompts: bool, tokens: bool) -> list[TraceBuilder]:
-        with without_garbage():
-            return [
-                _Serving(run, place, groups, timer, prompts=prompts, tokens=tokens).build()
-                for place in places
-            ]
+        return traces_of(
+            places,
+            lambda place: _Serving(
+                run, place, groups, timer, prompts=prompts, tokens=tokens
+            ).build(),
+        )
 
     if run.phase == "disaggregated":
         traces = made(True, False) + made(False, True)

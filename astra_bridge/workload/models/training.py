@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.trace.columns import CommType
-from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
+from astra_bridge.workload.builder import GeneratedWorkload, Kinds
 from astra_bridge.workload.models import formulas
 from astra_bridge.workload.models.emission import (
     TWIN_TAGS,
@@ -20,7 +20,7 @@ from astra_bridge.workload.models.emission import (
     join,
     places_of,
     steps_of,
-    without_garbage,
+    traces_of,
 )
 from astra_bridge.workload.models.layers import embedding_steps, head_steps
 from astra_bridge.workload.models.operators import Cost, Pass
@@ -43,7 +43,7 @@ class _Training(Rank):
     ) -> None:
         super().__init__(run, place, groups, timer)
         part = run.part()
-        layers = steps_of(run, part, place.expert, known)
+        layers = steps_of(run, part, known)
         parts = parts_of(run.model, self.pipe.positions, run.stage_layers)
         ends = embedding_steps(run.model, part), head_steps(run.model, part, loss=True)
         self.chunks = [
@@ -55,11 +55,11 @@ class _Training(Rank):
         self.gathering: dict[tuple[int, str], list[int]] = {}
         self.step = 0
 
-    def build(self) -> TraceBuilder:
+    def build(self) -> _Training:
         for step in range(self.run.steps):
             self.step = step
             self.one_step()
-        return self.trace
+        return self
 
     def one_step(self) -> None:
         order = self.pipe.orders[self.place.stage]
@@ -148,18 +148,22 @@ class _Training(Rank):
     def go_forward(self, one: Action) -> None:
         for block in self.chunks[one.chunk]:
             self.have_weights(one, block)
+            self.within(block)
             self.forward(f"{block.name}.forward.m{one.micro}", block.steps)
+            self.block = None
 
     def go_back(self, one: Action, *, last: bool) -> None:
         which = Pass.INPUT if one.work is Work.INPUT else Pass.BACKWARD
         for block in reversed(self.chunks[one.chunk]):
             self.have_weights(one, block)
+            self.within(block)
             if one.work is Work.WEIGHT:
                 self.weights(f"{block.name}.backward.m{one.micro}", block.steps)
             else:
                 if self.run.recompute == "full" and block.name.startswith("layer"):
                     self.forward(f"{block.name}.again.m{one.micro}", block.steps)
                 self.backward(f"{block.name}.backward.m{one.micro}", block.steps, which)
+            self.block = None
             if one.work is not Work.INPUT:
                 self.gradients(block, last)
 
@@ -249,8 +253,8 @@ class _Training(Rank):
         owned = self.owned()
         moved = owned * formulas.optimizer_traffic_bytes(self.run.gradient_bytes)
         # Adam: about ten operations for each parameter.
-        self.tail = self.compute(
-            f"optimizer.{self.step}", Cost(10 * owned, moved, f"optimizer {moved}"), self.tail
+        self.tail = self.node(
+            f"optimizer.step{self.step}", Cost(10 * owned, moved, f"optimizer {moved}"), self.tail
         )
         if self.par.zero in (1, 2) and not self.run.overlap_weights:
             start, found = self.tail, []
@@ -310,6 +314,5 @@ def training_step(run: TrainingStep, gpu: Hardware | str | None = None) -> Gener
     groups, timer = Groups(), Timer(hardware(gpu, key="gpu") if isinstance(gpu, str) else gpu)
     places, kinds = places_of(run)
     known: Known = {}
-    with without_garbage():
-        traces = [_Training(run, place, groups, timer, known).build() for place in places]
+    traces = traces_of(places, lambda place: _Training(run, place, groups, timer, known).build())
     return GeneratedWorkload(Kinds(traces, kinds), own_groups=groups.own(), in_turn=True)
