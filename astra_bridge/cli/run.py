@@ -170,9 +170,10 @@ def _run(**values: Any) -> int:
         )
     _warn(warning for warning in result.warnings if warning not in said)
     now = datetime.now()
+    drawn = _drawn(result, values["timeline_ranks"])
     # Files first: whoever reads the lines may go early.
-    peaks = _write(result, values, now)
-    _print(result, values, now, peaks)
+    peaks = _write(result, values, now, drawn)
+    _print(result, values, now, peaks, drawn)
     return 0
 
 
@@ -251,7 +252,9 @@ def _warn(warnings: Iterable[str]) -> None:
         say("warning", warning)
 
 
-def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[int, str]]:
+def _write(
+    result: Result, values: dict[str, Any], now: datetime, drawn: list[int]
+) -> list[tuple[int, str]]:
     """Write all files that were asked for; return rank and peak memory where they are tracked."""
     output = None if values["output"] is None else Path(values["output"])
     folder = values["logging_folder"] or (output and output / "log")
@@ -266,22 +269,28 @@ def _write(result: Result, values: dict[str, Any], now: datetime) -> list[tuple[
         if values["json"] is not None:
             write_json(files, Path(values["json"]), result.to_dict())
         if output is not None:
-            result.write(files, output, _timeline_ranks(result, values["timeline_ranks"]))
+            result.write(files, output, drawn if result.has_nodes else None)
         if folder is not None:
             save_log(files, result, result.statistics, Path(folder), now, result.warnings)
     return peaks
 
 
-def _timeline_ranks(result: Result, given: str | list[int] | None) -> list[int] | None:
-    if isinstance(given, list) or given is None:
-        return given
-    if given == "all":
+def _drawn(result: Result, given: str | list[int] | None) -> list[int]:
+    """Who stands in the timeline."""
+    if isinstance(given, list):
+        return sorted(set(given))
+    if not result.has_nodes or given == "all":
         return list(range(result.rank_count))
-    return [int(rank) for rank in result.timeline_ranks(most_nodes=0)]
+    ranks = result.timeline_ranks() if given is None else result.timeline_ranks(most_nodes=0)
+    return [int(rank) for rank in ranks]
 
 
 def _print(
-    result: Result, values: dict[str, Any], now: datetime, peaks: list[tuple[int, str]]
+    result: Result,
+    values: dict[str, Any],
+    now: datetime,
+    peaks: list[tuple[int, str]],
+    drawn: list[int],
 ) -> None:
     """Result lines and table on stdout."""
     if values["quiet"]:
@@ -299,21 +308,18 @@ def _print(
     print(summary(result))
     if values["output"] is not None:
         output = one_line(values["output"])
-        print(f"\nFiles in {output}/; {_about_timeline(result, values['timeline_ranks'])}")
+        print(f"\nFiles in {output}/; {_about_timeline(result, values['timeline_ranks'], drawn)}")
 
 
-def _about_timeline(result: Result, given: str | list[int] | None) -> str:
-    """What opens the timeline, and who is not in it."""
+def _about_timeline(result: Result, given: str | list[int] | None, drawn: list[int]) -> str:
+    """What opens the timeline, and what is not in it."""
     if not result.has_nodes:
         return "`astra-bridge report` makes a page of them."
-    chosen = _timeline_ranks(result, given)
-    many = len(result.timeline_ranks() if chosen is None else set(chosen))
-    who = "" if many == result.rank_count else (
-        f" It has {many} of {result.rank_count} ranks"
-        + (", one of each kind" if given in (None, "kinds") else "")
-        + "; --timeline-ranks chooses others."
-    )  # fmt: skip
-    return (
-        "timeline.pftrace opens in ui.perfetto.dev, `astra-bridge report` makes a page of them."
-        + who
-    )
+    said = "timeline.pftrace opens in ui.perfetto.dev, `astra-bridge report` makes a page of them."
+    if len(drawn) < result.rank_count:
+        said += f" It has {len(drawn)} of {result.rank_count} ranks"
+        said += ", one of each kind" if given in (None, "kinds") else ""
+        said += "; --timeline-ranks chooses others."
+    if not result.draws_chunks(drawn):
+        said += " The chunks of its collectives are too many to be drawn; those of fewer ranks are."
+    return said

@@ -14,11 +14,17 @@ import numpy.typing as npt
 
 from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
+from astra_bridge.results.chunks import Chunks
 from astra_bridge.results.folding import FoldedLinks, Folding
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
 from astra_bridge.results.tiers import tier_load, tiers_of
-from astra_bridge.results.timeline import MOST_NODES, drawn_ranks, write_timeline
+from astra_bridge.results.timeline import (
+    MOST_CHUNKS,
+    MOST_NODES,
+    drawn_ranks,
+    write_timeline,
+)
 from astra_bridge.results.times import JobRows, NodeRecord, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
@@ -489,8 +495,26 @@ class Result(RankTimes):
             written.append(folder / "timeline.pftrace")
             with files.open(written[-1]) as out:
                 over_time = self.tier_load if "link_load" in self.tables else None
-                write_timeline(out, self, self._drawn(timeline_ranks), self.waits, over_time)
+                ranks = self._drawn(timeline_ranks)
+                chunks = self.chunks if self.draws_chunks(ranks.tolist()) else None
+                write_timeline(out, self, ranks, self.waits, over_time, chunks)
         return written + drawn
+
+    @cached_property
+    def chunks(self) -> Chunks | None:
+        """When the chunks of collectives were in their phases; None where that was not kept."""
+        if self.experiment is None or not len(self.recorded.stays):
+            return None
+        return Chunks(self.recorded, self.experiment.lower())
+
+    def draws_chunks(self, ranks: Sequence[int]) -> bool:
+        """Whether a timeline of these ranks has the chunks of its collectives.
+
+        It has none where there are too many, of these ranks or altogether.
+        """
+        if self.chunks is None:
+            return not (self.collectives["start_ps"] >= 0).any()
+        return self.chunks.count(ranks) <= MOST_CHUNKS
 
     def timeline_ranks(self, *, most_nodes: int = MOST_NODES) -> npt.NDArray[np.int64]:
         """Who stands in the timeline, unless others are chosen.

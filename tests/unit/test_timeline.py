@@ -15,9 +15,9 @@ from astra_bridge import Experiment
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
 from astra_bridge.results import Result
-from astra_bridge.trace import CommType
+from astra_bridge.trace import CommType, NodeType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
-from tests.small import network, per_rank, system
+from tests.small import network, per_rank, same_on_all, system
 from tests.small import run as run_small
 
 schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
@@ -32,6 +32,7 @@ class Timeline:
         names: dict[int, str] = {}
         self.tracks: dict[int, tuple[str, str]] = {}
         self.slices: list[tuple[str, str, str, int, int]] = []
+        self.depths: list[int] = []  # of each slice, within its track
         self.node_ids: list[int] = []
         self.counters: dict[str, list[float]] = {}
         self.flows: dict[int, list[tuple[str, int]]] = {}
@@ -46,8 +47,12 @@ class Timeline:
                 if descriptor.HasField("process"):
                     processes[descriptor.uuid] = descriptor.process.process_name
                 else:
-                    parent = processes[descriptor.parent_uuid]
-                    self.tracks[descriptor.uuid] = (parent, descriptor.name)
+                    parent = descriptor.parent_uuid
+                    if parent in processes:
+                        self.tracks[descriptor.uuid] = (processes[parent], descriptor.name)
+                    else:  # below another track
+                        process, above = self.tracks[parent]
+                        self.tracks[descriptor.uuid] = (process, f"{above}/{descriptor.name}")
             if packet.HasField("track_event"):
                 events.setdefault(packet.track_event.track_uuid, []).append(packet)
         for uuid, packets in events.items():
@@ -68,6 +73,7 @@ class Timeline:
                     self.flows.setdefault(flow, []).append((track[0], now))
             else:
                 name, begin = open_slices.pop()
+                self.depths.append(len(open_slices))
                 self.slices.append((*track, name, begin, now))
         assert not open_slices
 
@@ -76,7 +82,10 @@ class Timeline:
         return sum(
             end - begin
             for one, track, name, begin, end in self.slices
-            if one == process and track.startswith(tracks) and not name.startswith("waiting")
+            if one == process
+            and track.startswith(tracks)
+            and "/" not in track
+            and not name.startswith("waiting")
         )
 
 
@@ -125,6 +134,137 @@ def test_totals_are_the_results(tmp_path: Path) -> None:
     assert len(timeline.node_ids) == nodes
     ends = [end for *_, end in timeline.slices]
     assert max(ends) == result.finish_ns.max()
+
+
+def test_the_time_on_every_kind_of_track_is_the_results(tmp_path: Path) -> None:
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        for at in range(4):
+            node = trace.comp(f"kernel {at}", duration_us=5 + at)
+            trace.comp(f"host {at}", duration_us=3, cpu=True)
+            trace.coll(CommType.ALL_REDUCE, 10**5, deps=[node])
+            trace.load(10**6, deps=[node])
+            if rank == 0:
+                trace.send(1, 10**5, at, deps=[node])
+            elif rank == 1:
+                trace.recv(0, 10**5, at)
+
+    memory = {"memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-latency": 100,
+              "remote-mem-bw": 50}  # fmt: skip
+    result = run_small(
+        per_rank(4, fill), system(), network(npus=4), remote_memory=memory,
+        backend="analytical-aware",
+    )  # fmt: skip
+    timeline = saved(result, tmp_path)
+    since_ps, _ = result.waits  # type: ignore[misc]
+    nodes = result.nodes
+    for rank in range(4):
+        mine = nodes["rank"] == rank
+        cpu = result.nodes_of(rank).columns.is_cpu_op
+        begin = nodes["start_ps"][mine] // 1000
+        receives = nodes["type"][mine] == NodeType.COMM_RECV
+        begin[receives] = np.maximum(begin, since_ps[mine] // 1000)[receives]
+        took = nodes["end_ps"][mine] // 1000 - begin
+        of = nodes["type"][mine]
+        expected = {
+            "Compute": took[(of == NodeType.COMP) & ~cpu].sum(),
+            "Host": took[cpu].sum(),
+            "Memory": took[of == NodeType.MEM_LOAD].sum(),
+            "Communication": took[of >= NodeType.COMM_SEND].sum(),
+        }
+        found = {name: timeline.total_ns(f"rank {rank}", name) for name in expected}
+        assert found == expected
+        assert min(expected.values()) > 0
+
+
+def test_chunks_and_their_phases_stand_below_their_collective(tmp_path: Path) -> None:
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        compute = trace.comp("backward", duration_us=5)
+        trace.coll(CommType.ALL_REDUCE, 10**6, name="gradients", deps=[compute])
+
+    experiment = Experiment(
+        per_rank(8, fill), system(["ring", "ring"]), network("Ring Ring", [2, 4], [50, 25], [1, 1]),
+        backend="analytical-aware",
+    )  # fmt: skip
+    result = experiment.run(inside="chunks")
+    timeline = saved(result, tmp_path)
+    stays = result.recorded.stays
+    assert len(stays) == 8 * 4 * 3  # ranks, chunks, phases
+    for rank in range(8):
+        mine = stays[stays["task"] == rank]
+        phases = [
+            (start, end, name)
+            for (process, track, name, start, end), depth in zip(
+                timeline.slices, timeline.depths, strict=True
+            )
+            if process == f"rank {rank}" and "/chunks" in track and depth == 1
+        ]
+        dims = experiment.lower().program.phases["level"][mine["phase"]].tolist()
+        names = [f"dim{dim}, {(2, 4)[dim]} ranks" for dim in dims]
+        times = [(mine[name] // 1000).tolist() for name in ("start_ps", "end_ps")]
+        assert sorted(phases) == sorted(zip(*times, names, strict=True))
+        whole = [
+            (name, end - start)
+            for (process, track, name, start, end), depth in zip(
+                timeline.slices, timeline.depths, strict=True
+            )
+            if process == f"rank {rank}" and "/chunks" in track and depth == 0
+        ]
+        assert sorted(name for name, _ in whole) == [f"chunk {at}" for at in range(4)]
+        collective = timeline.total_ns(f"rank {rank}", "Communication")
+        assert max(took for _, took in whole) == collective
+
+
+def test_folded_ranks_have_the_chunks_of_their_kind(tmp_path: Path) -> None:
+    def fill(trace: TraceBuilder) -> None:
+        trace.coll(CommType.ALL_REDUCE, 10**6)
+
+    experiment = Experiment(same_on_all(32, fill), system(), network(npus=32))
+    folded = experiment.run(inside="chunks")
+    assert folded.recorded.kind_of_row is not None
+    assert len(folded.recorded.stays) == 4
+    whole = experiment.replace(fold="off").run(inside="chunks")
+    for result, name in ((folded, "folded"), (whole, "whole")):
+        result.save(tmp_path / name)
+    folded_slices, slices = (
+        Timeline(tmp_path / name / "timeline.pftrace").slices for name in ("folded", "whole")
+    )
+    assert len(slices) == 32 * (1 + 4 + 4)
+    assert folded_slices == slices
+
+
+def test_too_many_chunks_are_left_out_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astra_bridge.results.result.MOST_CHUNKS", 1)
+    inputs = "examples/analytical"
+    command = ["run", f"{inputs}/experiment.yaml", f"--output={tmp_path}"]
+    assert main(command) == 0
+    assert "chunks of its collectives are too many" in capsys.readouterr().out
+    tracks = Timeline(tmp_path / "timeline.pftrace").tracks.values()
+    assert not [name for _, name in tracks if "chunks" in name]
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "too many" not in capsys.readouterr().out
+    tracks = Timeline(tmp_path / "timeline.pftrace").tracks.values()
+    assert [name for _, name in tracks if "chunks" in name]
+
+
+def test_streams_and_groups_have_tracks_of_their_own(tmp_path: Path) -> None:
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        first = trace.comp("matmul", duration_us=5)
+        second = trace.comp("copy", duration_us=4)
+        for node, stream in ((first, 7), (second, 9)):
+            trace.nodes[node].attributes["stream"] = stream
+        trace.coll(CommType.ALL_REDUCE, 10**5, deps=[first], group=1)
+        trace.coll(CommType.ALL_REDUCE, 10**5, deps=[first], group=2)
+
+    groups = {"1": [0, 1], "2": [0, 1]}
+    result = run_small(per_rank(2, fill), system(), network(npus=2), comm_groups=groups)
+    tracks = {name for process, name in saved(result, tmp_path).tracks.values() if process}
+    assert tracks == {
+        "Compute, stream 7", "Compute, stream 9", "Communication, group 1",
+        "Communication, group 2",
+    }  # fmt: skip
 
 
 def test_a_tier_has_a_counter(tmp_path: Path) -> None:
