@@ -22,6 +22,7 @@ LEVELS = {
     "supervision": 0,
     "units": 0,
     "files": 0,
+    "notebook": 0,
     "plotting": 0,
     "sealed": 0,
     "semantics": 0,

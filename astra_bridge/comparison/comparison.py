@@ -23,10 +23,11 @@ from astra_bridge.comparison.measured import Measured
 from astra_bridge.comparison.phases import Phase, Phases
 from astra_bridge.comparison.plots import Row, save_plots
 from astra_bridge.errors import AstraBridgeError
+from astra_bridge.notebook import card, table
 from astra_bridge.results import Table
 from astra_bridge.simulation import Experiment
 from astra_bridge.text import one_line
-from astra_bridge.units import PS_PER_NS
+from astra_bridge.units import PS_PER_NS, time_text
 
 if TYPE_CHECKING:
     from astra_bridge.files import NewFiles
@@ -167,8 +168,8 @@ class Comparison:
 
         written = [folder / "comparison.json"]
         write_json(files, written[0], self.to_dict())
-        for name, table in self.tables.items():
-            written += save_table(files, folder / name, table)
+        for name, one in self.tables.items():
+            written += save_table(files, folder / name, one)
         return written + save_plots(files, self.rows, self.varied, self.reference, folder)
 
     def __repr__(self) -> str:
@@ -176,6 +177,27 @@ class Comparison:
             f"Comparison of {len(self.rows)} runs, reference {one_line(str(self.reference))}, "
             f"{len(self.failures)} failed"
         )
+
+    def _repr_html_(self) -> str:
+        header = (*self.varied, "backend", "finish", "error", "CPU time [s]")
+        rows = [
+            (*(row[name] for name in self.varied), row["backend"], *(
+                (row["failure"], "", "") if row["failure"] else (
+                    time_text(row["finish_ns"] * PS_PER_NS),
+                    "reference" if row["backend"] == self.reference
+                    else "" if row["error"] is None else f"{row['error']:+.1%}",
+                    f"{row['cpu_s']:.3f}",
+                )
+            ))
+            for row in self.rows
+        ]  # fmt: skip
+        parted = [
+            (*(row[name] for name in self.varied), row["backend"], row["rank"], row["name"],
+             f"{row['error']:+.1%}")
+            for row in self.partings
+        ]  # fmt: skip
+        header_parted = (*self.varied, "backend", "parts at rank", "node", "by")
+        return card(repr(self), table(header, rows), table(header_parted, parted) if parted else "")
 
 
 def _table(name: str, rows: Sequence[Row]) -> Table:

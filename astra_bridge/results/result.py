@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import numpy.typing as npt
 
 from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
+from astra_bridge.notebook import bar, card, table
 from astra_bridge.results.chunks import Chunks
 from astra_bridge.results.folding import FoldedLinks, Folding
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
-from astra_bridge.results.tiers import tier_load, tiers_of
+from astra_bridge.results.tiers import link_name, tier_load, tiers_of
 from astra_bridge.results.timeline import (
     MOST_CHUNKS,
     MOST_NODES,
@@ -28,12 +30,16 @@ from astra_bridge.results.timeline import (
 from astra_bridge.results.times import JobRows, NodeRecord, RankTimes
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
+from astra_bridge.units import size_text, time_text
 
 if TYPE_CHECKING:
     from astra_bridge.files import NewFiles
     from astra_bridge.topology import LinkTiers
 
 __all__ = ["Result"]
+
+_MOST_SHOWN_NODES = 1_000_000
+"""Nodes up to which a notebook shows where the time went, which takes a second or two then."""
 
 _MOST_WRITTEN_NODES = 50_000_000
 """Nodes of all ranks that tables in files have; those of folded ranks may be more."""
@@ -375,9 +381,55 @@ class Result(RankTimes):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        title = (
+            f"{self.rank_count} ranks on {self.backend}: {time_text(int(self.finish_ps.max()))}, "
+            f"{self.events:,} events in {self.wall_s:.3f} s, semantics {self.semantics}"
+        )
+        times = {"finish": self.finish_ps, "exposed communication": self.exposed_comm_ps}
+        rows = [
+            (name, *(time_text(int(one)) for one in (ps.min(), round(ps.mean()), ps.max())),
+             int(ps.argmax()))
+            for name, ps in times.items()
+        ]  # fmt: skip
+        return card(
+            title,
+            table(("time", "least", "mean", "most", "most at rank"), rows),
+            self._breakdown_html(),
+            self._links_html(),
+            f"<details><summary>all ranks, tables</summary>{self.ranks._repr_html_()}"
+            f"<pre>{escape(repr(self))}</pre></details>",
+        )
 
-        return f"<pre>{escape(repr(self))}</pre>{self.ranks._repr_html_()}"
+    def _breakdown_html(self) -> str:
+        """Where the time went, over all ranks."""
+        try:
+            if len(self.nodes) > _MOST_SHOWN_NODES:
+                return ""
+            breakdown = self.breakdown
+        except InputError:
+            return ""  # nodes were not recorded
+        names, which = np.unique(breakdown["activity"], return_inverse=True)
+        sums = np.bincount(which.ravel(), breakdown["time_ps"].astype(np.float64))
+        whole = float(sums.sum())
+        order = np.argsort(-sums, kind="stable")
+        return "" if whole == 0 else bar([
+            (str(names[at]), sums[at] / whole, f"{sums[at] / whole:.1%}")
+            for at in order.tolist() if sums[at] > 0
+        ])  # fmt: skip
+
+    def _links_html(self) -> str:
+        """The busiest links, where the backend tells of links."""
+        if "links" not in self.tables:
+            return ""
+        links = self.busiest_links(3)
+        end_ps = max(int(self.finish_ps.max()), 1)
+        rows = [
+            (link_name(links, at), size_text(int(links["bytes"][at])),
+             f"{links['busy_ps'][at] / end_ps:.1%}")
+            for at in range(len(links)) if links["busy_ps"].any()
+        ]  # fmt: skip
+        count = len(self.tables["links"])
+        return table((f"busiest of {count} links", "bytes", "busy"), rows) if rows else ""
 
     @cached_property
     def statistics(self) -> RankStatistics:

@@ -50,6 +50,7 @@ from astra_bridge.isolation import (
 from astra_bridge.lowering import Lowered
 from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_class
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.notebook import card, table
 from astra_bridge.program import Inside, Program
 from astra_bridge.results import Result, Table
 from astra_bridge.results.folding import Folding
@@ -264,15 +265,23 @@ class Experiment:
     def __hash__(self) -> int:
         return hash(self.token)
 
-    def __repr__(self) -> str:
-        parts = []
+    def _said(self) -> dict[str, str]:
+        """What it says of itself, without reading a file: arguments that are not the default."""
+        found = {}
         for one in fields(self):
             value = getattr(self, one.name)
             if one.name in ("workload", "system", "network") or value != one.default:
                 said = repr(str(value)) if isinstance(value, Path) else one_line(repr(value), 60)
                 if value or one.default:
-                    parts.append(f"    {one.name}={said},")
+                    found[one.name] = said
+        return found
+
+    def __repr__(self) -> str:
+        parts = (f"    {name}={said}," for name, said in self._said().items())
         return "\n".join(["Experiment(", *parts, ")"])
+
+    def _repr_html_(self) -> str:
+        return card("Experiment", table((), self._said().items()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}

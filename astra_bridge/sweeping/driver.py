@@ -17,6 +17,7 @@ from astra_bridge.arguments import function, integer, optional, text
 from astra_bridge.arguments import path as check_path
 from astra_bridge.errors import BackendError
 from astra_bridge.files import NewFiles
+from astra_bridge.notebook import card, table
 from astra_bridge.results.files import save_table
 from astra_bridge.results.table import Table
 from astra_bridge.sweeping.plots import save_plot
@@ -25,6 +26,7 @@ from astra_bridge.sweeping.ranking import feasible, fronts
 from astra_bridge.sweeping.search import Values, search_of, size_of
 from astra_bridge.sweeping.specification import NUMBERS, Specification, read_specification
 from astra_bridge.sweeping.workers import workers
+from astra_bridge.text import one_line
 
 __all__ = ["Reached", "Sweep", "sweep"]
 
@@ -89,6 +91,26 @@ class Sweep:
         names = (*self.varied, *(one for one in _COLUMNS if one not in self.varied))
         return Table("sweep", {name: _column([row[name] for row in self.rows]) for name in names})
 
+    def __repr__(self) -> str:
+        failed = sum(bool(row["error"]) for row in self.rows)
+        return (
+            f"Sweep of {len(self.rows)} points over {', '.join(map(one_line, self.varied))}: "
+            f"{len(self.front)} on the front, {failed} failed"
+        )
+
+    def _repr_html_(self) -> str:
+        goals = list(self.objectives) or ["finish_ns"]
+        header = (*self.varied, "backend", *goals)
+        rows = [
+            (*(row[name] for name in self.varied), row["backend"], *(row[one] for one in goals))
+            for row in self.front[:_SHOWN]
+        ]
+        ways = ", ".join(f"{name} {way}" for name, way in self.objectives.items())
+        return card(repr(self), table(header, rows, f"the front, by {ways}" if ways else ""))
+
+
+_SHOWN = 10
+"""Rows of the front that a notebook shows."""
 
 _COLUMNS = ("backend", *NUMBERS, "feasible", "front", "error")
 
