@@ -21,12 +21,13 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import open_regular
 from astra_bridge.text import one_line, show
 
-__all__ = ["blocks", "peek", "read_list"]
+__all__ = ["NOT_JSON", "blocks", "peek", "read_list"]
 
 _BLOCK_BYTES = 1 << 17
 _MOST_HEAD_BYTES = 1 << 26
 _MOST_ENTRY_BYTES = 1 << 27
 _TRIED_CUTS = 50
+NOT_JSON = msgspec.DecodeError, UnicodeDecodeError
 # PyTorch writes what C++ prints for numbers that JSON has no word for.
 _NO_JSON = re.compile(rb"([:,\[]\s*)-?(?:inf|nan|Infinity|NaN)\b")
 
@@ -59,6 +60,9 @@ def peek(file: Path, size: int = 1 << 16) -> bytes:
     return next(blocks(file, size), b"")
 
 
+Scan = Callable[[bytes, Callable[[bytes], list[Any]]], tuple[int, bool]]
+
+
 def read_list(
     file: Path,
     key: str,
@@ -66,6 +70,7 @@ def read_list(
     entry: Any,
     lenient: Callable[[dict[str, Any]], Any],
     add: Callable[[list[Any]], None],
+    scan: Scan | None = None,
 ) -> dict[str, Any]:
     """Read the list under a key of the object that a file is.
 
@@ -83,6 +88,10 @@ def read_list(
         Makes an `entry` of a plain object whose fields are not of the usual kinds.
     add : callable
         Takes entries as they come.
+    scan : callable, optional
+        Takes the whole entries at the start of a text, as far as they are plain and a comma
+        follows, on its own; returns where the rest begins, and whether that is plain: cut off, or
+        the end of the list.  It is given a function that makes entries of a text.
 
     Returns
     -------
@@ -117,8 +126,10 @@ def read_list(
     buffer = buffer[found.end() :]
     for block in stream:
         buffer += block
-        end = _add_whole(buffer, cut, decode, add)
-        if end == 0 and len(buffer) > _MOST_ENTRY_BYTES:
+        begin, plain = (0, False) if scan is None else scan(buffer, decode)
+        buffer = buffer[begin:]
+        end = 0 if plain else _add_whole(buffer, cut, decode, add)
+        if begin == end == 0 and len(buffer) > _MOST_ENTRY_BYTES:
             raise InputError(
                 f"not valid JSON: no entry of {show(key)} ends within {_MOST_ENTRY_BYTES} bytes",
                 file=file,
@@ -148,10 +159,10 @@ def _add_whole(
             text = b"[" + memoryview(buffer)[: match.start() + 1] + b"]"
             try:
                 entries = decode(text)
-            except msgspec.DecodeError:
+            except NOT_JSON:
                 try:
                     entries = decode(_NO_JSON.sub(rb"\1null", text))
-                except msgspec.DecodeError:
+                except NOT_JSON:
                     continue
             add(entries)
             return match.end()
@@ -164,9 +175,9 @@ def _object(text: bytes, file: Path) -> dict[str, Any]:
     try:
         try:
             value = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             value = msgspec.json.decode(_NO_JSON.sub(rb"\1null", text))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (*NOT_JSON, RecursionError) as error:
         raise InputError(f"not valid JSON, or cut off: {one_line(str(error))}", file=file) from None
     if not isinstance(value, dict):
         raise InputError(f"must be an object, not {show(value)}", file=file)

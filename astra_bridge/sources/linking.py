@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
+from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.sources.calls import Communication, find_calls
 from astra_bridge.sources.communication import SEND_RECV, Facts, facts, kind_of, merged
 from astra_bridge.sources.execution_trace import ExecutionTrace
@@ -92,6 +93,11 @@ def link(
     InputError
         There is nothing in the trace that could be simulated.
     """
+    if recording.backwards:
+        made.note(
+            "an event that ends before it starts takes no time", recording.file.name,
+            recording.backwards,
+        )  # fmt: skip
     if not (len(recording.op_thread) or recording.gpu or recording.calls):
         raise InputError("holds no operator of the host and no kernel", file=recording.file)
     return _Linker(recording, execution, made, position).run()
@@ -107,8 +113,8 @@ class _Linker:
     ) -> None:
         self.recording, self.made = recording, made
         distributed = recording.distributed
-        self.rank = _whole(distributed.get("rank"), position)
-        self.world = _whole(distributed.get("world_size"), -1)
+        self.rank = _count(distributed.get("rank"), position)
+        self.world = _count(distributed.get("world_size"), -1)
         self.where = f"{recording.file.name}"
         self.steps: list[Step] = []
         self.ends: list[int] = []  # recorded end of each step
@@ -133,6 +139,7 @@ class _Linker:
         for index, gpu in enumerate(recording.gpu):
             self.launched_by[gpu.correlation].append(index)
         self.has_gpu = bool(recording.gpu)
+        self.number_of = _stream_numbers({gpu.stream for gpu in recording.gpu})
         self.later_kernels = self._kernels_outside_of_calls()
 
     # Marks
@@ -674,7 +681,7 @@ class _Linker:
         self._find_cause(gpu, at, deps)
         start = gpu.start_ns
         took = gpu.end_ns - start
-        step = Step(_COMP, gpu.name, start, took, sorted(deps), False, gpu.stream[1])
+        step = Step(_COMP, gpu.name, start, took, sorted(deps), False, self.number_of[gpu.stream])
         return self._add(step)
 
     def _communication(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
@@ -736,7 +743,9 @@ class _Linker:
                 continue
             if len(calls) == 1:
                 one.facts = merged([one.facts, more])
-            steps.append(self._communicate(one, gpu.start_ns, took, deps, gpu.stream[1]))
+            steps.append(
+                self._communicate(one, gpu.start_ns, took, deps, self.number_of[gpu.stream])
+            )
             pending = self.threads[one.thread].unwaited
             pending.append(one)
             del pending[:-_MOST_UNWAITED]
@@ -806,6 +815,21 @@ class _Linker:
             self.made.note("a kernel starts when another stream has ended", self.where)
 
 
+def _stream_numbers(streams: set[_Stream]) -> dict[_Stream, int]:
+    """A number for each stream: its own, unless one of another device has that.
+
+    Examples
+    --------
+    >>> _stream_numbers({(0, 7), (1, 7), (0, 20)})
+    {(0, 7): 7, (0, 20): 20, (1, 7): 21}
+    """
+    numbers: dict[_Stream, int] = {}
+    for stream in sorted(streams):
+        taken = numbers.values()
+        numbers[stream] = max(taken) + 1 if stream[1] in taken else stream[1]
+    return numbers
+
+
 def _union(
     start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -864,5 +888,11 @@ def _groups(recording: Recording, execution: ExecutionTrace | None) -> dict[str,
 def _whole(value: Any, otherwise: int) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return otherwise
+
+
+def _count(value: Any, otherwise: int) -> int:
+    """A number of ranks, or of one, where it can be one."""
+    number = _whole(value, otherwise)
+    return number if 0 <= number <= MAX_RANKS else otherwise

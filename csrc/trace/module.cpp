@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
-// astra_bridge._native._trace: decode(buffer) -> the fields of astra_bridge.trace.raw.RawTrace.
+// astra_bridge._native._trace: decode(buffer) -> the fields of astra_bridge.trace.raw.RawTrace;
+// KinetoScanner, for astra_bridge.sources.kineto.
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <memory>
 #include <utility>
 
 #include "decode.hpp"
+#include "kineto.hpp"
 #include "mapped.hpp"
 
 namespace py = pybind11;
@@ -52,6 +56,50 @@ py::tuple decode(const py::buffer& buffer) {
                         array(t.dep_id, owner), array(t.data_dep_count, owner));
 }
 
+template <class T>
+py::bytes column(const std::vector<T>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+py::bytes text(std::string_view value) { return {value.data(), value.size()}; }
+
+// Python's functions take bytes.
+trace::KinetoScanner scanner(const std::vector<std::pair<std::string, int>>& categories,
+                             const py::function& thread, const py::function& communicates,
+                             const py::function& call, const py::function& kernel) {
+  trace::KinetoNames names;
+  names.thread = [thread](std::string_view pid, std::string_view tid) {
+    return thread(text(pid), text(tid)).cast<int32_t>();
+  };
+  names.communicates = [communicates](std::string_view name) {
+    return communicates(text(name)).cast<bool>();
+  };
+  names.call = [call](std::string_view name) { return call(text(name)).cast<int32_t>(); };
+  names.kernel = [kernel](std::string_view name) {
+    return kernel(text(name)).cast<std::pair<int32_t, bool>>();
+  };
+  return {categories, std::move(names)};
+}
+
+// Where the rest of the bytes begins, whether it is plain, and what was found.
+py::tuple scan(trace::KinetoScanner& scanner, const py::bytes& data) {
+  trace::KinetoColumns out;
+  bool plain = true;
+  // Python's bytes end with a zero.
+  const size_t taken = scanner.scan(std::string_view(data), out, plain);
+  py::list rest, args;
+  for (const std::string_view event : out.rest) rest.append(text(event));
+  for (const auto& [at, value] : out.gpu_args) args.append(py::make_tuple(at, text(value)));
+  return py::make_tuple(
+      taken, plain,
+      py::make_tuple(column(out.op_thread), column(out.op_start_us), column(out.op_took_us)),
+      py::make_tuple(column(out.call_thread), column(out.call_start_us), column(out.call_took_us),
+                     column(out.call_name), column(out.call_correlation)),
+      py::make_tuple(column(out.gpu_device), column(out.gpu_stream), column(out.gpu_start_us),
+                     column(out.gpu_took_us), column(out.gpu_name), column(out.gpu_correlation)),
+      args, rest);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_trace, m) {
@@ -79,6 +127,9 @@ PYBIND11_MODULE(_trace, m) {
       .def_buffer([](trace::MappedFile& file) {
         return py::buffer_info(file.data(), static_cast<py::ssize_t>(file.size()));
       });
+  py::class_<trace::KinetoScanner>(m, "KinetoScanner", "The plain events of Kineto's trace.")
+      .def(py::init(&scanner))
+      .def("scan", &scan);
   m.def("decode", &decode, py::arg("data"),
         "Decode the bytes of an .et file; returns the fields of RawTrace in order.");
 }
