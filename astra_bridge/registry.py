@@ -85,6 +85,8 @@ class Registry(Generic[S]):
         Class of their specifications.
     built_in : mapping of str to str
         Name -> "module:ATTRIBUTE", which is a specification or a tuple of them.
+    former : mapping of str to str
+        A name that is no more -> what to type instead, as a sentence.
     loaded : dict
         Name -> specification, of those that have been asked for or added.
 
@@ -101,8 +103,12 @@ class Registry(Generic[S]):
 'teal'?
     """
 
-    def __init__(self, kind: str, group: str, spec: type[S], built_in: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, group: str, spec: type[S], built_in: Mapping[str, str],
+        former: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.kind, self.group, self.spec, self.built_in = kind, group, spec, built_in
+        self.former = former or {}
         self.loaded: dict[str, S] = {}
 
     def names(self) -> list[str]:
@@ -168,6 +174,8 @@ class Registry(Generic[S]):
             As :meth:`get`.
         """
         found = self.get(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str) and name in self.former:
+            raise InputError(f"{show(name)} is no more; {self.former[name]}", file=file, key=key)
         if found is None:
             raise self.refusal(name, key=key, file=file)
         return found

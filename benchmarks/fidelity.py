@@ -16,19 +16,17 @@ import argparse
 import json
 import math
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import astra_bridge as ab
 from astra_bridge.inputs.system import read_system
-from astra_bridge.workload import (
-    GeneratedWorkload,
-    TraceBuilder,
-    Transformer,
-    collective,
-    transformer,
-)
+from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where a script does not look
+from benchmarks.transformer import Transformer, transformer
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)

@@ -211,7 +211,7 @@ ROWS = (
 def make_inputs(name: str, folder: Path) -> None:
     """Write the inputs of a row (in a process of its own: it takes memory)."""
     from astra_bridge.trace import CommType
-    from astra_bridge.workload import GeneratedWorkload, TraceBuilder, Transformer, transformer
+    from astra_bridge.workload import GeneratedWorkload, TraceBuilder
     from astra_bridge.workload import collective as alike
 
     def write(
@@ -297,6 +297,9 @@ def make_inputs(name: str, folder: Path) -> None:
             "bandwidth: [ 400.0, 50.0, 50.0 ]\nlatency: [ 500.0, 1000.0, 2000.0 ]\n"
         )
     elif name == "training":
+        sys.path.insert(0, str(Path(__file__).parents[1]))  # where a script does not look
+        from benchmarks.transformer import Transformer, transformer
+
         model = Transformer(
             layers=128, hidden=16384, sequence=8192, micro_batches=16, data=128, tensor=8,
             pipeline=16,

@@ -4,14 +4,11 @@
 from astra_bridge.workload.astra1 import import_text
 from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
 from astra_bridge.workload.micro import collective
-from astra_bridge.workload.training import Transformer, transformer
 
 __all__ = [
     "GeneratedWorkload",
     "Kinds",
     "TraceBuilder",
-    "Transformer",
     "collective",
     "import_text",
-    "transformer",
 ]

@@ -16,7 +16,7 @@ from astra_bridge.errors import InputError, PluginError
 from astra_bridge.registry import Registry, Spec
 from astra_bridge.text import nearest, show
 from astra_bridge.units import parse_size_bytes
-from astra_bridge.workload import micro, training
+from astra_bridge.workload import micro
 from astra_bridge.workload.builder import GeneratedWorkload
 
 __all__ = ["GENERATORS", "Generator", "Option", "Parameter", "generated", "parameters"]
@@ -62,8 +62,11 @@ GENERATORS = Registry(
     Generator,
     {
         "collective": "astra_bridge.workload.generators:BUILT_IN",
-        "transformer": "astra_bridge.workload.generators:BUILT_IN",
         "model": "astra_bridge.workload.models.generator:GENERATOR",
+    },
+    {
+        "transformer": "`astra-bridge workload model config.json` makes training steps of a model "
+        'of any sizes: docs/models.md, "Models of your own"',
     },
 )
 
@@ -274,39 +277,8 @@ def _collective(
     )
 
 
-def _transformer(
-    *,
-    layers: Annotated[int, Option("Layers of the model.")] = 8,
-    hidden: Annotated[int, Option("Hidden size.")] = 4096,
-    sequence: Annotated[int, Option("Tokens per sequence.")] = 2048,
-    vocabulary: Annotated[int, Option("Size of the vocabulary.")] = 32000,
-    ffn_hidden: Annotated[int, Option("Width of feed-forward layers; 0: 4 x hidden.")] = 0,
-    experts: Annotated[int, Option("Experts per layer; 0: dense.")] = 0,
-    top_k: Annotated[int, Option("Experts that each token goes to.")] = 2,
-    micro_batch: Annotated[int, Option("Sequences per micro-batch.")] = 1,
-    micro_batches: Annotated[int, Option("Micro-batches per step and data-parallel rank.")] = 4,
-    data: Annotated[int, Option("Degree of data parallelism.", "--dp")] = 1,
-    tensor: Annotated[int, Option("Degree of tensor parallelism.", "--tp")] = 1,
-    pipeline: Annotated[int, Option("Degree of pipeline parallelism (1F1B).", "--pp")] = 1,
-    expert: Annotated[int, Option("Degree of expert parallelism; divides --dp.", "--ep")] = 1,
-    element_bytes: Annotated[int, Option("Bytes per parameter or activation.")] = 2,
-    gradient_bytes: Annotated[int, Option("Bytes per gradient.")] = 2,
-    sharded_optimizer: Annotated[
-        bool, Option("Reduce-scatter and all-gather (ZeRO 1) instead of all-reduce.")
-    ] = False,
-    tflops: Annotated[float, Option("Sustained TFLOP/s of one rank.")] = 200.0,
-    steps: Annotated[int, Option("Training steps.")] = 1,
-) -> GeneratedWorkload:
-    return training.transformer(training.Transformer(**locals()))
-
-
 BUILT_IN = (
     Generator(
         "collective", "Generate a collective, or messages, on all ranks or in groups.", _collective
-    ),
-    Generator(
-        "transformer",
-        "Generate training steps of a transformer on dp x tp x pp ranks.",
-        _transformer,
     ),
 )

@@ -3,7 +3,16 @@
 
 from pathlib import Path
 
-from astra_bridge.workload import Transformer, collective, transformer
+from astra_bridge.workload import collective
+from astra_bridge.workload.models import (
+    Attention,
+    Layer,
+    Mlp,
+    Model,
+    Parallelism,
+    TrainingStep,
+    training_step,
+)  # fmt: skip
 
 FOLDER = Path(__file__).parent
 
@@ -11,14 +20,11 @@ FOLDER = Path(__file__).parent
 collective("all-reduce", 2**20, 8).write(FOLDER / "all_reduce" / "trace")
 
 # One training step of a small transformer on 8 ranks: 2-way data, tensor and pipeline parallel.
-model = Transformer(
-    layers=4,
-    hidden=1024,
+layer = Layer(Attention(heads=8, kv_heads=8, head_dim=128), Mlp(4096, gated=False))
+step = TrainingStep(
+    Model("small", hidden=1024, vocabulary=8000, layers=(layer,) * 4),
+    Parallelism(tensor=2, pipeline=2, data=2),
     sequence=512,
-    vocabulary=8000,
     micro_batches=4,
-    data=2,
-    tensor=2,
-    pipeline=2,
 )
-transformer(model).write(FOLDER / "training" / "trace")
+training_step(step, "h100-sxm").write(FOLDER / "training" / "trace")

@@ -28,7 +28,8 @@ from astra_bridge.simulation import experiment as of_experiment
 from astra_bridge.simulation.folding import NotFolded, folded_run
 from astra_bridge.trace import CommType
 from astra_bridge.validation.cases import write_golden_case
-from astra_bridge.workload import Transformer, collective, transformer
+from astra_bridge.workload import collective
+from benchmarks.transformer import Transformer, transformer
 from tests.effort import examples
 from tests.golden.test_analytical import CASES, LONG, OWN
 from tests.golden_run import GOLDEN

@@ -9,7 +9,8 @@ import pytest
 
 from astra_bridge import simulate
 from astra_bridge.results import Result
-from astra_bridge.workload import GeneratedWorkload, Transformer, collective, transformer
+from astra_bridge.workload import GeneratedWorkload, collective
+from benchmarks.transformer import Transformer, transformer
 
 SYSTEM: dict[str, Any] = {
     "scheduling-policy": "LIFO",

@@ -17,7 +17,7 @@ from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
 from astra_bridge.lowering import lower
 from astra_bridge.program import COLLECTIVE, GROUP, PHASE, PLAN, TEMPLATE, Op, Program
-from astra_bridge.workload import Transformer, transformer
+from benchmarks.transformer import Transformer, transformer
 from tests.crossval.test_peers import ENGINES, played
 from tests.random_programs import experiment
 from tests.small import network, system

@@ -38,7 +38,6 @@ from astra_bridge.workload.models import (
     Parallelism,
     TrainingStep,
 )
-from astra_bridge.workload.training import Transformer
 
 INPUTS = Path(__file__).parents[2] / "examples" / "analytical"
 GOOD: dict[str, Any] = {
@@ -129,7 +128,6 @@ def test_readers(reader: Callable[[Any], object]) -> None:
         (SystemConfig, vars(SystemConfig())),
         (SystolicArray, vars(SystolicArray())),
         (RemoteMemoryConfig, vars(RemoteMemoryConfig())),
-        (Transformer, vars(Transformer())),
         (Attention, vars(Attention(8, 4, 8))),
         (Layer, {"mixer": Attention(8, 4, 8), "mlp": Mlp(8), "norms": 2}),
         (Model, vars(MODEL)),

@@ -27,6 +27,8 @@ from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 from tests.small import MIB, network, per_rank, system
 
+SMALL_MODEL = str(Path(__file__).parents[1] / "small_model.json")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "compare" / "experiment.yaml"
 AWARE, UNAWARE = "analytical-aware", "analytical-unaware"
@@ -268,11 +270,11 @@ def test_phases_of_jobs_begin_with_the_job() -> None:
 
 def test_steps_of_generated_training() -> None:
     workload = {
-        "generator": "transformer",
-        "layers": 2,
+        "generator": "model",
+        "model": SMALL_MODEL,
+        "gpu": "h100-sxm",
         "dp": 2,
         "tp": 4,
-        "hidden": 512,
         "steps": 3,
     }
     found = ab.compare(ring(workload), [AWARE])
@@ -297,8 +299,10 @@ def test_covered_time(intervals: list[tuple[int, int, int]]) -> None:
 def test_the_furthest_are_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of what groups of ranks do alike the furthest one only, those that differ most first."""
     (tmp_path / "experiment.yaml").write_text(
-        "workload: {generator: transformer, layers: 2, dp: 2, tp: 4, hidden: 512, steps: 2}\n"
-        "system: {all-reduce-implementation: [ring]}\n"
+        f"workload: {{generator: model, model: {SMALL_MODEL}, gpu: h100-sxm, dp: 2, tp: 4, "
+        "steps: 2}\n"
+        "system: {all-reduce-implementation: [ring], all-gather-implementation: [ring],\n"
+        "  reduce-scatter-implementation: [ring]}\n"
         "network: {topology: [Switch], npus_count: [8], bandwidth: [50], latency: [500]}\n"
     )
     arguments = [f"--backends={AWARE},{UNAWARE}", f"--reference={UNAWARE}"]
@@ -542,13 +546,13 @@ def test_collectives_and_phases_of_the_page(
     assert main(command.split()[1:]) == 0
     printed = capsys.readouterr().out.splitlines()
     shown = [line.strip() for line in section.splitlines() if line.startswith("    ")]
-    assert len(shown) == 10
+    assert len(shown) == 9
     assert {line for line in shown if line != "..."} <= set(printed)
 
 
 def test_groups_that_run_at_different_times_are_collectives_of_their_own() -> None:
     """Two stages of a pipeline, whose nodes have the same ids."""
-    workload = {"generator": "transformer", "layers": 2, "pp": 2, "tp": 4, "hidden": 512}
+    workload = {"generator": "model", "model": SMALL_MODEL, "gpu": "h100-sxm", "pp": 2, "tp": 4}
     experiment = ring(workload)
     found = ab.compare(experiment, [AWARE])
     assert {row["ranks"] for row in found.collectives} == {4}

@@ -23,7 +23,7 @@ from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.hardware import hardware
 from astra_bridge.inputs.system import SystolicArray
 from astra_bridge.trace import NodeType
-from astra_bridge.workload import Transformer, transformer
+from benchmarks.transformer import Transformer, transformer
 from tests.small import network, run, same_on_all, system
 
 

@@ -20,6 +20,8 @@ from astra_bridge.cli import main
 from astra_bridge.errors import InputError
 from astra_bridge.simulation.file import SCHEMA_FILE, experiment_schema
 
+SMALL_MODEL = str(Path(__file__).parents[1] / "small_model.json")
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "analytical"
 FLAGS = [
     f"--workload-configuration={EXAMPLES}/all_reduce/trace",
@@ -211,13 +213,12 @@ def test_a_workload_can_be_generated(tmp_path: Path) -> None:
 
 
 def test_a_generated_workload_has_its_own_groups(tmp_path: Path) -> None:
-    content = {"generator": "transformer", "layers": 1, "dp": 2, "tp": 4, "micro_batches": 1}
+    content = {"generator": "model", "model": SMALL_MODEL, "dp": 2, "tp": 4, "micro_batches": 1}
     generated = ab.Experiment.from_file(written(tmp_path, workload=content))
     made = generated.work[0].traces
-    assert [group.size for group in made.columns[0].process_groups] == [4, 2]
+    assert {group.size for group in made.columns[0].process_groups} == {4, 2}
     prefix = tmp_path / "traces" / "gpt"
-    assert main(["workload", "transformer", str(prefix), "--layers=1", "--dp=2", "--tp=4",
-                 "--micro-batches=1"]) == 0  # fmt: skip
+    assert main(["workload", "model", SMALL_MODEL, str(prefix), "--dp=2", "--tp=4"]) == 0
     assert generated == ab.Experiment.from_file(written(tmp_path, workload=str(prefix)))
     jobs = written(tmp_path, workload=None, jobs=[{"workload": content}])
     of_job = ab.Experiment.from_file(jobs).work[0].traces
@@ -230,7 +231,7 @@ def test_a_generated_workload_has_its_own_groups(tmp_path: Path) -> None:
     ("workload", "said"),
     [
         ({"generator": "colective"}, r"workload\.generator: .*did you mean 'collective'"),
-        ({}, r"workload\.generator: .*allowed: collective, transformer"),
+        ({}, r"workload\.generator: .*allowed: collective, model"),
         ({"generator": "collective", "sise": 1}, r"workload\.sise: .*did you mean 'size'"),
         ({"generator": "collective", "size": "1 parsec"}, r"workload\.size: unknown size unit"),
         ({"generator": "collective", "size": [1]}, r"workload\.size"),

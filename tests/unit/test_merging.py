@@ -16,9 +16,9 @@ from astra_bridge.trace import CommType, Workload, read_workload
 from astra_bridge.trace.checking import check_workload
 from astra_bridge.trace.formats import count_ranks
 from astra_bridge.trace.overview import overview
-from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective, transformer
+from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
 from astra_bridge.workload.merging import Part, merge
-from astra_bridge.workload.training import Transformer
+from benchmarks.transformer import Transformer, transformer
 
 SYSTEM = {
     "all-reduce-implementation": ["ring"], "all-gather-implementation": ["ring"],

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -669,6 +672,43 @@ def test_command_prints_memory_and_flags(
     for wrong in ([], [str(prefix), "-o", str(prefix)]):
         with pytest.raises(InputError, match="OUT or --output: is the prefix"):
             dispatch(ROOT, [*words, *more, *wrong])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--tp 2 --dp 2",
+        "--tp 2 --dp 2 --per-rank",
+        "--pp 2 --dp 2 --zero 3 --schedule zb-h1 --micro-batches 4",
+        "--tp 2 --inference disaggregated --output-tokens 2",
+    ],
+)
+def test_a_shell_script_runs_what_the_command_prints(tmp_path: Path, options: str) -> None:
+    """The lines that begin with two blanks are the flags, all of them; files have the prefix."""
+    write(tmp_path)
+    examples = Path(__file__).parents[2] / "examples/analytical"
+    astra_bridge = shlex.join([sys.executable, "-m", "astra_bridge"])
+    (tmp_path / "network.yml").write_text(
+        "topology: [ Switch ]\nnpus_count: [ 4 ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n"
+    )
+    script = f"""set -eu
+    mkdir out
+    {astra_bridge} workload model config.json {options} -o out/step > said
+    flags=$(sed -n 's/^  //p' said)
+    test "$(ls out | grep -vc '^step[.]' || true)" = 0
+    {astra_bridge} run $flags --system-configuration={examples}/system.json \\
+        --network-configuration=network.yml \\
+        --remote-memory-configuration={examples}/no_memory.json
+    """
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count(" finished, ") == 4
+    said = (tmp_path / "said").read_text()
+    assert ("--comm-group-configuration=out/step.comm_group.json" in said) == (
+        "--per-rank" in options
+    )
 
 
 def test_what_does_not_fit_is_refused_unless_forced(tmp_path: Path) -> None:

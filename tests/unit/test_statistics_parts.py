@@ -9,7 +9,7 @@ import pytest
 from astra_bridge import simulate
 from astra_bridge.inputs.network import NetworkDims
 from astra_bridge.results import statistics
-from astra_bridge.workload import Transformer, transformer
+from benchmarks.transformer import Transformer, transformer
 
 
 @pytest.mark.parametrize("roofline", [0, 1])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from astra_bridge.cli.command import dispatch
 from astra_bridge.cli.commands import ROOT
@@ -31,11 +31,10 @@ from astra_bridge.trace import (
 from astra_bridge.workload import (
     GeneratedWorkload,
     TraceBuilder,
-    Transformer,
     collective,
     import_text,
-    transformer,
 )
+from benchmarks.transformer import Transformer, transformer
 from tests.trace_twins import differences, parents
 
 
@@ -268,149 +267,16 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         collective(**(valid | arguments))
 
 
-# Transformers
-
-
-def test_work_of_a_dense_layer() -> None:
-    # Narayanan et al. 2021: a forward pass of one layer is 24 B s h^2 + 4 B s^2 h, the backward
-    # pass twice that; B = 3 sequences, s = 64, h = 32, and two micro-batches of them:
-    # 3 * 2 * (24 * 3 * 64 * 32^2 + 4 * 3 * 64^2 * 32) = 37_748_736.
-    model = Transformer(
-        layers=1, hidden=32, sequence=64, vocabulary=100, micro_batch=3, micro_batches=2
-    )
-    trace = transformer(model).workload().columns[0]
-    layer = [i for i, name in enumerate(names(trace)) if name.startswith("layer0")]
-    assert sum(int(trace.num_ops[i]) for i in layer) == 37_748_736
-    assert (trace.type == NodeType.COMP).all()
-    # Weights: 12 h^2 per layer, and two tables of 100 rows; the optimizer does 10 operations each.
-    assert trace.num_ops[-1] == 10 * (12 * 32**2 + 2 * 100 * 32)
-
-
-def test_volume_of_each_parallelism() -> None:
-    model = Transformer(
-        layers=4,
-        hidden=32,
-        sequence=16,
-        vocabulary=64,
-        experts=8,
-        top_k=2,
-        micro_batches=3,
-        data=4,
-        tensor=2,
-        pipeline=2,
-        expert=2,
-    )
-    generated = transformer(model).expanded()
-    run_to_end(generated)
-    trace = generated.workload().of_rank(0)  # stage 0
-    boundary = 16 * 32 * 2  # tokens * hidden * bytes
-    sizes: dict[str, Counter[int]] = defaultdict(Counter)
-    for i, name in enumerate(names(trace)):
-        roles = {"tp", "dispatch", "combine", "send", "recv", "grad"} & set(name.split("."))
-        for role in roles:
-            sizes[role][int(trace.comm_size[i])] += 1
-    # Two all-reduces per layer and direction, one for the embedding; 2 layers, 3 micro-batches.
-    assert sizes["tp"] == {boundary: 3 * (2 * 2 * 2 + 1)}
-    # Dispatch and combine in both directions, of every token top_k times.
-    assert sizes["dispatch"] == sizes["combine"] == {2 * boundary: 3 * 2 * 2}
-    assert sizes["send"] == sizes["recv"] == {boundary: 3}
-    # Gradients of 2 bytes: attention 4 h^2, 4 experts of 8 h^2, the embedding; all over tensor.
-    assert sizes["grad"] == {
-        2 * 4 * 32**2 // 2: 2,
-        2 * 4 * 8 * 32**2 // 2: 2,
-        2 * 64 * 32 // 2: 1,
-    }
-    groups = set(generated.comm_groups.values())
-    assert {(0, 1), (0, 2), (0, 4), (0, 2, 4, 6)} <= groups  # tensor, expert, replicas, data
-
-
-def test_sharded_optimizer_gathers_what_it_scattered() -> None:
-    model = Transformer(layers=1, hidden=32, vocabulary=64, data=4, sharded_optimizer=True)
-    trace = transformer(model).workload().columns[0]
-    scattered = trace.comm_size[trace.comm_type == CommType.REDUCE_SCATTER]
-    gathered = trace.comm_size[trace.comm_type == CommType.ALL_GATHER]
-    assert sorted(scattered.tolist()) == sorted((4 * gathered).tolist())
-    assert len(scattered) == 4
-
-
-def test_pipeline_is_1f1b() -> None:
-    model = Transformer(layers=4, hidden=8, sequence=8, vocabulary=8, pipeline=4, micro_batches=6)
-    generated = transformer(model).expanded()
-    workload = generated.workload()
-    orders = []
-    for stage in range(4):
-        trace = workload.of_rank(stage)
-        order = [
-            name.split(".")[2][0].upper() + name[-1]
-            for name in names(trace)
-            if ".attention." in name
-        ]
-        orders.append(" ".join(order))
-    assert orders == [
-        "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5",
-        "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5",
-        "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5",
-        "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5",
-    ]
-    run_to_end(generated)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    data=st.sampled_from([1, 2, 4]),
-    tensor=st.sampled_from([1, 2]),
-    pipeline=st.sampled_from([1, 2, 3]),
-    expert=st.sampled_from([1, 2]),
-    micro_batches=st.integers(1, 5),
-    steps=st.integers(1, 2),
-    sharded=st.booleans(),
-)
-def test_no_combination_deadlocks(
-    data: int,
-    tensor: int,
-    pipeline: int,
-    expert: int,
-    micro_batches: int,
-    steps: int,
-    sharded: bool,
-) -> None:
-    expert = min(expert, data)
-    model = Transformer(
-        layers=2 * pipeline,
-        hidden=16,
-        sequence=8,
-        vocabulary=16,
-        experts=2 * expert if expert > 1 else 0,
-        micro_batches=micro_batches,
-        data=data,
-        tensor=tensor,
-        pipeline=pipeline,
-        expert=expert,
-        sharded_optimizer=sharded,
-        steps=steps,
-    )
-    generated = transformer(model).expanded()
-    assert len(generated.traces) == data * tensor * pipeline
-    run_to_end(generated)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"layers": 0}, "layers: 0 is not allowed"),
-        ({"pipeline": 3}, "pipeline: 3 stages cannot share 8 layers evenly"),
-        ({"tensor": 3}, "tensor: 3 does not divide hidden 4096"),
-        ({"data": 2, "expert": 3, "experts": 3}, "expert: 3 does not divide data 2"),
-        ({"data": 2, "expert": 2}, "expert: needs a model with experts"),
-        ({"data": 2, "expert": 2, "experts": 3}, "expert: 2 ranks cannot share 3 experts"),
-        ({"experts": 1}, "top_k: 2 is more than 1 experts"),
-        ({"tflops": 0.0}, "tflops: 0.0 is not allowed"),
-        ({"tflops": float("nan")}, "tflops: nan is not allowed"),
-    ],
-)
-def test_impossible_models_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Transformer(**arguments)
+def test_steps_of_benchmarks_stay_what_was_measured() -> None:
+    """What docs/fidelity.md and docs/performance.md have numbers of: the bytes of its traces."""
+    found = hashlib.sha256()
+    for more in ({}, {"experts": 16, "expert": 8}):
+        model = Transformer(
+            layers=2, hidden=448, sequence=512, vocabulary=1024, data=32, micro_batches=1, **more
+        )
+        for kind in transformer(model).kinds()[0]:
+            found.update(kind.encode())
+    assert found.hexdigest() == ("fa1baabcd800848f765703b35c8345b07091fdf9ab4b17e982f4e29048422bab")
 
 
 # ASTRA-sim 1.0 text
@@ -634,18 +500,12 @@ def test_command_refuses_bad_sizes(command: Callable[..., str], tmp_path: Path, 
         command("workload", "collective", tmp_path / "w", "--ranks", 4, "--size", size)
 
 
-def test_command_transformer(command: Callable[..., str], tmp_path: Path) -> None:
-    prefix = tmp_path / "w"
-    command(
-        "workload", "transformer", prefix, "--layers", 2, "--hidden", 64, "--dp", 2, "--tp", 2,
-        "--pp", 2, "--micro-batches", 2,
-    )  # fmt: skip
-    model = Transformer(layers=2, hidden=64, data=2, tensor=2, pipeline=2, micro_batches=2)
-    expected = transformer(model).workload()
-    read = read_workload(prefix, 8)
-    assert len(read.columns) == 2
-    for rank in range(8):
-        assert differences(read.of_rank(rank), expected.of_rank(rank)) == []
+def test_the_name_of_a_former_generator_says_what_to_type(
+    command: Callable[..., str], tmp_path: Path
+) -> None:
+    said = "workload: 'transformer' is no more; `astra-bridge workload model config.json` makes"
+    with pytest.raises(InputError, match=re.escape(said)):
+        command("workload", "transformer", tmp_path / "w", "--layers", 2)
 
 
 def test_relative_traces_are_those_of_global_ranks(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A training step of a transformer with data, tensor, pipeline and expert parallelism.
+"""The training step that `fidelity.py` and `speed.py` measure: a transformer of any sizes.
+
+`astra-bridge workload model` makes better ones, which would be other numbers: this one stays as it
+is, so that what was measured with it can be measured again.
 
 Compute and communication volumes follow Megatron-LM: Shoeybi et al. 2019 (arXiv 1909.08053,
 section 3: two all-reduces per layer and direction) and Narayanan et al. 2021 (SC'21, section 3.2
@@ -25,7 +28,7 @@ import numpy as np
 from astra_bridge.arguments import Check, check_fields, flag, integer, positive
 from astra_bridge.errors import InputError
 from astra_bridge.trace.columns import CommType
-from astra_bridge.workload.builder import GeneratedWorkload, Kinds, TraceBuilder
+from astra_bridge.workload import GeneratedWorkload, Kinds, TraceBuilder
 
 
 @dataclass(frozen=True)
