@@ -73,10 +73,27 @@ def summary(result: Result) -> str:
             parts.append(_tiers(result.tiers))
     if result.folding.asked:
         parts.append(f"note: {result.folding.sentence()}")
+    forward = _fast_forward(result)
+    if forward:
+        parts.append(f"fast-forward: {forward}")
     troubles = _troubles(result)
     if troubles:
         parts.append(f"in the network: {troubles}")
     return "\n\n".join(parts)
+
+
+def _fast_forward(result: Result) -> str:
+    """How much of the time a network did not simulate event by event, where it was asked not to."""
+    jumped = result.network.get("fast_forward_ns")
+    if not isinstance(jumped, int):
+        return ""
+    whole = max(int(result.finish_ns.max()), 1)
+    if jumped == 0:
+        return f"none of {time_text(whole * PS_PER_NS)} jumped"
+    return (
+        f"{time_text(jumped * PS_PER_NS)} of {time_text(whole * PS_PER_NS)} jumped, in "
+        f"{result.network['fast_forward_jumps']:,} jumps, exact"
+    )
 
 
 def _tiers(tiers: Table) -> str:

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "ns3/boolean.h"
@@ -75,6 +76,10 @@ ns3::TypeId CongestionControl::GetTypeId() {
 
 Tick CongestionControl::Microseconds(double us) const {
   return static_cast<Tick>(us * 1e6 / static_cast<double>(fabric->parameters.tick_ps));
+}
+
+bool CongestionControl::Describe(const QueuePair&, std::vector<uint64_t>*) const {
+  return GetInstanceTypeId() == CongestionControl::GetTypeId();
 }
 
 void CongestionControl::StartTimer(QueuePair& qp, uint32_t kind, Tick delay) {
@@ -208,6 +213,18 @@ void Dcqcn::OnPortRate(QueuePair& qp) {
   if (qp.dcqcn.stage > fast_recovery_times) Wake(qp, kIncrease);
 }
 
+// Without marks nobody asks since when a timer sleeps.
+bool Dcqcn::Describe(const QueuePair& qp, std::vector<uint64_t>* words) const {
+  const DcqcnState& s = qp.dcqcn;
+  uint64_t alpha;
+  std::memcpy(&alpha, &s.alpha, sizeof alpha);
+  const uint64_t flags =
+      (s.alpha_cnp ? 1u : 0) | (s.decrease_cnp ? 2u : 0) | (s.first_cnp ? 4u : 0);
+  words->insert(words->end(), {static_cast<uint64_t>(s.target_bps), alpha,
+                               static_cast<uint64_t>(s.stage) << 3 | flags});
+  return true;
+}
+
 void Dcqcn::End(QueuePair& qp) {
   qp.timer.fill(0);
   qp.Changed();
@@ -297,6 +314,17 @@ int64_t DcqcnSigcomm15::Increased(QueuePair& qp) const {
 void DcqcnSigcomm15::OnPortRate(QueuePair& qp) {
   if (qp.cnp.limited && qp.timer[kIncrease] == 0)
     StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
+}
+
+// How many bytes it has counted is the business of BytesToChange.
+bool DcqcnSigcomm15::Describe(const QueuePair& qp, std::vector<uint64_t>* words) const {
+  const CnpState& s = qp.cnp;
+  uint64_t alpha;
+  std::memcpy(&alpha, &s.alpha, sizeof alpha);
+  words->insert(words->end(),
+                {static_cast<uint64_t>(s.target_bps), alpha,
+                 static_cast<uint64_t>(s.timer_stage) << 32 | s.byte_stage, s.limited ? 1u : 0u});
+  return true;
 }
 
 void DcqcnSigcomm15::End(QueuePair& qp) { StopTimer(qp, kIncrease); }

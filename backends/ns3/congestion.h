@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "fabric.h"
 
@@ -26,6 +27,13 @@ class CongestionControl : public ns3::Object {
   virtual void OnTimer(QueuePair&, uint32_t /*kind*/) {}
   virtual void OnPortRate(QueuePair&) {}  // its port is another, or slower or faster
   virtual void End(QueuePair&) {}  // the last ACK has come
+
+  // Fast-forward: what it remembers of a pair and what decides on the pair's future, as long as no
+  // packet is marked; false where it cannot tell, as most cannot that learn from every ACK.
+  virtual bool Describe(const QueuePair& qp, std::vector<uint64_t>* words) const;
+  // So many bytes may be sent before it reacts to their number, and so many have been.
+  virtual uint64_t BytesToChange(const QueuePair&) const { return UINT64_MAX; }
+  virtual void Skipped(QueuePair&, uint64_t /*bytes*/) {}
 
   Fabric* fabric = nullptr;
   int64_t min_bps = 100000000;
@@ -48,6 +56,7 @@ class Dcqcn final : public CongestionControl {
   void OnTimer(QueuePair& qp, uint32_t kind) override;
   void OnPortRate(QueuePair& qp) override;
   void End(QueuePair& qp) override;
+  bool Describe(const QueuePair& qp, std::vector<uint64_t>* words) const override;
 
   double gain = 1.0 / 256;
   double alpha_interval_us = 55, decrease_interval_us = 4, increase_interval_us = 55;
@@ -75,6 +84,13 @@ class DcqcnSigcomm15 final : public CongestionControl {
   void OnTimer(QueuePair& qp, uint32_t kind) override;
   void OnPortRate(QueuePair& qp) override;
   void End(QueuePair& qp) override;
+  bool Describe(const QueuePair& qp, std::vector<uint64_t>* words) const override;
+  uint64_t BytesToChange(const QueuePair& qp) const override {
+    return qp.cnp.limited ? qp.cnp.bytes_left - 1 : UINT64_MAX;
+  }
+  void Skipped(QueuePair& qp, uint64_t bytes) override {
+    if (qp.cnp.limited) qp.cnp.bytes_left -= bytes;
+  }
   Tick CnpInterval() const { return Microseconds(cnp_interval_us); }
 
   double gain = 1.0 / 256;

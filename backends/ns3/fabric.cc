@@ -66,6 +66,7 @@ void Port::Fire(uint32_t kind, uint64_t order) {
 }
 
 bool Port::Loses(const PacketRecord& packet) {
+  ++fabric->disturbances;
   const bool resume = packet.kind == PacketKind::kResume;
   if (!fabric->parameters.upstream_order)
     return packet.kind != PacketKind::kPause && !resume && loss_stream->Next() < loss;
@@ -582,6 +583,7 @@ Message* Fabric::Enqueue(QueuePair* qp, int64_t id, uint64_t bytes, int64_t star
     qp->receive_end = message->end;
   }
   ++active_;
+  ++disturbances;
   return message;
 }
 
@@ -731,6 +733,7 @@ Tick Fabric::IdealTicks(const QueuePair& qp, const Message& message) {
 void Fabric::Deliver(QueuePair* qp) {
   while (qp->receiving != nullptr && qp->expected_seq >= qp->receive_end) {
     const Message* message = qp->receiving;
+    ++disturbances;
     qp->receiving = message->next;
     qp->receive_end = message->next == nullptr ? UINT64_MAX : message->next->end;
     if (!parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
@@ -751,6 +754,7 @@ void Fabric::Acknowledge(QueuePair* qp) {
       if (qp->sending != nullptr) qp->send_end = qp->sending->end;
     }
     --active_;
+    ++disturbances;
     static_cast<RdmaNic*>(ns3::PeekPointer(nodes[static_cast<size_t>(qp->src)]))
         ->trace_complete(message->id, static_cast<uint64_t>(sim->NowTick() - message->start));
     if (parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
@@ -800,6 +804,7 @@ Telemetry* Fabric::NewTelemetry() {
 void Fabric::SetLink(uint32_t link, double scale) {
   Port& port = *ports[link];
   const bool was_up = port.up;
+  ++disturbances;
   if (scale == 0) {
     if (!was_up) return;
     port.TakeDown();
@@ -862,6 +867,7 @@ bool Fabric::Lost(QueuePair* qp, Tick now) {
 // The watchdog: retransmission timeouts of all pairs, and networks that stand still.
 void Fabric::Fire(uint32_t, uint64_t) {
   watching_ = false;
+  ++disturbances;
   if (active_ == 0) return;
   const Tick now = sim->NowTick();
   Tick next = now + watch_interval_;
@@ -904,6 +910,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
 // What the sender then learns, by asking for an acknowledgement of its first byte, is which bytes
 // the receiver has.
 void Fabric::TimedOut(QueuePair* qp) {
+  ++disturbances;
   if (!parameters.selective) {
     if (qp->next_seq > qp->acked_seq) Repeat(qp, qp->acked_seq, qp->next_seq);
     qp->GoBack();

@@ -25,6 +25,7 @@
 #include "random.h"
 #include "rdma.h"
 #include "repair.h"
+#include "repetition.h"
 #include "simulator.h"
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
@@ -150,7 +151,8 @@ struct Port final : public EventTarget {
   uint64_t pauses = 0, resumes = 0;
   uint32_t max_queue_bytes = 0;
   Tick busy_ticks = 0;
-  double queue_byte_ticks = 0;  // of each packet that left its queue: bytes x the time it waited
+  // Of each packet that left its queue: bytes x the time it waited.
+  unsigned __int128 queue_byte_ticks = 0;
 
   bool Busy() const;
   Tick TxTicks(uint32_t bytes);
@@ -158,6 +160,7 @@ struct Port final : public EventTarget {
   void RequestService();
   void ExpectDone();
   void Fire(uint32_t kind, uint64_t order) override;
+  bool Moves() const override { return true; }
   bool Loses(const PacketRecord& packet);
   void TakeDown();
 
@@ -314,6 +317,7 @@ struct QueuePair final : public EventTarget {
   uint64_t bdp_bytes = 0;  // of the path, or the largest with window=global
   Tick base_rtt = 0;
   uint32_t timeouts = 0;
+  uint64_t skipped = 0;  // by the last fast-forward
   uint64_t ideal_bytes = 0;  // the size whose least time is the next
   Tick ideal = 0;
 
@@ -360,6 +364,7 @@ struct QueuePair final : public EventTarget {
   // The rate at which it is paced; a variable window follows it.
   void SetRate(int64_t new_bps);
   void Fire(uint32_t kind, uint64_t order) override;  // timers of congestion control
+  bool Moves() const override { return true; }
 };
 
 // A node of the fabric.
@@ -369,6 +374,8 @@ class Device : public ns3::Object {
   virtual void Receive(Port& ingress, PacketRecord* packet) = 0;
   // The port is free: send the next packet, if there is one to send.
   virtual void Serve(Port& port) = 0;
+  // What decides on its future and is not in its ports.
+  virtual void Describe(std::vector<uint64_t>* /*words*/) const {}
 
   Fabric* fabric = nullptr;
   int32_t node = 0;
@@ -412,6 +419,7 @@ class SharedBufferSwitch final : public Device {
   void Serve(Port& port) override;
   // After all ports are attached, and again when another traffic class comes into use.
   void Configure();
+  void Describe(std::vector<uint64_t>* words) const override;
 
   ns3::TracedCallback<uint32_t, bool> trace_pfc;  // link towards the paused sender, paused
   ns3::TracedCallback<uint32_t> trace_mark;  // link
@@ -476,6 +484,7 @@ class Fabric final : public EventTarget {
   void Fire(uint32_t kind, uint64_t order) override;  // the watchdog
   Tick Ticks(double bytes, int64_t bps) const;
   uint64_t Bdp(Tick rtt, int64_t bps) const;
+  const std::vector<std::unique_ptr<QueuePair>>& pairs() const { return pairs_; }
 
   FabricSimulator* sim;
   Parameters parameters;
@@ -494,6 +503,10 @@ class Fabric final : public EventTarget {
   uint64_t packet_hops = 0, data_packets = 0, retransmissions = 0, timeouts = 0;
   uint64_t on_wire = 0;  // packets that leave a port or are under way
   uint64_t cnps = 0;  // sent by receivers
+  // Counts what a repetition cannot contain: a message began or ended, a random number was drawn, a
+  // packet was marked or lost, a port was paused, a link has changed, the watchdog looked.
+  uint64_t disturbances = 0;
+  std::unique_ptr<Repetition> repetition;  // with fast_forward
   uint64_t blind_transfers = 0;  // their path is longer than the fork's telemetry
   std::function<void(const std::string&)> on_failure;  // why the run cannot go on
 

@@ -362,6 +362,7 @@ void CheckParameters(astra_net::Options& options, const Parameters& p, uint32_t 
   Only(options, "completion", p.complete_at_ack, "ack");
   Only(options, "telemetry_exact", !p.telemetry_exact, "false");
   Only(options, "pfc", p.pfc, "true");
+  Only(options, "fast_forward", p.fast_forward == "off", "off");
   size("header_bytes", p.header_bytes, fork.header_bytes, telemetry_bytes);
   Only(options, "ack_bytes",
        p.ack_bytes == fork.ack_bytes || p.ack_bytes == 22 + std::max(26u, 12 + telemetry_bytes),

@@ -188,6 +188,11 @@ Models::Models(const Site& site, const Parameters& parameters)
       Load(port.link, port.busy_until, packet.wire_bytes);
     };
   ReadCapture(config);
+  // Whoever looks at single packets or at times in between is shown all of them.
+  if (p.fast_forward != "off" && !fabric_.on_transmit && !fabric_.Reorders()) {
+    fabric_.repetition = std::make_unique<Repetition>(&fabric_);
+    simulator_->on_look = [this](Tick limit) { return fabric_.repetition->Look(limit); };
+  }
   fabric_.on_complete = [this](const QueuePair& qp, const Message& message, Tick now) {
     const auto start = static_cast<int64_t>(message.start_ps);
     Complete({message.id, qp.src, qp.dst, static_cast<int64_t>(message.Bytes()), start,
@@ -228,7 +233,7 @@ LinkState Models::Link(size_t link) const {
           port.busy_ticks * tick_ps_,
           port.waiting_bytes,
           port.max_queue_bytes,
-          std::llround(port.queue_byte_ticks / ticks)};
+          std::llround(static_cast<double>(port.queue_byte_ticks) / ticks)};
 }
 
 Rdma::Counts Models::Count() const {
@@ -238,6 +243,12 @@ Rdma::Counts Models::Count() const {
   if (fabric_.parameters.telemetry)
     counts.more.emplace_back("hpcc_blind_transfers", fabric_.blind_transfers);
   if (fabric_.parameters.cnp_interval > 0) counts.more.emplace_back("cnps", fabric_.cnps);
+  if (fabric_.parameters.fast_forward != "off") {
+    const Repetition* repetition = fabric_.repetition.get();
+    const Tick jumped = repetition == nullptr ? 0 : repetition->jumped();
+    counts.more.emplace_back("fast_forward_jumps", repetition == nullptr ? 0 : repetition->jumps());
+    counts.more.emplace_back("fast_forward_ns", static_cast<uint64_t>(jumped * tick_ps_ / 1000));
+  }
   return counts;
 }
 

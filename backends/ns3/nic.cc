@@ -141,6 +141,7 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
     packet->sent = fabric->sim->NowTick();
   ++qp->in_network;
   ++fabric->data_packets;
+  if (packet->wants_ack && fabric->repetition) fabric->repetition->Asked(qp);
   port.Send(packet);
   qp->last_wire_bytes = packet->wire_bytes;
   if (parameters.cnp_interval > 0) fabric->control->OnSend(*qp, payload);
@@ -201,6 +202,7 @@ inline bool RdmaNic::TakeInOrder(QueuePair* qp, const PacketRecord& packet) {
 bool RdmaNic::TakeEarly(QueuePair* qp, PacketRecord* packet) {
   const Parameters& parameters = fabric->parameters;
   const uint64_t expected = qp->expected_seq;
+  ++fabric->disturbances;
   if (parameters.selective) {
     ByteRanges& held = qp->Repairs().held;
     const uint64_t known = held.Empty() ? expected : held.End();
@@ -274,6 +276,7 @@ void RdmaNic::SendCnp(QueuePair* qp) {
   Port* port = qp->receiver_port;
   if (now < qp->cnp_until || port == nullptr || !port->up) return;
   qp->cnp_until = now + fabric->parameters.cnp_interval;
+  ++fabric->disturbances;
   PacketRecord* packet = fabric->NewPacket();
   packet->qp = qp;
   packet->seq = qp->expected_seq;

@@ -79,6 +79,7 @@ class PairList {
     return finished_ > 0 || -latest_.Least() > time || adapting_ > 0;
   }
   std::vector<QueuePair*> Clear();  // in order
+  uint64_t Turn() const { return 2 * last_ + (last_is_slot_ ? 1 : 0); }
 
  private:
   static constexpr uint32_t kClasses = 8;

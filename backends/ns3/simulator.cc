@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "simulator.h"
 
+#include <algorithm>
 #include <tuple>  // make-event.h of some releases of ns-3 needs it, and does not say so
 
 #include "ns3/event-id.h"
@@ -37,6 +38,10 @@ bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
         looked_ = events_run_;
         if (interrupted()) return true;
       }
+      if (look_) {
+        look_ = false;
+        if (on_look(limit)) continue;
+      }
     }
     now_ = time;
     order_ = static_cast<uint64_t>(entry.key);
@@ -59,6 +64,40 @@ bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
     if (stopped_) break;
   }
   return !heap_.empty();
+}
+
+bool FabricSimulator::Describe(std::vector<uint64_t>* words) const {
+  std::vector<Entry> moving;
+  for (const Entry& entry : heap_) {
+    if (entry.target == nullptr) return false;
+    if (entry.target->Moves()) moving.push_back(entry);
+  }
+  std::sort(moving.begin(), moving.end(),
+            [](const Entry& a, const Entry& b) { return a.key < b.key; });
+  for (const Entry& entry : moving)
+    words->insert(words->end(), {static_cast<uint64_t>(TimeOf(entry.key) - now_),
+                                 next_order_ - static_cast<uint64_t>(entry.key),
+                                 reinterpret_cast<uintptr_t>(entry.target), entry.kind});
+  return true;
+}
+
+Tick FabricSimulator::NextFixed() const {
+  Tick next = kNeverTick;
+  for (const Entry& entry : heap_)
+    if (entry.target == nullptr || !entry.target->Moves()) next = std::min(next, TimeOf(entry.key));
+  return next;
+}
+
+void FabricSimulator::Move(Tick time, uint64_t orders, uint64_t events) {
+  for (Entry& entry : heap_)
+    if (entry.target != nullptr && entry.target->Moves()) entry.key += MakeKey(time, orders);
+  // Ascending, and so a heap.
+  std::sort(heap_.begin(), heap_.end(),
+            [](const Entry& a, const Entry& b) { return a.key < b.key; });
+  now_ += time;
+  if (order_ < kLast - 1) order_ += orders;
+  next_order_ += orders;
+  events_run_ += events;
 }
 
 void FabricSimulator::Run() {

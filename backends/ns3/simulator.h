@@ -28,6 +28,8 @@ constexpr Tick kNeverTick = INT64_MAX;
 class EventTarget {
  public:
   virtual void Fire(uint32_t kind, uint64_t order) = 0;
+  // Whether its events belong to the state of the network, and move when that is moved on.
+  virtual bool Moves() const { return false; }
 
  protected:
   ~EventTarget() = default;
@@ -67,6 +69,16 @@ class FabricSimulator : public ns3::SimulatorImpl {
     order_ = kLast - 1;
   }
   bool Idle() const { return heap_.empty(); }
+
+  // Fast-forward.  `on_look` is called between two instants, once after each request; where it
+  // answers true, events have moved.
+  std::function<bool(Tick limit)> on_look;
+  void RequestLook() { look_ = true; }
+  uint64_t NextOrder() const { return next_order_; }
+  // The events that move, in order, relative to now; false where there are some of ns-3's own.
+  bool Describe(std::vector<uint64_t>* words) const;
+  Tick NextFixed() const;  // the first that does not move
+  void Move(Tick time, uint64_t orders, uint64_t events);
   Tick NextTick() const { return heap_.empty() ? kNeverTick : TimeOf(heap_.front().key); }
   uint64_t EventsRun() const { return events_run_; }
 
@@ -127,7 +139,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   // A 4-ary heap.  While an event runs the root is a hole, which the first event that it
   // schedules fills: for a packet-hop that saves the second half of the heap's work.
   std::vector<Entry> heap_;
-  bool hole_ = false;
+  bool hole_ = false, look_ = false;
   int64_t tick_steps_ = 1;
   Tick now_ = 0;
   uint64_t order_ = 0, next_order_ = kFirstOrder, next_last_ = 0;

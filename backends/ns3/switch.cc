@@ -46,6 +46,11 @@ int64_t SharedBufferSwitch::PauseThreshold(const Port& port) const {
   return std::max<int64_t>(0, shareable_bytes_ - shared_bytes_) >> port.alpha_shift;
 }
 
+void SharedBufferSwitch::Describe(std::vector<uint64_t>* words) const {
+  words->insert(words->end(),
+                {static_cast<uint64_t>(shared_bytes_), static_cast<uint64_t>(buffered_bytes_)});
+}
+
 int64_t SharedBufferSwitch::SharedUse(const Port& port, uint32_t queue) const {
   return std::max<int64_t>(0, port.ingress_bytes[queue] - fabric->parameters.reserve_bytes);
 }
@@ -54,6 +59,7 @@ void SharedBufferSwitch::SendPause(Port& port, uint32_t queue, bool pause) {
   const uint32_t bit = 1u << queue;
   port.pausing = pause ? port.pausing | bit : port.pausing & ~bit;
   ++(pause ? port.pauses : port.resumes);
+  ++fabric->disturbances;
   trace_pfc(port.link, pause);
   if (fabric->pause_events.size() < fabric->parameters.pfc_rows)
     fabric->pause_events.push_back({fabric->sim->NowTick(), port.link, queue, pause});
@@ -86,6 +92,7 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
   Port* egress = fabric->NextHop(*this, packet);
   if (egress == nullptr || !egress->up) {
     ++ingress.peer->drops;
+    ++fabric->disturbances;
     trace_drop(ingress.peer->link, packet->wire_bytes);
     fabric->Free(packet);
     return;
@@ -102,6 +109,7 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
     if (full || (headroom + bytes > ingress.headroom_limit &&
                  bytes + SharedUse(ingress, queue) > threshold)) {
       ++ingress.peer->drops;
+      ++fabric->disturbances;
       trace_drop(ingress.peer->link, packet->wire_bytes);
       fabric->Free(packet);
       return;
@@ -157,8 +165,8 @@ void SharedBufferSwitch::Serve(Port& port) {
   PacketRecord* packet = port.queue[queue].pop();
   if (port.queue[queue].empty()) port.waiting &= ~(1u << queue);
   port.waiting_bytes -= packet->wire_bytes;
-  port.queue_byte_ticks +=
-      packet->wire_bytes * static_cast<double>(fabric->sim->NowTick() - packet->arrive);
+  port.queue_byte_ticks += static_cast<unsigned __int128>(packet->wire_bytes) *
+                           static_cast<uint64_t>(fabric->sim->NowTick() - packet->arrive);
   if (queue != 0) {
     port.egress_bytes[queue] -= packet->wire_bytes;
     // A mark on an acknowledgement would be nobody's: its own flag carries the mark of its data.
@@ -199,8 +207,9 @@ void SharedBufferSwitch::Unbuffer(Port& ingress, uint32_t queue, int64_t bytes) 
 // in section 3.1 of the DCQCN paper.
 bool SharedBufferSwitch::Mark(const Port& port, uint32_t queue) {
   const int64_t length = port.egress_bytes[queue];
-  if (length > port.kmax) return true;
   if (length <= port.kmin) return false;
+  ++fabric->disturbances;
+  if (length > port.kmax) return true;
   const double probability = port.pmax * static_cast<double>(length - port.kmin) /
                              static_cast<double>(port.kmax - port.kmin);
   return (fabric->parameters.upstream_order ? fabric->random.FirstOfNextStream()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from astra_bridge.network.ns3.build import NS3
+from astra_bridge.network.ns3.build import NS3, is_rdma_fork
 from astra_bridge.simulation import simulate
 from astra_bridge.validation.cases import write_golden_case, write_ns3_network
 from tests.golden.test_ns3 import GOLDEN
@@ -20,7 +20,20 @@ pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.un
 
 @pytest.mark.skipif(not CASES, reason=f"{GOLDEN} is not there")
 @pytest.mark.parametrize("name", CASES or ["none"])
-def test_every_rank_finishes_at_the_same_nanosecond(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param(
+            {"fast_forward": "exact"},
+            marks=pytest.mark.skipif(is_rdma_fork(), reason="the fork's devices do not jump"),
+        ),
+    ],
+    ids=["as it is", "fast-forward"],
+)
+def test_every_rank_finishes_at_the_same_nanosecond(
+    name: str, options: dict[str, str], tmp_path: Path
+) -> None:
     case = json.loads((GOLDEN / f"{name}.json").read_text())
     files = write_golden_case(case, tmp_path)
     logical = tmp_path / "logical.json"
@@ -33,6 +46,7 @@ def test_every_rank_finishes_at_the_same_nanosecond(name: str, tmp_path: Path) -
         backend="ns3",
         logical_topology=logical,
         num_queues_per_dim=int(case.get("queues", 1)),
+        network_options=options,
     )
     assert result.finish_ns.tolist() == case["expect"]["finish_ns"]
     # Flow by flow: who sent what to whom, when, and how long it took.
