@@ -459,7 +459,10 @@ def read_kineto(file: Path) -> Recording:
     """
     reader = _Reader(file)
     scan = reader.scan if reader.scanner is not None else None
-    beside = read_list(file, "traceEvents", _FIRST_KEYS, _Event, _lenient, reader.add, scan)
+    try:
+        beside = read_list(file, "traceEvents", _FIRST_KEYS, _Event, _lenient, reader.add, scan)
+    finally:
+        reader.scanner = None  # it keeps the reader, and all columns, alive
     return reader.finish(beside.get("distributedInfo"))
 
 

@@ -63,22 +63,21 @@ py::bytes column(const std::vector<T>& values) {
 
 py::bytes text(std::string_view value) { return {value.data(), value.size()}; }
 
-// Python's functions take bytes.
+// A function of Python's that takes bytes, as one that may be moved without touching its count.
+template <class Result, class... Text>
+std::function<Result(Text...)> asked(const py::function& function) {
+  return [kept = std::make_shared<py::function>(function)](Text... texts) {
+    return (*kept)(text(texts)...).template cast<Result>();
+  };
+}
+
 trace::KinetoScanner scanner(const std::vector<std::pair<std::string, int>>& categories,
                              const py::function& thread, const py::function& communicates,
                              const py::function& call, const py::function& kernel) {
-  trace::KinetoNames names;
-  names.thread = [thread](std::string_view pid, std::string_view tid) {
-    return thread(text(pid), text(tid)).cast<int32_t>();
-  };
-  names.communicates = [communicates](std::string_view name) {
-    return communicates(text(name)).cast<bool>();
-  };
-  names.call = [call](std::string_view name) { return call(text(name)).cast<int32_t>(); };
-  names.kernel = [kernel](std::string_view name) {
-    return kernel(text(name)).cast<std::pair<int32_t, bool>>();
-  };
-  return {categories, std::move(names)};
+  using Text = std::string_view;
+  return {categories,
+          {asked<int32_t, Text, Text>(thread), asked<bool, Text>(communicates),
+           asked<int32_t, Text>(call), asked<std::pair<int32_t, bool>, Text>(kernel)}};
 }
 
 // Where the rest of the bytes begins, whether it is plain, and what was found.

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import re
 import shlex
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 import astra_bridge
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
-from astra_bridge.sources import json_list
+from astra_bridge.sources import json_list, kineto
 from astra_bridge.sources.communication import facts, kind_of
 from astra_bridge.sources.execution_trace import Operator
 from astra_bridge.sources.export import RecordedWorkload
@@ -623,6 +625,22 @@ def test_numbers_that_json_lacks_are_borne_with(tmp_path: Path) -> None:
     path = recording.write(tmp_path / "k.json")
     path.write_text(path.read_text().replace('"INF"', "inf").replace("distrib", "distrib"))
     assert len(read_kineto(path).gpu) == 1
+
+
+def test_what_was_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[weakref.ref[Any]] = []
+
+    class Reader(kineto._Reader):
+        def __init__(self, file: Path) -> None:
+            super().__init__(file)
+            readers.append(weakref.ref(self))
+
+    monkeypatch.setattr(kineto, "_Reader", Reader)
+    recording = Recording()
+    recording.op(0, 20)
+    read_kineto(recording.write(tmp_path / "k.json"))
+    gc.collect()
+    assert [one() for one in readers] == [None]
 
 
 # Real recordings
