@@ -181,6 +181,7 @@ class _Linker:
             else:
                 thread = len(self.threads)
                 self.threads.append(_Thread(thread))
+            self._launch_behind(orphans, marks)
             for i in orphans:
                 marks.append((gpu[i].start_ns, _LAUNCH, len(marks), thread, ([i], 0, -1)))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
@@ -199,6 +200,25 @@ class _Linker:
         for one in self.wait_calls:
             marks.append((one.end_ns, _WAIT, len(marks), one.thread, one))
         return marks
+
+    def _launch_behind(
+        self, orphans: list[int], marks: list[tuple[int, int, int, int, Any]]
+    ) -> None:
+        """Launch what follows a kernel without a launch behind it: a stream keeps its order."""
+        gpu = self.recording.gpu
+        starts: dict[_Stream, list[int]] = defaultdict(list)
+        for i in orphans:
+            starts[gpu[i].stream].append(gpu[i].start_ns)
+        for mine in starts.values():
+            mine.sort()
+        for place, mark in enumerate(marks):
+            if mark[1] != _LAUNCH:
+                continue
+            for one in (gpu[i] for i in mark[4][0]):
+                before = starts.get(one.stream, [])
+                at = bisect_left(before, one.start_ns)
+                if at and before[at - 1] >= marks[place][0]:
+                    marks[place] = before[at - 1] + 1, *mark[1:]
 
     def run(self) -> Rank:
         marks = self._marks()

@@ -627,6 +627,17 @@ def test_numbers_that_json_lacks_are_borne_with(tmp_path: Path) -> None:
     assert len(read_kineto(path).gpu) == 1
 
 
+def test_a_stream_keeps_its_order_where_launches_were_lost(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 100)
+    recording.kernel(10, 60, 5, "last")
+    recording.add("kernel", "first", 40, 9, 7, correlation=99999, device=0, stream=7)
+    rank = linked(recording, tmp_path)
+    first, last = named(rank, "first")[0], named(rank, "last")[0]
+    assert first in rank.steps[last].deps
+    assert ends_ns(rank.steps)[first] == 49_000
+
+
 def test_what_was_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readers: list[weakref.ref[Any]] = []
 
