@@ -155,7 +155,7 @@ def step_of(model: Model, split: dict[str, Any], more: dict[str, Any]) -> Any:
         kind = TrainingStep
         if more["schedule"] == "interleaved":
             split["pipeline"] = max(2, positions)
-            more["micro_batches"] *= split["pipeline"]
+            more["micro_batches"] = split["pipeline"] * (1 + more["micro_batches"] % 2)
         else:
             more["chunks"] = 1
         if more["schedule"] == "dualpipe":
@@ -234,7 +234,7 @@ def test_inference_moves_the_bytes_of_the_formulas_and_ends(
     check(served_run, made, semantics, backend)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([model for model in MODELS if model.experts]),
     SPLITS,
