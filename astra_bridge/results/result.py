@@ -18,6 +18,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.notebook import bar, card, table
 from astra_bridge.results.chunks import Chunks
 from astra_bridge.results.folding import FoldedLinks, Folding
+from astra_bridge.results.rates import rates
 from astra_bridge.results.statistics import RankStatistics, rank_statistics
 from astra_bridge.results.table import Table
 from astra_bridge.results.tiers import link_name, tier_load, tiers_of
@@ -190,6 +191,11 @@ class Result(RankTimes):
         self._need_nodes()
         with self.experiment.sensitivities(self) as known:
             return Table("sensitivities", known.table())
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """Step time, tokens per second, MFU and memory, where the workload knows its model."""
+        return rates(self)
 
     @property
     def kind_of_rank(self) -> npt.NDArray[np.int64]:
@@ -444,6 +450,7 @@ class Result(RankTimes):
     def to_dict(self) -> dict[str, Any]:
         """The content of ``--json``: plain numbers, strings and lists."""
         statistics = self.statistics
+        known = rates(self) if len(self.jobs) < 2 else {}
         several = {} if len(self.jobs) < 2 else {"jobs": self._jobs()}
         return {
             "backend": self.backend,
@@ -455,6 +462,7 @@ class Result(RankTimes):
             "wall_s": self.wall_s,
             "events": self.events,
             **several,
+            **({"model": known} if known else {}),
             "statistics": {
                 name: self.listed(column) for name, column in statistics.columns().items()
             },

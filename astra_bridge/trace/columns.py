@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astra_bridge.errors import InputError
+from astra_bridge.trace.about import About
 
 MISSING = -(2**63)
 """Entry of an int64 column whose attribute the node does not carry."""
@@ -257,11 +258,14 @@ class Workload:
         Index into `columns`.
     warnings : tuple of str
         What was odd about the files.
+    about : About, optional
+        What it is, for reports.
     """
 
     columns: tuple[TraceColumns, ...]
     rank_to_columns: npt.NDArray[np.int32]
     warnings: tuple[str, ...] = ()
+    about: About | None = None
 
     @property
     def ranks(self) -> int:

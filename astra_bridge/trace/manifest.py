@@ -21,7 +21,8 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json
 from astra_bridge.inputs.network import MAX_RANKS
 from astra_bridge.inputs.reading import Reader
-from astra_bridge.text import show
+from astra_bridge.text import one_line, show
+from astra_bridge.trace.about import About
 from astra_bridge.trace.columns import ProcessGroup, TraceColumns, Workload
 from astra_bridge.trace.formats import TraceFormat
 from astra_bridge.trace.reader import read_trace
@@ -51,6 +52,8 @@ class Manifest(msgspec.Struct, frozen=True, eq=False):
         Those that nodes name by ``pg_name``.
     in_turn : bool
         Whether communication is in the order of ids where a rank has a single slot for it.
+    about : About, optional
+        What the workload is, for reports.
     """
 
     traces: tuple[str, ...]
@@ -58,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, eq=False):
     relative: bool
     groups: tuple[ProcessGroup, ...]
     in_turn: bool = False
+    about: About | None = None
 
     def encode(self) -> bytes:
         """Return the content of the file."""
@@ -78,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, eq=False):
         }
         if self.in_turn:
             values["in_turn"] = True
+        if self.about is not None:
+            values["about"] = self.about.plain()
         lines = [f' "{key}": {json.dumps(value)}' for key, value in values.items()]
         lines += [
             _list("traces", "[]", [json.dumps(name) for name in self.traces]),
@@ -147,9 +153,19 @@ def _kinds(reader: Reader, ranks: int, count: int) -> npt.NDArray[np.int32]:
     return np.repeat(kinds.astype(np.int32), lengths)
 
 
+def _about(reader: Reader) -> About | None:
+    given = reader.raw.get("about")
+    try:
+        return None if given is None else msgspec.convert(given, About)
+    except msgspec.ValidationError as error:
+        raise reader.fail("about", one_line(str(error))) from None
+
+
 def _manifest(file: Path) -> Manifest:
     reader = Reader(load_json(file), file)
-    reader.keys(("astra_bridge_manifest", "ranks", "peers", "in_turn", "traces", "kinds", "groups"))
+    reader.keys(
+        ("astra_bridge_manifest", "ranks", "peers", "in_turn", "about", "traces", "kinds", "groups")
+    )
     reader.integer("astra_bridge_manifest", None, _VERSION, _VERSION)
     ranks = reader.integer("ranks", None, 1, MAX_RANKS)
     traces = reader.raw.get("traces")
@@ -167,6 +183,7 @@ def _manifest(file: Path) -> Manifest:
         reader.text("peers", "absolute", ("absolute", "relative")) == "relative",
         _groups(reader.raw.get("groups", {}), ranks, file),
         reader.flag("in_turn"),
+        _about(reader),
     )
 
 
@@ -196,7 +213,7 @@ def read_manifest(prefix: Path, ranks: int) -> Workload:
         for name in manifest.traces
     )
     kinds.flags.writeable = False
-    return Workload(columns, kinds)
+    return Workload(columns, kinds, about=manifest.about)
 
 
 FORMAT = TraceFormat(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.files import NewFiles
+from astra_bridge.trace.about import About
 from astra_bridge.trace.columns import CommType, NodeType, ProcessGroup, Workload
 from astra_bridge.trace.manifest import Manifest, manifest_path, placed
 from astra_bridge.trace.nodes import columns_of_all
@@ -232,6 +233,8 @@ class GeneratedWorkload:
         What `astra-bridge workload` prints of it.
     flags : tuple of str
         What `astra-bridge run` needs besides the prefix.
+    about : About, optional
+        What it is, for reports.
     """
 
     traces: Sequence[TraceBuilder]
@@ -240,6 +243,7 @@ class GeneratedWorkload:
     in_turn: bool = False
     summary: str = ""
     flags: tuple[str, ...] = ()
+    about: About | None = None
 
     @property
     def ranks(self) -> int:
@@ -285,6 +289,7 @@ class GeneratedWorkload:
         return Workload(
             tuple(placed(one, groups, relative=relative, in_turn=self.in_turn) for one in columns),
             kind_of_rank,
+            about=self.about,
         )
 
     def _nodes(self, kinds: Iterable[TraceBuilder]) -> Iterator[Sequence[TraceNode]]:
@@ -352,7 +357,7 @@ class GeneratedWorkload:
         relative = self.own_groups is not None
         names = tuple(f"{Path(prefix).name}.kind{index}.et" for index in range(len(kinds)))
         groups = self._process_groups()
-        manifest = Manifest(names, kind_of_rank, relative, groups, self.in_turn)
+        manifest = Manifest(names, kind_of_rank, relative, groups, self.in_turn, self.about)
         paths = [*(Path(prefix).parent / name for name in names), manifest_path(prefix)]
         with NewFiles() as files:
             for path, content in zip(paths, encode_traces(self._nodes(kinds)), strict=False):

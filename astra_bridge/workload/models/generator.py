@@ -11,6 +11,7 @@ from astra_bridge.hardware import hardware
 from astra_bridge.text import show
 from astra_bridge.workload.builder import GeneratedWorkload
 from astra_bridge.workload.generators import Generator, Option
+from astra_bridge.workload.models.about import about
 from astra_bridge.workload.models.config import named_model
 from astra_bridge.workload.models.formulas import active_parameters, flops_per_token, parameters
 from astra_bridge.workload.models.memory import check_memory, memory, memory_text
@@ -185,7 +186,12 @@ def _model(
             "without --gpu, compute nodes have shapes and no durations: a system with "
             "compute-model gpu and hardware times them"
         )
-    return replace(made, summary="\n".join(said), flags=("--semantics=corrected",))
+    return replace(
+        made,
+        summary="\n".join(said),
+        flags=("--semantics=corrected",),
+        about=about(run, accelerator, needed),
+    )
 
 
 def _one_of(given: str, flag: str, *allowed: str) -> None:
