@@ -346,6 +346,14 @@ class Causes:
             self._queue[order[np.clip(earlier, 0, None)]] == self._queue[order]
         )
         held[order[there]] = order[earlier[there]]
+        # Where nothing could go on, some began although their queue was full.
+        left = self.stays["end_ps"][np.clip(held, 0, None)]
+        start = self.stays["start_ps"]
+        held[(left < 0) | (left > start)] = -1
+        for stay in np.flatnonzero(self.stays["entered_ps"] < start).tolist():
+            other = self._of_queue.last(int(self._queue[stay]), int(start[stay]))
+            if other >= 0 and int(self.stays["end_ps"][other]) == int(start[stay]):
+                held[stay] = other
         return held
 
 

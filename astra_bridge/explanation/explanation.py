@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,21 @@ class Explanation:
     offset, start_ps, end_ps : ndarray of int64
         When its nodes ran, in the order of the trace files (``Result.node_offset``, ...).
     finish_ps : ndarray of int64, shape (rows,)
+    injection_Bps : callable, optional
+        What the links out of a rank could carry towards others, of the ranks that are members.
     """
 
     def __init__(
-        self, lowered: Lowered, offset: Ints, start_ps: Ints, end_ps: Ints, finish_ps: Ints
+        self,
+        lowered: Lowered,
+        offset: Ints,
+        start_ps: Ints,
+        end_ps: Ints,
+        finish_ps: Ints,
+        injection_Bps: Callable[[Ints], float] | None = None,
     ) -> None:
         self._lowered, self._finish_ps = lowered, finish_ps
+        self._injection_Bps = injection_Bps
         self._times = _in_template_order(lowered, Times(offset, start_ps, end_ps))
 
     @cached_property
@@ -146,7 +156,8 @@ class Explanation:
         """Each collective, in the order of start.
 
         Columns what, name, bytes, ranks (members), first_start_ps and last_start_ps (of the first
-        and of the last member to begin), end_ps (of the last to end).
+        and of the last member to begin), end_ps (of the last to end), ideal_GBps (what
+        the links out of a member could carry towards the others; 0 is not known).
         """
         number, times = self._matches.collective, self._times
         members = np.flatnonzero(number >= 0)
@@ -171,8 +182,26 @@ class Explanation:
             "first_start_ps": begin,
             "last_start_ps": self._matches.since_ps[first],
             "end_ps": end,
+            "ideal_GBps": self._ideal_GBps(members, of),
         }
         return {name: values[order] for name, values in columns.items()}
+
+    def _ideal_GBps(self, members: Ints, of: Ints) -> NDArray[np.float64]:
+        """Of each collective, what the links out of a member could carry."""
+        ideal = np.zeros(self._matches.collectives)
+        if self._injection_Bps is None or not len(members):
+            return ideal
+        rows = np.searchsorted(self._times.offset, members, "right") - 1
+        ranks = self._lowered.program.rank_of_task[rows]
+        order = np.lexsort((ranks, of))
+        bounds = np.flatnonzero(np.diff(of[order])) + 1
+        known: dict[bytes, float] = {}
+        for number, mine in enumerate(np.split(ranks[order], bounds)):
+            key = mine.tobytes()
+            if key not in known:
+                known[key] = self._injection_Bps(mine) / 1e9
+            ideal[number] = known[key]
+        return ideal
 
     @functools.cache  # noqa: B019 - lives as long as this does
     def _said(self, trace: int, node: int) -> tuple[str, str, int, int]:

@@ -111,6 +111,27 @@ class Prepared:
             return ()
         return tuple(dict.fromkeys(map(_kind, self.link_tiers().names)))
 
+    def injection_Bps(self, ranks: NDArray[Any]) -> float:
+        """What all links out of a rank that lead to these others could carry [B/s]; 0: not known.
+
+        In a network of dimensions those of the dimensions in which the ranks differ; else those of
+        the kind that joins all of them, without a rank between, and has most.
+        """
+        from astra_bridge.network.injection import of_dims, of_links  # few ask
+
+        if self._per_dim:
+            options = self.config.options
+            return of_dims(
+                str(options.get("topology", "")).split(","),
+                [int(one) for one in str(options["npus_count"]).split(",")],
+                [float(one) * 2**30 for one in str(options["bandwidth"]).split(",")],
+                ranks,
+            )
+        if not len(self.config.links):
+            return 0.0
+        tiers = self.link_tiers()
+        return of_links(self.config.links, tiers.by_number, self.config.endpoints, ranks)
+
     @property
     def _per_dim(self) -> bool:
         options = self.config.options

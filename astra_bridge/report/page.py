@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any
 
 from astra_bridge.errors import MissingDependency
-from astra_bridge.report.parts import Cell, Figure, Section, Sheet, share, text, time
+from astra_bridge.report.parts import Cell, Figure, Section, Sheet, share, speed, text, time
 from astra_bridge.report.reading import Run
 from astra_bridge.report.sections import sections, summary
 from astra_bridge.text import one_line
@@ -68,13 +68,19 @@ def _comparison(runs: Sequence[Run]) -> Section:
     """The runs beside one another, with the difference from the first."""
     first = runs[0].end_ps
     rows: list[list[Cell]] = []
-    for run in runs:
+    header = ["run", "backend", "finish", "than the first", "exposed communication, at most"]
+    models = [run.content.get("model", {}) for run in runs]
+    told = [(name, key, make) for name, key, make in
+            (("tokens per second", "tokens_per_s", speed), ("MFU", "mfu", share))
+            if any(key in one for one in models)]  # fmt: skip
+    for run, model in zip(runs, models, strict=True):
         change = share(run.end_ps / first - 1) if first else text("-")
         exposed = max(run.content["exposed_comm_ns"], default=0) * 1000
         rows.append(
-            [text(run.name), text(run.content["backend"]), time(run.end_ps), change, time(exposed)]
-        )
-    header = ["run", "backend", "finish", "than the first", "exposed communication, at most"]
+            [text(run.name), text(run.content["backend"]), time(run.end_ps), change, time(exposed),
+             *(make(model[key]) if key in model else text("-") for _, key, make in told)]
+        )  # fmt: skip
+    header += [name for name, _, _ in told]
     parts: list[dict[str, int]] = []
     for run in runs:
         table = run.table("critical_path")
@@ -101,6 +107,13 @@ def _comparison(runs: Sequence[Run]) -> Section:
             for run, sums in zip(runs, parts, strict=True)
         ]
         sheets.append(Sheet("Critical path by activity", ["run", *activities], path))
+        differences = [
+            [text(run.name), *(time(sums.get(name, 0) - parts[0].get(name, 0))
+                               for name in activities)]
+            for run, sums in zip(runs[1:], parts[1:], strict=True)
+        ]  # fmt: skip
+        caption = "Critical path, longer than that of the first run by"
+        sheets.append(Sheet(caption, ["run", *activities], differences))
     return Section("comparison", "Side by side", [], [figure] if activities else [], sheets)
 
 

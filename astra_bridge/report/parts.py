@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from astra_bridge.units import size_text, time_text
 
 __all__ = [
-    "Cell", "Figure", "Section", "Sheet", "bandwidth", "count", "palette", "share", "size", "text",
-    "time",
+    "Cell", "Figure", "Section", "Sheet", "bandwidth", "count", "palette", "share", "size", "speed",
+    "text", "time",
 ]  # fmt: skip
 
 
@@ -68,9 +68,14 @@ def count(number: float) -> Cell:
     return Cell(f"{number:,}", number)
 
 
-def share(part: float) -> Cell:
+def share(part: float, digits: int = 1) -> Cell:
     """A share of a whole."""
-    return Cell(f"{part:.1%}", part)
+    return Cell(f"{part:.{digits}%}", part)
+
+
+def speed(per_s: float) -> Cell:
+    """How many of something in a second."""
+    return Cell(f"{per_s:,.4g}" if per_s < 1000 else f"{per_s:,.0f}", per_s)
 
 
 def bandwidth(rate_GBps: float) -> Cell:

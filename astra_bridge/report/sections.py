@@ -20,6 +20,7 @@ from astra_bridge.report.parts import (
     palette,
     share,
     size,
+    speed,
     text,
     time,
 )
@@ -33,6 +34,11 @@ __all__ = ["sections", "summary"]
 
 Ints = NDArray[np.int64]
 
+_PACKETS = {
+    "drops": "packets dropped", "lost": "packets lost on links",
+    "retransmissions": "retransmissions", "timeouts": "timeouts", "pfc_pauses": "PFC pauses",
+    "ecn_marks": "ECN marks",
+}  # fmt: skip
 _MOST_KINDS = 40
 _MOST_ROWS = 20
 _MOST_SEGMENTS = 400
@@ -48,6 +54,15 @@ def summary(run: Run) -> Sheet:
         [text("finish of the first rank"), time(int(run.finish_ps.min(initial=run.end_ps)))],
         [text("ranks"), count(ranks)],
     ]
+    model = content.get("model", {})
+    if model:
+        rows.append([text("model"), text(model["model"])])
+        rows.append([text("training step, or all requests"), time(model["step_ps"])])
+        rows.append([text("tokens"), count(model["tokens"])])
+        rows.append([text("tokens per second"), speed(model["tokens_per_s"])])
+        if "mfu" in model:
+            rows.append([text(f"model FLOPS utilization of {model['accelerator']}"),
+                         share(model["mfu"])])  # fmt: skip
     gpu = content["statistics"].get("gpu_ns")
     if gpu and run.end_ps:
         rows.append(
@@ -80,7 +95,9 @@ def sections(run: Run, prefix: str = "") -> Iterator[Section]:
     prefix
         Of anchors, where a page has several runs.
     """
-    for make in (_time, _path, _collectives, _fabric, _load, _ranks, _provenance):
+    for make in (
+        _time, _path, _faster, _memory, _collectives, _fabric, _load, _ranks, _provenance
+    ):  # fmt: skip
         section = make(run)
         if section is not None:
             yield section._replace(anchor=prefix + section.anchor)
@@ -253,6 +270,83 @@ def _path(run: Run) -> Section | None:
     )
 
 
+# ---- what would make it faster ----
+
+
+def _faster(run: Run) -> Section | None:
+    table = run.table("sensitivities")
+    if table is None or not len(table):
+        return None
+    shown = range(min(len(table), _MOST_ROWS))
+    better = float(table["factor"][0])
+    words = {"yes": "yes", "no": "no", "unknown": "not looked at"}
+    rows = [
+        [text(table["what"][at]), share(float(table["change"][at]), 2),
+         time(int(table["finish_ps"][at])), text(words.get(str(table["other_path"][at]), "-"))]
+        for at in shown
+    ]  # fmt: skip
+    sheet = Sheet(
+        f"Each of them {better:g} times as good",
+        ["what", "change of the finish", "finish then", "another path is longer then"],
+        rows,
+    )
+    names = [str(table["what"][at]) for at in shown]
+    figure = Figure(
+        "How much sooner the run would end",
+        [{"type": "bar", "orientation": "h", "y": names, "name": "sooner",
+          "x": [-100 * float(table["change"][at]) for at in shown],
+          "hovertemplate": "%{y}: %{x:.2f} %<extra></extra>", "marker": {"color": "#2f7d4f"}}],
+        {"xaxis": {"title": {"text": "sooner [% of the finish]"}},
+         "yaxis": {"autorange": "reversed", "automargin": True}},
+        140 + 26 * len(names),
+    )  # fmt: skip
+    return Section(
+        "faster",
+        "What would make it faster",
+        ["Predicted from this one run: messages on the critical path take as long as in a network "
+         "with better links, and all that waits for them begins sooner."],
+        [figure],
+        [sheet],
+    )  # fmt: skip
+
+
+# ---- memory ----
+
+
+def _memory(run: Run) -> Section | None:
+    model = run.content.get("model", {})
+    kept = model.get("memory_bytes")
+    if not kept:
+        return None
+    stages, stride = len(kept), model["stage_stride"]
+    stage_of = np.arange(len(run.finish_ps)) // stride % stages
+    names = list(dict.fromkeys(name for one in kept for name in one))
+    rows, labels = [], []
+    for stage, one in enumerate(kept):
+        ranks = np.flatnonzero(stage_of == stage).tolist()
+        labels.append(_named(ranks) if ranks else f"stage {stage}")
+        rows.append([text(labels[-1]), count(stage), *(size(one.get(name, 0)) for name in names),
+                     size(sum(one.values()))])  # fmt: skip
+    traces = [
+        {"type": "bar", "orientation": "h", "name": name, "y": labels,
+         "x": [one.get(name, 0) / 2**30 for one in kept],
+         "hovertemplate": "%{y}: %{x:.2f} GiB<extra></extra>"}
+        for name in names
+    ]  # fmt: skip
+    layout = {
+        "barmode": "stack", "xaxis": {"title": {"text": "memory [GiB]"}},
+        "yaxis": {"autorange": "reversed", "automargin": True},
+    }  # fmt: skip
+    figure = Figure("What a rank of each stage keeps", traces, layout, 140 + 26 * stages)
+    return Section(
+        "memory",
+        "Memory per rank",
+        ["As the generator of the workload counts it, without what libraries need."],
+        [figure],
+        [Sheet("Memory of a rank", ["ranks", "stage", *names, "all"], rows)],
+    )
+
+
 # ---- collectives ----
 
 
@@ -282,13 +376,15 @@ def _collectives(run: Run) -> Section | None:
             time(float(took[which].max())), time(float(late[which].mean())),
         ]  # fmt: skip
         if factor is None:
-            row += [Cell("-"), Cell("-")]
+            row += [Cell("-")] * 4
         else:
+            ideal = float(table["ideal_GBps"][which].mean()) if "ideal_GBps" in table else 0.0
             row += [bandwidth(rate), bandwidth(rate * factor)]
+            row += [bandwidth(ideal), share(rate * factor / ideal)] if ideal else [Cell("-")] * 2
             points.append((what, bytes_, rate * factor, len(which)))
         rows.append(row)
     header = ["collective", "bytes", "ranks", "times", "mean", "longest", "stragglers wait, mean",
-              "algorithm bandwidth", "bus bandwidth"]  # fmt: skip
+              "algorithm bandwidth", "bus bandwidth", "ideal", "of the ideal"]  # fmt: skip
     traces = [
         {"type": "scatter", "mode": "markers", "name": what,
          "x": [one[1] for one in points if one[0] == what],
@@ -303,7 +399,8 @@ def _collectives(run: Run) -> Section | None:
     figures = [Figure("Bus bandwidth of each kind of collective by size", traces, layout)]
     words = [
         "From the start of the last member to the end of the last one; bandwidths as nccl-tests "
-        "print them, of the mean."
+        "print them, of the mean. The ideal is what all links out of a rank towards the others "
+        "could carry."
     ]
     sheets = [Sheet("Collectives", header, rows[: 3 * _MOST_ROWS])]
     if len(rows) > 3 * _MOST_ROWS:
@@ -327,9 +424,13 @@ def _fabric(run: Run) -> Section | None:
     ]  # fmt: skip
     layout = {"yaxis": {"title": {"text": "busy [% of the time]"}, "range": [0, 100]}}
     figures = [Figure("How busy each tier of links was", traces, layout)]
-    drawing = _drawing(links, run.end_ps)
-    if drawing is not None:
-        figures.append(drawing)
+    words = []
+    if len(links):
+        figures.append(_drawing(links, run.end_ps))
+        if len(links) > _MOST_DRAWN:
+            words.append(
+                f"Of {len(links):,} links, the {_MOST_DRAWN:,} that were busy longest are drawn."
+            )
     counted = {
         "max_queue_bytes": ("longest queue", size), "mean_queue_bytes": ("mean queue", size),
         "pauses_sent": ("PFC pauses", count), "ecn_marks": ("ECN marks", count),
@@ -355,13 +456,22 @@ def _fabric(run: Run) -> Section | None:
         Sheet("Tiers", header, rows),
         Sheet("Hottest links", ["link", "tier", "bytes", "busy"], hot),
     ]
-    return Section("network", "Network", [], figures, sheets)
+    counts = run.content.get("network", {})
+    told = [
+        [text(label), count(int(counts[name]))]
+        for name, label in _PACKETS.items()
+        if isinstance(counts.get(name), int)
+    ]
+    if told:
+        sheets.append(Sheet("Packets", ["", "how many"], told))
+    return Section("network", "Network", words, figures, sheets)
 
 
-def _drawing(links: Table, end_ps: int) -> Figure | None:
-    """The fabric, its links coloured by load; None where it has too many."""
-    if not 0 < len(links) <= _MOST_DRAWN:
-        return None
+def _drawing(links: Table, end_ps: int) -> Figure:
+    """The fabric, its links coloured by load; where it has too many, the hottest ones."""
+    if len(links) > _MOST_DRAWN:
+        hottest = np.sort(np.argsort(-links["busy_ps"], kind="stable")[:_MOST_DRAWN])
+        links = Table("links", {name: values[hottest] for name, values in links.items()})
     ends = [links["src"].tolist(), links["dst"].tolist()]
     nodes = sorted(set(ends[0]) | set(ends[1]))
     x, y = _places(links, nodes)

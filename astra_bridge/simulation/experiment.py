@@ -695,6 +695,7 @@ class Experiment:
             result.node_start_ps,
             result.node_end_ps,
             result.finish_ps,
+            self.prepared.injection_Bps,
         )
 
     def unexplained(self) -> str | None:

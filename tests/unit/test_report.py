@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from astra_bridge import Experiment
@@ -19,6 +21,7 @@ from astra_bridge.report import page, read_run
 from astra_bridge.results import Result
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
+from astra_bridge.workload.generators import GENERATORS
 from tests.small import network, per_rank, system
 from tests.small import run as run_small
 
@@ -97,7 +100,7 @@ def test_every_number_is_the_results(tmp_path: Path) -> None:
     assert not rest
     duration = int(spans["end_ps"][0] - spans["last_start_ps"][0])
     assert numbers[:5] == [10**6, 4, 1, duration, duration]
-    assert numbers[-2:] == pytest.approx([1e9 / duration, 1.5 * 1e9 / duration])
+    assert numbers[-4:-2] == pytest.approx([1e9 / duration, 1.5 * 1e9 / duration])
     for name, numbers in exact(tables["Tiers"]):
         at = ran.tiers["tier"].tolist().index(name)
         assert numbers[1] == ran.tiers["bytes"][at]
@@ -105,6 +108,145 @@ def test_every_number_is_the_results(tmp_path: Path) -> None:
         ends = f"{name}".split(" -> ")
         mine = [str(one) == ends[0] for one in ran.links["src"].tolist()]
         assert numbers[0] in ran.links["bytes"][mine].tolist()
+
+
+def everything(folder: Path) -> Result:
+    """A training step of a model on two dimensions, whose page has all of its parts."""
+    made = GENERATORS.find("model", key="model").generate(
+        model="llama-3.2-1b", gpu="h100-sxm", tp=2, pp=2, dp=4, micro_batches=2,
+        sequence_length=1024,
+    )  # fmt: skip
+    experiment = Experiment(
+        made.workload(), system(["ring", "ring"]) | {"active-chunks-per-dimension": 4},
+        network("Ring Switch", [4, 4], [200, 25], [500, 700]), semantics="corrected",
+        backend="analytical-aware", network_options={"sample_interval_us": "50"},
+    )  # fmt: skip
+    ran = experiment.run(inside="messages")
+    ran.save(folder)
+    return ran
+
+
+def close(found: list[float], expected: list[float]) -> bool:
+    return found == pytest.approx(expected, rel=1e-12)
+
+
+def test_all_tables_of_a_training_step_are_the_results(tmp_path: Path) -> None:
+    """No number of the page is left out: each table is computed again from the Result."""
+    ran = everything(tmp_path)
+    text = page([read_run(tmp_path)])
+    tables = _Tables(text).found
+    finish, ranks = int(ran.finish_ps.max()), ran.rank_count
+    seen = set()
+
+    def rows(caption: str) -> list[tuple[str, list[float]]]:
+        seen.add(caption)
+        return list(exact(tables[caption]))
+
+    model = ran.rates
+    assert model["mfu"] == pytest.approx(
+        ran.workload.about.operations / (finish / 1e12) / (989.4e12 * 16)
+    )
+    at = int(np.argmax(ran.tiers["max_busy_share"]))
+    gpu = ran.statistics.columns()["gpu_ns"]
+    assert dict(rows("Summary")) == {
+        "finish of the last rank": [finish],
+        "finish of the first rank": [ran.finish_ps.min()],
+        "ranks": [ranks],
+        "model": [],
+        "training step, or all requests": [finish],
+        "tokens": [4 * 2 * 1024],
+        "tokens per second": [8192 / (finish / 1e12)],
+        "model FLOPS utilization of h100-sxm": [model["mfu"]],
+        "time in which GPUs compute, mean": [pytest.approx(gpu.mean() * 1e3 / finish)],
+        "exposed communication, at most": [ran.exposed_comm_ns.max() * 1000],
+        "busiest tier of links": [],
+        "its busiest link": [],
+        "time in which that is busy": [ran.tiers["max_busy_share"][at]],
+        "backend": [],
+        "semantics": [],
+        "simulated in": [ran.wall_s],
+        "events": [ran.events],
+    }
+    breakdown = ran.breakdown
+    header = [name for name, _ in tables["Time per kind of rank"][0]][2:-1]
+    for name, numbers in rows("Time per kind of rank"):
+        rank = int(re.findall(r"\d+", name)[0])
+        mine = breakdown["rank"] == rank
+        sums = [breakdown["time_ps"][mine & (breakdown["activity"] == one)].sum() for one in header]
+        assert numbers[1:] == [*sums, ran.finish_ps[rank]]
+    for name, numbers in rows("Mean over all ranks, by what it was"):
+        activity, _, what = name.partition(": ")
+        mine = (breakdown["activity"] == activity) & (breakdown["what"] == what)
+        assert numbers == [breakdown["time_ps"][mine].sum() / ranks]
+    path = ran.critical_path
+    took = path["end_ps"] - path["start_ps"]
+    for name, numbers in rows("What it consists of"):
+        activity, _, what = name.partition(": ")
+        sum_ps = took[(path["activity"] == activity) & (path["what"] == what)].sum()
+        assert numbers == [sum_ps, sum_ps / finish]
+    longest = np.argsort(-took, kind="stable")
+    for one, (_, numbers) in zip(longest, rows("Its longest parts"), strict=False):
+        assert numbers == [path["rank"][one], path["start_ps"][one], took[one]]
+    known = ran.sensitivities
+    for one, (name, numbers) in enumerate(rows("Each of them 1.1 times as good")):
+        assert name == known["what"][one]
+        assert numbers == [known["change"][one], known["finish_ps"][one]]
+    for (_, numbers), kept in zip(rows("Memory of a rank"), model["memory_bytes"], strict=True):
+        assert numbers[1:-1] == [value for value in kept.values() if value]
+        assert numbers[-1] == sum(kept.values())
+    spans = ran.collective_spans
+    for row, (name, numbers) in zip(tables["Collectives"][1:], rows("Collectives"), strict=True):
+        of = (
+            (spans["what"] == name)
+            & (spans["bytes"] == numbers[0])
+            & (spans["ranks"] == numbers[1])
+        )
+        duration = (spans["end_ps"] - spans["last_start_ps"])[of]
+        late = (spans["last_start_ps"] - spans["first_start_ps"])[of]
+        assert numbers[2:6] == [of.sum(), duration.mean(), duration.max(), late.mean()], row
+        if len(numbers) > 6:
+            size, members = numbers[0], numbers[1]
+            whole = size * (members if name.startswith("all-gather") else 1)
+            factor = {"all-reduce": 2.0}.get(name.split()[0], 1.0) * (members - 1) / members
+            rate = whole * 1e3 / duration.mean()
+            ideal = spans["ideal_GBps"][of].mean()
+            assert close(numbers[6:], [rate, rate * factor, ideal, rate * factor / ideal])
+            assert 0 < rate * factor < ideal
+    tiers = ran.tiers
+    for one, (name, numbers) in enumerate(rows("Tiers")):
+        assert name == tiers["tier"][one]
+        assert numbers == [tiers[of][one] for of in ("links", "bytes", "busy_share",
+                                                      "max_busy_share")]  # fmt: skip
+    hottest = ran.busiest_links(20)
+    for one, (name, numbers) in enumerate(rows("Hottest links")):
+        assert name == f"{hottest['src'][one]} -> {hottest['dst'][one]}"
+        assert close(numbers, [hottest["bytes"][one], hottest["busy_ps"][one] / finish])
+    last = np.argsort(-ran.finish_ps, kind="stable")
+    slowest = tables["The last to finish"][1:]
+    seen.add("The last to finish")
+    for one, row in zip(last, slowest, strict=False):
+        assert [float(number or 0) for _, number in row] == [
+            one, ran.finish_ps[one], ran.exposed_comm_ns[one] * 1000,
+        ]  # fmt: skip
+    seen.add("What ran")  # words
+    assert not [number for row in tables["What ran"] for _, number in row if number is not None]
+    assert seen == set(tables)
+    # What people read is the number beside it.
+    for sheet in tables.values():
+        for row in sheet:
+            for shown, number in row:
+                if number is not None and shown.endswith("%"):
+                    assert float(shown[:-1]) == pytest.approx(100 * float(number), abs=0.051)
+    # What is drawn, too.
+    drawings = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    figures = {one["data"][0]["name"]: one for one in map(json.loads, drawings)}
+    drawn = {}
+    for one in figures["compute"]["data"]:
+        for kind, value in zip(one["y"], one["x"], strict=True):
+            drawn[kind] = drawn.get(kind, 0) + value
+    shown = [numbers[-1] / 1e9 for _, numbers in exact(tables["Time per kind of rank"])]
+    assert list(drawn.values()) == pytest.approx(shown)
+    assert len(figures) >= 8
 
 
 def test_it_asks_nobody_and_runs_no_name(tmp_path: Path) -> None:

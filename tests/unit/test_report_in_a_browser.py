@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from astra_bridge.report import page, read_run
-from tests.unit.test_report import result
+from tests.unit.test_report import everything, result
 
 pytest.importorskip("plotly")
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -33,13 +33,23 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run whose page has all parts, and one with names that mean harm."""
+    found = [tmp_path_factory.mktemp(name) for name in ("everything", "nasty")]
+    everything(found[0])
+    result().save(found[1])
+    return found
+
+
 @pytest.mark.parametrize("several", [1, 2])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_it_reads_well(width: int, scheme: str, several: int, browser: Any, tmp_path: Path) -> None:
-    result().save(tmp_path)
+def test_it_reads_well(
+    width: int, scheme: str, several: int, browser: Any, folders: list[Path], tmp_path: Path
+) -> None:
     file = tmp_path / "page.html"
-    file.write_text(page([read_run(tmp_path)] * several))
+    file.write_text(page([read_run(folder) for folder in folders[:several]]))
     device = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
