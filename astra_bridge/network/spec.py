@@ -15,7 +15,7 @@ from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
-from astra_bridge.topology import Ends, LinkTiers
+from astra_bridge.topology import Ends, LinkTiers, injection_of_dims, injection_of_links
 
 if TYPE_CHECKING:
     from astra_bridge.program.folding import Turn
@@ -117,11 +117,9 @@ class Prepared:
         In a network of dimensions those of the dimensions in which the ranks differ; else those of
         the kind that joins all of them, without a rank between, and has most.
         """
-        from astra_bridge.network.injection import of_dims, of_links  # few ask
-
         if self._per_dim:
             options = self.config.options
-            return of_dims(
+            return injection_of_dims(
                 str(options.get("topology", "")).split(","),
                 [int(one) for one in str(options["npus_count"]).split(",")],
                 [float(one) * 2**30 for one in str(options["bandwidth"]).split(",")],
@@ -130,7 +128,7 @@ class Prepared:
         if not len(self.config.links):
             return 0.0
         tiers = self.link_tiers()
-        return of_links(self.config.links, tiers.by_number, self.config.endpoints, ranks)
+        return injection_of_links(self.config.links, tiers.by_number, self.config.endpoints, ranks)
 
     @property
     def _per_dim(self) -> bool:
