@@ -4,14 +4,17 @@
 docs/ reads on a forge as it is.  The site has the nav of docs/README.md, a copy below ``source/``
 of every file of the repository that a page links to, a page made from the docstrings, and a figure
 where a page has the line ``<!-- figure NAME: what it shows -->``: what is made from the sources is
-not committed.
+not committed.  Notebooks run while the site is built.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,10 +29,54 @@ import astra_bridge
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests import rooms  # noqa: E402 - found by way of the line above
+from tests import pages, rooms  # noqa: E402 - found by way of the line above
 
 FIGURE = re.compile(r"^<!-- figure ([\w.]+): (.+) -->$", re.MULTILINE)
-FIGURES: dict[str, Callable[[], str]] = {"rooms.svg": rooms.svg}
+NOTEBOOKS = "examples/notebooks"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+def _of_page(page: str, file: str) -> Callable[[], str | bytes | None]:
+    """What the blocks of a page leave in a file; a page of HTML as a browser shows it."""
+
+    def draw() -> str | bytes | None:
+        if file.endswith(".html") and CHROMIUM is None:
+            return None
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "examples").symlink_to(ROOT / "examples")
+            text = (ROOT / page).read_text(encoding="utf-8")
+            for block in pages.blocks(text):
+                if (folder / file).exists():
+                    break
+                if block.language == "sh" and "ns3" not in block.text:
+                    pages.run(block._replace(shown=()), folder)
+            return _shot(folder / file) if file.endswith(".html") else (folder / file).read_text()
+
+    return draw
+
+
+def _shot(file: Path) -> bytes:
+    """The first screens of a page, as wide as a desk's."""
+    picture = file.with_suffix(".png")
+    assert CHROMIUM is not None
+    subprocess.run(
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+         "--hide-scrollbars", "--window-size=1200,1500", "--virtual-time-budget=20000",
+         f"--user-data-dir={file.parent / 'browser'}", f"--screenshot={picture}", file.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    return picture.read_bytes()
+
+
+FIGURES: dict[str, Callable[[], str | bytes | None]] = {
+    "rooms.svg": rooms.svg,
+    "report.png": _of_page("docs/report.md", "report.html"),
+    "architect.png": _of_page("docs/tutorial_architect.md", "out/report.html"),
+    "network.svg": _of_page("docs/tutorial_network.md", "out/flow/tiers.svg"),
+    "astra_sim.svg": _of_page("docs/coming_from_astra_sim.md", "out/hgx/ranks.svg"),
+}
+_drawn: dict[str, bool] = {}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 REFERENCE = "reference.md"
 
@@ -43,6 +90,8 @@ def _place(path: str) -> str:
     """Where a file of the repository is on the site; the home page has what is in a folder."""
     if (ROOT / path).is_dir():
         return "README.md"
+    if path.startswith(NOTEBOOKS):
+        return f"notebooks/{PurePosixPath(path).stem}.md"
     inside = PurePosixPath(path)
     return str(inside.relative_to("docs")) if inside.parts[0] == "docs" else f"source/{path}"
 
@@ -74,14 +123,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, the figures, and what pages link to outside docs/."""
     files.append(File.generated(config, REFERENCE, content=_reference()))
     for name, draw in FIGURES.items():
-        files.append(File.generated(config, f"figures/{name}", content=draw()))
+        content = draw()
+        _drawn[name] = content is not None
+        if content is not None:
+            files.append(File.generated(config, f"figures/{name}", content=content))
+    for notebook in sorted((ROOT / NOTEBOOKS).glob("*.ipynb")):
+        for name, content in _executed(notebook).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     waiting = [f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md")]
     while waiting:
         page = waiting.pop()
         if not (ROOT / page).is_file():
-            continue  # the reference
+            continue  # the reference, notebooks
         for link in LINK.findall((ROOT / page).read_text()):
             path = _target(page, link)
+            if path.startswith(NOTEBOOKS):
+                continue  # executed above
             if files.get_file_from_path(_place(path)) is None and (ROOT / path).is_file():
                 files.append(File.generated(config, _place(path), abs_src_path=str(ROOT / path)))
                 if path.endswith(".md"):
@@ -89,10 +146,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def _executed(notebook: Path) -> dict[str, str | bytes]:
+    """A notebook with what its cells show, as a page and its pictures."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import MarkdownExporter
+
+    read = nbformat.read(notebook, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(read, timeout=120, resources={"metadata": {"path": folder}}).execute()
+    text, more = MarkdownExporter().from_notebook_node(read)
+    pictures = {f"{notebook.stem}_{name}": data for name, data in more["outputs"].items()}
+    for name in more["outputs"]:
+        text = text.replace(f"({name})", f"({notebook.stem}_{name})")
+    return {f"{notebook.stem}.md": text, **pictures}
+
+
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Links and figures as the site has them."""
     here = page.file.src_uri
-    if here == REFERENCE:
+    if here == REFERENCE or here.startswith("notebooks/"):
         return markdown
     source = here.removeprefix("source/") if here.startswith("source/") else f"docs/{here}"
 
@@ -103,6 +176,8 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         name, shows = line.groups()
         if name not in FIGURES:
             raise PluginError(f"{source}: no figure {name}; there are {', '.join(FIGURES)}")
+        if not _drawn[name]:
+            return f"*No figure here ({shows}): where the site was built, there is no Chromium.*"
         return f"![{shows}]({os.path.relpath(f'figures/{name}', PurePosixPath(here).parent)})"
 
     return FIGURE.sub(figure, LINK.sub(moved, markdown))
