@@ -9,6 +9,7 @@ not committed.  Notebooks run while the site is built.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -79,6 +80,7 @@ FIGURES: dict[str, Callable[[], str | bytes | None]] = {
 _drawn: dict[str, bool] = {}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 REFERENCE = "reference.md"
+KEYS = "keys.md"
 
 
 def _target(page: str, link: str) -> str:
@@ -108,7 +110,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         pages = [page for page in dict.fromkeys(links) if page.endswith(".md") and page not in seen]
         seen.update(pages)
         nav.append({found: pages})
-    nav.append({"Reference": [REFERENCE]})
+    nav.append({"Reference": [REFERENCE, KEYS]})
     config.nav = nav
     return config
 
@@ -119,9 +121,71 @@ def _reference() -> str:
     return "# Reference\n\n" + "\n\n".join(f"::: astra_bridge.{name}" for name in names) + "\n"
 
 
+def _type(one: dict[str, Any]) -> str:
+    """A JSON Schema's type, in words."""
+    if "$ref" in one:
+        name = one["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in one:
+        return " or ".join(dict.fromkeys(map(_type, one["anyOf"])))
+    if "enum" in one:
+        return ", ".join(f"`{json.dumps(value)}`" for value in one["enum"])
+    if one.get("type") == "array":
+        return f"list of {_type(one.get('items') or {})}"
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
+    said = [f"{word} {one[key]:g}" for key, word in bounds.items() if key in one]
+    return " ".join([str(one.get("type", "anything")), *said])
+
+
+def _table(schema: dict[str, Any]) -> str:
+    needed = schema.get("required", ())
+    rows = [
+        f"| `{key}` | {_type(one)} | {'required' if key in needed else _default(one)} | "
+        f"{one.get('description', '')} |"
+        for key, one in schema["properties"].items()
+    ]
+    return "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _default(one: dict[str, Any]) -> str:
+    return f"`{json.dumps(one['default'])}`" if "default" in one else ""
+
+
+def _keys() -> str:
+    """A table of the keys of each input file, from the schemas that read them."""
+    import msgspec
+
+    from astra_bridge.hardware import profile
+    from astra_bridge.inputs import memory, system
+    from astra_bridge.simulation.file import experiment_schema
+    from astra_bridge.sweeping import specification
+
+    own = {
+        "Sweep": (specification._File, "sweeps.md"),
+        "System": (system._SystemFile, "formats/system.md"),
+        "Remote memory": (memory._MemoryFile, "formats/remote_memory.md"),
+        "Hardware profile": (profile._File, "hardware.md"),
+    }
+    parts = ["# Keys of input files", "Made from the schemas that the files are read by."]
+    definitions: dict[str, Any] = {}
+    experiment = experiment_schema()
+    definitions |= experiment.get("$defs", {})
+    parts += ["## Experiment", "[What it is](cli.md#an-experiment-as-a-file).", _table(experiment)]
+    for title, (read, page) in own.items():
+        (top,), found = msgspec.json.schema_components([read])
+        name = top["$ref"].rpartition("/")[2]
+        parts += [f"## {title}", f"[What it is]({page}).", _table(found.pop(name))]
+        definitions |= found
+    for name, one in definitions.items():
+        if "properties" in one:
+            parts += [f"## {name}", one.get("description", "").partition("\n")[0], _table(one)]
+    return "\n\n".join(parts) + "\n"
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, the figures, and what pages link to outside docs/."""
     files.append(File.generated(config, REFERENCE, content=_reference()))
+    files.append(File.generated(config, KEYS, content=_keys()))
     for name, draw in FIGURES.items():
         content = draw()
         _drawn[name] = content is not None
@@ -165,7 +229,7 @@ def _executed(notebook: Path) -> dict[str, str | bytes]:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Links and figures as the site has them."""
     here = page.file.src_uri
-    if here == REFERENCE or here.startswith("notebooks/"):
+    if here in (REFERENCE, KEYS) or here.startswith("notebooks/"):
         return markdown
     source = here.removeprefix("source/") if here.startswith("source/") else f"docs/{here}"
 

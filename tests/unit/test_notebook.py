@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -104,4 +105,33 @@ def test_foreign_names_are_text() -> None:
     for html in (one._repr_html_(), one.replace(backend="analytical-aware").run()._repr_html_()):
         assert "<script" not in html
         assert "<b>x" not in html
+        parsed(html)
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_showed_is_not_committed(path: Path) -> None:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    """Every cell, in a kernel of its own; what stands last shows itself as HTML."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("matplotlib")
+    read = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(read, timeout=300, resources=resources).execute()
+    outputs = [one for cell in read.cells for one in cell.get("outputs", [])]
+    shown = [one["data"]["text/html"] for one in outputs if "text/html" in one.get("data", {})]
+    assert len(shown) >= 2
+    for html in shown:
         parsed(html)
