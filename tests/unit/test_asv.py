@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def rows() -> dict[str, object]:
-    return dict(runpy.run_path(str(ROOT / "benchmarks/asv/rows.py")))
+    return dict(runpy.run_path(str(ROOT / "benchmarks/asv_rows/rows.py")))
 
 
 def test_asv_loads_its_configuration_and_finds_the_rows(
@@ -31,7 +31,7 @@ def test_asv_loads_its_configuration_and_finds_the_rows(
         missing("asv", "asv is not installed")
     text = (ROOT / "benchmarks/asv.conf.json").read_text()
     configuration = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
-    assert configuration["benchmark_dir"] == "asv"
+    assert configuration["benchmark_dir"] == "asv_rows"
     done = subprocess.run(
         [sys.executable, "-c", "from asv.main import main; main()", "check", "--python=same"],
         cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False, timeout=100,
