@@ -38,7 +38,7 @@ def _explain(**values: Any) -> int:
 
     experiment = experiment_of(values)
     reason = experiment.unexplained()
-    with ProgressReport() as progress:
+    with ProgressReport(lambda: experiment.lower().program) as progress:
         result = experiment.run(
             engine=values["engine"],
             progress=progress,

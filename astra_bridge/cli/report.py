@@ -47,7 +47,7 @@ def _run_of(given: str, stack: ExitStack) -> Run:
 
     experiment = Experiment.from_file(given)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="astra-bridge-report-")))
-    with ProgressReport() as progress:
+    with ProgressReport(lambda: experiment.lower().program) as progress:
         experiment.run(progress=progress).save(folder)
     run = read_run(folder)
     return Run(one_line(where.stem, 60), run.content, folder)

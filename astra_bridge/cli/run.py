@@ -157,7 +157,7 @@ def _run(**values: Any) -> int:
 
     from astra_bridge.cli.progress import ProgressReport
 
-    with ProgressReport() as progress:
+    with ProgressReport(lambda: experiment.lower().program) as progress:
         result = experiment.run(
             engine=values["engine"],
             progress=progress,

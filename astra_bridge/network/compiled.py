@@ -35,6 +35,7 @@ from astra_bridge.text import one_line
 __all__ = ["Adapter", "Simulator", "cache_folder", "serve"]
 
 _TIMEOUT_S = 900
+_SAID_EVERY_S = 10.0
 _MOST_LOG = 1 << 20
 _UNFIT = ";$#\"'\\\n"  # what CMake or ninja reads as more than a character of a path
 
@@ -348,15 +349,24 @@ def _commands(
 
 
 def _answer(child: Child, simulator: Simulator) -> Message:
-    try:
-        message = child.receive(_TIMEOUT_S)
-    except ChildEnded as ended:
-        raise BackendUnavailable(
-            f"the process that compiles the backend for {simulator} {ended}"
-        ) from None
-    if message is None:
-        raise BackendUnavailable(f"compiling took more than {_TIMEOUT_S} s")
-    return message
+    begin_s = said_s = time.monotonic()
+    while True:
+        try:
+            message = child.receive(max(0.0, begin_s + _TIMEOUT_S - time.monotonic()))
+        except ChildEnded as ended:
+            raise BackendUnavailable(
+                f"the process that compiles the backend for {simulator} {ended}"
+            ) from None
+        if message is None:
+            raise BackendUnavailable(f"compiling took more than {_TIMEOUT_S} s")
+        if message.kind != "progress":
+            return message
+        done, total = (int(one) for one in message.head["progress"])
+        now_s = time.monotonic()
+        if done and now_s - said_s >= _SAID_EVERY_S:
+            said_s = now_s
+            left_s = (now_s - begin_s) * (total - done) / done
+            _say(f"compiling: {done} of {total} steps, about {left_s:.0f} s left")
 
 
 def _fail(simulator: Simulator, target: Path, log: str) -> None:
@@ -424,10 +434,16 @@ def serve(parent: Parent) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     code, log = 0, b""
     for command in commands:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=environment
-        )
-        code, log = done.returncode, log + done.stdout
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        ) as running:
+            assert running.stdout is not None
+            for line in running.stdout:
+                log += line
+                step = re.match(rb"\[(\d+)/(\d+)\]", line)  # ninja's
+                if step is not None:
+                    parent.send("progress", progress=[int(step[1]), int(step[2])])
+        code = running.returncode
         if code != 0:
             break
     parent.send("done", log[-_MOST_LOG:], code=code)

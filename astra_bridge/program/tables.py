@@ -30,6 +30,7 @@ from astra_bridge.program.schema import (
     TEMPLATE,
     BusModel,
     Op,
+    PacketFlag,
     Policy,
 )
 
@@ -181,6 +182,41 @@ class Tables:
         """Number of nodes of each task, shape (tasks,)."""
         counts: NDArray[np.int64] = self.templates["node_count"][self.tasks["template_index"]]
         return counts
+
+    @property
+    def events(self) -> int:
+        """About how many events an engine needs for all of it: how far one has come, says this.
+
+        A node is one, and so is a message; of a chunk in a phase each packet is one or two.
+        """
+        reduced = np.concatenate([[0], np.cumsum(self.packets["flags"] & PacketFlag.REDUCED != 0)])
+        sends = np.concatenate([[0], np.cumsum(self.steps["send_bytes"] > 0)])
+        rows = self.schedules
+        packets = rows["end"].astype(np.int64)
+        first = np.minimum(rows["packet_start"], len(self.packets))
+        last = np.minimum(first + packets, len(self.packets))
+        steps = rows["step_start"], rows["step_start"] + rows["step_count"]
+        of_schedule = packets + reduced[last] - reduced[first] + sends[steps[1]] - sends[steps[0]]
+        # Of schedules for several positions, the mean.
+        sums = np.concatenate([[0], np.cumsum(of_schedule)])
+        begin = self.families["first"].astype(np.int64)
+        count = self.families["count"].astype(np.int64)
+        of_family = (sums[begin + count] - sums[begin]) / np.maximum(count, 1)
+        of_phase = of_family[self.phases["family0"]] if len(of_family) else np.zeros(0)
+        of_phase = np.concatenate([[0], np.cumsum(of_phase)])
+        begin = self.plans["phase_start"].astype(np.int64)
+        of_plan = of_phase[begin + self.plans["phase_count"]] - of_phase[begin]
+        of_graph = len(self.graph_nodes) / max(len(self.graph_of_position), 1)
+        per_template = np.zeros(len(self.templates))
+        each = np.full(len(self.collectives), of_graph)
+        planned = (self.collectives["plan_count"] > 0) & (self.collectives["graph"] < 0)
+        each[planned] = of_plan[self.collectives["plan_start"][planned]]
+        each *= self.collectives["chunks"]
+        for template in range(len(self.templates)):
+            nodes = self.nodes_of(template)
+            collective = nodes["op"] == Op.COLLECTIVE
+            per_template[template] = each[nodes["arg"][collective]].sum() + (~collective).sum()
+        return int(per_template[self.tasks["template_index"]].sum())
 
     @property
     def stays(self) -> int:

@@ -61,6 +61,23 @@ def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert NS3.note().endswith(", compiled")
 
 
+def test_how_much_is_left_is_said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (copy,) = compiled._commands(Path(), None, [], Path("/made"))  # type: ignore[arg-type]
+
+    def commands(*parts: object) -> list[list[str]]:
+        script = f"echo '[1/4] one'; echo '[2/4] two'; cp {copy[1]} {parts[-1]}/libastra_net_ns3.so"
+        return [["sh", "-c", script]]
+
+    monkeypatch.setattr(compiled, "_commands", commands)
+    monkeypatch.setattr(compiled, "_SAID_EVERY_S", 0.0)
+    NS3.library()
+    said = capfd.readouterr().err
+    assert "note: compiling: 1 of 4 steps, about 0 s left" in said
+    assert "note: compiling: 2 of 4 steps, about 0 s left" in said
+
+
 @pytest.mark.parametrize("size", [0, 100, 5000])
 def test_a_damaged_one_is_compiled_again(size: int, cache: Path) -> None:
     library = NS3.library()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import astra_bridge
+from astra_bridge import Experiment
 from astra_bridge.cli import main
 from astra_bridge.cli import run as run_module
 from astra_bridge.cli.command import Command, dispatch
@@ -21,7 +22,9 @@ from astra_bridge.cli.progress import ProgressReport
 from astra_bridge.cli.summary import text_table
 from astra_bridge.engine.outcome import Progress
 from astra_bridge.errors import BackendError, InputError, StalledError
+from astra_bridge.trace import CommType
 from tests.made_result import PAIR, make
+from tests.small import network, same_on_all, system
 
 REQUIRED = {
     "workload-configuration": "trace",
@@ -238,6 +241,38 @@ def test_progress_speaks_after_a_while_only(
         clock[0] = 30.0
         report(progress)
     assert capsys.readouterr().err == ("simulated 5.000 ms, 100 events/s, 25.0% of 4 nodes done\n")
+
+
+def test_progress_says_how_long_it_takes_inside_one_collective(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    experiment = Experiment(
+        same_on_all(8, lambda trace: trace.coll(CommType.ALL_REDUCE, 10**6)), system(),
+        network(npus=8),
+    )  # fmt: skip
+    events = experiment.run().events
+    assert experiment.lower().program.events == events
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with ProgressReport(lambda: experiment.lower().program) as report:
+        for clock[0], done in ((0.0, 0), (30.0, events // 4), (3030.0, events // 2)):
+            report(Progress(now_ps=0, events=done, nodes_done=0, nodes_total=8))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("25.0% done, about 90 s left")
+    assert second.endswith("50.0% done, about 50 min left")
+
+
+@pytest.mark.parametrize("backend", ["analytical-aware", "analytical-unaware"])
+@pytest.mark.parametrize("algorithm", ["ring", "direct", "halvingDoubling", "doubleBinaryTree"])
+def test_how_many_events_there_will_be(algorithm: str, backend: str) -> None:
+    experiment = Experiment(
+        same_on_all(16, lambda trace: trace.coll(CommType.ALL_REDUCE, 10**6)),
+        system([algorithm] * 2, all_to_all_implementation=["direct"] * 2,
+               all_gather_implementation=["ring"] * 2, reduce_scatter_implementation=["ring"] * 2),
+        network("Switch Switch", [4, 4], [50, 25], [500, 700]), backend=backend,
+    )  # fmt: skip
+    events = experiment.run().events
+    assert experiment.lower().program.events == pytest.approx(events, rel=0.1)
 
 
 def test_progress_on_a_terminal_is_one_line_that_goes(
