@@ -155,7 +155,9 @@ def test_folded_ranks_run_kernels_at_once_too() -> None:
 
 def test_a_timeline_draws_what_overlaps_on_tracks_of_its_own(tmp_path: Path) -> None:
     run(overlapping()).save(tmp_path)
-    assert b"Compute 2" in (tmp_path / "timeline.pftrace").read_bytes()
+    drawn = (tmp_path / "timeline.pftrace").read_bytes()
+    assert b"Compute, stream 7" in drawn
+    assert b"Compute, stream 20" in drawn
 
 
 def test_a_run_that_is_cut_is_the_same() -> None:
