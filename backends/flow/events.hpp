@@ -1,180 +1,188 @@
 // SPDX-License-Identifier: MIT
 //
-// Events in the order of (time, place).  Flows that begin together often end together, and are
-// told of in ascending order: such events are a chain, and a heap of four children per entry orders the
-// chains by their first events.  An event that is not to happen any more stays until it is first, or
-// until the owner sorts them out.
+// What happens next, in the order of (time, place).  Ends of flows are put off and brought forward
+// again and again: each flow has one, and a tournament finds the first.  Timers stay at the time that
+// they were given; most of them are due a few different delays after now, and so come in order.
 #ifndef ASTRA_FLOW_EVENTS_HPP
 #define ASTRA_FLOW_EVENTS_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <vector>
 
 namespace flow {
 
-struct Event {
-  int64_t time_ps, place;
-  int32_t slot;
-  bool operator<(const Event& other) const {
+struct When {
+  int64_t time_ps = std::numeric_limits<int64_t>::max(), place = 0;
+
+  bool operator<(const When& other) const {
     return time_ps != other.time_ps ? time_ps < other.time_ps : place < other.place;
   }
 };
 
-class Events {
+// The first of many whose times change: in a tree, each node has the earlier one of its two
+// children's.  A change goes up only as far as it decides who is first.
+class Soonest {
  public:
-  static constexpr size_t kKinds = 4;
-
-  bool empty() const { return chains_.empty(); }
-  size_t size() const { return size_; }
-  Event first() const {
-    const Link& one = link(chains_[0]);
-    return {chains_[0].time_ps, one.place, one.slot};
-  }
-
-  // Events of a kind mostly come after the last one of their kind.
-  void push(size_t kind, const Event& event) {
-    const int32_t at = take(event);
-    if (follows(kind, event, at)) return;
-    chains_.push_back({event.time_ps, bits(event.place), at});
-    size_t hole = chains_.size() - 1;
-    const Chain chain = chains_.back();
-    for (; hole > 0 && chain < chains_[(hole - 1) / 4]; hole = (hole - 1) / 4)
-      chains_[hole] = chains_[(hole - 1) / 4];
-    chains_[hole] = chain;
-  }
-  void pop() {
-    Chain chain = chains_[0];
-    if (!advance(chain)) {
-      chain = chains_.back();
-      chains_.pop_back();
-      if (chains_.empty()) return;
+  // Any index from 0 on; all of them are at "never" at first.
+  void set(int32_t index, const When& when) {
+    const auto at = static_cast<size_t>(index);
+    if (at >= keys_.size()) grow(at);
+    Key key = keys_[at] = key_of(when);
+    int32_t first = index;
+    for (size_t node = keys_.size() + at; node > 1; node /= 2) {
+      const int32_t other = first_[node ^ 1];
+      const Key key_of_other = keys_[static_cast<size_t>(other)];
+      const bool later = key_of_other < key;
+      first = later ? other : first;
+      key = later ? key_of_other : key;
+      int32_t& known = first_[node / 2];
+      if (known == first && first != index) return;
+      known = first;
     }
-    sink(chain);
   }
-  // As pop() and push().
-  void replace_first(size_t kind, const Event& event) {
-    Chain chain = chains_[0];
-    const bool rest = advance(chain);
-    if (rest) {
-      sink(chain);
-      return push(kind, event);
-    }
-    const int32_t at = take(event);
-    if (!follows(kind, event, at)) return sink({event.time_ps, bits(event.place), at});
-    chain = chains_.back();
-    chains_.pop_back();
-    if (!chains_.empty()) sink(chain);
+  When first() const { return when_of(keys_[static_cast<size_t>(first_[1])]); }
+  int32_t first_index() const { return first_[1]; }
+
+  template <class A>
+  void visit(A& archive) {
+    std::vector<When> all(keys_.size());
+    std::transform(keys_.begin(), keys_.end(), all.begin(), when_of);
+    archive(all);
+    if (!A::kReads) return;
+    keys_.resize(all.size());
+    std::transform(all.begin(), all.end(), keys_.begin(), key_of);
+    build();
   }
 
-  // Keeps those that `kind_of` says are still to happen: their kinds, or kKinds.
-  template <class KindOf>
-  void keep(KindOf&& kind_of) {
-    std::vector<Event> all;
-    for (const Chain& chain : chains_)
-      for (int64_t at = chain.first; at >= 0; at = links_[static_cast<size_t>(at)].next)
-        all.push_back({chain.time_ps, links_[static_cast<size_t>(at)].place,
-                       links_[static_cast<size_t>(at)].slot});
-    std::sort(all.begin(), all.end());
-    *this = Events();
-    for (const Event& event : all)
-      if (const size_t kind = kind_of(event); kind < kKinds) push(kind, event);
+ private:
+  // Time and place as one number: which of two is first is a coin toss, and this needs no branch.
+  __extension__ using Key = unsigned __int128;
+  static constexpr uint64_t kSign = uint64_t{1} << 63;
+  static When when_of(Key key) {
+    return {static_cast<int64_t>(key >> 64),
+            static_cast<int64_t>(static_cast<uint64_t>(key) ^ kSign)};
+  }
+  static Key key_of(const When& when) {
+    return static_cast<Key>(when.time_ps) << 64 | (static_cast<uint64_t>(when.place) ^ kSign);
+  }
+  void grow(size_t index) {
+    size_t size = keys_.size();
+    while (size <= index) size *= 2;
+    keys_.resize(size, key_of({}));
+    build();
+  }
+  void build() {
+    const size_t size = keys_.size();
+    first_.assign(2 * size, 0);
+    for (size_t i = 0; i < size; ++i) first_[size + i] = static_cast<int32_t>(i);
+    for (size_t node = size - 1; node > 0; --node) {
+      const int32_t a = first_[2 * node], b = first_[2 * node + 1];
+      first_[node] = keys_[static_cast<size_t>(b)] < keys_[static_cast<size_t>(a)] ? b : a;
+    }
+  }
+
+  std::vector<Key> keys_ = std::vector<Key>(2, key_of({}));  // a power of two
+  std::vector<int32_t> first_ = {0, 0, 0, 1};  // of each node: 1 is the root; the leaves come last
+};
+
+struct Timer {
+  When when;
+  int32_t kind, subject;
+  bool operator>(const Timer& other) const { return other.when < when; }
+};
+
+// Timers, in queues that are in order; a heap has those that come before the ends of all queues.
+class Timers {
+ public:
+  bool empty() const { return first_ < 0; }
+  // The rest needs one.
+  const When& first() const { return heads_[static_cast<size_t>(first_)]; }
+  Timer take() {
+    const auto number = static_cast<size_t>(first_);
+    if (number == kQueues) {
+      std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
+      const Timer timer = heap_.back();
+      heap_.pop_back();
+      heads_[kQueues] = heap_.empty() ? When() : heap_[0].when;
+      choose();
+      return timer;
+    }
+    Queue& queue = queues_[number];
+    const Timer timer = queue.timers[queue.taken++];
+    if (queue.taken == queue.timers.size()) {
+      queue.timers.clear();
+      queue.taken = 0;
+      heads_[number] = When();
+      while (used_ > 0 && queues_[used_ - 1].timers.empty()) --used_;
+    } else {
+      heads_[number] = queue.timers[queue.taken].when;
+      if (queue.taken >= kMostTaken && 2 * queue.taken >= queue.timers.size()) queue.forget();
+    }
+    choose();
+    return timer;
+  }
+  void push(const Timer& timer) {
+    for (size_t number = 0; number < kQueues; ++number) {
+      Queue& queue = queues_[number];
+      const bool none = queue.timers.empty();
+      if (!none && timer.when < queue.timers.back().when) continue;
+      queue.timers.push_back(timer);
+      used_ = std::max(used_, number + 1);
+      if (none) heads_[number] = timer.when;
+      return found(number, timer.when);
+    }
+    heap_.push_back(timer);
+    std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
+    heads_[kQueues] = heap_[0].when;
+    found(kQueues, timer.when);
   }
 
   template <class A>
   void visit(A& archive) {
-    archive(chains_, links_, last_, free_, size_);
+    for (size_t number = 0; number < kQueues; ++number) {
+      Queue& queue = queues_[number];
+      queue.forget();
+      archive(queue.timers);
+      heads_[number] = queue.timers.empty() ? When() : queue.timers[0].when;
+    }
+    archive(heap_);
+    heads_[kQueues] = heap_.empty() ? When() : heap_[0].when;
+    used_ = kQueues;
+    choose();
   }
 
  private:
-  struct Chain {
-    int64_t time_ps;
-    uint64_t place;  // of its first event, as bits() has it
-    int64_t first;
-    // As one number: which of two is first is a coin toss, and this needs no branch.
-    __extension__ using Key = unsigned __int128;
-    Key key() const { return static_cast<Key>(bits(time_ps)) << 64 | place; }
-    bool operator<(const Chain& other) const { return key() < other.key(); }
-  };
-  // A number without a sign, in the same order.
-  static uint64_t bits(int64_t value) { return static_cast<uint64_t>(value) ^ (uint64_t{1} << 63); }
-  struct Link {
-    int64_t place;
-    int32_t slot, next;
-  };
-  struct Last {
-    int64_t time_ps = -1, link = -1;
+  static constexpr size_t kQueues = 12;
+  static constexpr size_t kMostTaken = 512;  // of a queue, before they are moved out of it
+  struct Queue {
+    std::vector<Timer> timers;
+    size_t taken = 0;
+    void forget() {
+      timers.erase(timers.begin(), timers.begin() + static_cast<std::ptrdiff_t>(taken));
+      taken = 0;
+    }
   };
 
-  const Link& link(const Chain& chain) const { return links_[static_cast<size_t>(chain.first)]; }
-  int32_t take(const Event& event) {
-    ++size_;
-    const Link one{event.place, event.slot, -1};
-    if (free_ < 0) {
-      links_.push_back(one);
-      return static_cast<int32_t>(links_.size() - 1);
-    }
-    const int32_t at = free_;
-    free_ = links_[static_cast<size_t>(at)].next;
-    links_[static_cast<size_t>(at)] = one;
-    return at;
+  void found(size_t number, const When& when) {
+    if (first_ < 0 || when < first()) first_ = static_cast<int32_t>(number);
   }
-  // Whether the event goes on with the chain of the last one of its kind.
-  bool follows(size_t kind, const Event& event, int32_t at) {
-    Last& last = last_[kind];
-    const bool same = last.time_ps == event.time_ps && last.link >= 0 &&
-                      links_[static_cast<size_t>(last.link)].place < event.place;
-    if (same) links_[static_cast<size_t>(last.link)].next = at;
-    last = {event.time_ps, at};
-    return same;
-  }
-  // The first event of a chain is gone; false where it was the only one.
-  bool advance(Chain& chain) {
-    --size_;
-    const auto gone = static_cast<int32_t>(chain.first);
-    Link& one = links_[static_cast<size_t>(gone)];
-    chain.first = one.next;
-    one.next = free_;
-    free_ = gone;
-    if (chain.first >= 0) {
-      chain.place = bits(link(chain).place);
-      return true;
-    }
-    for (Last& last : last_)
-      if (last.link == gone) last = {};
-    return false;
+  void choose() {
+    size_t first = kQueues;
+    for (size_t number = 0; number < used_; ++number)
+      if (heads_[number] < heads_[first]) first = number;
+    first_ = heads_[first].time_ps == When().time_ps ? -1 : static_cast<int32_t>(first);
   }
 
-  // The first place is free; the chain goes there, or where it belongs below.
-  void sink(const Chain& chain) {
-    const size_t size = chains_.size();
-    Chain* const all = chains_.data();
-    size_t hole = 0;
-    for (;;) {
-      const size_t child = 4 * hole + 1;
-      if (child >= size) break;
-      size_t least = child;
-      if (child + 4 <= size) {
-        const size_t a = child + static_cast<size_t>(all[child + 1] < all[child]);
-        const size_t b = child + 2 + static_cast<size_t>(all[child + 3] < all[child + 2]);
-        least = all[b] < all[a] ? b : a;
-      } else {
-        for (size_t i = child + 1; i < size; ++i)
-          if (all[i] < all[least]) least = i;
-      }
-      if (!(all[least] < chain)) break;
-      all[hole] = all[least];
-      hole = least;
-    }
-    all[hole] = chain;
-  }
-
-  std::vector<Chain> chains_;
-  std::vector<Link> links_;
-  Last last_[kKinds];  // the last event of each kind
-  int32_t free_ = -1;  // of links_
-  size_t size_ = 0;
+  std::array<Queue, kQueues> queues_;
+  std::vector<Timer> heap_;
+  std::array<When, kQueues + 1> heads_;  // the first of each queue, and of the heap
+  size_t used_ = 0;  // queues
+  int32_t first_ = -1;  // which has the first timer
 };
 
 }  // namespace flow

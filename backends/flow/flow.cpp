@@ -36,10 +36,12 @@ using analytical::Position;
 using analytical::Rate;
 using astra_net::Error;
 using astra_net::kNever;
-using flow::Event;
-using flow::Events;
 using flow::Leg;
 using flow::Sharing;
+using flow::Soonest;
+using flow::Timer;
+using flow::Timers;
+using flow::When;
 
 class Flow final : public astra_net::Model {
  public:
@@ -69,6 +71,7 @@ class Flow final : public astra_net::Model {
     const double tolerance = config.options.number("tolerance", 0.1, 0, 1);
     sharing_.emplace(graph_ && graph_->by_message(), tolerance);
     index_.emplace(link_count(0));
+    recent_.assign(static_cast<size_t>(config.endpoints), -1);
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
   }
 
@@ -104,8 +107,7 @@ class Flow final : public astra_net::Model {
     x.completion_count = 0;
     const Key& next = next_;
     for (settled(); next.time_ps != kNever; settled()) {
-      if (next.time_ps > x.until_ps ||
-          (next.time_ps == x.until_ps && next.place() >= x.until_place))
+      if (next.time_ps > x.until_ps || (next.time_ps == x.until_ps && next.place >= x.until_place))
         break;
       if (x.completion_count > 0 && (next.time_ps > now_ps_ || x.completion_count == x.capacity))
         break;
@@ -124,7 +126,7 @@ class Flow final : public astra_net::Model {
       x.now_ps = now_ps_ = x.until_ps;
     }
     x.next_ps = next.time_ps;
-    x.next_place = next.time_ps == kNever ? 0 : next.place();
+    x.next_place = next.time_ps == kNever ? 0 : next.place;
   }
 
   // -- the contract: what is optional --------------------------------------------------------
@@ -193,35 +195,33 @@ class Flow final : public astra_net::Model {
   }
 
  private:
-  enum class Stage : int32_t { kWaits, kBegins, kFlows, kArrives, kShares };
+  // What happens to a message, at places of its own; and to the network.
+  enum class Stage : int32_t { kBegins = 1, kFlows = 2, kArrives = 3, kShares, kChange };
   static constexpr int64_t kNobody = INT64_MIN;
   static constexpr int64_t kMostIdle = 1 << 16;  // pairs at rest whose ways are kept
-  static constexpr size_t kFewEvents = 64;
 
   // When and in which order things happen.  Changes of links come before all else of their instant.
   struct Key {
-    int64_t time_ps, id;
-    Stage stage;
-    bool change = false;
-    int32_t slot = -1;
-    int64_t place() const { return change ? INT64_MIN + id : id + static_cast<int32_t>(stage); }
+    int64_t time_ps = kNever, place = 0;
+    Stage stage = Stage::kFlows;
   };
-  struct Message {
-    int64_t id = 0, bytes = 0;
+  // One that flows; its number is that of its flow.
+  struct alignas(64) Message {
     double left = 0;  // bytes that have not left the narrowest link at since_ps
-    int64_t since_ps = 0, began_ps = 0;
-    int64_t time_ps = kNever;  // of its next event,
-    int64_t queued_ps = kNever;  // and that of events_, which may be too early
     double rate = 0;  // [bytes per ps]
+    int64_t since_ps = 0;
+    int64_t id = 0, bytes = 0;
     int32_t connection = 0;
-    int32_t flow = -1;  // of sharing_
-    int32_t after = -1;  // the next one of its connection, or of the list of free ones
-    Stage stage = Stage::kWaits;
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, left, since_ps, began_ps, time_ps, queued_ps, rate, connection, flow,
-              after, stage);
+      archive(left, rate, since_ps, id, bytes, connection);
     }
+  };
+  // One that waits for its turn, or for its round trips.
+  struct Waiting {
+    int64_t id = 0, bytes = 0;
+    int32_t connection = 0;
+    int32_t after = -1;  // the next one of its connection, or of the list of free ones
   };
   // A pair of endpoints with messages between them, or where there were some: its way is kept.
   struct Connection {
@@ -231,9 +231,15 @@ class Flow final : public astra_net::Model {
     double latency_ps = 0;
     double per_byte_ps = 0;  // of one packet, at all links but the narrowest
     double bytes = 0, wire_bytes = 0;  // of its messages that began
+    // What was found of the last one, as most are of one size: on the wire, from its last byte at
+    // the narrowest link to its arrival, and how long it flows at that rate.
+    int64_t last_bytes = -1, last_tail_ps = 0;
+    double last_wire_bytes = 0, last_rate = 0;
+    int64_t last_flow_ps = 0;
     template <class A>
     void visit(A& archive) {
       archive(pair, flowing, first, last, latency_ps, per_byte_ps, bytes, wire_bytes);
+      if (A::kReads) last_bytes = -1;
     }
   };
   struct Link {
@@ -260,9 +266,9 @@ class Flow final : public astra_net::Model {
 
   template <class A>
   void visit(A& archive) {
-    archive(now_ps_, share_ps_, links_, messages_, free_message_, connections_, free_connections_,
-            idle_, events_, changes_, next_change_, changed_, *sharing_, transfers_, bytes_,
-            sharings_, load_);
+    archive(now_ps_, share_ps_, links_, messages_, waiting_, free_waiting_, connections_,
+            free_connections_, idle_, ends_, timers_, changes_, next_change_, changed_, *sharing_,
+            transfers_, bytes_, sharings_, load_);
     if (!A::kReads) return;
     next_known_ = false;
     index_->insert_all(links_);
@@ -270,69 +276,47 @@ class Flow final : public astra_net::Model {
       if (connections_[i].pair >= 0) pairs_.insert(connections_[i].pair, static_cast<int32_t>(i));
   }
 
+  [[noreturn, gnu::noinline, gnu::cold]] static void refuse(double delay_ps) {
+    char number[32];
+    std::snprintf(number, sizeof number, "%.6g", delay_ps);
+    throw Error(ASTRA_NET_MODEL,
+                std::string("a delay, ") + number + " ps, is beyond the range of time (2^63 ps)");
+  }
   static int64_t whole_ps(double delay_ps) {
-    if (!(delay_ps < 9.2e18)) {
-      char number[32];
-      std::snprintf(number, sizeof number, "%.6g", delay_ps);
-      throw Error(ASTRA_NET_MODEL,
-                  std::string("a delay, ") + number + " ps, is beyond the range of time (2^63 ps)");
-    }
-    return static_cast<int64_t>(std::ceil(delay_ps));
+    if (!(delay_ps < 9.2e18)) refuse(delay_ps);
+    const auto whole = static_cast<int64_t>(delay_ps);
+    return whole + (static_cast<double>(whole) < delay_ps ? 1 : 0);
   }
 
-  Message& message(int32_t slot) { return messages_[static_cast<size_t>(slot)]; }
-  const Message& message(int32_t slot) const { return messages_[static_cast<size_t>(slot)]; }
+  Message& message(int32_t flow) { return messages_[static_cast<size_t>(flow)]; }
+  Waiting& waiting(int32_t slot) { return waiting_[static_cast<size_t>(slot)]; }
+  Connection& connection(int32_t index) { return connections_[static_cast<size_t>(index)]; }
 
   // -- events ----------------------------------------------------------------------------------
 
-  // Begins, ends of flows and arrivals.  A flow that became slower is put off when its end comes up;
-  // the old end of one that became faster is passed over.
-  void schedule(int32_t slot, int64_t time_ps) {
-    Message& one = message(slot);
-    one.time_ps = time_ps;
+  static int64_t place_of(int64_t id, Stage stage) { return id + static_cast<int32_t>(stage); }
+  void end_at(int32_t flow, int64_t time_ps) {
+    ends_.set(flow, {time_ps, place_of(message(flow).id, Stage::kFlows)});
     next_known_ = false;
-    if (one.queued_ps <= time_ps) return;
-    one.queued_ps = time_ps;
-    events_.push(kind_of(one), {time_ps, place_of(one), slot});
-    if (events_.size() > 2 * messages_.size() + kFewEvents) {
-      events_.keep([this](const Event& event) {
-        return holds(event) ? kind_of(message(event.slot)) : Events::kKinds;
-      });
-    }
-  }
-  static size_t kind_of(const Message& one) { return static_cast<size_t>(one.stage); }
-  static int64_t place_of(const Message& one) { return one.id + static_cast<int32_t>(one.stage); }
-  bool holds(const Event& event) const {
-    const Message& one = message(event.slot);
-    return one.queued_ps == event.time_ps && place_of(one) == event.place;
   }
 
   // What happens next; found again only after something has changed.
   const Key& next_key() {
     if (next_known_) return next_;
     next_known_ = true;
-    Key& next = next_;
-    next = {kNever, 0, Stage::kWaits};
-    while (!events_.empty()) {
-      const Event first = events_.first();
-      Message& one = message(first.slot);
-      if (!holds(first)) {
-        events_.pop();
-      } else if (one.time_ps == first.time_ps) {
-        next = {first.time_ps, one.id, one.stage, false, first.slot};
-        break;
-      } else {
-        one.queued_ps = one.time_ps;
-        if (one.time_ps == kNever)
-          events_.pop();
-        else
-          events_.replace_first(kind_of(one), {one.time_ps, first.place, first.slot});
-      }
+    When first = ends_.first();
+    next_.stage = Stage::kFlows;
+    if (!timers_.empty() && timers_.first() < first) {
+      first = timers_.first();
+      next_.stage = Stage::kArrives;
     }
-    if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next.time_ps)
-      next = {changes_[next_change_].at_ps, changes_[next_change_].index, Stage::kWaits, true};
-    if (share_ps_ < next.time_ps) next = {share_ps_, astra_net::kMostPlace, Stage::kShares};
-    return next;
+    next_.time_ps = first.time_ps;
+    next_.place = first.place;
+    if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next_.time_ps)
+      next_ = {changes_[next_change_].at_ps, INT64_MIN + changes_[next_change_].index,
+               Stage::kChange};
+    if (share_ps_ < next_.time_ps) next_ = {share_ps_, astra_net::kMostPlace, Stage::kShares};
+    return next_;
   }
 
   // What happens next.  Where that is after this instant, rates are found, if they are due, or it is
@@ -342,14 +326,14 @@ class Flow final : public astra_net::Model {
     if (!sharing_->asks() || next.time_ps <= now_ps_) return next;
     ++sharings_;
     share_ps_ =
-        sharing_->settle(now_ps_, [this](int32_t slot, double rate) { set_rate(slot, rate); });
+        sharing_->settle(now_ps_, [this](int32_t flow, double rate) { set_rate(flow, rate); });
     next_known_ = false;
     return next_key();
   }
   void share() {
     ++sharings_;
     share_ps_ =
-        sharing_->share(now_ps_, [this](int32_t slot, double rate) { set_rate(slot, rate); });
+        sharing_->share(now_ps_, [this](int32_t flow, double rate) { set_rate(flow, rate); });
   }
 
   // What happens next happens; returns the id of a transfer that has arrived, or kNobody.
@@ -357,44 +341,40 @@ class Flow final : public astra_net::Model {
     const Key& next = next_;
     next_known_ = false;
     now_ps_ = next.time_ps;
-    if (next.change) {
-      const Change& change = changes_[next_change_++];
-      const int32_t index = link_state(change.link);
-      Link& link = links_[static_cast<size_t>(index)];
-      link.scale = change.scale;
-      sharing_->set_rate(index, link.bytes_per_ps * change.scale);
-      if (next_change_ == changes_.size()) {
-        changes_.clear();
-        next_change_ = 0;
-      }
+    if (next.stage == Stage::kFlows) {
+      leave(ends_.first_index());
+      return kNobody;
+    }
+    if (next.stage == Stage::kArrives) {
+      const Timer timer = timers_.take();
+      if (static_cast<Stage>(timer.kind) == Stage::kArrives)
+        return timer.when.place - static_cast<int32_t>(Stage::kArrives);
+      const Waiting one = waiting(timer.subject);
+      free(timer.subject);
+      flow_now(one.connection, one.id, one.bytes);
       return kNobody;
     }
     if (next.stage == Stage::kShares) {
       share();
       return kNobody;
     }
-    const int32_t slot = next.slot;
-    Message& one = message(slot);
-    if (one.stage == Stage::kFlows) {
-      leave(slot);
-      return kNobody;
+    const Change& change = changes_[next_change_++];
+    const int32_t index = link_state(change.link);
+    Link& link = links_[static_cast<size_t>(index)];
+    link.scale = change.scale;
+    sharing_->set_rate(index, link.bytes_per_ps * change.scale);
+    if (next_change_ == changes_.size()) {
+      changes_.clear();
+      next_change_ = 0;
     }
-    events_.pop();
-    one.time_ps = one.queued_ps = kNever;
-    if (one.stage == Stage::kBegins) {
-      flow_now(slot);
-      return kNobody;
-    }
-    one.after = free_message_;
-    free_message_ = slot;
-    return one.id;
+    return kNobody;
   }
 
   // A host that does not know of changes of links may come back after them.
   void catch_up(int64_t now_ps) {
     const Key& next = next_;
     for (settled(); next.time_ps < now_ps; settled()) {
-      if (!next.change)
+      if (next.stage != Stage::kChange)
         throw Error(ASTRA_NET_INVALID, "now_ps=" + std::to_string(now_ps) +
                                            " is past the next event, at " +
                                            std::to_string(next.time_ps));
@@ -408,81 +388,90 @@ class Flow final : public astra_net::Model {
     ++transfers_;
     astra_net::add_bytes(bytes_, transfer.bytes);
     const int32_t index = connection_of(transfer.src, transfer.dst);
-    const int32_t slot = allocate();
-    Message& one = message(slot);
-    one = {};
-    one.id = transfer.id;
-    one.bytes = transfer.bytes;
-    one.connection = index;
-    Connection& connection = connections_[static_cast<size_t>(index)];
-    if (connection.flowing < queue_pairs_) {
-      if (connection.flowing++ == 0) --idle_;
-      set_out(slot);
+    Connection& one = connection(index);
+    if (one.flowing < queue_pairs_) {
+      if (one.flowing++ == 0) --idle_;
+      set_out(index, transfer.id, transfer.bytes);
       return;
     }
-    (connection.first < 0 ? connection.first : message(connection.last).after) = slot;
-    connection.last = slot;
+    const int32_t slot = wait(index, transfer.id, transfer.bytes);
+    (one.first < 0 ? one.first : waiting(one.last).after) = slot;
+    one.last = slot;
   }
 
   // It is its turn on a queue pair.
-  void set_out(int32_t slot) {
-    Message& one = message(slot);
-    const Connection& connection = connections_[static_cast<size_t>(one.connection)];
-    const double delay_ps = round_trips_ * 2 * connection.latency_ps;
-    if (delay_ps == 0) return flow_now(slot);
-    one.stage = Stage::kBegins;
-    schedule(slot, astra_net::add_ps(now_ps_, whole_ps(delay_ps)));
+  void set_out(int32_t index, int64_t id, int64_t bytes) {
+    const double delay_ps = round_trips_ * 2 * connection(index).latency_ps;
+    if (delay_ps == 0) return flow_now(index, id, bytes);
+    set_timer(astra_net::add_ps(now_ps_, whole_ps(delay_ps)), id, Stage::kBegins,
+              wait(index, id, bytes));
   }
-  void flow_now(int32_t slot) {
-    Message& one = message(slot);
-    send(one);
-    one.flow = sharing_->begin(slot, one.id, one.left, one.connection);
-    set_rate(slot, sharing_->rate(one.flow));
+  void set_timer(int64_t time_ps, int64_t id, Stage stage, int32_t subject) {
+    timers_.push({{time_ps, place_of(id, stage)}, static_cast<int32_t>(stage), subject});
+    next_known_ = false;
+  }
+  void flow_now(int32_t index, int64_t id, int64_t bytes) {
+    Connection& way = connection(index);
+    measure(way, bytes);
+    const int32_t flow = sharing_->begin(id, way.last_wire_bytes, index);
+    if (static_cast<size_t>(flow) >= messages_.size()) messages_.resize(2 * messages_.size() + 1);
+    send(flow, index, id, bytes);
   }
   // All that a message has to send, from now on.
-  void send(Message& one) {
-    Connection& connection = connections_[static_cast<size_t>(one.connection)];
-    one.stage = Stage::kFlows;
-    one.left = wire_bytes_of(one);
-    one.since_ps = one.began_ps = now_ps_;
-    one.rate = 0;
-    connection.bytes += static_cast<double>(one.bytes);
-    connection.wire_bytes += one.left;
+  void send(int32_t flow, int32_t index, int64_t id, int64_t bytes) {
+    Connection& way = connection(index);
+    way.bytes += static_cast<double>(bytes);
+    way.wire_bytes += way.last_wire_bytes;
+    const double rate = sharing_->rate(flow);
+    Message& one = message(flow);
+    one.left = way.last_wire_bytes;
+    one.rate = rate;
+    one.since_ps = now_ps_;
+    one.id = id;
+    one.bytes = bytes;
+    one.connection = index;
+    if (!(rate > 0)) return end_at(flow, kNever);
+    if (rate != way.last_rate) {
+      way.last_flow_ps = whole_ps(one.left / rate);
+      way.last_rate = rate;
+    }
+    end_at(flow, astra_net::add_ps(now_ps_, way.last_flow_ps));
   }
 
   // Its last byte has left the narrowest link.
-  void leave(int32_t slot) {
-    Message& one = message(slot);
+  void leave(int32_t flow) {
+    const Message& one = message(flow);
     if (load_.on()) record(one, one.left);
     const int32_t index = one.connection;
-    Connection& connection = connections_[static_cast<size_t>(index)];
-    const auto packet_bytes = static_cast<double>(std::min(one.bytes, mtu_bytes_) + header_bytes_);
-    const double delay_ps = connection.latency_ps + packet_bytes * connection.per_byte_ps;
-    one.stage = Stage::kArrives;
-    one.time_ps = one.queued_ps = astra_net::add_ps(now_ps_, whole_ps(delay_ps));
-    events_.replace_first(kind_of(one), {one.time_ps, place_of(one), slot});
-    const int32_t next = connection.first;
-    if (next >= 0) {
-      connection.first = message(next).after;
-      if (connection.first < 0) connection.last = -1;
-      if (round_trips_ * connection.latency_ps == 0) return follow(next, one.flow);
+    Connection& way = connection(index);
+    measure(way, one.bytes);
+    set_timer(astra_net::add_ps(now_ps_, way.last_tail_ps), one.id, Stage::kArrives, -1);
+    if (way.first >= 0) {
+      const int32_t slot = way.first;
+      const Waiting next = waiting(slot);
+      free(slot);
+      way.first = next.after;
+      if (way.first < 0) way.last = -1;
+      if (round_trips_ * way.latency_ps > 0) {
+        end(flow);
+        return set_out(index, next.id, next.bytes);
+      }
+      // It goes on as fast as the one before it: no other flow is touched.
+      measure(way, next.bytes);
+      sharing_->hand_over(flow, next.id, way.last_wire_bytes);
+      return send(flow, index, next.id, next.bytes);
     }
-    sharing_->end(one.flow, now_ps_ - one.began_ps);
-    if (next >= 0) return set_out(next);
-    if (--connection.flowing > 0) return;
+    end(flow);
+    if (--way.flowing > 0) return;
     if (++idle_ > kMostIdle) forget(index);
   }
-  // The message goes the way of one that has just left, as fast as that: no other flow is touched.
-  void follow(int32_t slot, int32_t flow) {
-    Message& one = message(slot);
-    send(one);
-    one.flow = flow;
-    sharing_->hand_over(flow, slot, one.id, one.left);
-    set_rate(slot, sharing_->rate(flow));
+  void end(int32_t flow) {
+    sharing_->end(flow);
+    ends_.set(flow, When());
   }
 
-  void set_rate(int32_t slot, double rate) {
-    Message& one = message(slot);
+  void set_rate(int32_t flow, double rate) {
+    Message& one = message(flow);
     if (one.rate == rate) return;
     const double left =
         std::max(0.0, one.left - one.rate * static_cast<double>(now_ps_ - one.since_ps));
@@ -490,45 +479,60 @@ class Flow final : public astra_net::Model {
     one.left = left;
     one.since_ps = now_ps_;
     one.rate = rate;
-    if (rate > 0)
-      schedule(slot, astra_net::add_ps(now_ps_, whole_ps(one.left / rate)));
-    else
-      one.time_ps = kNever;
-    next_known_ = false;
+    end_at(flow, rate > 0 ? astra_net::add_ps(now_ps_, whole_ps(one.left / rate)) : kNever);
   }
 
   // What a message has put on its links since its rate was found [bytes with headers].
   void record(const Message& one, double wire_bytes) {
     if (!(wire_bytes > 0)) return;
-    const double share = static_cast<double>(one.bytes) / wire_bytes_of(one);
+    const double share = static_cast<double>(one.bytes) / wire_bytes_of(one.bytes);
     sharing_->each_leg(one.connection, [&](int32_t number, double weight) {
       const auto count = static_cast<size_t>(number);
       const double bytes = wire_bytes * weight;
       load_.add(count, one.since_ps, now_ps_, bytes * share, bytes / links_[count].bytes_per_ps);
     });
   }
-  double wire_bytes_of(const Message& one) const {
-    const int64_t packets = one.bytes / mtu_bytes_ + (one.bytes % mtu_bytes_ != 0);
-    return static_cast<double>(one.bytes) +
+  double wire_bytes_of(int64_t bytes) const {
+    const int64_t packets = bytes / mtu_bytes_ + (bytes % mtu_bytes_ != 0);
+    return static_cast<double>(bytes) +
            static_cast<double>(packets) * static_cast<double>(header_bytes_);
   }
+  // Finds what a connection keeps of messages of that size.
+  void measure(Connection& way, int64_t bytes) const {
+    if (way.last_bytes == bytes) return;
+    const auto packet_bytes = static_cast<double>(std::min(bytes, mtu_bytes_) + header_bytes_);
+    way.last_bytes = bytes;
+    way.last_wire_bytes = wire_bytes_of(bytes);
+    way.last_tail_ps = whole_ps(way.latency_ps + packet_bytes * way.per_byte_ps);
+    way.last_rate = 0;
+  }
 
-  int32_t allocate() {
-    if (free_message_ < 0) {
-      messages_.emplace_back();
-      return static_cast<int32_t>(messages_.size() - 1);
+  int32_t wait(int32_t index, int64_t id, int64_t bytes) {
+    int32_t slot = free_waiting_;
+    if (slot < 0) {
+      slot = static_cast<int32_t>(waiting_.size());
+      waiting_.emplace_back();
+    } else {
+      free_waiting_ = waiting(slot).after;
     }
-    const int32_t slot = free_message_;
-    free_message_ = message(slot).after;
+    waiting(slot) = {id, bytes, index, -1};
     return slot;
+  }
+  void free(int32_t slot) {
+    waiting(slot).after = free_waiting_;
+    free_waiting_ = slot;
   }
 
   // -- ways ------------------------------------------------------------------------------------
 
   int32_t connection_of(int32_t src, int32_t dst) {
     const int64_t pair = static_cast<int64_t>(src) << 32 | dst;
+    int32_t& recent = recent_[static_cast<size_t>(src)];
+    if (recent >= 0 && connection(recent).pair == pair) return recent;
     const int32_t known = pairs_.find(pair);
-    if (known >= 0) return known;
+    return recent = known >= 0 ? known : connect(src, dst, pair);
+  }
+  int32_t connect(int32_t src, int32_t dst, int64_t pair) {
     ++idle_;
     auto index = static_cast<int32_t>(connections_.size());
     if (free_connections_.empty()) {
@@ -544,6 +548,7 @@ class Flow final : public astra_net::Model {
     one.flowing = 0;
     one.first = one.last = -1;
     one.bytes = one.wire_bytes = 0;
+    one.last_bytes = -1;
     pairs_.insert(pair, index);
     return index;
   }
@@ -618,15 +623,18 @@ class Flow final : public astra_net::Model {
   std::vector<Link> links_;  // those in use
   astra_net::LinkLoad load_;  // of these
   std::vector<Message> messages_;
-  int32_t free_message_ = -1;
+  std::vector<Waiting> waiting_;
+  int32_t free_waiting_ = -1;  // a list
   std::vector<Connection> connections_;
   std::vector<int32_t> free_connections_;
   std::vector<Leg> legs_;  // of the way that is found
   int64_t idle_ = 0;  // connections without messages
   astra::FlatMap<int32_t> pairs_;  // endpoints -> connection
-  Key next_{};  // what happens next, where next_known_
+  std::vector<int32_t> recent_;  // the last one of each source, or -1
+  Key next_;  // what happens next, where next_known_
   bool next_known_ = false;
-  Events events_;  // also some that are not to happen any more
+  Soonest ends_;  // of flows
+  Timers timers_;  // begins and arrivals
   std::vector<Change> changes_;  // by time; those before next_change_ have been
   size_t next_change_ = 0;
   int64_t changed_ = 0;

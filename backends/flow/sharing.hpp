@@ -12,17 +12,19 @@
 //
 // Shares are found at the end of every instant in which flows of a group came or went, where these
 // are few.  Where they are many, one more or less changes little for each: shares are found again
-// after `tolerance` of the time that the flows take, at the earliest.  Until then what the gone ones
-// had stays unused, and those that came wait.  A change of a link counts at once.
+// after `tolerance` of the time in which the group would send all its messages, at the earliest.
+// Until then those that come get what is free on their ways, and no more than an equal share of each
+// link.  A change of a link counts at once.
 #ifndef ASTRA_FLOW_SHARING_HPP
 #define ASTRA_FLOW_SHARING_HPP
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,44 @@ namespace flow {
 struct Leg {
   int32_t link;
   double weight;
+};
+
+// A few numbers, in the record of whom they are of, or more elsewhere.  In no order.
+class Members {
+ public:
+  size_t size() const { return size_; }
+  const int32_t* begin() const { return size_ > kFew ? more_.data() : few_.data(); }
+  const int32_t* end() const { return begin() + size_; }
+  void push(int32_t number) {
+    if (size_ == kFew) more_.assign(few_.begin(), few_.end());
+    if (size_ < kFew)
+      few_[size_] = number;
+    else
+      more_.push_back(number);
+    ++size_;
+  }
+  void remove(int32_t number) {
+    int32_t* all = size_ > kFew ? more_.data() : few_.data();
+    *std::find(all, all + size_, number) = all[size_ - 1];
+    if (--size_ < kFew) return;
+    more_.pop_back();
+    if (size_ == kFew) std::copy_n(more_.begin(), kFew, few_.begin());
+  }
+
+  template <class A>
+  void visit(A& archive) {
+    std::vector<int32_t> all(begin(), end());
+    archive(all);
+    if (!A::kReads) return;
+    *this = Members();
+    for (const int32_t number : all) push(number);
+  }
+
+ private:
+  static constexpr size_t kFew = 5;
+  uint32_t size_ = 0;
+  std::array<int32_t, kFew> few_{};
+  std::vector<int32_t> more_;
 };
 
 class Sharing {
@@ -55,25 +95,26 @@ class Sharing {
     link.room = room_of(bytes_per_ps);
     link.patience_ps = 0;
     weigh(link);
-    change(number);
+    change(number, 0);
     const auto each_link = [&](auto&& visit) {
       for (const int32_t index : link.members) {
-        Way& way = ways_[static_cast<size_t>(flow_at(index).way)];
-        for (size_t i = 0; i < way.links.size(); ++i) visit(way, i);
+        const Way& way = way_of(index);
+        const int32_t* links = links_of(way);
+        for (int32_t i = 0; i < way.legs.count; ++i) visit(way, i, links[i]);
       }
     };
-    each_link([&](Way& way, size_t i) { at(way.links[i]).wanted -= units(way, i); });
+    each_link([&](const Way& way, int32_t i, int32_t other) { at(other).wanted -= units(way, i); });
     for (const int32_t index : link.members) {
       Way& way = ways_[static_cast<size_t>(flow_at(index).way)];
       find_cap(way);
       flow_at(index).cap = way.cap;
     }
-    each_link([&](Way& way, size_t i) {
-      Link& other = at(way.links[i]);
+    each_link([&](const Way& way, int32_t i, int32_t number_of_other) {
+      Link& other = at(number_of_other);
       other.wanted += units(way, i);
       weigh(other);
       other.patience_ps = 0;
-      change(way.links[i]);
+      change(number_of_other, 0);
     });
   }
 
@@ -81,48 +122,60 @@ class Sharing {
   void set_way(int32_t number, const std::vector<Leg>& legs) {
     if (static_cast<size_t>(number) >= ways_.size()) ways_.resize(static_cast<size_t>(number) + 1);
     Way& way = ways_[static_cast<size_t>(number)];
-    way.links.clear();
-    way.weights.clear();
-    for (const Leg& leg : legs) {
-      way.links.push_back(leg.link);
-      if (weighted_) way.weights.push_back(leg.weight);
+    way.legs.count = static_cast<int32_t>(legs.size());
+    const bool apart = weighted_ || legs.size() > Legs::kFew;
+    if (apart && way.legs.count > way.room) {
+      way.room = way.legs.count;
+      way.first = static_cast<int32_t>(more_legs_.size());
+      more_legs_.resize(more_legs_.size() + legs.size());
+      if (weighted_) weights_.resize(more_legs_.size());
+    }
+    for (size_t i = 0; i < legs.size(); ++i) {
+      if (legs.size() <= Legs::kFew) way.legs.few[i] = legs[i].link;
+      if (!apart) continue;
+      more_legs_[static_cast<size_t>(way.first) + i] = legs[i].link;
+      if (weighted_) weights_[static_cast<size_t>(way.first) + i] = legs[i].weight;
     }
     find_cap(way);
   }
   template <class Visit>
   void each_leg(int32_t number, Visit&& visit) const {
     const Way& way = ways_[static_cast<size_t>(number)];
-    for (size_t i = 0; i < way.links.size(); ++i) visit(way.links[i], way.weight(i));
+    const int32_t* links = links_of(way);
+    for (int32_t i = 0; i < way.legs.count; ++i) visit(links[i], weight(way, i));
   }
 
-  // A flow begins to send.  `slot` is what apply() calls it; no two flows have the same id.  Returns
-  // its index.
-  int32_t begin(int32_t slot, int64_t id, double bytes, int32_t number) {
+  // A flow begins to send.  No two flows have the same id.  Returns what apply() calls it.
+  int32_t begin(int64_t id, double bytes, int32_t number) {
     if (free_.empty()) {
       free_.push_back(static_cast<int32_t>(flows_.size()));
       flows_.emplace_back();
+      messages_.emplace_back();
+      open_.push_back(0);
     }
     const int32_t index = free_.back();
     free_.pop_back();
     Way& way = ways_[static_cast<size_t>(number)];
     if (way.rates_set != rates_set_) find_cap(way);
+    messages_[static_cast<size_t>(index)] = {id, bytes};
     Flow& flow = flow_at(index);
-    flow.slot = slot;
-    flow.id = id;
-    flow.bytes = bytes;
     flow.way = number;
+    flow.legs = way.legs;
+    flow.cap = way.cap;
     flow.tight = 0;
-    for (size_t i = 0; i < way.links.size(); ++i) {
-      Link& link = at(way.links[i]);
-      link.members.push_back(index);
+    const int32_t* links = links_of(flow);
+    for (int32_t i = 0; i < flow.legs.count; ++i) {
+      Link& link = at(links[i]);
+      link.members.push(index);
       link.wanted += units(way, i);
       if (link.tight)
         ++flow.tight;
       else
         weigh(link);
-      if (link.tight) change(way.links[i]);
+      if (link.tight)
+        change(links[i], link.bytes_per_ps / static_cast<double>(link.members.size()));
     }
-    flow.cap = way.cap;
+    flow.held_by = -1;
     flow.rate = flow.tight > 0 ? 0 : way.cap;
     if (flow.tight > 0) fresh_.push_back(index);
     return index;
@@ -130,59 +183,61 @@ class Sharing {
   // What a flow sends [bytes per ps]; 0 also where it is yet to be found.
   double rate(int32_t index) const { return flow_at(index).rate; }
   // The message of the flow has gone, another of the same way takes its place: nothing changes.
-  void hand_over(int32_t index, int32_t slot, int64_t id, double bytes) {
-    Flow& flow = flow_at(index);
-    flow.slot = slot;
-    flow.id = id;
-    flow.bytes = bytes;
+  void hand_over(int32_t index, int64_t id, double bytes) {
+    messages_[static_cast<size_t>(index)] = {id, bytes};
   }
-  // It has sent all, for `taken_ps`.
-  void end(int32_t index, int64_t taken_ps) {
-    const double patience_ps = tolerance_ * static_cast<double>(taken_ps);
-    const Way& way = way_of(index);
-    for (size_t i = 0; i < way.links.size(); ++i) {
-      Link& link = at(way.links[i]);
-      *std::find(link.members.begin(), link.members.end(), index) = link.members.back();
-      link.members.pop_back();
+  // It has sent all.
+  void end(int32_t index) {
+    const Flow& flow = flow_at(index);
+    const Way& way = ways_[static_cast<size_t>(flow.way)];
+    const int32_t* links = links_of(flow);
+    for (int32_t i = 0; i < flow.legs.count; ++i) {
+      Link& link = at(links[i]);
+      link.members.remove(index);
       link.wanted -= units(way, i);
       if (!link.tight) continue;
       weigh(link);
-      link.patience_ps = std::min(link.patience_ps, patience_ps);
-      change(way.links[i]);
+      change(links[i], flow.rate);
     }
     free_.push_back(index);
   }
 
   // Whether a flow crosses the link now.
-  bool crossed(int32_t link) const { return !links_[static_cast<size_t>(link)].members.empty(); }
+  bool crossed(int32_t link) const { return links_[static_cast<size_t>(link)].members.size() > 0; }
 
   // Whether flows came or went in this instant where shares depend on it.
   bool asks() const { return !recent_.empty(); }
 
   // At the end of an instant: gives every flow that its changes touch its rate, by calls of
-  // `apply(slot, bytes_per_ps)`, but where these are many.  Returns when share() is due, or kNever.
+  // `apply(index, bytes_per_ps)`, but where these are many.  Returns when share() is due, or kNever.
   template <class Apply>
   int64_t settle(int64_t now_ps, Apply&& apply) {
     const uint64_t first = stamp_ + 1;
+    double least = weighted_ ? 0 : kAll;
+    for (const int32_t number : recent_) {
+      least = std::min(least, at(number).least);
+      at(number).least = kAll;
+    }
     for (const int32_t number : recent_) {
       Link& link = at(number);
       link.recent = false;
-      if (!link.many && link.seen < first && !simple(link, apply)) {
+      if (!link.many && link.seen < first && !simple(number, link, apply)) {
         seek(number);
-        if (gather(first, kFew)) {
-          fill();
-          found(apply);
+        int32_t met = -1;
+        if (gather(least, kFew, met)) {
+          fill(weighted_);
+          give(apply);
         } else {
-          for (const int32_t other : around_) at(other).many = true;
+          join(met);
         }
       }
       if (link.many)
         touch(number, now_ps);
       else
-        link.patience_ps = kPatient;
+        link.patience_ps = 0;
     }
     recent_.clear();
-    for (const int32_t index : fresh_) be_patient(index, now_ps);
+    for (const int32_t index : fresh_) start(index, apply);
     fresh_.clear();
     return due_ps_;
   }
@@ -194,17 +249,19 @@ class Sharing {
     for (const int32_t number : touched_) {
       if (at(number).seen >= first || due_ps(at(number), now_ps) > now_ps) continue;
       seek(number);
-      gather(first, std::numeric_limits<size_t>::max());
-      fill();
+      int32_t met = -1;
+      gather(0, std::numeric_limits<size_t>::max(), met);
       const bool many = together_.size() > kFew;
+      fill(true);
+      const double patience_ps = many ? tolerance_ * turnover_ps() : 0;
       for (const int32_t other : around_) {
         Link& link = at(other);
         link.many = many;
         link.touched = false;
-        link.patience_ps = kPatient;
+        link.patience_ps = patience_ps;
         link.shared_ps = now_ps;
       }
-      found(apply);
+      give(apply);
     }
     const auto rest = std::remove_if(touched_.begin(), touched_.end(),
                                      [this](int32_t number) { return !at(number).touched; });
@@ -216,27 +273,66 @@ class Sharing {
 
   template <class A>
   void visit(A& archive) {
-    archive(links_, ways_, flows_, free_, touched_, recent_, fresh_, due_ps_, rates_set_);
-    if (A::kReads) fills_.resize(links_.size());
+    archive(links_, ways_, more_legs_, weights_, flows_, messages_, free_, touched_, recent_,
+            fresh_, due_ps_, rates_set_);
+    if (!A::kReads) return;
+    fills_.resize(links_.size());
+    open_.resize(flows_.size());
   }
 
  private:
-  static constexpr double kPatient = std::numeric_limits<double>::infinity();
+  static constexpr double kAll = std::numeric_limits<double>::infinity();
   using Offer = std::pair<double, int32_t>;  // share, link: the least first, of equals the first
-  struct Link {
+  struct alignas(64) Link {
     double bytes_per_ps = 0;
     double room = 0, wanted = 0;  // and the caps of its flows, in whole units
-    std::vector<int32_t> members;
     uint64_t seen = 0;
     bool tight = false;  // has several flows, whose caps it cannot bear together
     bool touched = false, recent = false;
-    bool many = false;  // is of a group of more than kFew flows
-    double patience_ps = kPatient;  // of what changed since
-    int64_t shared_ps = -kNever;  // when shares of its group, of many flows, were found
+    bool many = false;  // is of a group of more than kFew flows,
+    Members members;
+    double least = kAll;  // no flow that is slower is touched by what changed
+    double patience_ps = 0;  // whose shares are kept so long,
+    int64_t shared_ps = -kNever;  // since they were found
     template <class A>
     void visit(A& archive) {
-      archive(bytes_per_ps, members, room, wanted, patience_ps, shared_ps, tight, touched, recent,
-              many);
+      archive(bytes_per_ps, room, wanted, members, least, patience_ps, shared_ps, tight, touched,
+              recent, many);
+    }
+  };
+  // The links of a way: a few here, more in more_legs_.
+  struct Legs {
+    static constexpr size_t kFew = 6;
+    int32_t count = 0;
+    std::array<int32_t, kFew> few{};
+  };
+  struct alignas(64) Way {
+    double cap = 0, units = 0;  // of a flow, and in whole units
+    int64_t rates_set = -1;  // when cap was found
+    int32_t first = 0, room = 0;  // in more_legs_
+    Legs legs;
+    template <class A>
+    void visit(A& archive) {
+      archive(cap, units, rates_set, first, room, legs);
+    }
+  };
+  struct alignas(64) Flow {
+    double rate = 0, cap = 0;  // and that of its way
+    int32_t way = -1;
+    int32_t tight = 0;  // links of its way
+    int32_t held_by = -1;  // the link that gives it no more; none where it has its cap
+    Legs legs;
+    template <class A>
+    void visit(A& archive) {
+      archive(rate, cap, way, tight, held_by, legs);
+    }
+  };
+  struct Message {
+    int64_t id = 0;
+    double bytes = 0;
+    template <class A>
+    void visit(A& archive) {
+      archive(id, bytes);
     }
   };
   // Of a link, while shares are found: what is left for how many flows, of what weight.
@@ -245,33 +341,8 @@ class Sharing {
     int32_t open = 0;
     double share() const { return left > 0 ? left / weight : 0; }
   };
-  struct Way {
-    double cap = 0, units = 0;  // of a flow, and in whole units
-    int64_t rates_set = -1;  // when cap was found
-    std::vector<int32_t> links;
-    std::vector<double> weights;  // none: all 1
-    double weight(size_t i) const { return weights.empty() ? 1 : weights[i]; }
-    template <class A>
-    void visit(A& archive) {
-      archive(cap, units, rates_set, links, weights);
-    }
-  };
-  struct Flow {
-    double rate = 0, found = 0;
-    double cap = 0;  // of its way
-    uint64_t seen = 0;
-    int32_t way = -1, slot = -1;
-    int32_t tight = 0;  // links of its way
-    bool open = false;
-    int64_t id = 0;
-    double bytes = 0;
-    template <class A>
-    void visit(A& archive) {
-      archive(rate, cap, bytes, id, slot, way, tight);
-    }
-  };
   // A group of more flows is shared again after a while only.
-  static constexpr size_t kFew = 128;
+  static constexpr size_t kFew = 512;
   // So many links are looked through for the least share; more are in a heap.
   static constexpr size_t kFewLinks = 16;
   // Caps are compared with what a link bears in whole units of kB/s, whose sums are exact whatever
@@ -284,6 +355,20 @@ class Sharing {
   Flow& flow_at(int32_t index) { return flows_[static_cast<size_t>(index)]; }
   const Flow& flow_at(int32_t index) const { return flows_[static_cast<size_t>(index)]; }
   const Way& way_of(int32_t index) const { return ways_[static_cast<size_t>(flow_at(index).way)]; }
+  int64_t id_of(int32_t index) const { return messages_[static_cast<size_t>(index)].id; }
+  uint8_t& open(int32_t index) { return open_[static_cast<size_t>(index)]; }
+  const int32_t* links_of(const Way& way) const {
+    return static_cast<size_t>(way.legs.count) <= Legs::kFew ? way.legs.few.data()
+                                                             : more_legs_.data() + way.first;
+  }
+  const int32_t* links_of(const Flow& flow) const {
+    return static_cast<size_t>(flow.legs.count) <= Legs::kFew
+               ? flow.legs.few.data()
+               : links_of(ways_[static_cast<size_t>(flow.way)]);
+  }
+  double weight(const Way& way, int32_t i) const {
+    return weighted_ ? weights_[static_cast<size_t>(way.first) + static_cast<size_t>(i)] : 1;
+  }
 
   // Rounded to the safe side, but for what is a whole number and a rounding error.
   static double room_of(double bytes_per_ps) {
@@ -292,14 +377,15 @@ class Sharing {
   static double units_of(double bytes_per_ps) {
     return std::min(std::ceil(bytes_per_ps * kUnits - 1e-3), kMostUnits);
   }
-  static double units(const Way& way, size_t i) {
-    return way.weights.empty() ? way.units : units_of(way.cap * way.weights[i]);
+  double units(const Way& way, int32_t i) const {
+    return weighted_ ? units_of(way.cap * weight(way, i)) : way.units;
   }
   void find_cap(Way& way) {
     way.rates_set = rates_set_;
     way.cap = std::numeric_limits<double>::infinity();
-    for (size_t i = 0; i < way.links.size(); ++i)
-      way.cap = std::min(way.cap, at(way.links[i]).bytes_per_ps / way.weight(i));
+    const int32_t* links = links_of(way);
+    for (int32_t i = 0; i < way.legs.count; ++i)
+      way.cap = std::min(way.cap, at(links[i]).bytes_per_ps / weight(way, i));
     way.units = units_of(way.cap);
   }
   // Finds whether the link is tight now; one that has a flow for itself is not.
@@ -309,10 +395,12 @@ class Sharing {
     link.tight = tight;
     for (const int32_t index : link.members) flow_at(index).tight += tight ? 1 : -1;
   }
-  void change(int32_t number) {
+  // Flows that are slower than `least` are not touched by the change.
+  void change(int32_t number, double least) {
     Link& link = at(number);
     if (!link.recent) recent_.push_back(number);
     link.recent = true;
+    link.least = std::min(link.least, least);
   }
   void touch(int32_t number, int64_t now_ps) {
     Link& link = at(number);
@@ -320,53 +408,80 @@ class Sharing {
     link.touched = true;
     due_ps_ = std::min(due_ps_, due_ps(link, now_ps));
   }
-
-  // A flow that may have to wait for its share.
-  void be_patient(int32_t index, int64_t now_ps) {
-    const Flow& flow = flow_at(index);
-    if (flow.rate > 0) return;
-    double alone_ps = 0;
-    for (const int32_t number : way_of(index).links) {
-      const Link& link = at(number);
-      alone_ps = std::max(
-          alone_ps, flow.bytes * static_cast<double>(link.members.size()) / link.bytes_per_ps);
-    }
-    for (const int32_t number : way_of(index).links) {
-      Link& link = at(number);
-      if (!link.touched) continue;
-      link.patience_ps = std::min(link.patience_ps, tolerance_ * alone_ps);
-      due_ps_ = std::min(due_ps_, due_ps(link, now_ps));
-    }
-  }
   static int64_t due_ps(const Link& link, int64_t now_ps) {
     const double due = static_cast<double>(link.shared_ps) + std::ceil(link.patience_ps);
     return due < 9e18 ? std::max(now_ps, static_cast<int64_t>(due)) : kNever;
   }
-  // together_ and around_: the flows of one link, and the flows and tight links that are joined to
-  // those; without flows that such a search from `first` on has found.  False where there are more
-  // than `most` flows, or a link that is known to have many around it.
+
+  // A flow that would wait until shares are found gets what is free.
+  template <class Apply>
+  void start(int32_t index, Apply&& apply) {
+    Flow& flow = flow_at(index);
+    if (flow.rate > 0) return;
+    double most = flow.cap;
+    const Way& way = ways_[static_cast<size_t>(flow.way)];
+    const int32_t* links = links_of(flow);
+    for (int32_t i = 0; i < flow.legs.count; ++i) {
+      const double free = most_of(links[i], at(links[i])) / weight(way, i);
+      if (!(free < most)) continue;
+      most = free;
+      flow.held_by = links[i];
+    }
+    if (!(most > 1e-3 * flow.cap)) return;
+    flow.rate = most;
+    apply(index, most);
+  }
+  // What is free of a link, and no more than an equal share of it.
+  double most_of(int32_t number, const Link& link) const {
+    double left = link.bytes_per_ps;
+    for (const int32_t index : link.members) left -= flow_at(index).rate * weight_on(index, number);
+    return std::min(left, link.bytes_per_ps / static_cast<double>(link.members.size()));
+  }
+  double weight_on(int32_t index, int32_t number) const {
+    if (!weighted_) return 1;
+    const Way& way = way_of(index);
+    const int32_t* links = links_of(way);
+    return weight(way,
+                  static_cast<int32_t>(std::find(links, links + way.legs.count, number) - links));
+  }
+
+  // together_ and around_: the flows of one link whose rates a change may touch, and the tight links
+  // of these, and so on.  Filling goes as before up to the rate `least`; so a flow that is no faster
+  // and is held up by a link elsewhere stays as it is.  False where there are more than `most` flows,
+  // or a link that is known to have many around it, which is then `met`.
   void seek(int32_t number) {
     around_.clear();
     together_.clear();
     ++stamp_;
     reach(number);
   }
-  bool gather(uint64_t first, size_t most) {
+  bool gather(double least, size_t most, int32_t& met) {
     for (size_t i = 0; i < around_.size(); ++i) {
-      const Link& link = at(around_[i]);
-      if (link.many && most == kFew) return false;
+      const int32_t number = around_[i];
+      const Link& link = at(number);
+      if (link.many && most == kFew) {
+        met = number;
+        return give_up();
+      }
+      const double stays = link.tight ? least : kAll;
       for (const int32_t index : link.members) {
-        Flow& flow = flow_at(index);
-        if (flow.seen >= first) continue;
-        if (together_.size() == most) return false;
-        flow.seen = stamp_;
+        if (open(index)) continue;
+        const Flow& flow = flow_at(index);
+        if (flow.rate <= stays && flow.rate > 0 && flow.held_by != number) continue;
+        if (together_.size() == most) return give_up();
+        open(index) = 1;
         together_.push_back(index);
         if (flow.tight <= (link.tight ? 1 : 0)) continue;
-        for (const int32_t number : way_of(index).links)
-          if (at(number).tight) reach(number);
+        const int32_t* links = links_of(flow);
+        for (int32_t leg = 0; leg < flow.legs.count; ++leg)
+          if (at(links[leg]).tight) reach(links[leg]);
       }
     }
     return true;
+  }
+  bool give_up() {
+    for (const int32_t index : together_) open(index) = 0;
+    return false;
   }
   void reach(int32_t number) {
     Link& link = at(number);
@@ -374,53 +489,56 @@ class Sharing {
     link.seen = stamp_;
     around_.push_back(number);
   }
+  // These links are of a group of many: of the one of `met`, or of a new one, which is due now.
+  void join(int32_t met) {
+    for (const int32_t number : around_) {
+      Link& link = at(number);
+      if (link.many) continue;
+      link.many = true;
+      link.patience_ps = met < 0 ? 0 : at(met).patience_ps;
+      if (met >= 0) link.shared_ps = at(met).shared_ps;
+    }
+  }
+  // How long together_ takes for all it sends.
+  double turnover_ps() const {
+    double bytes = 0, bytes_per_ps = 0;
+    for (const int32_t index : together_) {
+      bytes += messages_[static_cast<size_t>(index)].bytes;
+      bytes_per_ps += flow_at(index).rate;
+    }
+    return bytes_per_ps > 0 ? bytes / bytes_per_ps : 0;
+  }
 
   // Whether the link is the only tight one of all its flows, or none is, and these get equal shares
   // or their caps: then they have them now.
   template <class Apply>
-  bool simple(Link& link, Apply&& apply) {
+  bool simple(int32_t number, Link& link, Apply&& apply) {
     if (link.members.size() > kFew) return false;
     const int32_t tight = link.tight ? 1 : 0;
+    if (weighted_ && link.tight) return false;
     const double share =
-        weighted_ || !link.tight ? 0 : link.bytes_per_ps / static_cast<double>(link.members.size());
+        link.tight ? link.bytes_per_ps / static_cast<double>(link.members.size()) : 0;
     for (const int32_t index : link.members)
       if (flow_at(index).tight != tight || (link.tight && flow_at(index).cap < share)) return false;
-    if (weighted_ && link.tight) return false;
     link.seen = ++stamp_;
     for (const int32_t index : link.members) {
       Flow& flow = flow_at(index);
-      flow.seen = stamp_;
-      flow.found = link.tight ? share : flow_at(index).cap;
-      give(flow, apply);
+      const double found = link.tight ? share : flow.cap;
+      flow.held_by = link.tight ? number : -1;
+      if (found == flow.rate) continue;
+      flow.rate = found;
+      apply(index, found);
     }
     return true;
   }
-  template <class Apply>
-  void found(Apply&& apply) {
-    for (const int32_t index : together_) {
-      give(flow_at(index), apply);
-    }
-  }
 
-  template <class Apply>
-  void give(Flow& flow, Apply&& apply) {
-    if (flow.found == flow.rate) return;
-    flow.rate = flow.found;
-    apply(flow.slot, flow.rate);
-  }
-
-  // What each flow of the group gets, in `found`.
-  void fill() {
+  // What each flow of the group gets; given_ has those that had another rate.
+  void fill(bool all) {
+    given_.clear();
     bool equal = true;
-    for (const int32_t index : together_) {
-      flow_at(index).open = true;
-      equal &= flow_at(index).cap == flow_at(together_[0]).cap;
-    }
-    if (!equal || weighted_) {
-      std::sort(together_.begin(), together_.end(), [this](int32_t a, int32_t b) {
-        return std::pair(flow_at(a).cap, flow_at(a).id) < std::pair(flow_at(b).cap, flow_at(b).id);
-      });
-    }
+    const double cap_of_first = together_.empty() ? 0 : flow_at(together_[0]).cap;
+    for (const int32_t index : together_) equal &= flow_at(index).cap == cap_of_first;
+    if (!equal || weighted_) sort_by_cap();
     offers_.clear();
     for (const int32_t number : around_) {
       const Link& link = at(number);
@@ -429,11 +547,12 @@ class Sharing {
       fill.left = link.bytes_per_ps;
       fill.open = static_cast<int32_t>(link.members.size());
       fill.weight = weight_of(number);
-      offers_.emplace_back(fill.share(), number);
+      if (!all) leave_out(link, fill);
+      if (fill.open > 0) offers_.emplace_back(fill.share(), number);
     }
     const bool heap = offers_.size() > kFewLinks;
-    const auto later = std::greater<Offer>();
-    if (heap) std::make_heap(offers_.begin(), offers_.end(), later);
+    if (heap)
+      for (size_t i = offers_.size() / 2; i-- > 0;) sink(i);
     size_t slowest = 0;  // of together_: those before it are closed
     while (!offers_.empty()) {
       // Shares only grow: an offer that is old is too small.
@@ -443,88 +562,132 @@ class Sharing {
         const int32_t index = together_[slowest];
         const double cap = flow_at(index).cap;
         if (cap > offered) break;
-        if (flow_at(index).open) close(index, cap);
+        if (open(index)) close(index, cap, -1);
       }
       const Fill& fill = fill_at(number);
       const double share = fill.share();
       if (fill.open > 0 && share > offered) {  // its flows got less elsewhere
-        if (heap) std::pop_heap(offers_.begin(), offers_.end(), later);
-        (heap ? offers_.back() : *least) = {share, number};
-        if (heap) std::push_heap(offers_.begin(), offers_.end(), later);
+        least->first = share;
+        if (heap) sink(0);
         continue;
       }
-      if (heap)
-        std::pop_heap(offers_.begin(), offers_.end(), later);
-      else
-        *least = offers_.back();
+      *least = offers_.back();
       offers_.pop_back();
+      if (heap && !offers_.empty()) sink(0);
       if (fill.open == 0) continue;
       const double given = std::max(share, offered);
       if (!weighted_) {
         for (const int32_t index : at(number).members)
-          if (flow_at(index).open) close(index, given);
+          if (open(index)) close(index, given, number);
         continue;
       }
       closing_.clear();
       for (const int32_t index : at(number).members)
-        if (flow_at(index).open) closing_.push_back(index);
+        if (open(index)) closing_.push_back(index);
       // Sums of unequal numbers depend on the order of the terms.
       std::sort(closing_.begin(), closing_.end(),
-                [this](int32_t a, int32_t b) { return flow_at(a).id < flow_at(b).id; });
-      for (const int32_t index : closing_) close(index, given);
+                [this](int32_t a, int32_t b) { return id_of(a) < id_of(b); });
+      for (const int32_t index : closing_) close(index, given, number);
     }
     for (; slowest < together_.size(); ++slowest) {
       const int32_t index = together_[slowest];
-      if (flow_at(index).open) flow_at(index).found = flow_at(index).cap;
+      if (!open(index)) continue;
+      open(index) = 0;
+      found(index, flow_at(index).cap, -1);
     }
   }
-  void close(int32_t index, double share) {
-    Flow& flow = flow_at(index);
-    flow.open = false;
-    flow.found = share;
-    const Way& way = way_of(index);
+  // What is left to the others by those whose rates stay.  These are the slowest, and are taken away
+  // in the order in which a filling of all would close them.
+  void leave_out(const Link& link, Fill& fill) {
+    stay_.clear();
+    for (const int32_t index : link.members)
+      if (!open(index)) stay_.push_back(flow_at(index).rate);
+    if (stay_.empty()) return;
+    if (stay_.size() > 1) std::sort(stay_.begin(), stay_.end());
+    for (const double rate : stay_) fill.left -= rate;
+    const auto count = static_cast<int32_t>(stay_.size());
+    fill.open -= count;
+    fill.weight -= count;
+  }
+  void sort_by_cap() {
+    by_cap_.clear();
+    for (const int32_t index : together_)
+      by_cap_.emplace_back(flow_at(index).cap, id_of(index), index);
+    std::sort(by_cap_.begin(), by_cap_.end());
+    for (size_t i = 0; i < together_.size(); ++i) together_[i] = std::get<2>(by_cap_[i]);
+  }
+  // The offer goes down the heap to its place.
+  void sink(size_t hole) {
+    const Offer offer = offers_[hole];
+    for (size_t child; (child = 2 * hole + 1) < offers_.size(); hole = child) {
+      if (child + 1 < offers_.size() && offers_[child + 1] < offers_[child]) ++child;
+      if (!(offers_[child] < offer)) break;
+      offers_[hole] = offers_[child];
+    }
+    offers_[hole] = offer;
+  }
+  void close(int32_t index, double share, int32_t number) {
+    open(index) = 0;
+    found(index, share, number);
+    const Flow& flow = flow_at(index);
+    const int32_t* links = links_of(flow);
     if (!weighted_) {
-      for (const int32_t number : way.links) {
-        Fill& fill = fill_at(number);
+      for (int32_t i = 0; i < flow.legs.count; ++i) {
+        Fill& fill = fill_at(links[i]);
         fill.left -= share;
         fill.weight -= 1;
         --fill.open;
       }
       return;
     }
-    for (size_t i = 0; i < way.links.size(); ++i) {
-      Fill& fill = fill_at(way.links[i]);
-      fill.left -= way.weights[i] * share;
-      fill.weight -= way.weights[i];
+    const Way& way = ways_[static_cast<size_t>(flow.way)];
+    for (int32_t i = 0; i < flow.legs.count; ++i) {
+      Fill& fill = fill_at(links[i]);
+      fill.left -= weight(way, i) * share;
+      fill.weight -= weight(way, i);
       --fill.open;
     }
+  }
+  void found(int32_t index, double share, int32_t number) {
+    Flow& flow = flow_at(index);
+    flow.held_by = number;
+    if (flow.rate == share) return;
+    flow.rate = share;
+    given_.push_back(index);
+  }
+  template <class Apply>
+  void give(Apply&& apply) {
+    for (const int32_t index : given_) apply(index, flow_at(index).rate);
   }
   double weight_of(int32_t number) {
     const Link& link = at(number);
     if (!weighted_) return static_cast<double>(link.members.size());
-    weights_.clear();
-    for (const int32_t index : link.members) {
-      const Way& way = way_of(index);
-      const auto leg = std::find(way.links.begin(), way.links.end(), number) - way.links.begin();
-      weights_.emplace_back(flow_at(index).id, way.weights[static_cast<size_t>(leg)]);
-    }
-    std::sort(weights_.begin(), weights_.end());
+    terms_.clear();
+    for (const int32_t index : link.members)
+      terms_.emplace_back(id_of(index), weight_on(index, number));
+    std::sort(terms_.begin(), terms_.end());
     double sum = 0;
-    for (const auto& [id, weight] : weights_) sum += weight;
+    for (const auto& [id, weight] : terms_) sum += weight;
     return sum;
   }
 
   std::vector<Link> links_;
   std::vector<Fill> fills_;  // of each link
   std::vector<Way> ways_;
+  std::vector<int32_t> more_legs_;
+  std::vector<double> weights_;  // of these, where they differ
   std::vector<Flow> flows_;
+  std::vector<Message> messages_;  // of each flow
+  std::vector<uint8_t> open_;  // of each flow: its share is yet to be found
   std::vector<int32_t> free_;  // of flows_
   double tolerance_;
   std::vector<int32_t> touched_;  // links with changes that wait for share()
   std::vector<int32_t> recent_, fresh_;  // links that changed, and flows that came, in this instant
-  std::vector<int32_t> around_, together_, closing_;
+  std::vector<int32_t> around_, together_, closing_, given_;
   std::vector<Offer> offers_;
-  std::vector<std::pair<int64_t, double>> weights_;  // id, weight
+  std::vector<double> stay_;
+  std::vector<std::tuple<double, int64_t, int32_t>> by_cap_;
+  std::vector<std::pair<int64_t, double>> terms_;  // id, weight
   int64_t due_ps_ = kNever;  // when the first of touched_ is due
   int64_t rates_set_ = 0;  // how often
   uint64_t stamp_ = 0;

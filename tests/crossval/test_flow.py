@@ -137,6 +137,99 @@ def test_max_min_by_definition(experiment: tuple[NetworkConfig, list[Message]]) 
     assert found == pytest.approx(expected, abs=2 + 4 * len(messages))
 
 
+def leaves(routing: str) -> NetworkConfig:
+    """32 hosts under 8 leaves, whose two uplinks bear half of what the hosts may send; one slow."""
+    rows = [(host, 32 + host // 4, 25 if host % 7 == 3 else 100) for host in range(32)]
+    rows += [(32 + leaf, 40 + spine, 100) for leaf in range(8) for spine in range(2)]
+    both = [(*ends, rate * GBPS, 10**5, 0.0) for a, b, rate in rows for ends in ((a, b), (b, a))]
+    return NetworkConfig(32, 42, np.array(both, LINK), {"routing": routing, "header_bytes": "0"})
+
+
+def filled(ways: list[list[int]], rates: list[float]) -> list[float]:
+    """Progressive filling, in floating point: the rates of flows that take these ways."""
+    found = [0.0] * len(ways)
+    left = dict(enumerate(rates))
+    open_ones = set(range(len(ways)))
+    while open_ones:
+        crossing: dict[int, list[int]] = {}
+        for flow in open_ones:
+            for link in ways[flow]:
+                crossing.setdefault(link, []).append(flow)
+        share, full = min((left[link] / len(flows), link) for link, flows in crossing.items())
+        for flow in crossing[full]:
+            found[flow] = share
+            open_ones.remove(flow)
+            for link in ways[flow]:
+                left[link] = max(0.0, left[link] - share)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_change_does_not_touch_stays_right(seed: int) -> None:
+    """Hundreds of flows that begin and end one by one, in groups whose shares are found at every
+    change; by the definition all of them are found again each time."""
+    random = np.random.default_rng(seed)
+    config = leaves("ecmp")
+    routes = LinkList(config)
+    rates = [float(rate) / 1e12 for rate in config.links["bytes_per_second"]]
+    pairs = [(a, b) for a in range(32) for b in range(32) if a != b]
+    chosen = [pairs[i] for i in random.choice(len(pairs), 240, replace=False)]
+    messages = [
+        (int(random.integers(0, 40)) * 1_234_567, int(random.integers(1, 100_000)), *pair)
+        for pair in chosen
+    ]
+    ways = [routes.route(src, dst) for _, _, src, dst in messages]
+    arrived = [0.0] * len(messages)
+    left: dict[int, float] = {}
+    comes = sorted(range(len(messages)), key=lambda i: messages[i][0])
+    now, most = 0.0, 0
+    while comes or left:
+        flowing = sorted(left)
+        most = max(most, len(flowing))
+        found = dict(zip(flowing, filled([ways[i] for i in flowing], rates), strict=True))
+        ends = {i: now + left[i] / found[i] for i in flowing}
+        then = min([*ends.values(), *(messages[i][0] for i in comes[:1])])
+        for i in flowing:
+            left[i] -= found[i] * (then - now)
+            if ends[i] <= then:
+                del left[i]
+                size = messages[i][1]
+                packet = [min(size, 4096) / rates[link] for link in ways[i]]
+                latency = sum(int(config.links["latency_ps"][link]) for link in ways[i])
+                arrived[i] = then + latency + sum(packet) - max(packet)
+        now = then
+        while comes and messages[comes[0]][0] <= now:
+            left[comes[0]] = float(messages[comes[0]][1])
+            comes.pop(0)
+    assert most > 20
+    # Events are at whole ps: each may put the next ones off by one more.
+    assert arrivals(config, messages) == pytest.approx(arrived, abs=2 * len(messages))
+
+
+def test_many_flows_that_come_and_go_fill_their_link() -> None:
+    """What comes in between takes what is free, and no more: the link is never too full."""
+    random = np.random.default_rng(3)
+    hosts = 900
+    config = star(hosts + 1, header_bytes=0)
+    messages = [
+        (
+            int(random.integers(0, 2_000)) * 100_000,
+            int(random.integers(20_000, 400_000)),
+            rank,
+            hosts,
+        )
+        for rank in range(hosts)
+    ]
+    arrived = arrivals(config, messages)
+    tail = 2 * 10**6 + 4096 * 80
+    order = sorted(range(hosts), key=lambda rank: arrived[rank])
+    sent = 0
+    for rank in order:
+        sent += messages[rank][1]
+        assert arrived[rank] - tail >= sent * 80 + min(start for start, *_ in messages) - 2
+    assert arrived[order[-1]] < 1.05 * (sent * 80 + tail)
+
+
 def star(hosts: int, **options: object) -> NetworkConfig:
     """100 Gbit/s to one switch, 1 us a link."""
     rows = []
@@ -208,7 +301,7 @@ def test_spray_uses_all_ways_at_once() -> None:
         assert found == math.ceil(MiB * 8000 / rate + 4096 * ways)
 
 
-SENDERS = 150  # more than a group whose shares are found at every change
+SENDERS = 600  # more than a group whose shares are found at every change
 
 
 def many(**options: object) -> tuple[NetworkConfig, list[Message], list[float]]:
