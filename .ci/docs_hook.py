@@ -26,6 +26,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import astra_bridge
+from astra_bridge.network.native import library_path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -41,7 +42,7 @@ def _of_page(page: str, file: str) -> Callable[[], str | bytes | None]:
     """What the blocks of a page leave in a file; a page of HTML as a browser shows it."""
 
     def draw() -> str | bytes | None:
-        if file.endswith(".html") and CHROMIUM is None:
+        if not library_path("flow").exists() or (file.endswith(".html") and CHROMIUM is None):
             return None
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -241,7 +242,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         if name not in FIGURES:
             raise PluginError(f"{source}: no figure {name}; there are {', '.join(FIGURES)}")
         if not _drawn[name]:
-            return f"*No figure here ({shows}): where the site was built, there is no Chromium.*"
+            return f"*No figure here ({shows}): it takes the native parts, and Chromium.*"
         return f"![{shows}]({os.path.relpath(f'figures/{name}', PurePosixPath(here).parent)})"
 
     return FIGURE.sub(figure, LINK.sub(moved, markdown))

@@ -120,7 +120,7 @@ def test_every_figure_is_drawn(site: Path) -> None:
         built = site / page.relative_to(ROOT / "docs").with_suffix(".html")
         text = built.read_text(encoding="utf-8")
         drawn = re.search(rf"<img [^>]*src=\"?\S*figures/{re.escape(name)}\b", text)
-        assert drawn or (name.endswith(".png") and "there is no Chromium" in text), page
+        assert drawn or (name.endswith(".png") and "No figure here" in text), page
 
 
 @pytest.mark.parametrize("reader", list(TUTORIALS))
