@@ -22,8 +22,11 @@ from astra_bridge.workload.models import (
     TrainingStep,
 )
 
-Move = tuple[str, int, int]
-"""Kind, comm_size, ranks of the group (2 for a message)."""
+Group = tuple[int, int]
+"""Distance between neighbours, and how many ranks."""
+Move = tuple[str, int, Group]
+"""Kind, comm_size, group; (0, 2) for a message."""
+PAIR = (0, 2)
 
 
 def ceil(a: int, b: int) -> int:
@@ -53,23 +56,33 @@ class Ranks:
 
     def expert(self, rank: int) -> int:
         """Among ranks that share experts: a part of the data- (and context-)parallel ones."""
-        e = self.par.expert
-        whole, strides = self.dp, [self.stride["dp"]]
-        if self.together:
-            whole = self.cp * self.dp
-            strides = [self.stride[x] for x, n in (("cp", self.cp), ("dp", self.dp)) if n > 1]
-        if e == 1:
-            return 0
-        place = rank // min(strides) % whole
-        return place % e if self.experts_first else place // (whole // e)
+        stride, size = self.sharers()
+        return rank // stride % size
 
-    def replicas(self, experts: bool) -> list[int]:
-        """Sizes of the groups that a reduction goes over, one after the other."""
+    def whole(self) -> Group:
+        """The ranks that experts are shared among, and copied over."""
+        if not self.together:
+            return self.stride["dp"], self.dp
+        pairs = (("cp", self.cp), ("dp", self.dp))
+        strides = [self.stride[name] for name, size in pairs if size > 1]
+        return min(strides, default=1), self.cp * self.dp
+
+    def sharers(self) -> Group:
+        """Ranks that share the experts of a layer."""
+        stride, size = self.whole()
+        e = self.par.expert
+        return (stride if self.experts_first else stride * (size // e)), e
+
+    def replicas(self, experts: bool) -> list[Group]:
+        """The groups that a reduction goes over, one after the other."""
         e = self.par.expert if experts else 1
+        stride, size = self.whole()
+        rest = (stride * (e if self.experts_first else 1), size // e)
         if self.together:
-            return [self.cp * self.dp // e]
-        found = [self.cp, self.dp // e] if self.cp_first else [self.dp // e, self.cp]
-        return [n for n in found if n > 1]
+            return [rest]
+        context = (self.stride["cp"], self.cp)
+        found = [context, rest] if self.cp_first else [rest, context]
+        return [group for group in found if group[1] > 1]
 
 
 def attention_weights(a: Attention, h: int, t: int) -> int:
@@ -125,10 +138,12 @@ class Expected:
         self.found: Counter[Move] = Counter()
         self.norm = self.model.hidden * (2 if self.model.layer_norm else 1)
         self.vocabulary = ceil(self.model.vocabulary, self.par.tensor)
+        self.tensor = (self.ranks.stride["tp"], self.par.tensor)
+        self.context = (self.ranks.stride["cp"], self.par.context)
 
-    def add(self, kind: str, size: int, ranks: int, times: int) -> None:
-        if size and times and ranks > 1:
-            self.found[kind, size, ranks] += times
+    def add(self, kind: str, size: int, group: Group, times: int) -> None:
+        if size and times and group[1] > 1:
+            self.found[kind, size, group] += times
 
     def cut(self, positions: int) -> list[tuple[int, int]]:
         """Layers of each part: as many, or the last one less, then the first, and so on."""
@@ -148,23 +163,23 @@ class Expected:
         t, size = self.par.tensor, rows * self.model.hidden * 2
         if split:
             # The input is gathered again for the gradients of weights.
-            self.add("ALL_GATHER", size, t, forward + backward)
-            self.add("REDUCE_SCATTER", size * t, t, backward)
+            self.add("ALL_GATHER", size, self.tensor, forward + backward)
+            self.add("REDUCE_SCATTER", size * t, self.tensor, backward)
         else:
-            self.add("ALL_REDUCE", size, t, backward)
+            self.add("ALL_REDUCE", size, self.tensor, backward)
 
     def row(self, rows: int, forward: int, backward: int, *, split: bool) -> None:
         """Out of products that are split by rows."""
         t, size = self.par.tensor, rows * self.model.hidden * 2
         if split:
-            self.add("REDUCE_SCATTER", size * t, t, forward)
-            self.add("ALL_GATHER", size, t, backward)
+            self.add("REDUCE_SCATTER", size * t, self.tensor, forward)
+            self.add("ALL_GATHER", size, self.tensor, backward)
         else:
-            self.add("ALL_REDUCE", size, t, forward)
+            self.add("ALL_REDUCE", size, self.tensor, forward)
 
     def layer(self, at: int, tokens: int, forward: int, backward: int, *, split: bool) -> None:
         """A layer with so many tokens of a tensor-parallel group, passed so often."""
-        layer, t, cp, e = self.model.layers[at], self.par.tensor, self.par.context, self.par.expert
+        layer, t, cp = self.model.layers[at], self.par.tensor, self.par.context
         rows = ceil(tokens, t) if split else tokens
         both = {"forward": forward, "backward": backward, "split": split}
         mixer, mlp = layer.mixer, layer.mlp
@@ -179,16 +194,15 @@ class Expected:
             head = mixer.nope_dim + mixer.rope_dim + mixer.value_dim
             kept = 2 * tokens * mixer.heads // t * head
         elif isinstance(mixer, SelectiveScan):
-            self.add(
-                "ALL_REDUCE", 2 * tokens * (mixer.rank + 2 * mixer.state), t, forward + backward
-            )
+            driven = 2 * tokens * (mixer.rank + 2 * mixer.state)
+            self.add("ALL_REDUCE", driven, self.tensor, forward + backward)
         if cp > 1 and self.par.ring:
             # Liu et al. 2023: keys c - 1 times; backward their gradients too, one step behind.
-            self.add("SEND", kept, 2, forward * (cp - 1) + backward * 2)
-            self.add("SEND", 2 * kept, 2, backward * (cp - 2))
+            self.add("SEND", kept, PAIR, forward * (cp - 1) + backward * 2)
+            self.add("SEND", 2 * kept, PAIR, backward * (cp - 2))
         elif cp > 1:
-            self.add("ALL_GATHER", kept, cp, forward)
-            self.add("REDUCE_SCATTER", kept * cp, cp, backward)
+            self.add("ALL_GATHER", kept, self.context, forward)
+            self.add("REDUCE_SCATTER", kept * cp, self.context, backward)
         if isinstance(mlp, Experts):
             routed, h = rows * mlp.top_k, self.model.hidden
             if mlp.shared_width:
@@ -202,7 +216,7 @@ class Expected:
             # There in the type of the products, back in bf16; gradients go the other way round.
             there = most * (1 if self.run.dtype == "fp8" else 2)
             for size in (there, most * 2):
-                self.add("ALL_TO_ALL", size, e, forward + backward)
+                self.add("ALL_TO_ALL", size, self.ranks.sharers(), forward + backward)
 
 
 def expected(run: TrainingStep, rank: int) -> Counter[Move]:
@@ -226,27 +240,29 @@ def expected(run: TrainingStep, rank: int) -> Counter[Move]:
         for which, count in enumerate((dense, experts)):
             groups = ranks.replicas(experts=which == 1)
             owned[which] += count
-            copies = 1
+            copies = (0, 1)
             if par.shard:
-                (whole,) = groups
-                groups, copies = [min(par.shard, whole)], whole // min(par.shard, whole)
+                ((stride, whole),) = groups
+                within = min(par.shard, whole)
+                groups, copies = [(stride, within)], (stride * within, whole // within)
             gradient, weight = count * run.gradient_bytes, count * 2
             if par.zero == 0:
                 if len(groups) == 2:
                     first, second = groups
+                    part = ceil(gradient, first[1])
                     it.add("REDUCE_SCATTER", gradient, first, 1)
-                    it.add("ALL_REDUCE", ceil(gradient, first), second, 1)
-                    it.add("ALL_GATHER", ceil(gradient, first), first, 1)
+                    it.add("ALL_REDUCE", part, second, 1)
+                    it.add("ALL_GATHER", part, first, 1)
                 else:
                     it.add("ALL_REDUCE", gradient, groups[0], 1)
                 continue
             reduced = 1 if par.zero == 1 else passes
             gathered = 1 if par.zero < 3 else 2 * passes
             part, rest = weight, gradient
-            for n in groups:
-                it.add("REDUCE_SCATTER", rest, n, reduced)
-                part, rest = ceil(part, n), ceil(rest, n)
-                it.add("ALL_GATHER", part, n, gathered)
+            for group in groups:
+                it.add("REDUCE_SCATTER", rest, group, reduced)
+                part, rest = ceil(part, group[1]), ceil(rest, group[1])
+                it.add("ALL_GATHER", part, group, gathered)
             it.add("ALL_REDUCE", rest, copies, 1)
 
     parts = it.cut(positions)
@@ -261,22 +277,22 @@ def expected(run: TrainingStep, rank: int) -> Counter[Move]:
         if position == positions - 1:
             it.column(ceil(tokens, t) if split else tokens, passes, passes, split=split)
             # Greatest logit, sum of exponentials, logit of the target, in fp32.
-            it.add("ALL_REDUCE", 3 * 4 * tokens, t, passes)
+            it.add("ALL_REDUCE", 3 * 4 * tokens, it.tensor, passes)
             shared(it.norm + (it.vocabulary * model.hidden if not model.tied or position else 0), 0)
-        it.add("SEND", boundary, 2, passes * ((position > 0) + (position < positions - 1)))
+        it.add("SEND", boundary, PAIR, passes * ((position > 0) + (position < positions - 1)))
     # Both that hold the same weights send their gradients to each other.
     size = 0
     divided = []
     for which in (0, 1):
         n = 1
-        for one in ranks.replicas(experts=which == 1):
+        for _, one in ranks.replicas(experts=which == 1):
             n *= one
         divided.append((min(par.shard, n) if par.shard else n) if par.zero else 1)
     if mirrored:
         size = sum(ceil(count, n) for count, n in zip(owned, divided, strict=True))
     elif model.tied and p > 1 and stage in (0, p - 1):
         size = ceil(it.vocabulary * model.hidden, divided[0])
-    it.add("SEND", size * run.gradient_bytes, 2, 1)
+    it.add("SEND", size * run.gradient_bytes, PAIR, 1)
     return Counter({move: times * run.steps for move, times in it.found.items()})
 
 
@@ -302,8 +318,8 @@ def served(run: Inference, rank: int) -> Counter[Move]:
             elif isinstance(mixer, LatentAttention):
                 each = run.sequence * (mixer.kv_rank + mixer.rope_dim)
             if run.phase == "disaggregated":
-                it.add("SEND", 2 * each * run.micro_batch, 2, m)
-        it.add("SEND", rows * model.hidden * 2, 2, 0 if ends else m)
+                it.add("SEND", 2 * each * run.micro_batch, PAIR, m)
+        it.add("SEND", rows * model.hidden * 2, PAIR, 0 if ends else m)
     else:
         # One token of each request at a time.
         times, b = m * run.output_tokens, run.micro_batch
@@ -311,7 +327,7 @@ def served(run: Inference, rank: int) -> Counter[Move]:
             it.row(b, times, 0, split=False)
         for at in range(first, last):
             it.layer(at, b, times, 0, split=False)
-        it.add("SEND", b * model.hidden * 2, 2, 0 if ends else times)
+        it.add("SEND", b * model.hidden * 2, PAIR, 0 if ends else times)
         # The last stage tells the first one which token it was.
-        it.add("SEND", 4 * b, 2, m * (run.output_tokens - 1) if ends and p > 1 else 0)
+        it.add("SEND", 4 * b, PAIR, m * (run.output_tokens - 1) if ends and p > 1 else 0)
     return it.found

@@ -100,9 +100,9 @@ SPLITS = st.builds(
     dict,
     tensor=st.sampled_from([1, 2, 4]),
     pipeline=st.integers(1, 4),
-    data=st.sampled_from([1, 2, 4]),
+    data=st.sampled_from([1, 2, 4, 4]),
     context=st.sampled_from([1, 1, 2, 4]),
-    expert=st.sampled_from([1, 2, 4]),
+    expert=st.sampled_from([1, 2, 2, 4]),
     order=st.permutations(["tp", "cp", "ep", "dp", "pp"]).map("-".join),
     sequence_parallel=st.booleans(),
     ring=st.booleans(),
@@ -176,16 +176,16 @@ def step_of(model: Model, split: dict[str, Any], more: dict[str, Any]) -> Any:
 
 
 def moves(trace: TraceBuilder, made: GeneratedWorkload) -> Counter[Move]:
-    """Kind, comm_size and ranks of all collectives of a trace, and its sends."""
+    """Kind, comm_size and group of all collectives of a trace, and its sends."""
     found: Counter[Move] = Counter()
     for node in trace.nodes:
         size = int(node.attributes.get("comm_size", 0))  # type: ignore[call-overload]
         if node.type is NodeType.COMM_COLL:
             kind = CommType(int(node.attributes["comm_type"]))  # type: ignore[call-overload]
-            _, ranks = (made.own_groups or {})[int(str(node.attributes["pg_name"]))]
-            found[kind.name, size, ranks] += 1
+            group = (made.own_groups or {})[int(str(node.attributes["pg_name"]))]
+            found[kind.name, size, group] += 1
         elif node.type is NodeType.COMM_SEND:
-            found["SEND", size, 2] += 1
+            found["SEND", size, (0, 2)] += 1
     return found
 
 
