@@ -87,13 +87,20 @@ def _fast_forward(result: Result) -> str:
     jumped = result.network.get("fast_forward_ns")
     if not isinstance(jumped, int):
         return ""
-    whole = max(int(result.finish_ns.max()), 1)
-    if jumped == 0:
-        return f"none of {time_text(whole * PS_PER_NS)} jumped"
-    return (
-        f"{time_text(jumped * PS_PER_NS)} of {time_text(whole * PS_PER_NS)} jumped, in "
-        f"{result.network['fast_forward_jumps']:,} jumps, exact"
-    )
+    whole = time_text(max(int(result.finish_ns.max()), 1) * PS_PER_NS)
+    said = f"none of {whole} jumped"
+    if jumped > 0:
+        said = (
+            f"{time_text(jumped * PS_PER_NS)} of {whole} jumped, in "
+            f"{result.network['fast_forward_jumps']:,} jumps, exact"
+        )
+    trains = result.network.get("fast_forward_trains")
+    if isinstance(trains, int):
+        packets, ppm = (
+            result.network[f"fast_forward_{key}"] for key in ("train_packets", "bound_ppm")
+        )
+        said += f"; {packets:,} packets in {trains:,} trains, their times within {ppm / 1e4:.2f} %"
+    return said
 
 
 def _tiers(tiers: Table) -> str:

@@ -82,6 +82,10 @@ bool CongestionControl::Describe(const QueuePair&, std::vector<uint64_t>*) const
   return GetInstanceTypeId() == CongestionControl::GetTypeId();
 }
 
+bool CongestionControl::Settled(const QueuePair&) const {
+  return GetInstanceTypeId() == CongestionControl::GetTypeId();
+}
+
 void CongestionControl::StartTimer(QueuePair& qp, uint32_t kind, Tick delay) {
   qp.timer[kind] = Sim().After(delay, &qp, kind);
   qp.Changed();

@@ -6,6 +6,7 @@
 #ifndef ASTRA_NS3_CONGESTION_H
 #define ASTRA_NS3_CONGESTION_H
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -34,6 +35,8 @@ class CongestionControl : public ns3::Object {
   // So many bytes may be sent before it reacts to their number, and so many have been.
   virtual uint64_t BytesToChange(const QueuePair&) const { return UINT64_MAX; }
   virtual void Skipped(QueuePair&, uint64_t /*bytes*/) {}
+  // Whether the pair's rate stays as it is while no packet is marked.
+  virtual bool Settled(const QueuePair& qp) const;
 
   Fabric* fabric = nullptr;
   int64_t min_bps = 100000000;
@@ -57,6 +60,7 @@ class Dcqcn final : public CongestionControl {
   void OnPortRate(QueuePair& qp) override;
   void End(QueuePair& qp) override;
   bool Describe(const QueuePair& qp, std::vector<uint64_t>* words) const override;
+  bool Settled(const QueuePair& qp) const override { return qp.timer[kIncrease] == 0; }
 
   double gain = 1.0 / 256;
   double alpha_interval_us = 55, decrease_interval_us = 4, increase_interval_us = 55;
@@ -89,8 +93,9 @@ class DcqcnSigcomm15 final : public CongestionControl {
     return qp.cnp.limited ? qp.cnp.bytes_left - 1 : UINT64_MAX;
   }
   void Skipped(QueuePair& qp, uint64_t bytes) override {
-    if (qp.cnp.limited) qp.cnp.bytes_left -= bytes;
+    if (qp.cnp.limited) qp.cnp.bytes_left -= std::min(bytes, qp.cnp.bytes_left - 1);
   }
+  bool Settled(const QueuePair& qp) const override { return qp.timer[kIncrease] == 0; }
   Tick CnpInterval() const { return Microseconds(cnp_interval_us); }
 
   double gain = 1.0 / 256;

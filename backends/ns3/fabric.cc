@@ -75,6 +75,23 @@ bool Port::Loses(const PacketRecord& packet) {
   return lost && !resume;
 }
 
+// As many packets of its size went before it, and of their acknowledgements as many as are asked for.
+void Port::CountTrain(const PacketRecord& packet, Tick transmit) {
+  const Parameters& parameters = fabric->parameters;
+  uint64_t packets = packet.train;
+  if (packet.kind != PacketKind::kData)
+    packets = packets * parameters.mtu_bytes /
+              std::max<uint64_t>(parameters.ack_interval_bytes, parameters.mtu_bytes);
+  const uint32_t whole = packet.kind == PacketKind::kData
+                             ? parameters.mtu_bytes + parameters.header_bytes
+                             : packet.wire_bytes;
+  if (whole != packet.wire_bytes) transmit = fabric->Ticks(whole, bps);
+  tx_bytes += packets * whole;
+  tx_packets += packets;
+  busy_ticks += static_cast<Tick>(packets) * transmit;
+  fabric->packet_hops += packets;
+}
+
 void Port::TakeDown() {
   up = false;
   while (!wire.empty()) {
@@ -481,6 +498,7 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   if (!qp->routed) return;  // the watchdog reports it, unless a link comes up
   if (routes_) message->ideal = LeastTicks(qp, bytes);
   if (qp->max_bps == 0) Begin(qp);
+  if (trains) trains->Occupy(qp);
   Resume(qp);
 }
 
@@ -533,7 +551,9 @@ QueuePair* Fabric::NewPair(int64_t id, int32_t src, int32_t dst, uint32_t traffi
   qp->timeouts = 0;
   qp->ideal_bytes = 0;
   qp->in_network = 0;
-  qp->listed = qp->acknowledged = false;
+  qp->listed = qp->acknowledged = qp->occupies = false;
+  qp->train_bytes = 0;
+  qp->train = {};
   qp->timer.fill(0);
   FindPath(qp);
   UseClass(traffic_class);
@@ -738,6 +758,7 @@ void Fabric::Deliver(QueuePair* qp) {
     qp->receive_end = message->next == nullptr ? UINT64_MAX : message->next->end;
     if (!parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
   }
+  if (trains && qp->expected_seq >= qp->bytes) trains->Vacate(qp);
 }
 
 void Fabric::Acknowledge(QueuePair* qp) {
@@ -805,6 +826,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
   Port& port = *ports[link];
   const bool was_up = port.up;
   ++disturbances;
+  if (trains) trains->BreakAll();
   if (scale == 0) {
     if (!was_up) return;
     port.TakeDown();
@@ -842,6 +864,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports) other->RequestService();
   }
+  if (trains) trains->Recount();
   for (auto& pair : pairs_)
     if (!pair->acknowledged && pair->max_bps > 0) control->OnPortRate(*pair);
   if (port.up) port.RequestService();
@@ -911,6 +934,7 @@ void Fabric::Fire(uint32_t, uint64_t) {
 // the receiver has.
 void Fabric::TimedOut(QueuePair* qp) {
   ++disturbances;
+  qp->train_bytes = 0;
   if (!parameters.selective) {
     if (qp->next_seq > qp->acked_seq) Repeat(qp, qp->acked_seq, qp->next_seq);
     qp->GoBack();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The fabric: ports, packets and queue pairs, and the two devices that handle them, RdmaNic and
-// SharedBufferSwitch.  A packet here is a record of 72 bytes; an ns3::Packet is made of it only
+// SharedBufferSwitch.  A packet here is a record of 80 bytes; an ns3::Packet is made of it only
 // for a pcap.  A packet-hop costs one event (its arrival) while its port is free, and a second
 // one (the port becoming free) only when something waits for the port.
 #ifndef ASTRA_NS3_FABRIC_H
@@ -27,6 +27,7 @@
 #include "repair.h"
 #include "repetition.h"
 #include "simulator.h"
+#include "trains.h"
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
@@ -67,6 +68,7 @@ struct PacketRecord {
     Tick sent;  // TIMELY, Swift
   };
   uint32_t wire_bytes;
+  uint32_t train;  // packets before it that it stands for: of data, or such that an ACK answers
   union {
     bool wants_ack;  // data: the AckReq bit of RoCE
     uint32_t gap;  // NACK of selective repeat: bytes lost from `seq` on; ACK: arrived beyond `seq`
@@ -109,6 +111,8 @@ struct Port final : public EventTarget {
   uint32_t link = 0;  // index in the configuration
   uint16_t local = 0;  // index among the owner's ports, from 0
   bool up = true;
+  uint32_t data_pairs = 0, ack_pairs = 0;  // with trains: those that have something under way
+  QueuePair* train = nullptr;  // whose packets it is passing as a train
   double loss = 0;
   RandomStreams* loss_stream = nullptr;  // decides on losses
   int64_t nominal_bps = 0, bps = 0;
@@ -162,6 +166,7 @@ struct Port final : public EventTarget {
   void Fire(uint32_t kind, uint64_t order) override;
   bool Moves() const override { return true; }
   bool Loses(const PacketRecord& packet);
+  void CountTrain(const PacketRecord& packet, Tick transmit);
   void TakeDown();
 
  private:
@@ -279,6 +284,7 @@ struct QueuePair final : public EventTarget {
   uint64_t requested_seq = 0;  // the last byte for which an acknowledgement was asked ends here
   uint64_t send_end = 0;  // of the message that is being sent
   uint64_t current_window = 0;  // [bytes], after congestion control; 0 is none
+  uint64_t train_bytes = 0;  // of trains under way, but for their last packets: as if acknowledged
   std::unique_ptr<Repair> repair;  // of both sides, once something is missing
   Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
   Tick next_available = 0;
@@ -318,6 +324,8 @@ struct QueuePair final : public EventTarget {
   Tick base_rtt = 0;
   uint32_t timeouts = 0;
   uint64_t skipped = 0;  // by the last fast-forward
+  bool occupies = false;  // its links, as data_pairs and ack_pairs count it
+  TrainState train;
   uint64_t ideal_bytes = 0;  // the size whose least time is the next
   Tick ideal = 0;
 
@@ -338,7 +346,7 @@ struct QueuePair final : public EventTarget {
   uint64_t LostBytes() const { return repair ? repair->unsent : 0; }  // to be sent again
   // Where no acknowledgement is to come that would open the window, a packet may ask for one.
   bool WindowBound() const {
-    return current_window != 0 && next_seq - acked_seq >= current_window &&
+    return current_window != 0 && next_seq - acked_seq - train_bytes >= current_window &&
            requested_seq > acked_seq;
   }
   bool Able() const { return (BytesLeft() > 0 && !WindowBound()) || LostBytes() > 0; }
@@ -479,6 +487,11 @@ class Fabric final : public EventTarget {
   void Deliver(QueuePair* qp);  // all messages that have arrived
   void Acknowledge(QueuePair* qp);  // all messages whose arrival the sender knows
   void Repeat(QueuePair* qp, uint64_t begin, uint64_t end);  // counts it
+  // Of a data packet and the train that it stands for.
+  uint64_t Bytes(const PacketRecord& packet) const {
+    return packet.wire_bytes - parameters.header_bytes +
+           static_cast<uint64_t>(packet.train) * parameters.mtu_bytes;
+  }
   bool Reorders() const { return reorders_; }  // packets of a pair take several ways
   void Release(QueuePair* qp);
   void Fire(uint32_t kind, uint64_t order) override;  // the watchdog
@@ -507,6 +520,7 @@ class Fabric final : public EventTarget {
   // packet was marked or lost, a port was paused, a link has changed, the watchdog looked.
   uint64_t disturbances = 0;
   std::unique_ptr<Repetition> repetition;  // with fast_forward
+  std::unique_ptr<Trains> trains;  // with fast_forward=steady
   uint64_t blind_transfers = 0;  // their path is longer than the fork's telemetry
   std::function<void(const std::string&)> on_failure;  // why the run cannot go on
 
@@ -642,6 +656,8 @@ inline void Port::Send(PacketRecord* packet) {
   ++tx_packets;
   busy_ticks += transmit;
   ++fabric->packet_hops;
+  if (packet->train != 0) [[unlikely]]
+    CountTrain(*packet, transmit);
   if (fabric->on_transmit) fabric->on_transmit(*this, *packet);
 }
 
@@ -656,6 +672,7 @@ inline PacketRecord* Fabric::NewPacket() {
   }
   PacketRecord* packet = free_packets_;
   free_packets_ = packet->next;
+  packet->train = 0;
   return packet;
 }
 

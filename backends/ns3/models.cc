@@ -191,6 +191,10 @@ Models::Models(const Site& site, const Parameters& parameters)
   // Whoever looks at single packets or at times in between is shown all of them.
   if (p.fast_forward != "off" && !fabric_.on_transmit && !fabric_.Reorders()) {
     fabric_.repetition = std::make_unique<Repetition>(&fabric_);
+    // The fork's pairs send one message each, and its NICs look at all of them; what is lost of a train
+    // is repeated by selective repeat.
+    if (p.fast_forward == "steady" && !p.upstream_order && p.selective)
+      fabric_.trains = std::make_unique<Trains>(&fabric_);
     simulator_->on_look = [this](Tick limit) { return fabric_.repetition->Look(limit); };
   }
   fabric_.on_complete = [this](const QueuePair& qp, const Message& message, Tick now) {
@@ -248,6 +252,16 @@ Rdma::Counts Models::Count() const {
     const Tick jumped = repetition == nullptr ? 0 : repetition->jumped();
     counts.more.emplace_back("fast_forward_jumps", repetition == nullptr ? 0 : repetition->jumps());
     counts.more.emplace_back("fast_forward_ns", static_cast<uint64_t>(jumped * tick_ps_ / 1000));
+  }
+  if (fabric_.parameters.fast_forward == "steady") {
+    const Trains none(nullptr);
+    const Trains& trains = fabric_.trains ? *fabric_.trains : none;
+    counts.more.emplace_back("fast_forward_trains", trains.count());
+    counts.more.emplace_back("fast_forward_train_packets", trains.packets());
+    counts.more.emplace_back("fast_forward_train_ns",
+                             static_cast<uint64_t>(trains.ticks() * tick_ps_ / 1000));
+    counts.more.emplace_back("fast_forward_bound_ppm",
+                             static_cast<uint64_t>(std::ceil(trains.bound() * 1e6)));
   }
   return counts;
 }

@@ -60,6 +60,11 @@ void RdmaNic::Serve(Port& port) {
   if (!port.queue[0].empty() && !(port.paused >> ack_queue & 1)) {
     port.Send(port.queue[0].pop());
   } else if (QueuePair* qp = Select(port)) {
+    if (fabric->trains && fabric->trains->Begin(qp)) {
+      if (port.wake_at == kNeverTick || qp->next_available < port.wake_at)
+        Wake(port, qp->next_available);
+      return;
+    }
     SendData(port, qp);
   } else {
     SetAlarm(port);
@@ -121,9 +126,10 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
       qp->sending = qp->sending->next;
       qp->send_end = qp->sending->end;
     }
+    packet->seq = qp->next_seq;
+    if (qp->train.packets > 0) qp->next_seq += fabric->trains->Send(qp, packet);
     payload = static_cast<uint32_t>(
         std::min<uint64_t>(qp->send_end - qp->next_seq, parameters.mtu_bytes));
-    packet->seq = qp->next_seq;
     qp->next_seq += payload;
     packet->wants_ack = parameters.upstream_order || AsksForAck(*qp);
     if (packet->wants_ack && !parameters.upstream_order) qp->requested_seq = qp->next_seq;
@@ -140,10 +146,11 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   else
     packet->sent = fabric->sim->NowTick();
   ++qp->in_network;
-  ++fabric->data_packets;
+  fabric->data_packets += 1 + packet->train;
   if (packet->wants_ack && fabric->repetition) fabric->repetition->Asked(qp);
   port.Send(packet);
   qp->last_wire_bytes = packet->wire_bytes;
+  if (packet->train != 0) fabric->control->Skipped(*qp, fabric->Bytes(*packet) - payload);
   if (parameters.cnp_interval > 0) fabric->control->OnSend(*qp, payload);
   const int64_t bps = parameters.rate_bound ? qp->bps : qp->max_bps;
   qp->next_available =
@@ -181,7 +188,7 @@ void RdmaNic::Receive(Port& ingress, PacketRecord* packet) {
 // Whether to acknowledge a packet that comes in its turn.
 inline bool RdmaNic::TakeInOrder(QueuePair* qp, const PacketRecord& packet) {
   const Parameters& parameters = fabric->parameters;
-  qp->expected_seq += packet.wire_bytes - parameters.header_bytes;
+  qp->expected_seq += fabric->Bytes(packet);
   bool closes = false;
   if (qp->repair && !qp->repair->held.Empty()) {
     const uint64_t end = qp->repair->held.TakeUpTo(qp->expected_seq);
@@ -207,7 +214,7 @@ bool RdmaNic::TakeEarly(QueuePair* qp, PacketRecord* packet) {
     ByteRanges& held = qp->Repairs().held;
     const uint64_t known = held.Empty() ? expected : held.End();
     const uint64_t begin = packet->seq;
-    held.Add(begin, begin + packet->wire_bytes - parameters.header_bytes);
+    held.Add(begin, begin + fabric->Bytes(*packet));
     if (begin <= known || fabric->Reorders()) return false;
     packet->kind = PacketKind::kNack;
     packet->seq = known;
@@ -298,6 +305,8 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     fabric->Free(packet);
     return;
   }
+  qp->train_bytes -=
+      std::min(qp->train_bytes, static_cast<uint64_t>(packet->train) * parameters.mtu_bytes);
   uint64_t seq = packet->kind == PacketKind::kNack && packet->gap > 0 ? 0 : packet->seq;
   if (parameters.back_to_zero && parameters.chunk_bytes != 0 && seq < qp->bytes)
     seq = seq / parameters.chunk_bytes * parameters.chunk_bytes;

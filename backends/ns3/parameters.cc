@@ -68,7 +68,7 @@ Parameters ReadParameters(astra_net::Options& options, const Parameters& preset)
   p.telemetry_exact = options.flag("telemetry_exact", p.telemetry_exact);
   p.pfc_rows = static_cast<size_t>(bytes("pfc_rows", p.pfc_rows));
   p.flow_table = options.flag("flow_table", p.flow_table);
-  p.fast_forward = options.choice("fast_forward", p.fast_forward, {"off", "exact"});
+  p.fast_forward = options.choice("fast_forward", p.fast_forward, {"off", "exact", "steady"});
   // Not less than a tick, and a whole number of them.
   const int64_t interval_ps = astra_net::sample_interval_ps(options);
   p.sample_interval = (interval_ps + p.tick_ps - 1) / p.tick_ps;

@@ -37,7 +37,7 @@ struct Parameters {
   double pint_log_base = 1.05;
   size_t pfc_rows = 1000000;  // the most pause events that are kept for the table
   bool flow_table = true;
-  std::string fast_forward = "off";  // off, exact
+  std::string fast_forward = "off";  // off, exact, steady
   Tick sample_interval = 0;
   // Of switches' buffers: at least the HPCC paper's, which is a small switch's.
   uint64_t buffer_bytes = 32 << 20;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""ns-3 that moves on by whole periods: the same numbers, in less time."""
+"""ns-3 that moves on by whole periods: the same numbers, in less time; and trains of packets."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,10 +149,105 @@ def test_nothing_is_jumped_where_times_in_between_are_wanted() -> None:
 
 
 def test_an_unknown_value_says_what_is_allowed() -> None:
-    with pytest.raises(ContractError, match=r"fast_forward.*'quick'.*off, exact"):
+    with pytest.raises(ContractError, match=r"fast_forward.*'quick'.*off, exact, steady"):
         all_reduce(fast_forward="quick")
 
 
-def test_conformance_holds() -> None:
-    verdicts = conformance("ns3", options={"fast_forward": "exact"})
+@pytest.mark.parametrize("mode", ["exact", "steady"])
+def test_conformance_holds(mode: str) -> None:
+    verdicts = conformance("ns3", options={"fast_forward": mode})
     assert not [v for v in verdicts if v.outcome == "fail"]
+
+
+def steady(config: NetworkConfig, flows: Any, faults: Any = ()) -> tuple[Any, dict[str, Any], Any]:
+    """Relative error of each flow's duration; the statistics with trains, and without."""
+    times, plain = net.run(config, flows, faults)
+    options = {**config.options, "fast_forward": "steady"}
+    with_trains, statistics = net.run(
+        NetworkConfig(config.endpoints, config.nodes, config.links, options), flows, faults
+    )
+    starts = np.array([flow[3] for flow in flows])
+    durations = np.array(times) - starts
+    return np.abs(np.array(with_trains) - times) / durations, statistics, plain
+
+
+TRAINS = {"window": "pair", "congestion_control": "dcqcn-sigcomm15"}
+
+
+def same_bytes(statistics: dict[str, Any], plain: dict[str, Any]) -> bool:
+    """But for the acknowledgements that were under way at the end."""
+    some, all_of_it = (sum(one["tables"]["links"]["bytes"]) for one in (statistics, plain))
+    return bool(abs(some / all_of_it - 1) < 0.005)
+
+
+def test_trains_carry_the_messages_of_pairs_that_share_no_link() -> None:
+    """Each pair at its own time, so that nothing repeats itself as a whole."""
+    flows = [
+        (host, (host + 1) % 8, 4 * MIB, round(begin * 1.37e6) + host * 137_137)
+        for begin in range(0, 2000, 200)
+        for host in range(8)
+    ]
+    error, statistics, plain = steady(star(8, **TRAINS), flows)
+    assert error.mean() < 0.01
+    assert np.quantile(error, 0.99) < 0.03
+    assert statistics["fast_forward_trains"] > 40
+    assert statistics["fast_forward_train_packets"] > 0.5 * plain["data_packets"]
+    assert statistics["events"] < 0.5 * plain["events"]
+    assert 0 < statistics["fast_forward_bound_ppm"] < 30_000
+    assert statistics["data_packets"] == plain["data_packets"]
+    assert same_bytes(statistics, plain)
+
+
+def test_a_train_ends_where_another_pair_comes_to_its_link() -> None:
+    first = [(0, 1, 4 * MIB, 0), (0, 1, 8 * MIB, 150 * US)]
+    joins = [(2, 1, 2 * MIB, 250 * US + 12_345), (0, 3, MIB, 280 * US)]
+    error, statistics, plain = steady(star(4, **TRAINS, ecn="false"), first + joins)
+    assert error.max() < 0.03
+    assert same_bytes(statistics, plain)
+
+
+def test_a_train_outlives_a_link_that_fails() -> None:
+    flows = [(0, 1, 4 * MIB, 150 * US * k) for k in range(4)]
+    faults = [(0, 340 * US, 0.0), (0, 360 * US, 1.0)]
+    error, statistics, _ = steady(star(2, **TRAINS, rto_us=50), flows, faults)
+    assert error[:2].max() < 0.01
+    assert statistics["timeouts"] > 0  # and all of it has arrived
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_trains_of_disjoint_pairs_are_in_time(data: st.DataObject) -> None:
+    """Whatever the sizes and starts: one partner for each host, both ways."""
+    hosts = data.draw(st.sampled_from([2, 4, 6]))
+    options = TRAINS | {
+        "congestion_control": data.draw(st.sampled_from(["none", "dcqcn", "dcqcn-sigcomm15"])),
+        "queue_pairs": data.draw(st.sampled_from([1, 0])),
+        "completion": data.draw(st.sampled_from(["data", "ack"])),
+    }
+    flows = [
+        (
+            host,
+            host ^ 1,
+            data.draw(st.integers(1, 2000)) * 2000,
+            data.draw(st.integers(0, 900)) * US,
+        )
+        for host in range(hosts)
+        for _ in range(3)
+    ]
+    error, statistics, plain = steady(star(hosts, **options), flows)
+    assert error.mean() < 0.01
+    assert statistics["data_packets"] == plain["data_packets"]
+
+
+def test_a_run_says_what_went_in_trains() -> None:
+    result = all_reduce(fast_forward="steady")
+    assert re.search(r"packets in .* trains, their times within \d+\.\d\d %", summary(result))
+
+
+def test_the_benchmark_prints_what_a_mode_takes() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "fast_forward.py"
+    arguments = ["--layers", "2", "--micro-batches", "1", "--sequence", "128", "--modes", "steady"]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, check=True, text=True
+    )
+    assert re.match(r"steady: \d+\.\d\d CPU s, [\d,]+ packet-hops, .* ns\n", done.stdout)
