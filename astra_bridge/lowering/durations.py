@@ -92,6 +92,12 @@ def compute(
         The time that does not count as exposed communication, and the nodes that a model other
         than the recording has timed.
     """
+    if "streams-do-not-order" not in setting.semantics:
+        # A stream that does nothing, for reasons of which the trace says nothing.
+        stream = view.trace.stream[view.order]
+        pauses = (view.types == int(NodeType.METADATA)) & (stream != MISSING)
+        nodes["op"][pauses] = Op.DELAY
+        nodes["duration_ps"][pauses] = duration_ps[pauses]
     comp = view.types == int(NodeType.COMP)
     nodes["op"][comp] = Op.DELAY
     nodes["duration_ps"][comp] = duration_ps[comp]

@@ -818,7 +818,10 @@ class _Linker:
         return found
 
     def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> None:
-        """Add what a kernel that starts late must have waited for."""
+        """Add what a kernel that starts late must have waited for: a pause where that is not known.
+
+        Processes that share a GPU wait for one another's time slices, for one.
+        """
         ends, late = self.ends, gpu.start_ns - _LATE_NS
         if at > late:
             return
@@ -833,6 +836,16 @@ class _Linker:
         if causes:
             deps.add(max(causes, key=lambda step: self.ends[step]))
             self.made.note("a kernel starts when another stream has ended", self.where)
+            return
+        # It stands between what the kernel waits for and the kernel, and occupies nothing.
+        free = max([at, *(ends[step] for step in deps)])
+        pause = Step(
+            NodeType.METADATA, "pause", free, gpu.start_ns - free, sorted(deps), False,
+            self.number_of[gpu.stream],
+        )  # fmt: skip
+        deps.clear()
+        deps.add(self._add(pause))
+        self.made.note("a kernel starts as late as recorded, for no known reason", self.where)
 
 
 def _stream_numbers(streams: set[_Stream]) -> dict[_Stream, int]:

@@ -52,6 +52,17 @@ def children(*traces: TraceBuilder, semantics: str = "corrected") -> set[tuple[i
     }
 
 
+def test_a_pause_of_a_stream_takes_its_time_and_nothing_else() -> None:
+    trace = TraceBuilder()
+    node(trace, 7, 5)
+    trace.add(NodeType.METADATA, "pause", (0,), duration_us=30, stream=7)
+    node(trace, 7, 5)
+    node(trace, 20, 11)
+    result = run(trace)
+    assert result.finish_ns[0] == 40_000
+    assert result.statistics.columns()["gpu_ns"][0] == 16_000, "0 to 11, and 35 to 40"
+
+
 def test_a_kernel_waits_for_the_one_before_it() -> None:
     trace = TraceBuilder()
     host = node(trace, 0, 10, cpu=True)
