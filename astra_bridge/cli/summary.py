@@ -99,7 +99,10 @@ def _fast_forward(result: Result) -> str:
         packets, ppm = (
             result.network[f"fast_forward_{key}"] for key in ("train_packets", "bound_ppm")
         )
-        said += f"; {packets:,} packets in {trains:,} trains, their times within {ppm / 1e4:.2f} %"
+        said += (
+            f"; {packets:,} packets in {trains:,} trains, whose own times are within "
+            f"{ppm / 1e4:.2f} % on average (messages that meet on a link may be further off)"
+        )
     return said
 
 
