@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from astra_bridge.collectives.nccl import nccl_us
-from astra_bridge.hardware import NcclParameters, hardware
+from astra_bridge.collectives.nccl import nccl_choice, nccl_us
+from astra_bridge.hardware import NcclParameters, hardware, read_hardware
 from astra_bridge.validation.fitting import (
     PRIOR,
     Measured,
@@ -53,42 +53,58 @@ def keep_left_out(errors: dict[str, float]) -> None:
     file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-# Protocols and bandwidths: start; bounds are a fiftieth and twenty times of it.
+# Times, shares and bandwidths: start; bounds are a fiftieth and twenty times of it.
 _NCCL = {
     "launch_us": 6, "ll_step_us": 0.8, "ll128_step_us": 1.5, "simple_us": 10, "simple_step_us": 1,
     "ll_channel_GBps": 8, "ll": 0.5, "ll128": 0.5, "simple": 0.75, "own": 2, "rate_growth": 0.03,
-    "nvls_us": 15, "nvls_rank_us": 2, "nvls": 0.6, "pair_us": 12, "pair_rank_us": 0.5,
-    "pair": 0.75, "pair_ll_us": 8, "pair_ll_GBps": 6,
+    "nvls_step_us": 6, "nvls": 0.8, "pair_us": 12, "pair_rank_us": 0.5, "pair": 0.75,
+    "pair_GBps": 16, "pair_ll_us": 8, "pair_ll_GBps": 6,
 }  # fmt: skip
-_NCCL_GPUS = {"a100-80gb": "A100-SXM4-80GB", "h100-sxm": "H100-SXM", "b200": "B200-SXM"}
-_FEW = 50
-"""With fewer rows than this, the H100's parameters are the prior."""
+_WITH_HOP = ("ll_step_us", "ll128_step_us", "simple_step_us", "pair_rank_us")
+"""Not shorter than the network's part of them."""
+_NVLS = ("nvls_step_us", "nvls")
+_NCCL_GPUS = {"a100-80gb": "A100-SXM4-80GB", "h100-sxm": "H100-SXM"}
+_SCALED = {"b200": "B200-SXM"}
+"""With few rows: the parameters of another, and one number."""
+
+_NcclRow = tuple[str, int, int, float]
+
+
+def nccl_measured(gpu: str) -> list[_NcclRow]:
+    """Collective, ranks, bytes and us of nccl-tests."""
+    return [
+        (row["op_name"], int(row["num_gpus"]), int(row["bytes"]), float(row["us"]))
+        for row in read_rows(SHIPPED / "nccl/nccl_tests.csv", ("us",))
+        if row["gpu"] == gpu
+    ]
 
 
 def fit_nccl(name: str, cross: bool) -> None:
     """Fit NCCL's parameters to nccl-tests on nodes of an accelerator."""
-    machine = hardware(name)
-    rows = [
-        (row["op_name"], int(row["num_gpus"]), int(row["bytes"]), float(row["us"]))
-        for row in read_rows(SHIPPED / "nccl/nccl_tests.csv", ("us",))
-        if row["gpu"] == _NCCL_GPUS[name]
-    ]
-    few = len(rows) < _FEW
-    table = json.loads((PROFILES / "h100-sxm.json").read_text())["nccl"] if few else _NCCL
-    start = np.array([table[one] for one in _NCCL], float)
+    machine, gpu = hardware(name), _NCCL_GPUS[name]
+    rows = nccl_measured(gpu)
+    chosen = {row[:3]: nccl_choice(machine, *row[:3]) for row in rows}
+    # What no row has run stays at its start, and is no parameter.
+    free = [
+        one for one in _NCCL
+        if one not in _NVLS or any(choice.algorithm == "nvls" for choice in chosen.values())
+    ]  # fmt: skip
+    start = np.array([_NCCL[one] for one in free], float)
+    low = np.array([0.21 if one in _WITH_HOP else _NCCL[one] / 50 for one in free])
 
-    def logs(numbers: np.ndarray, some: list[tuple[str, int, int, float]]) -> np.ndarray:
-        parameters = NcclParameters(**dict(zip(_NCCL, map(float, numbers), strict=True)))
+    def logs(numbers: np.ndarray, some: list[_NcclRow]) -> np.ndarray:
+        named = dict(zip(free, map(float, numbers), strict=True))
+        parameters = NcclParameters(**{**_NCCL, **named})
         return np.array([
-            math.log(nccl_us(machine, *row[:3], parameters=parameters) / row[3]) for row in some
+            math.log(nccl_us(machine, *row[:3], choice=chosen[row[:3]], parameters=parameters)
+                     / row[3])
+            for row in some
         ])  # fmt: skip
 
-    def best(some: list[tuple[str, int, int, float]]) -> np.ndarray:
-        def residuals(x: np.ndarray) -> np.ndarray:
-            return np.append(logs(x, some), np.log(x / start) * (0.05 if few else 0))
-
-        found = least_squares(residuals, start, bounds=(start / 50, start * 20), x_scale=start,
-                              loss="soft_l1", f_scale=0.1, diff_step=1e-3)  # fmt: skip
+    def best(some: list[_NcclRow]) -> np.ndarray:
+        found = least_squares(lambda x: logs(x, some), start, bounds=(low, start * 20),
+                              x_scale=start, loss="soft_l1", f_scale=0.1,
+                              diff_step=1e-3)  # fmt: skip
         return found.x
 
     numbers = [float(f"{one:.4g}") for one in best(rows)]
@@ -99,19 +115,32 @@ def fit_nccl(name: str, cross: bool) -> None:
         for fold in range(5):
             out = [row for row in rows if sizes.index(row[2]) % 5 == fold]
             left.append(logs(best([row for row in rows if row not in out]), out))
-        gpu = _NCCL_GPUS[name]
         errors = {f"nccl/{gpu}": np.concatenate(left)}
-        four = [row for row in rows if row[1] == 4]
-        if four:
-            other = logs(best([row for row in rows if row[1] != 4]), four)
-            errors[f"nccl/{gpu}, 4 GPUs"] = other
+        for ranks in sorted({row[1] for row in rows}):
+            some = [row for row in rows if row[1] == ranks]
+            other = best([row for row in rows if row[1] != ranks])
+            errors[f"nccl/{gpu}, {ranks} GPUs"] = logs(other, some)
         print(f"  left out: {', '.join(map(percent, errors.values()))}", end="")
         keep_left_out({key: math.expm1(np.abs(one).mean()) for key, one in errors.items()})
     print()
     file = PROFILES / f"{name}.json"
     content = json.loads(file.read_text())
     content.pop("nccl_as", None)
-    content["nccl"] = dict(zip(_NCCL, numbers, strict=True))
+    content["nccl"] = {**_NCCL, **dict(zip(free, numbers, strict=True))}
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def scale_nccl(name: str) -> None:
+    """How much longer NCCL takes than on the H100: the smallest all-reduce alone says it."""
+    machine = hardware(name)
+    collective, ranks, size, us = min(nccl_measured(_SCALED[name]), key=lambda row: row[2])
+    like = read_hardware(PROFILES / "h100-sxm.json").nccl  # as it has just been fitted
+    found = us / nccl_us(machine, collective, ranks, size, parameters=like)
+    print(f"{name:10} nccl takes {found:.3f} times as long as h100-sxm's, by {size} B")
+    file = PROFILES / f"{name}.json"
+    content = json.loads(file.read_text())
+    content.pop("nccl", None)
+    content |= {"nccl_as": "h100-sxm", "nccl_latency": float(f"{found:.3g}")}
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -125,6 +154,8 @@ def main(words: list[str]) -> None:
     if not only or "nccl" in only:
         for name in _NCCL_GPUS:
             fit_nccl(name, cross)
+        for name in _SCALED:
+            scale_nccl(name)
     if only == {"nccl"}:
         return
     for name in [word for word in words if not word.startswith("--")] or list(PREFIX):

@@ -26,6 +26,7 @@ ALGORITHMS = Registry(
         "halvingDoubling": "astra_bridge.collectives.halving_doubling:ALGORITHM",
         "oneHalvingDoubling": "astra_bridge.collectives.halving_doubling:ALGORITHM",
         "doubleBinaryTree": "astra_bridge.collectives.double_binary_tree:ALGORITHM",
+        "nccl": "astra_bridge.collectives.nccl.schedules:ALGORITHM",
         "binomialTree": "astra_bridge.collectives.rooted:ALGORITHM",
     },
 )

@@ -22,7 +22,7 @@ __all__ = ["Joined", "Tables", "check_peers", "joined", "tables"]
 
 _COLUMNS: dict[Any, tuple[str, ...]] = {
     STEP: ("need", "send_to", "send_bytes", "recv_from", "recv_bytes", "peers"),
-    PACKET: ("bytes", "flags"),
+    PACKET: ("bytes", "flags", "reduce_ps"),
     SCHEDULE: ("window", "burst", "gate_step", "gate_received", "end"),
 }
 _LIMITS = {
@@ -46,7 +46,7 @@ class Tables(NamedTuple):
     schedules : ndarray, shape (schedules, 5)
         Each once.
     steps : ndarray, shape (steps, 6)
-    packets : ndarray, shape (packets, 2)
+    packets : ndarray, shape (packets, 3)
         The columns of SCHEDULE, STEP and PACKET that an algorithm chooses.
     step_count, packet_count : list of int
         Of each schedule.

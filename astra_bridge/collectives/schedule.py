@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import PacketFlag, Peers, Variant
 from astra_bridge.registry import Spec
 
@@ -61,6 +62,7 @@ class Packet(NamedTuple):
 
     bytes: int
     flags: PacketFlag
+    delay_ps: int = 0  # an algorithm's own, beside what the system says of reductions
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,12 @@ class Request:
         Position of the root of rooted collectives.
     quirks : frozenset of str
         Those of ``Algorithm.quirks`` that are wanted.
+    level : int
+        Network dimension, 0 first; 0 in a communicator group that is not the whole world.
+    link_Bps : float
+        Bandwidth of a link of the dimension; 0 where it is not known.
+    reduces : bool
+        Whether the network can reduce in this dimension (``Peers.REDUCED``).
     """
 
     kind: Kind
@@ -107,6 +115,9 @@ class Request:
     subgroup: bool = False
     root: int = 0
     quirks: frozenset[str] = frozenset()
+    level: int = 0
+    link_Bps: float = 0.0
+    reduces: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +133,17 @@ class Built:
         object, which is kept once.
     same_way : bool
         Whether members that went different ways round would wait for one another for ever.
+    said : str
+        What was chosen, where the algorithm chooses, for people.
+    remark : str
+        A sentence for the user; "" for none.
     """
 
     final_bytes: int
     schedules: tuple[Schedule, ...]
     same_way: bool = False
+    said: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +172,10 @@ class Algorithm(Spec):
         The name under which it takes all dimensions as one ("oneRing"); "" where it does not.
     quirks
         Those of ASTRA-sim's quirks that ``build`` has where ``Request.quirks`` asks for them.
+    own_delays
+        Whether ``Packet.delay_ps`` is all that an endpoint takes: packets cross no bus.
+    configured
+        Makes the algorithm that a system configuration asks for; None where it needs none.
     """
 
     kinds: frozenset[Kind]
@@ -166,6 +187,8 @@ class Algorithm(Spec):
     windowed: bool = False
     spanning: str = ""
     quirks: frozenset[str] = frozenset()
+    own_delays: bool = False
+    configured: Callable[[SystemConfig], Algorithm] | None = None
 
     def computes(self, kind: Kind) -> bool:
         """Whether it does what a collective of this kind is to do."""

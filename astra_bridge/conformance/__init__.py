@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The conformance suite: the rules R1 to R18 of the network contract, as tests of any backend.
+"""The conformance suite: the rules R1 to R19 of the network contract, as tests of any backend.
 
 ``astra-bridge conformance path/to/lib.so`` prints a verdict per rule; :func:`run` returns them.
 docs/contract.md explains the rules.

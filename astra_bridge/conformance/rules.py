@@ -51,6 +51,7 @@ from astra_bridge.errors import (
 from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
+    REDUCE,
     SENT,
     TIME_NEVER,
     Capability,
@@ -103,6 +104,7 @@ def versions(s: Subject) -> str:
 
     full = parsed.sizeof("astra_net_backend")
     sizes = {
+        1003: full,
         1002: full,
         1001: parsed.offsetof("astra_net_backend", "save"),
         1000: parsed.offsetof("astra_net_backend", "exchange"),
@@ -124,7 +126,7 @@ def versions(s: Subject) -> str:
             need(table.struct_size <= size, f"init({version}) claims {table.struct_size} bytes")
         else:
             need(status == Status.UNSUPPORTED, f"init({version}) returned {status}")
-    need(agreed, "none of 1.2, 1.1 and 1.0 is spoken")
+    need(agreed, "none of 1.3, 1.2, 1.1 and 1.0 is spoken")
 
     # A host that knows only the head of the structs.
     head = 8
@@ -755,6 +757,67 @@ def lending(s: Subject) -> str:
         return f"made of {', '.join(part.info.name for part in lent)}" if lent else ""
 
 
+def reduction(s: Subject) -> str:
+    """R19: a reduction ends once all members have started, for each, and takes what it must."""
+    if Capability.REDUCTION not in s.info.capabilities:
+        raise NotTested("REDUCTION is not declared")
+    members, grid = s.config.endpoints, s.info.resolution_ps
+    start = -(-700_000 // grid) * grid
+
+    def together(number: int, size: int, first: int) -> Records:
+        rows = [
+            (first + 4 * i, start if i == members - 1 else 0, size, i, (i + 1) % members)
+            for i in range(members)
+        ]
+        items = transfers(rows)
+        items["flags"], items["reserved"] = REDUCE | members << 8, number
+        return items
+
+    one, two = together(1, 4096, 0), together(2, 10_007, 4 * members)
+    items = np.concatenate([one, two, transfers([(8 * members, 0, 4096, 0, 1)])])
+    reference = simulate(s, items)
+    done = finish_times(reference)
+    need(len(done) == len(items), f"{len(items) - len(done)} of {len(items)} do not end")
+    for item in items[:-1]:
+        number, src, dst = (int(item[name]) for name in ("id", "src", "dst"))
+        least: float = start - s.quirks.bound_slack_ps - grid
+        if not s.quirks.bound_in_one_dimension or s.dimensions_apart(src, dst) < 2:
+            least += s.earliest_ps(src, dst, int(item["bytes"]))
+        need(
+            done[number] >= least,
+            f"transfer {number} of a reduction whose last member starts at {start} ps ends at "
+            f"{done[number]} ps, before {least:.0f} ps",
+        )
+    with s.open() as network:
+        rest = submit_all(network, items)
+        parts = drain(network, items["id"].tolist(), rest, steps=[start // 2 // grid * grid, start])
+        _same(reference, parts, "splitting an advance")
+    if Capability.SAVE in s.info.capabilities:
+        with s.open() as network, s.open() as other:
+            rest = submit_all(network, items)
+            network.advance(0)
+            first = network.poll()
+            other.restore(network.save())
+            waiting = set(items["id"].tolist()) - set(first["id"].tolist())
+            saved = drain(other, waiting, rest.copy())
+            _same(reference, np.concatenate([first, saved]), "saving half a reduction")
+    with s.open() as network:
+        for what, flags, number in (
+            ("a reduction of one member", REDUCE | 1 << 8, 1),
+            ("a reduction without a number", REDUCE | 2 << 8, 0),
+            ("an unknown flag", 2 | 2 << 8, 1),
+        ):
+            bad = one.copy()
+            bad["flags"][1], bad["reserved"][1] = flags, number
+            refused(lambda bad=bad: network.submit(bad), what)  # type: ignore[misc]
+        submit_all(network, one[:-1])
+        try:
+            network.advance(TIME_NEVER)
+        except SimulationError:
+            return ""
+        raise Broken("a reduction ends that lacks a member")
+
+
 def _saved_exchange(s: Subject) -> None:
     one, two = transfers([(4, 0, 4096, 0, 1)]), transfers([(8, 0, 4096, 0, 1)])
     with s.open() as network, s.open() as other:
@@ -900,6 +963,7 @@ RULES: dict[str, Callable[..., str]] = {
     "R16": saving,
     "R17": peeking,
     "R18": lending,
+    "R19": reduction,
     "CAP": capabilities,
 }
 """In the order in which they run; ``manners`` also takes the environment from before loading."""

@@ -11,7 +11,7 @@ import numpy as np
 from astra_bridge.engine.actions import RENDEZVOUS, Action
 from astra_bridge.engine.folding import Folding
 from astra_bridge.engine.kept import Kept
-from astra_bridge.network.api import PLACES_PER_TRANSFER
+from astra_bridge.network.api import PLACES_PER_TRANSFER, REDUCE
 from astra_bridge.program import WAIT, WaitFor
 
 __all__ = ["CONTROL", "Message", "Messages"]
@@ -116,9 +116,16 @@ class Messages:
         on_sent: Action | None,
         what: tuple[int, int],
         level: int = 0,
+        *,
+        together: tuple[int, int] | None = None,
     ) -> None:
-        """Send; ``on_sent`` happens when the message has arrived."""
-        if self._control_bytes:
+        """Send; ``on_sent`` happens when the message has arrived.
+
+        ``together``: members and number of a reduction, which meet in the network.
+        """
+        if together is not None:
+            self._send(rank, peer, size, tag, on_sent, what, level, together)
+        elif self._control_bytes:
             go = self._hold((True, rank, peer, size, tag, on_sent, what, level, False))
             self._receive(rank, peer, self._control_bytes, tag | CONTROL, go, what)
         else:
@@ -135,12 +142,13 @@ class Messages:
         level: int = 0,
         *,
         at_once: bool = False,
+        together: bool = False,
     ) -> None:
         """Post a receive; ``on_received`` happens when it is complete.
 
         If it is complete already, that is after all that is due now, or inside with ``at_once``.
         """
-        if self._control_bytes:
+        if self._control_bytes and not together:
             go = self._hold((False, rank, peer, size, tag, on_received, what, level, at_once))
             self._send(rank, peer, self._control_bytes, tag | CONTROL, go, what, level)
         else:
@@ -174,6 +182,7 @@ class Messages:
         on_sent: Action | None,
         what: tuple[int, int],
         level: int,
+        together: tuple[int, int] | None = None,
     ) -> None:
         src, dst = rank, peer
         if self._host.folding is not None:
@@ -182,7 +191,8 @@ class Messages:
         message.on_sent = on_sent
         message.start_ps = self._host.now_ps
         transfer = self._host.draw(PLACES_PER_TRANSFER)
-        self.starts.append((transfer, self._host.now_ps, size, src, dst, level, 0, 0))
+        flags, which = (0, 0) if together is None else (REDUCE | together[0] << 8, together[1])
+        self.starts.append((transfer, self._host.now_ps, size, src, dst, level, flags, which))
         self.in_flight[transfer] = message
         message.transfer = transfer
         control = int(bool(tag & CONTROL))

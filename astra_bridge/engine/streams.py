@@ -9,6 +9,7 @@ from typing import Protocol
 
 from astra_bridge.collectives.issue_order import hash_order
 from astra_bridge.engine.actions import ARRIVED, BUS_CROSSED, GRAPH_DONE, Action
+from astra_bridge.engine.folding import Folding
 from astra_bridge.engine.kept import Kept
 from astra_bridge.engine.messages import Messages
 from astra_bridge.network.api import Network
@@ -25,7 +26,7 @@ from astra_bridge.program import (
 
 __all__ = ["GraphRun", "Queue", "Stream", "Streams"]
 
-_XOR = int(Peers.XOR)
+_XOR, _TOGETHER = int(Peers.XOR), int(Peers.REDUCED)
 _REDUCED = int(PacketFlag.REDUCED)  # asked for every packet, and far faster than the enum
 
 
@@ -37,6 +38,7 @@ class _Host(Protocol):
     kept: Kept
     now_ps: int
     messages: Messages
+    folding: Folding | None
 
     def register(self, rank: int, delay_ps: int, action: Action) -> None: ...
 
@@ -152,8 +154,8 @@ class Streams:
         The engine: its Program and messages, a way to run something later, its buses.
     """
 
-    STATE = ("_agreed", "_alternate", "_made", "_next_queue", "_numbers", "_priority", "_runs",
-             "_streams", "queues", "relieved")  # fmt: skip
+    STATE = ("_agreed", "_alternate", "_made", "_next_queue", "_numbers", "_priority", "_reduced",
+             "_reductions", "_runs", "_streams", "queues", "relieved")  # fmt: skip
     """What changes, as plain data."""
 
     def __init__(self, host: _Host) -> None:
@@ -174,6 +176,9 @@ class Streams:
         self._runs: dict[int, list[int]] = {}  # task, node, chunks that are left
         self._made = 0
         self._agreed: dict[tuple[int, int, int], list[int]] = {}  # see _agree
+        # (tag, phases to come, first rank of the layout, step) -> number, members to come
+        self._reductions: dict[tuple[int, int, int, int], list[int]] = {}
+        self._reduced = 0  # reductions so far
         self.relieved = 0
         self._levels = host.network.info.levels
         self.read()
@@ -436,7 +441,10 @@ class Streams:
             what = (-1, stream.collective)
             if send_bytes:
                 peer = self._rank(stream, peers, send_to)
-                messages.send(rank, peer, send_bytes, stream.tag, None, what, stream.level)
+                together = self._together(stream) if peers == _TOGETHER else None
+                messages.send(
+                    rank, peer, send_bytes, stream.tag, None, what, stream.level, together=together
+                )
             if recv_bytes:
                 peer, then = self._rank(stream, peers, recv_from), (ARRIVED, 0, stream.self)
                 messages.receive(
@@ -448,7 +456,32 @@ class Streams:
                     what,
                     stream.level,
                     at_once=stream.at_once,
+                    together=peers == _TOGETHER,
                 )
+
+    def _together(self, stream: Stream) -> tuple[int, int] | None:
+        """Members, and number, of the reduction that this member's part belongs to.
+
+        With folded ranks the members are those that run; one that stands for all others waits for
+        nobody: None.
+        """
+        relative, size, folding = int(Peers.RELATIVE), stream.size, self._host.folding
+        first = self._rank(stream, relative, -stream.position)
+        if folding is not None:
+            ranks = [self._rank(stream, relative, position) for position in range(size)]
+            running = {folding.turned(rank, rank)[1] for rank in ranks}
+            first, size = min(running), len(running)
+            if size == 1:
+                return None
+        key = (stream.tag, len(stream.phases), first, stream.step)
+        if key not in self._reductions:
+            self._reduced += 1
+            self._reductions[key] = [self._reduced, size]
+        found = self._reductions[key]
+        found[1] -= 1
+        if not found[1]:
+            del self._reductions[key]
+        return size, found[0]
 
     def arrived(self, _: int, index: int) -> None:
         """A message is complete: it inserts the next packet."""

@@ -191,6 +191,9 @@ class NcclParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes
     ----------
+    hop_us
+        What a message takes on an idle network, to a switch and from it: part of each step below,
+        which a simulated network adds by itself.  Assumed, not fitted.
     launch_us
         Of a ring or tree.
     ll_step_us, ll128_step_us, simple_step_us
@@ -205,12 +208,16 @@ class NcclParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Of the links' bandwidth: what a rank does with its own part, which crosses no link.
     rate_growth
         Exponent of the size with which large bandwidths grow, those of 512 MiB being full.
-    nvls_us, nvls_rank_us, nvls
-        In-switch reduction: once, for each rank, and of the links' bandwidth.
+    nvls_step_us
+        Of a loop of in-switch reduction.
+    nvls
+        Of the links' bandwidth as NCCL counts it for in-switch reduction.
     pair_us, pair_rank_us, pair
         Of an all-to-all: once, for each peer, and of the links' bandwidth.
+    pair_GBps
+        Of a channel of an all-to-all.
     pair_ll_us, pair_ll_GBps
-        The same by LL: once, and for what goes to one peer.
+        The same by LL: once, and of a channel.
     """
 
     launch_us: Time
@@ -224,14 +231,28 @@ class NcclParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simple: Positive
     own: Positive
     rate_growth: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    nvls_us: Time
-    nvls_rank_us: Time
+    nvls_step_us: Time
     nvls: Positive
     pair_us: Time
     pair_rank_us: Time
     pair: Positive
+    pair_GBps: Positive
     pair_ll_us: Time
     pair_ll_GBps: Positive
+    hop_us: Time = 0.2
+
+    def scaled(self, latency: float) -> NcclParameters:
+        """With all times, but not the network's, so many times as long.
+
+        Examples
+        --------
+        >>> from astra_bridge.hardware import hardware
+        >>> h100 = hardware("h100-sxm").nccl
+        >>> h100.scaled(2).launch_us / h100.launch_us, h100.scaled(2).ll == h100.ll
+        (2.0, True)
+        """
+        times = [one for one in self.__struct_fields__ if one.endswith("_us") and one != "hop_us"]
+        return msgspec.structs.replace(self, **{one: getattr(self, one) * latency for one in times})
 
 
 class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -64,6 +64,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fitted_as: str | None = None
     nccl: NcclParameters | None = None
     nccl_as: str | None = None
+    nccl_latency: _Above0 = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,8 @@ class Hardware(Spec):
         Whose parameters stand in where it has none of its own: an accelerator of a like design.
     own_nccl, nccl_as
         The same of NCCL's parameters.
+    nccl_latency
+        NCCL's times over those of the accelerator that stands in: no datasheet says them.
 
     Examples
     --------
@@ -93,6 +96,7 @@ class Hardware(Spec):
     fitted_as: str | None = None
     own_nccl: NcclParameters | None = None
     nccl_as: str | None = None
+    nccl_latency: float = 1.0
 
     @property
     def fitted(self) -> Fitted:
@@ -130,7 +134,7 @@ class Hardware(Spec):
                 "of a like accelerator",
                 key="hardware",
             )
-        return HARDWARE.find(self.nccl_as, key="nccl_as").nccl
+        return HARDWARE.find(self.nccl_as, key="nccl_as").nccl.scaled(self.nccl_latency)
 
 
 def read_hardware(path: str | Path) -> Hardware:
@@ -157,6 +161,7 @@ def read_hardware(path: str | Path) -> Hardware:
         read.fitted_as,
         read.nccl,
         read.nccl_as,
+        read.nccl_latency,
         note=lambda: named,
     )
 

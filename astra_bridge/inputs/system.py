@@ -42,6 +42,7 @@ from astra_bridge.inputs.common import (
     whole,
 )
 from astra_bridge.inputs.custom import read_per_node_custom
+from astra_bridge.inputs.nccl import NcclSettings, read_nccl
 from astra_bridge.semantics import Semantics
 
 __all__ = [
@@ -155,6 +156,8 @@ class SystemConfig:
         Parameters of the systolic models.
     inter_dimension_scheduling
         "baseline", "themis" (each chunk chooses the order of dimensions greedily), or a plug-in's.
+    nccl
+        What is forced on collectives of the algorithm "nccl".
     present
         Keys that the file has; None in memory, where every field is meant.
     source
@@ -190,6 +193,7 @@ class SystemConfig:
     measured_kernels: str | None = None
     systolic_array: SystolicArray = field(default_factory=SystolicArray)
     inter_dimension_scheduling: str = "baseline"
+    nccl: NcclSettings = field(default_factory=NcclSettings)
     present: frozenset[str] | None = None
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -252,6 +256,7 @@ _FIELDS = {
     "measured_kernels": optional(text),
     "systolic_array": instance(SystolicArray),
     "inter_dimension_scheduling": text,
+    "nccl": instance(NcclSettings),
     "present": optional(instance(frozenset, set)),
     "source": optional(path),
     "warnings": list_of(text),
@@ -315,6 +320,7 @@ class _SystemFile(msgspec.Struct, rename="kebab"):
     measured_kernels: str | None = None
     systolic_array: _SystolicFile | None = None
     inter_dimension_scheduling: str = "baseline"
+    nccl: dict[str, Any] | None = None
 
 
 _KEYS = tuple(item.encode_name for item in msgspec.structs.fields(_SystemFile))
@@ -391,6 +397,7 @@ def read_system(source: str | Path | Mapping[str, Any] | SystemConfig) -> System
             float(systolic.frequency_GHz),
         ),
         inter_dimension_scheduling=read.inter_dimension_scheduling,
+        nccl=read_nccl(read.nccl, file),
         present=frozenset(raw),
         source=file,
         warnings=tuple(warnings),

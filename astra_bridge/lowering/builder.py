@@ -93,6 +93,14 @@ class ProgramBuilder:
         """Number of members."""
         return self._groups[group][0]
 
+    def group_span(self, group: int) -> tuple[int, int]:
+        """Least and greatest rank of a group, of the first one where it stands for many."""
+        size, stride, start, _ = self._groups[group]
+        if stride:
+            return 0, stride * (size - 1)
+        members = self._members[start : start + size]
+        return min(members), max(members)
+
     def plan(self, phases: Sequence[tuple[int, ...]]) -> int:
         """Append a plan of these rows of PHASE."""
         self.plans.append((len(self._phases), len(phases)))

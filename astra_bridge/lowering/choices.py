@@ -74,7 +74,9 @@ def choices(
     return Choices(
         implementations={
             collective: tuple(
-                algorithm(name, key=f"{collective}-implementation[{at}]", file=file)
+                _configured(
+                    algorithm(name, key=f"{collective}-implementation[{at}]", file=file), system
+                )
                 for at, name in enumerate(names)
             )
             for collective, names in system.implementations.items()
@@ -85,6 +87,13 @@ def choices(
         order=order,
         warnings=warnings + _taken_as_on(system, semantics),
     )
+
+
+def _configured(chosen: Chosen, system: SystemConfig) -> Chosen:
+    found = chosen.algorithm
+    if found.configured is None:
+        return chosen
+    return chosen._replace(algorithm=found.configured(system))
 
 
 def _taken_as_on(system: SystemConfig, semantics: Semantics) -> tuple[str, ...]:

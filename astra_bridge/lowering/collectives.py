@@ -14,7 +14,7 @@ from astra_bridge.collectives import IMPLEMENTED, Kind
 from astra_bridge.lowering.builder import ProgramBuilder
 from astra_bridge.lowering.chunking import chunks_of
 from astra_bridge.lowering.groups import Groups
-from astra_bridge.lowering.phases import Change, Phases
+from astra_bridge.lowering.phases import Change, ChosenAlgorithm, Phases
 from astra_bridge.lowering.policies import Queued
 from astra_bridge.lowering.scheduling import ordered, prioritised
 from astra_bridge.lowering.view import Setting, TraceView
@@ -189,12 +189,17 @@ class Collectives:
             self._changes[index] = tuple(dict.fromkeys(changes))
         return index
 
+    def algorithms(self) -> tuple[ChosenAlgorithm, ...]:
+        """What algorithms that choose by themselves have chosen."""
+        return tuple(self._phases.algorithms)
+
     def finished(self) -> dict[str, Any]:
         """Complete the rows of the builder; return the tables that it does not have."""
         if self._replayed:
             self._setting.effects.note(
                 "broadcast-is-replayed", f"{self._replayed} broadcast(s) were replayed"
             )
+        self.warnings += self._phases.remarks
         builder, policy = self._builder, self._setting.choices.policy
         for index, changes in self._changes.items():
             size = builder.group_size(builder.collectives[index][_GROUP])

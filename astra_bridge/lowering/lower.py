@@ -26,6 +26,7 @@ from astra_bridge.lowering.collectives import Collectives
 from astra_bridge.lowering.dependencies import dependencies
 from astra_bridge.lowering.durations import compute, recorded_ps, remote_memory, replayed_ps, sum_ps
 from astra_bridge.lowering.p2p import messages
+from astra_bridge.lowering.phases import ChosenAlgorithm
 from astra_bridge.lowering.view import FAST_DELAY_NS, Remarks, Setting, TraceView
 from astra_bridge.program import MESSAGE, NODE, BusModel, Op, Program, Unit, machine, one_job, tasks
 from astra_bridge.semantics import Effects, Semantics
@@ -69,6 +70,8 @@ class Lowered:
     warnings : tuple of str
     effects : Effects
         What the quirks of the semantics changed.
+    algorithms : tuple of ChosenAlgorithm
+        What algorithms that choose by themselves have chosen.
     """
 
     program: Program
@@ -77,6 +80,7 @@ class Lowered:
     trace_of_task: NDArray[np.int64]
     warnings: tuple[str, ...]
     effects: Effects
+    algorithms: tuple[ChosenAlgorithm, ...] = ()
 
 
 def lower(
@@ -92,6 +96,8 @@ def lower(
     injection_scale: float = 1.0,
     rendezvous: bool = False,
     receives_at_once: bool = False,
+    link_Bps: tuple[float, ...] = (),
+    reduces: tuple[bool, ...] = (),
     chosen: Choices | None = None,
 ) -> Lowered:
     """Lower a workload on a system to a Program.
@@ -110,6 +116,9 @@ def lower(
         ASTRA-sim's command-line flags.
     receives_at_once
         As in :class:`~astra_bridge.program.Program`.
+    link_Bps, reduces
+        Bandwidth of a link of each dimension, and whether the network can reduce in it; empty
+        where that is not known, and where it cannot.
     chosen
         What the names in the inputs stand for, where that is known already.
 
@@ -136,6 +145,8 @@ def lower(
         semantics,
         _endpoint_delay_ns(system, injection_scale),
         Effects(),
+        link_Bps,
+        reduces,
     )
     builder = ProgramBuilder()
     collectives = Collectives(setting, builder)
@@ -167,6 +178,7 @@ def lower(
         workload.rank_to_columns.astype(np.int64),
         (*workload.warnings, *remarks.warnings(), *collectives.warnings),
         setting.effects,
+        collectives.algorithms(),
     )
 
 

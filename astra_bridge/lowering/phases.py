@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from astra_bridge.collectives import IMPLEMENTED, Algorithm, Chosen, Kind, Request, default
 from astra_bridge.errors import InputError
@@ -18,12 +18,35 @@ from astra_bridge.lowering.schedules import Schedules
 from astra_bridge.lowering.view import FAST_DELAY_NS, Setting
 from astra_bridge.program import Bus, QueuePick, Variant
 
-__all__ = ["Change", "Dimension", "PhaseSpec", "Phases"]
+__all__ = ["Change", "ChosenAlgorithm", "Dimension", "PhaseSpec", "Phases"]
 
 Change = tuple[str, str]
 """A quirk that makes a difference, and which one."""
 
 _MOST_BYTES = 2**62
+
+
+class ChosenAlgorithm(NamedTuple):
+    """What an algorithm that chooses by itself, such as nccl, has chosen.
+
+    Attributes
+    ----------
+    collective : str
+        What the phase does, such as "all-reduce".
+    ranks : int
+    bytes : int
+        Of the phase: as :class:`~astra_bridge.collectives.Request` counts them.
+    dimension : int
+        Of the network.
+    chosen : str
+        Algorithm, protocol and channels.
+    """
+
+    collective: str
+    ranks: int
+    bytes: int
+    dimension: int
+    chosen: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +80,8 @@ class Phases:
         self.schedules = Schedules(setting.system)
         self._plans: dict[Any, tuple[int, tuple[Change, ...]]] = {}
         self._slots: dict[Any, int] = {}
+        self.algorithms: dict[ChosenAlgorithm, None] = {}
+        self.remarks: dict[str, None] = {}
 
     @property
     def slots(self) -> int:
@@ -212,6 +237,7 @@ class Phases:
                 f"a chunk grows to {data * dimension.size} bytes; allowed: {_MOST_BYTES}",
                 key=f"comm_size of {kind.name}",
             )
+        level = self._level(dimension)
         request = Request(
             kind=spec.kind,
             size=dimension.size,
@@ -220,6 +246,7 @@ class Phases:
             subgroup=dimension.subgroup,
             root=root,
             quirks=found.quirks & semantics.quirks,
+            **(self._network(level) if found.own_delays else {}),
         )
         family0, family1, built = self.schedules.families(found, request)
         fast = dimension.subgroup and found.fast_bus_in_subgroups
@@ -228,10 +255,36 @@ class Phases:
         if variant == Variant.ALTERNATE:
             # The tree alternates per rank, collective type and dimension.
             slot = self._slots.setdefault((kind, dimension.layout), len(self._slots))
-        bus = Bus.FAST if fast else Bus.ENDPOINT
+        bus = Bus.NONE if found.own_delays else Bus.FAST if fast else Bus.ENDPOINT
+        if built.said:
+            chosen = ChosenAlgorithm(spec.kind.word, dimension.size, data, level, built.said)
+            self.algorithms[chosen] = None
+        if built.remark:
+            self.remarks[f"{spec.kind.word} of {dimension.size} ranks: {built.remark}"] = None
         row = (dimension.level, dimension.layout, family0, family1, slot, spec.pick, variant, bus)
         changes = self._changes(dimension, found, request, fast=fast)
         return tuple(map(int, row)), built.final_bytes, changes
+
+    def _level(self, dimension: Dimension) -> int:
+        """The highest network dimension in which members of a group differ."""
+        if not dimension.subgroup:
+            return dimension.level
+        first, last = self._builder.group_span(dimension.layout)
+        level, within = 0, 1
+        for at, size in enumerate(self._setting.dims):
+            if first // within != last // within:
+                level = at
+            within *= size
+        return level
+
+    def _network(self, level: int) -> dict[str, Any]:
+        """What an algorithm that chooses by the network is told of a dimension."""
+        link_Bps, reduces = self._setting.link_Bps, self._setting.reduces
+        return {
+            "level": level,
+            "link_Bps": link_Bps[level] if link_Bps else 0.0,
+            "reduces": bool(reduces) and reduces[level],
+        }
 
     def _changes(
         self, dimension: Dimension, found: Algorithm, request: Request, *, fast: bool

@@ -60,7 +60,7 @@ class Schedules:
         if system.local_mem_bw_GBps == 0 and not system.model_shared_bus:
             return ""
         # Where a packet goes only matters to the shared bus.
-        mask = [-1, -1 if system.model_shared_bus else PacketFlag.REDUCED]
+        mask = [-1, -1 if system.model_shared_bus else PacketFlag.REDUCED, -1]
         if np.array_equal(ours.packets & mask, theirs.packets & mask):
             return ""
         paid, due = _reductions(ours), _reductions(theirs)
@@ -102,7 +102,9 @@ class Schedules:
             raise
         packets = families.packets
         reduced = (packets["flags"] & int(PacketFlag.REDUCED)) != 0
-        packets["reduce_ps"][reduced] = self._reduce_ps(packets["bytes"][reduced])
+        packets["reduce_ps"][reduced] += self._reduce_ps(packets["bytes"][reduced])
+        # To the engines a delay is a delay.
+        packets["flags"][packets["reduce_ps"] > 0] |= int(PacketFlag.REDUCED)
         return families._asdict()
 
     def _reduce_ps(self, size_bytes: Any) -> Any:

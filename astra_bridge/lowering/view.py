@@ -54,6 +54,10 @@ class Setting:
         What crossing the bus takes otherwise.
     effects : Effects
         Where a quirk of the semantics that makes a difference is noted.
+    link_Bps : tuple of float
+        Bandwidth of a link of each dimension; empty where it is not known.
+    reduces : tuple of bool
+        Whether the network can reduce in each dimension; empty where it can in none.
     """
 
     system: SystemConfig
@@ -65,6 +69,8 @@ class Setting:
     semantics: Semantics
     endpoint_delay_ns: int
     effects: Effects
+    link_Bps: tuple[float, ...] = ()
+    reduces: tuple[bool, ...] = ()
 
     @property
     def ranks(self) -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The network contract in Python: records, capabilities, and the ``Network`` Protocol.
 
-The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R18.
+The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the rules R1 to R19.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "DELIVERED",
     "LINK",
     "PLACES_PER_TRANSFER",
+    "REDUCE",
     "SENT",
     "TIME_NEVER",
     "TRANSFER",
@@ -66,6 +67,8 @@ LINK = np.dtype(
     ]
 )
 DELIVERED, SENT = 1, 2
+REDUCE = 1
+"""Flag of a transfer that is one of the members of a reduction; their count is flags >> 8."""
 PLACES_PER_TRANSFER = 4
 """A transfer with id i owns the places i .. i+3 of the order inside one instant."""
 
@@ -99,6 +102,7 @@ class Capability(IntFlag):
     SAVE = 256
     LEVELS = 512
     PEEK = 1024
+    REDUCTION = 2048
 
 
 CAPABILITY_SENTENCES = {
@@ -113,6 +117,7 @@ CAPABILITY_SENTENCES = {
     Capability.SAVE: "can be written to a file, and go on from it (save, load)",
     Capability.LEVELS: "takes the dimension of a message as its traffic class",
     Capability.PEEK: "says when its next event is, so that several can run on one clock",
+    Capability.REDUCTION: "reduces what the members of a collective send",
 }
 
 

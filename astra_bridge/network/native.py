@@ -75,14 +75,14 @@ __all__ = [
     "watch_calls",
 ]
 
-VERSIONS = (1002, 1001, 1000)
+VERSIONS = (1003, 1002, 1001, 1000)
 """Versions of the contract that this host speaks, newest first."""
 
 REQUIRED = ("info", "create", "destroy", "submit", "advance", "poll")
 OPTIONAL = ("interrupt", "set_link", "stats", "snapshot")
 OPTIONAL_1_1 = (*OPTIONAL, "exchange")
 OPTIONAL_1_2 = (*OPTIONAL_1_1, "save", "load", "peek")
-_OPTIONAL_OF = {1000: OPTIONAL, 1001: OPTIONAL_1_1, 1002: OPTIONAL_1_2}
+_OPTIONAL_OF = {1000: OPTIONAL, 1001: OPTIONAL_1_1, 1002: OPTIONAL_1_2, 1003: OPTIONAL_1_2}
 _FIRST_BEYOND = {1000: "exchange", 1001: "save"}
 """Version -> the first entry of the table that it does not know."""
 
@@ -209,7 +209,7 @@ class Library(msgspec.Struct):
     ----------
     path : Path
     version : int
-        The negotiated version of the contract (1002 is 1.2).
+        The negotiated version of the contract (1003 is 1.3).
     table : cdata of astra_net_backend*
         Complete: optional entries that the library lacks are stubs.
     init : cdata of astra_net_backend_init_fn*
@@ -385,9 +385,10 @@ def agree(name: str, init: Callable[..., int], *, path: Path, keep: Any = None) 
         (Capability.ORDERED, 1001, ("exchange",)),
         (Capability.SAVE, 1002, ("save", "load")),
         (Capability.PEEK, 1002, ("peek",)),
+        (Capability.REDUCTION, 1003, ()),
     ):
         absent = [call for call in entries if call in missing]
-        if capability not in info.capabilities or not absent:
+        if capability not in info.capabilities or (version >= since and not absent):
             continue
         if version >= since:
             raise failed(f"declares {capability.name}, but has no {absent[0]} (it is NULL)")

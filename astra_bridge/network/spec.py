@@ -72,6 +72,9 @@ class Prepared:
         What `link_ends` gives, where the links do not stand in ``config``.
     names
         Names and tiers of nodes, for tables; those of a links file.
+    reduces
+        Per logical dimension, whether the network reduces what the members of a collective send
+        (``Capability.REDUCTION``); empty where it does in none.
     links_of_dims
         How many links each dimension of the network has, in the numbering of ``set_link``: tiers of
         a network without nodes of several tiers.
@@ -85,6 +88,7 @@ class Prepared:
     ends: Callable[[], Ends] | None = None
     names: tuple[NodeRange, ...] = ()
     links_of_dims: tuple[int, ...] = ()
+    reduces: tuple[bool, ...] = ()
 
     def link_ends(self) -> Ends:
         """The nodes that each link joins, in the numbering of ``set_link``.

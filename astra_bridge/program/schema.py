@@ -112,6 +112,7 @@ class Peers(IntEnum):
 
     RELATIVE = 0  # (own + value) modulo the size of the group
     XOR = 1  # own ^ value
+    REDUCED = 2  # as RELATIVE; the network reduces what all members send, and each gets the result
 
 
 class GraphOp(IntEnum):

@@ -68,6 +68,9 @@ class Result(RankTimes):
         Which ranks ran for which others, or why none did.
     folded_links : FoldedLinks or None
         What the table "links" is made of, where some ranks ran for others.
+    algorithms : tuple of mapping
+        What algorithms that choose by themselves, such as nccl, took for each kind of collective:
+        ``collective``, ``ranks``, ``bytes``, ``dimension`` and ``chosen``.
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Result(RankTimes):
     versions: Mapping[str, str] = field(default_factory=dict)
     folding: Folding = field(default_factory=lambda: Folding(reason="off", asked=False))
     folded_links: FoldedLinks | None = None
+    algorithms: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def ranks(self) -> Table:
@@ -382,6 +386,11 @@ class Result(RankTimes):
             f"{self.semantics}",
             f"  tables: {', '.join(names)}",
             f"  {len(self.warnings)} warnings",
+            *(
+                f"  {one['collective']} of {one['ranks']} ranks, {one['bytes']:,} B: "
+                f"{one['chosen']}"
+                for one in self.algorithms
+            ),
             *([f"  folding: {self.folding.sentence()}"] if self.folding.asked else []),
         ]
         return "\n".join(lines)
@@ -468,6 +477,7 @@ class Result(RankTimes):
             },
             "network": dict(self.network),
             "warnings": list(self.warnings),
+            **({"algorithms": list(self.algorithms)} if self.algorithms else {}),
             "folding": self.folding.to_dict(),
             "provenance": self.provenance(),
         }

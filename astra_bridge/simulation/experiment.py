@@ -677,6 +677,7 @@ class Experiment:
             jobs=tuple(work.rows() for work in self.work),
             experiment=self,
             versions=self.versions(),
+            algorithms=tuple(one._asdict() for one in lowered.algorithms),
         )
 
     @property

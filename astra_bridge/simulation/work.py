@@ -154,6 +154,11 @@ class JobWork:
             injection_scale=one.injection_scale,
             rendezvous=one.rendezvous_protocol,
             receives_at_once=prepared.receives_at_once and "receives-complete-at-once" in semantics,
+            # The unit of all networks that say it: see `dim_bandwidth` of inputs.network.
+            link_Bps=tuple(one * 2.0**30 for one in prepared.dim_bandwidth[: len(self.dims)])
+            if prepared.dim_bandwidth and fits
+            else (),
+            reduces=prepared.reduces[: len(self.dims)] if fits else (),
             chosen=chosen,
         )
 
@@ -228,6 +233,7 @@ def together(works: tuple[JobWork, ...], slowdowns: tuple[Slowdown, ...]) -> Low
         ),
         tuple(warning for work in works for warning in work.lowered.warnings),
         Effects(*(work.lowered.effects for work in works)),
+        tuple(dict.fromkeys(one for work in works for one in work.lowered.algorithms)),
     )
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""nccl-tests on one node: ``nccl/nccl_tests.csv`` in the layout of the reference."""
+"""nccl-tests on one node: ``nccl/nccl_tests.csv`` in the layout of the reference.
+
+Each row is run: the collective, by the algorithm ``nccl``, on a switch of the datasheet's links.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,22 @@ from pathlib import Path
 from astra_bridge.collectives.nccl import COLLECTIVES, nccl_us
 from astra_bridge.errors import InputError
 from astra_bridge.hardware import Hardware, hardware
+from astra_bridge.inputs.network import NetworkDims
+from astra_bridge.simulation import simulate
+from astra_bridge.units import PS_PER_US
 from astra_bridge.validation.gpu import hardware_of
 from astra_bridge.validation.table import SHIPPED, Row, identity, read_rows, value
+from astra_bridge.workload import collective as workload_of
 
-__all__ = ["nccl_rows"]
+__all__ = ["nccl_rows", "simulated_us"]
+
+_KINDS = {
+    "all_reduce": "all-reduce",
+    "all_gather": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "alltoall": "all-to-all",
+}
+_IMPLEMENTED = {f"{kind}-implementation": ["nccl"] for kind in _KINDS.values()}
 
 _MEASURED = ("us", "busbw_GBs")
 _COLUMNS = ("gpu", "op_name", "num_gpus", "bytes", "us")
@@ -73,16 +88,42 @@ def nccl_rows(
                         f"{gpu} {collective}, {ranks} GPUs",
                         what,
                         us,
-                        nccl_us(machine, collective, ranks, size, parameters=parameters),
+                        simulated_us(machine, collective, ranks, size)
+                        if parameters is None
+                        else nccl_us(machine, collective, ranks, size, parameters=parameters),
                         least_us + (size - least) * us_per_byte,
                         stand_in is None
-                        and machine.own_nccl is not None
+                        # Of one that takes another's parameters, the smallest size was fitted.
+                        and (machine.own_nccl is not None or size == least)
                         and identity(row, _MEASURED) in known,
                         _gathered(gpu, ranks, size),
                     )
                 )
     notes = [f"nccl: {count} rows are left out, of {why}" for why, count in skipped.items()]
     return found, notes
+
+
+def simulated_us(machine: Hardware, collective: str, ranks: int, size_bytes: int) -> float:
+    """A collective of nccl-tests as it is simulated; of those with a root, the formula."""
+    if collective not in _KINDS:
+        return nccl_us(machine, collective, ranks, size_bytes)
+    # What each rank gives to an all-gather.
+    own = size_bytes // ranks if collective == "all_gather" else size_bytes
+    result = simulate(
+        workload=workload_of(_KINDS[collective], max(1, own), ranks),
+        system=_IMPLEMENTED | {"hardware": machine.name},
+        network=NetworkDims(
+            ("Switch",),
+            (ranks,),
+            (machine.datasheet.link_GBps * 1e9 / 2**30,),
+            # A message crosses two links.
+            (machine.nccl.hop_us * 1e3 / 2,),
+        ),
+        backend="analytical-unaware",
+        semantics="corrected",
+        record_nodes=False,
+    )
+    return float(result.finish_ps.max()) / PS_PER_US
 
 
 def _gathered(gpu: str, ranks: int, size: int) -> tuple[str, ...]:

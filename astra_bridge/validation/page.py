@@ -46,7 +46,11 @@ only the datasheet changed.
 nccl-tests of NVIDIA's public aiconfigurator data (Apache-2.0): one process, fp16, out of place,
 512 B to 512 MiB, the algorithm and protocol that NCCL chose itself. The baseline has two
 parameters for each collective and number of GPUs, taken from the measurements themselves: the
-time of the smallest size and the bandwidth of the largest.
+time of the smallest size and the bandwidth of the largest. Each row is a run of the algorithm
+[`nccl`](formats/system.md#nccl) on `analytical-unaware`. The B200 has the H100's parameters, its
+own datasheet, and one number fitted to its smallest all-reduce: all its times are 1.61 of the
+H100's. Three rows of the H100's all-to-all on 8 GPUs took twice as long as their neighbours of
+half and of twice the size, and are most of its error.
 """,
 }
 
@@ -77,11 +81,11 @@ _MISSING = """## What is not modelled
   best of many tiles stands for it.
 * **The host.** One time per launch stands for a framework's work, which varies with its version
   and the processor.
-* **NCCL beyond a node.** NCCL is predicted for a single collective on one node of NVSwitches;
-  simulations of workloads do not use it yet. Nodes without NVSwitch, several nodes, PAT and
-  SHARP, tuner files and registered buffers are not modelled.
-* **NCCL's launch.** It belongs to the host as much as to the GPU: the B200's is twice the
-  H100's, which no datasheet says, so parameters of another GPU fail for small sizes.
+* **NCCL beyond a node.** Between nodes, latencies and shares are those of NCCL's own tuning,
+  which are made to choose by: no measurement of them is here. Nodes without NVSwitch, SHARP
+  between nodes, and registered buffers are not modelled.
+* **NCCL's latency.** What a step takes is known where it was measured: the B200's steps take 1.61
+  of the H100's time, which no datasheet says, so the H100's parameters fail for small sizes.
 * **Caches between kernels.** What one kernel leaves in the L2 cache for the next is not
   followed.
 """

@@ -140,6 +140,11 @@ class Core : public astra_net::Model {
     queue_.push(kind, later(now_ps, delay_ns), place_++, subject);
   }
 
+  // The same, at the present place: one of several that the same transfer decides.
+  void schedule_alike(EventKind kind, int64_t now_ps, int64_t delay_ns, int64_t subject) {
+    queue_.push(kind, later(now_ps, delay_ns), place_, subject);
+  }
+
   EventQueue queue_;
   int64_t now_ps_ = 0;
 

@@ -3,7 +3,10 @@
 // Congestion-unaware: every transfer has the network for itself, and takes
 // floor(latency of the way + bytes / bandwidth) ns (Won et al., "ASTRA-sim2.0", ISPASS 2023,
 // section IV-C).
+#include <map>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "core.hpp"
 #include "link_list.hpp"
@@ -21,7 +24,7 @@ class Unaware final : public Core<Unaware> {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT | ASTRA_NET_CAP_ORDERED |
-                        ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK;
+                        ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK | ASTRA_NET_CAP_REDUCTION;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -41,6 +44,10 @@ class Unaware final : public Core<Unaware> {
   [[gnu::always_inline]] void begin(const astra_net_transfer& transfer, int64_t now_ps) {
     ++transfers_;
     astra_net::add_bytes(bytes_, transfer.bytes);
+    if (transfer.flags != 0) {
+      reduce(transfer, now_ps);
+      return;
+    }
     Recent& recent = recent_[static_cast<size_t>(transfer.src)];
     if (recent.dst != transfer.dst || recent.bytes != transfer.bytes || by_message_)
       recent = found(transfer);
@@ -53,7 +60,7 @@ class Unaware final : public Core<Unaware> {
 
   template <class A>
   void visit(A& archive) {
-    archive(transfers_, bytes_, shortened_);
+    archive(transfers_, bytes_, shortened_, reductions_);
   }
 
   std::string stats() final {
@@ -66,6 +73,17 @@ class Unaware final : public Core<Unaware> {
   }
 
  private:
+  // The switches begin when the last member has, and all get the result as if it were that
+  // member's: data goes up and comes down at the same time.
+  [[gnu::noinline]] void reduce(const astra_net_transfer& transfer, int64_t now_ps) {
+    auto& parts = reductions_[transfer.reserved];
+    parts.emplace_back(transfer.id, found(transfer).delay_ns);
+    if (parts.size() < transfer.flags >> 8) return;
+    for (const auto& [id, delay_ns] : parts)
+      schedule_alike(EventKind::kDeliver, now_ps, delay_ns, id);
+    reductions_.erase(transfer.reserved);
+  }
+
   // The last transfer from an endpoint.  Collectives send the same size to the same peer again and
   // again, and finding the way takes longer than all the rest.
   struct Recent {
@@ -90,6 +108,8 @@ class Unaware final : public Core<Unaware> {
   bool by_message_ = false;
   std::vector<Recent> recent_;  // per endpoint
   int64_t transfers_ = 0, bytes_ = 0, shortened_ = 0;
+  // Number -> id and delay of the members that have started.
+  std::map<int64_t, std::vector<std::pair<int64_t, int64_t>>> reductions_;
 };
 
 }  // namespace

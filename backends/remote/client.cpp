@@ -191,7 +191,7 @@ class Connection {
  private:
   void greet(const std::string& token) {
     Out out(Kind::kHello);
-    out.put(uint32_t{ASTRA_NET_VERSION_1_2});
+    out.put(uint32_t{ASTRA_NET_VERSION_1_3});
     out.text(token);
     socket_.write(std::string_view(remote::kMagic, 8));
     socket_.write(out.frame());
@@ -212,7 +212,7 @@ class Connection {
     served_.served = in.name();
     in.finish();
     const remote::Welcome& said = served_.welcome;
-    if (said.version < ASTRA_NET_VERSION_1_0 || said.version > ASTRA_NET_VERSION_1_2)
+    if (said.version < ASTRA_NET_VERSION_1_0 || said.version > ASTRA_NET_VERSION_1_3)
       throw Lost("speaks version " + std::to_string(said.version) + " of the contract");
   }
 
@@ -646,9 +646,9 @@ extern "C" astra_net_status astra_remote_open(const char* address, const char* t
                                               char* served, size_t served_size,
                                               astra_net_error* err) {
   return guarded(err, "connect", [&] {
-    if (version < ASTRA_NET_VERSION_1_0 || version > ASTRA_NET_VERSION_1_2)
+    if (version < ASTRA_NET_VERSION_1_0 || version > ASTRA_NET_VERSION_1_3)
       throw Error(ASTRA_NET_UNSUPPORTED,
-                  "version " + std::to_string(version) + " is not 1000 to 1002");
+                  "version " + std::to_string(version) + " is not 1000 to 1003");
     const size_t size = version == ASTRA_NET_VERSION_1_0   ? offsetof(astra_net_backend, exchange)
                         : version == ASTRA_NET_VERSION_1_1 ? offsetof(astra_net_backend, save)
                                                            : sizeof(astra_net_backend);

@@ -4,6 +4,7 @@
 #include "engine.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace engine {
 
@@ -354,10 +355,38 @@ void Engine::run_steps(Stream& stream, int32_t most) {
     if (step.send_bytes > 0 &&
         ((to.channel >= 0 && same_send(steps[to.step], step)) || open_send(stream, step)))
       send_on(to.channel, {}, stream.collective, -1, stream.level);
+    if (step.peers == Peers::kReduced && step.send_bytes > 0) reduce(stream);
     if (step.recv_bytes > 0 &&
         ((from.channel >= 0 && same_receive(steps[from.step], step)) || open_receive(stream, step)))
       receive_on(from.channel, {Then::kArrived, 0, stream.self}, stream.collective, -1);
   }
+}
+
+// What was sent last is a member's part of a reduction, in the step of the schedule that ran last.
+void Engine::reduce(const Stream& stream) {
+  const Chunk& chunk = chunk_of(stream);
+  int32_t first = chunk.members ? chunk.members[0] : chunk.base;
+  if (chunk.placement) first = chunk.placement[first];
+  int32_t size = chunk.size;
+  if (folding_) {
+    // Those that run; one that stands for all others waits for nobody.
+    std::set<int32_t> running;
+    for (int32_t i = 0; i < chunk.size; ++i) {
+      int32_t src = peer_of(chunk, Peers::kRelative, i), dst = src;
+      folding_.turn(src, dst);
+      running.insert(dst);
+    }
+    size = static_cast<int32_t>(running.size());
+    first = *running.begin();
+    if (size == 1) return;
+  }
+  const auto [entry, fresh] = reductions_.try_emplace(
+      {chunk.tag, static_cast<int32_t>(chunk.next_phase), first, stream.step}, reduced_ + 1, size);
+  if (fresh) ++reduced_;
+  astra_net_transfer& transfer = starts_.back();
+  transfer.flags = ASTRA_NET_REDUCE | static_cast<uint32_t>(size) << 8;
+  transfer.reserved = entry->second.first;
+  if (--entry->second.second == 0) reductions_.erase(entry);
 }
 
 // Open the channel that a step sends on, the last one to have run; false where that has to wait for
@@ -365,7 +394,8 @@ void Engine::run_steps(Stream& stream, int32_t most) {
 bool Engine::open_send(Stream& stream, const Step& step) {
   const Chunk& chunk = chunk_of(stream);
   const int32_t peer = peer_of(chunk, step.peers, step.send_to);
-  if (program_.rendezvous_bytes > 0) {
+  // The members of a reduction meet in the network.
+  if (program_.rendezvous_bytes > 0 && step.peers != Peers::kReduced) {
     send(stream.rank, peer, step.send_bytes, chunk.tag, {}, stream.collective, -1, stream.level);
     return false;
   }
@@ -379,7 +409,7 @@ bool Engine::open_send(Stream& stream, const Step& step) {
 bool Engine::open_receive(Stream& stream, const Step& step) {
   const Chunk& chunk = chunk_of(stream);
   const int32_t peer = peer_of(chunk, step.peers, step.recv_from);
-  if (program_.rendezvous_bytes > 0) {
+  if (program_.rendezvous_bytes > 0 && step.peers != Peers::kReduced) {
     receive(stream.rank, peer, step.recv_bytes, chunk.tag, {Then::kArrived, 0, stream.self},
             stream.collective, -1, stream.level);
     return false;

@@ -333,6 +333,7 @@ class Engine {
   void arrived(Stream& stream);
   [[gnu::noinline]] bool open_send(Stream& stream, const Step& step);
   [[gnu::noinline]] bool open_receive(Stream& stream, const Step& step);
+  void reduce(const Stream& stream);
   int32_t peer_of(const Chunk& chunk, Peers peers, int32_t value) const;
   Chunk& chunk_of(const Stream& stream) { return chunks_[static_cast<size_t>(stream.self)]; }
   const Packet& packet_of(const Stream& stream, int32_t index) const {
@@ -440,6 +441,9 @@ class Engine {
   std::vector<int32_t> alternate_;    // slot by slot
   // (tag, phase of the plan, first rank of the layout) -> way round, members that have yet to ask
   std::map<std::tuple<int64_t, int32_t, int32_t>, std::pair<bool, int32_t>> agreed_;
+  // (tag, phase, first rank of the layout, step) -> number, members that have yet to start
+  std::map<std::tuple<int64_t, int32_t, int32_t, int32_t>, std::pair<int64_t, int32_t>> reductions_;
+  int64_t reduced_ = 0;  // reductions so far
   std::vector<IndexMap> positions_;  // per group that is a list
   std::vector<SharedBus> buses_;  // rank by rank, or empty
   std::vector<std::deque<std::pair<int32_t, int32_t>>> servers_;
@@ -463,7 +467,7 @@ void Engine::visit(A& archive) {
   archive(messages_, index_mask_, free_messages_, channels_, free_channels_, channel_table_,
           channel_count_, rendezvous_);
   archive(streams_, chunks_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_,
-          agreed_, servers_, server_busy_);
+          agreed_, reductions_, reduced_, servers_, server_busy_);
   for (SharedBus& bus : buses_) archive(bus);
   if (A::kReads) bind_all();
 }

@@ -5,7 +5,7 @@
  * A backend is one shared library that exports one symbol, `astra_net_backend_init`.
  * It sees *transfers* (id, start, source, destination, bytes, class) and tells when each
  * arrives; send/receive matching, tags, collectives, compute and memory stay with the host.
- * docs/contract.md explains the rules R1 to R18; `astra-bridge conformance LIB` tests them.
+ * docs/contract.md explains the rules R1 to R19; `astra-bridge conformance LIB` tests them.
  *
  * C99 and C++11; parsed by cffi as it stands, so no #if inside [cdef.begin] .. [cdef.end]. */
 #ifndef ASTRA_NET_H
@@ -30,6 +30,7 @@ extern "C" {
 #define ASTRA_NET_VERSION_1_0 1000 /* major*1000 + minor; a minor version only appends */
 #define ASTRA_NET_VERSION_1_1 1001
 #define ASTRA_NET_VERSION_1_2 1002
+#define ASTRA_NET_VERSION_1_3 1003
 
 /* [status.begin]  Each code fixes what the caller may do next. */
 typedef int32_t astra_net_status;
@@ -68,9 +69,10 @@ typedef struct astra_net_transfer {
   int64_t bytes;          /* payload, > 0; headers are the model's business                */
   int32_t src, dst;       /* 0 .. endpoints-1, different                                   */
   uint32_t traffic_class; /* 0 .. info.traffic_classes-1                                   */
-  uint32_t flags;         /* 0 */
-  int64_t reserved;       /* 0 */
+  uint32_t flags;         /* 0, or 1.3: ASTRA_NET_REDUCE | members << 8                    */
+  int64_t reserved;       /* 0, or with ASTRA_NET_REDUCE the number of the reduction, > 0  */
 } astra_net_transfer;
+#define ASTRA_NET_REDUCE 1    /* 1.3: one of the members of a reduction; with CAP_REDUCTION */
 #define ASTRA_NET_DELIVERED 1 /* last byte at dst: exactly one per transfer                */
 #define ASTRA_NET_SENT 2      /* src may reuse its buffer: only with ASTRA_NET_CAP_SENT    */
 typedef struct astra_net_completion {
@@ -94,6 +96,7 @@ typedef struct astra_net_completion {
 #define ASTRA_NET_CAP_SAVE 256         /* 1.2: save() and load() work                      */
 #define ASTRA_NET_CAP_LEVELS 512       /* 1.2: traffic_class is the dimension of a message */
 #define ASTRA_NET_CAP_PEEK 1024        /* 1.2: peek() works                                */
+#define ASTRA_NET_CAP_REDUCTION 2048   /* 1.3: the network reduces, ASTRA_NET_REDUCE works */
 /* [capabilities.end] */
 typedef struct astra_net_info { /* constant while the library is loaded                    */
   uint32_t struct_size, abi_version;

@@ -565,9 +565,15 @@ struct astra_net_sim {
     if (static_cast<uint32_t>(item.src) < count && static_cast<uint32_t>(item.dst) < count &&
         item.src != item.dst && item.bytes > 0 && item.start_ps >= now_ps_ &&
         item.start_ps <= kNever - info_.resolution_ps &&
-        item.traffic_class < info_.traffic_classes && item.flags == 0 && item.reserved == 0)
+        item.traffic_class < info_.traffic_classes &&
+        ((item.flags == 0 && item.reserved == 0) || reduces(item)))
       return;
     explain(item, i);
+  }
+  // Whether a model that can reduce is given a member of a reduction.
+  [[gnu::noinline]] bool reduces(const astra_net_transfer& item) const {
+    return (info_.capabilities & ASTRA_NET_CAP_REDUCTION) != 0 &&
+           (item.flags & 0xFF) == ASTRA_NET_REDUCE && item.flags >> 8 >= 2 && item.reserved > 0;
   }
   [[gnu::noinline, gnu::cold]] void explain(const astra_net_transfer& item, size_t i) const {
     const auto endpoint = [&](const char* name, int32_t node) {
@@ -589,7 +595,10 @@ struct astra_net_sim {
       invalid("traffic_class=" + std::to_string(item.traffic_class) + " but there are " +
                   std::to_string(info_.traffic_classes),
               i);
-    if (item.flags != 0 || item.reserved != 0) invalid("flags and reserved must be 0", i);
+    if ((info_.capabilities & ASTRA_NET_CAP_REDUCTION) != 0)
+      invalid("flags and reserved must be 0, or ASTRA_NET_REDUCE of 2 members or more and a number",
+              i);
+    invalid("flags and reserved must be 0", i);
   }
   // Where advance() may go: R5, first completion + max(0, lookahead - 1), saturating.
   int64_t limit(int64_t until_ps, int64_t lookahead_ps) const {
@@ -728,7 +737,7 @@ struct Table {
   static astra_net_info constant() {
     astra_net_info info = M::info();
     info.struct_size = sizeof info;
-    info.abi_version = ASTRA_NET_VERSION_1_2;
+    info.abi_version = ASTRA_NET_VERSION_1_3;
     return info;
   }
   static std::atomic<int>& alive() {
@@ -879,9 +888,9 @@ struct Table {
 
   static astra_net_status init(uint32_t version, astra_net_backend* out, astra_net_error* err) {
     return guarded(err, "astra_net_backend_init", [&] {
-      if (version < ASTRA_NET_VERSION_1_0 || version > ASTRA_NET_VERSION_1_2)
+      if (version < ASTRA_NET_VERSION_1_0 || version > ASTRA_NET_VERSION_1_3)
         throw Error(ASTRA_NET_UNSUPPORTED,
-                    "version " + std::to_string(version) + " is not 1000 to 1002");
+                    "version " + std::to_string(version) + " is not 1000 to 1003");
       const size_t size = version == ASTRA_NET_VERSION_1_0   ? offsetof(astra_net_backend, exchange)
                           : version == ASTRA_NET_VERSION_1_1 ? offsetof(astra_net_backend, save)
                                                              : sizeof(astra_net_backend);

@@ -234,9 +234,8 @@ def test_an_old_library_is_spoken_to_in_1_0(mock_library: Path) -> None:
 def test_a_library_of_another_age_is_refused(mock_library: Path) -> None:
     kind, message = load_with(mock_library, "none,version,999")
     assert kind == "BackendError"
-    assert "speaks none of the versions 1.2, 1.1, 1.0 of the contract: init: version 1002" in str(
-        message
-    )
+    said = "speaks none of the versions 1.3, 1.2, 1.1, 1.0 of the contract: init: version 1003"
+    assert said in str(message)
 
 
 @pytest.mark.parametrize("entry", ["create", "advance", "poll"])

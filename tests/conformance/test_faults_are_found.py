@@ -55,9 +55,9 @@ def spoilt(fault: str, **more: str) -> dict[str, str]:
 def test_the_honest_mock_passes_every_rule(mock_library: Path, contention: str) -> None:
     verdicts = run(library_backend(mock_library), options={"contention": contention})
     outcomes = {v.rule: v.outcome for v in verdicts}
-    # SAVE and PEEK are not declared, and parts came later than it.
-    late = ("R16", "R17", "R18")
-    assert [outcomes.pop(rule) for rule in late] == ["skip"] * 3
+    # SAVE, PEEK and REDUCTION are not declared, and parts came later than it.
+    late = ("R16", "R17", "R18", "R19")
+    assert [outcomes.pop(rule) for rule in late] == ["skip"] * 4
     assert outcomes == dict.fromkeys([r for r in rule_titles() if r not in late], "pass"), verdicts
 
 
@@ -184,9 +184,29 @@ class Silent(UnawareNetwork):
     )
 
 
+class Hasty(UnawareNetwork):
+    """Gives the result of a reduction to each member as soon as that one has started."""
+
+    def _reduce(
+        self, transfer_id: int, size: int, src: int, dst: int, now_ps: int, members: int, which: int
+    ) -> None:
+        self._start(transfer_id, size, src, dst, now_ps)
+
+
+class Lossy(UnawareNetwork):
+    """Forgets the last member of a reduction."""
+
+    def _reduce(
+        self, transfer_id: int, size: int, src: int, dst: int, now_ps: int, members: int, which: int
+    ) -> None:
+        super()._reduce(transfer_id, size, src, dst, now_ps, members + 1, which)
+
+
 @pytest.mark.parametrize(
     ("network", "rule", "said"),
     [
+        (Hasty, "R19", "whose last member starts at"),
+        (Lossy, "R19", "no event is left"),
         (Hopeful, "R17", "peek() had said"),
         (Timid, "R17", "nothing is in flight, but peek() gives a time"),
         (Silent, "CAP", "PEEK is not declared"),

@@ -226,11 +226,11 @@ def test_what_is_not_known_is_predicted_by_its_traffic_or_left_out(tmp_path: Pat
     )
     (tmp_path / "nccl/nccl_tests.csv").write_text(
         "gpu,nccl,op_name,num_gpus,bytes,us,busbw_GBs\n"
-        "H100-SXM,2.29.2,broadcast,8,1048576,20,50\nH100-SXM,2.29.2,all_gather,4,1048576,15,50\n"
+        "H100-SXM,2.29.2,sendrecv,8,1048576,20,50\nH100-SXM,2.29.2,all_gather,4,1048576,15,50\n"
     )
     report = validate("all", tmp_path)
     relu, gather = report.rows
     assert relu.predicted_us == pytest.approx(27.9, rel=0.05)  # that of a copy of as many bytes
     assert gather.what["num_gpus"] == "4"
     assert not gather.fitted
-    assert any("1 rows are left out, of broadcast" in note for note in report.notes)
+    assert any("1 rows are left out, of sendrecv" in note for note in report.notes)

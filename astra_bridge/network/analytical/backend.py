@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
@@ -38,7 +39,10 @@ def prepare(request: NetworkRequest) -> Prepared:
     InputError
         The network input, or an option, is not understood.
     """
-    return _prepare(request, _OPTIONS)
+    prepared = _prepare(request, _OPTIONS)
+    # Switches reduce, as those of NVLink and SHARP do.
+    kinds = prepared.config.options.get("topology", "")
+    return replace(prepared, reduces=tuple(kind == "Switch" for kind in kinds.split(",") if kind))
 
 
 def _prepare_aware(request: NetworkRequest) -> Prepared:

@@ -21,6 +21,7 @@ from astra_bridge.network.api import (
     COMPLETION,
     DELIVERED,
     PLACES_PER_TRANSFER,
+    REDUCE,
     TIME_NEVER,
     Advance,
     Capability,
@@ -94,7 +95,7 @@ class AnalyticalNetwork:
         self._events = TimeBuckets()
         self._place = 0
         self._records: list[tuple[int, int, int, int, int]] = []
-        self._starts: list[tuple[int, int, int, int, int]] = []  # heap: (start_ps, id, ...)
+        self._starts: list[tuple[int, ...]] = []  # heap: (start_ps, id, ...)
         self._ids: set[int] = set()  # in flight, submit only
         self._in_flight = 0
         self._last_id = -(2**63)  # exchange only
@@ -113,12 +114,29 @@ class AnalyticalNetwork:
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
         """Start a transfer at the present; at most four events may be scheduled."""
 
-    def _begin(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+    def _reduce(
+        self, transfer_id: int, size: int, src: int, dst: int, now_ps: int, members: int, which: int
+    ) -> None:
+        """Start a member of a reduction: with the capability REDUCTION only."""
+
+    def _begin(
+        self,
+        transfer_id: int,
+        size: int,
+        src: int,
+        dst: int,
+        now_ps: int,
+        flags: int = 0,
+        which: int = 0,
+    ) -> None:
         self._transfers += 1
         self._bytes += size
         if self._bytes >= 2**63:
             raise SimulationError("the bytes of all transfers pass 2^63")
-        self._start(transfer_id, size, src, dst, now_ps)
+        if flags:
+            self._reduce(transfer_id, size, src, dst, now_ps, flags >> 8, which)
+        else:
+            self._start(transfer_id, size, src, dst, now_ps)
 
     def _schedule(
         self,
@@ -204,9 +222,9 @@ class AnalyticalNetwork:
         self._in_flight += len(rows)
         with self._modelling("exchange"):
             begin_ps = on_grid(now_ps) if rows else 0
-            for transfer_id, _, size, src, dst, *_ in rows:
+            for transfer_id, _, size, src, dst, _, flags, which in rows:
                 self._place = transfer_id
-                self._begin(transfer_id, size, src, dst, begin_ps)
+                self._begin(transfer_id, size, src, dst, begin_ps, flags, which)
             self._place = place
             now_ps = self._run(now_ps, until_ps, until_place, whole_instants=False)
         records, self._records = self._records, []
@@ -256,8 +274,9 @@ class AnalyticalNetwork:
             fresh.add(transfer_id)
         self._ordered = False
         self._ids |= fresh
-        for transfer_id, start_ps, size, src, dst, *_ in rows:
-            heapq.heappush(self._starts, (on_grid(start_ps), transfer_id, size, src, dst))
+        for transfer_id, start_ps, size, src, dst, _, flags, which in rows:
+            start = (on_grid(start_ps), transfer_id, size, src, dst, flags, which)
+            heapq.heappush(self._starts, start)
         self._in_flight += len(rows)
         return len(rows)
 
@@ -298,8 +317,8 @@ class AnalyticalNetwork:
                 else:
                     # After all that has happened in this instant; among themselves by id (R7).
                     while self._starts and self._starts[0][0] == time_ps:
-                        _, transfer_id, size, src, dst = heapq.heappop(self._starts)
-                        self._begin(transfer_id, size, src, dst, time_ps)
+                        _, transfer_id, size, src, dst, *reduced = heapq.heappop(self._starts)
+                        self._begin(transfer_id, size, src, dst, time_ps, *reduced)
             if records:
                 if not done:
                     limit_ps = min(limit_ps, time_ps + max(0, lookahead_ps - 1))
@@ -427,6 +446,9 @@ class AnalyticalNetwork:
                 self._refuse(call, f"bytes={size} must be positive", index)
             if start_ps < self._now_ps or start_ps > TIME_NEVER - PS_PER_NS:
                 self._refuse(call, f"start_ps={start_ps} but now is {self._now_ps} ps", index)
+            member = flags & 0xFF == REDUCE and flags >> 8 >= 2 and reserved > 0
+            if member and Capability.REDUCTION in self.info.capabilities:
+                flags = reserved = 0
             if traffic_class or flags or reserved:
                 self._refuse(call, "traffic_class, flags and reserved must be 0", index)
         return rows

@@ -33,7 +33,8 @@ class UnawareNetwork(AnalyticalNetwork):
         | Capability.SNAPSHOT
         | Capability.ORDERED
         | Capability.SAVE
-        | Capability.PEEK,
+        | Capability.PEEK
+        | Capability.REDUCTION,
         resolution_ps=1000,
     )
 
@@ -43,8 +44,30 @@ class UnawareNetwork(AnalyticalNetwork):
         super().__init__(config)
         self._costs: dict[tuple[int, int, int], tuple[float, float, bool]] = {}
         self._shortened = 0  # transfers that pay for one dimension of several
+        # Number -> id and delay of the members that have started.
+        self._reductions: dict[int, list[tuple[int, int]]] = {}
 
     def _start(self, transfer_id: int, size: int, src: int, dst: int, now_ps: int) -> None:
+        self._schedule(now_ps, self._delay_ns(transfer_id, size, src, dst), "", transfer_id)
+
+    def _reduce(
+        self, transfer_id: int, size: int, src: int, dst: int, now_ps: int, members: int, which: int
+    ) -> None:
+        """The switches begin when the last member has, and all get the result then.
+
+        Data goes up and comes down at the same time, so it takes as long as one transfer.
+        """
+        parts = self._reductions.setdefault(which, [])
+        parts.append((transfer_id, self._delay_ns(transfer_id, size, src, dst)))
+        if len(parts) < members:
+            return
+        place = self._place
+        for part, delay_ns in parts:
+            self._place = place
+            self._schedule(now_ps, delay_ns, "", part)
+        del self._reductions[which]
+
+    def _delay_ns(self, transfer_id: int, size: int, src: int, dst: int) -> int:
         label = transfer_id if self._routes.by_message else 0
         cost = self._costs.get((src, dst, label))
         if cost is None:
@@ -56,8 +79,7 @@ class UnawareNetwork(AnalyticalNetwork):
             )
         latency_ns, bytes_per_ns, shortened = cost
         self._shortened += shortened
-        delay_ns = whole_ns(latency_ns + serialisation_ns(size, bytes_per_ns), ARRIVAL)
-        self._schedule(now_ps, delay_ns, "", transfer_id)
+        return whole_ns(latency_ns + serialisation_ns(size, bytes_per_ns), ARRIVAL)
 
     def stats(self) -> dict[str, Any]:
         quirks = {"first-dimension-only": self._shortened}

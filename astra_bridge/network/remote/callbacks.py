@@ -91,7 +91,7 @@ class PythonTable:
         self._next = 1
         self.table = parsed.new("astra_net_backend *")
         self.table.struct_size = parsed.sizeof("astra_net_backend")
-        self.table.abi_version = 1002
+        self.table.abi_version = 1003
         self._texts = [parsed.new("char[]", one.encode()) for one in (info.name, info.version)]
         self._keep = []
         for name, field in parsed.typeof("astra_net_backend").fields:
@@ -147,7 +147,7 @@ class PythonTable:
         out.capabilities = int(info.capabilities)
         out.resolution_ps, out.max_in_flight = info.resolution_ps, info.max_in_flight
         out.traffic_classes = info.traffic_classes
-        out.abi_version = 1002
+        out.abi_version = 1003
 
     def _config(self, given: Any) -> NetworkConfig:
         parsed = ffi()

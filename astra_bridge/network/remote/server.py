@@ -258,7 +258,7 @@ class Server:
         entries = sum(
             1 << bit for bit, name in enumerate(_ENTRIES) if getattr(made.table, name) != ffi().NULL
         )
-        return _Loaded(1002, made.table, info, entries, made)
+        return _Loaded(1003, made.table, info, entries, made)
 
     def _reap(self) -> None:
         for number, who in list(self._children.items()):
