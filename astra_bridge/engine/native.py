@@ -14,9 +14,9 @@ from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
 from astra_bridge.network.native import NativeNetwork, check, ffi
 from astra_bridge.program import DELIVERY, DONE, STAY, WAIT, Inside, Program
-from astra_bridge.program.compiled import arrays, module, unavailable
+from astra_bridge.program.compiled import arrays, module, stale, unavailable
 
-__all__ = ["NativeEngine", "unavailable"]
+__all__ = ["NativeEngine", "stale", "unavailable"]
 
 _UNSIGNED = ("accepted", "count", "capacity", "completions")
 """Fields that are no int64 in C."""

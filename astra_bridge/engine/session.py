@@ -58,6 +58,10 @@ def _engine(program: Program, network: Network, engine: EngineName, **how: Any) 
     """The one place that chooses between the engines."""
     if engine != "python":
         missing = native.unavailable()
+        # Not the other engine instead: it is slow, and whoever built this one wants this one.
+        old = native.stale()
+        if old is not None:
+            raise BackendUnavailable(old)
         if missing is None and isinstance(network, NativeNetwork):
             return native.NativeEngine(program, network, **how)
         if engine == "native":

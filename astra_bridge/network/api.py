@@ -103,6 +103,7 @@ class Capability(IntFlag):
     LEVELS = 512
     PEEK = 1024
     REDUCTION = 2048
+    PIECES = 4096
 
 
 CAPABILITY_SENTENCES = {
@@ -118,6 +119,7 @@ CAPABILITY_SENTENCES = {
     Capability.LEVELS: "takes the dimension of a message as its traffic class",
     Capability.PEEK: "says when its next event is, so that several can run on one clock",
     Capability.REDUCTION: "reduces what the members of a collective send",
+    Capability.PIECES: "takes the starts of one instant in pieces, at no cost",
 }
 
 

@@ -4,31 +4,71 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
+from dataclasses import fields
+from enum import EnumMeta
+from hashlib import sha256
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from astra_bridge.errors import BackendUnavailable
 from astra_bridge.program import schema
 from astra_bridge.program.tables import Tables
 
-__all__ = ["arrays", "check", "layout", "module", "unavailable"]
+__all__ = ["arrays", "check", "fingerprint", "layout", "module", "stale", "unavailable"]
 
 _MODULE = "astra_bridge._native._engine"
 
 
+SESSION = (
+    *("arrays", "table", "sim", "capabilities", "resolution_ps", "max_in_flight", "levels"),
+    *("record_nodes", "inside", "folded"),
+)
+"""What the native engine's ``Session`` takes, by name."""
+
+_REBUILD = "build it again: python setup.py build_native --parts=engine"
+
+
 @functools.cache
 def unavailable() -> str | None:
-    """None where the native engine is built, else why not."""
+    """None where the native engine is built, and for this package; else why not."""
     try:
-        import_module(_MODULE)
+        engine = import_module(_MODULE)
     except ImportError as error:
         return (
             f"the native engine is not built ({error}); install again where a C++17 compiler "
             "is found"
         )
-    return None
+    return stale(engine)
+
+
+def stale(engine: Any = None) -> str | None:
+    """Why the native engine that is built does not belong to this package, or None."""
+    engine = engine or sys.modules.get(_MODULE)
+    if engine is None or getattr(engine, "FINGERPRINT", None) == fingerprint():
+        return None
+    return f"the native engine was built for another version of this package; {_REBUILD}"
+
+
+@functools.cache
+def fingerprint() -> str:
+    """A hash of all that Python and the native engine have to agree on, built into the latter.
+
+    Records with their fields, values of enums, tables of a Program, arguments of a session.
+    """
+    told = sha256(repr(SESSION).encode())
+    for name, value in sorted(vars(schema).items()):
+        if isinstance(value, np.dtype) and value.names:
+            told.update(f"{name} {sorted(layout(value).items())} {value.descr}".encode())
+        elif isinstance(value, EnumMeta) and value.__module__ == schema.__name__:
+            members: Any = list(value)
+            told.update(f"{name} {[(one.name, int(one)) for one in members]}".encode())
+    for field in fields(Tables):
+        told.update(f"{field.name} {field.type}".encode())
+    return told.hexdigest()[:16]
 
 
 def layout(record: np.dtype[Any]) -> dict[str, tuple[int, int]]:
@@ -39,15 +79,17 @@ def layout(record: np.dtype[Any]) -> dict[str, tuple[int, int]]:
 
 @functools.cache
 def module() -> Any:
-    """The native engine, if it was built for the records of this package."""
-    engine = import_module(_MODULE)
-    for name, own in engine.LAYOUT.items():
-        record = getattr(schema, name, None)
-        if record is None or layout(record) != own:
-            raise RuntimeError(
-                f"the native engine was built for other records of {name}; build it again"
-            )
-    return engine
+    """The native engine, if it was built for this package.
+
+    Raises
+    ------
+    BackendUnavailable
+        It was not.
+    """
+    reason = unavailable()
+    if reason is not None:
+        raise BackendUnavailable(reason)
+    return import_module(_MODULE)
 
 
 def check(rule: str, tables: dict[str, Any], say: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@
 // link for floor(bytes / bandwidth) ns and is at the next node, whole, floor(latency + bytes /
 // bandwidth) ns after it got the link: store and forward.  With store-and-forward=false the next
 // link may take it as soon as its head is there: cut-through.
+#include <deque>
 #include <optional>
 #include <unordered_map>
 
@@ -24,10 +25,10 @@ class Aware final : public Core<Aware> {
     astra_net_info info{};
     info.name = "analytical-aware";
     info.version = "1.0";
-    info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
-                        ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
-                        ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
-                        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK;
+    info.capabilities =
+        ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL | ASTRA_NET_CAP_INTERRUPT |
+        ASTRA_NET_CAP_SNAPSHOT | ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION |
+        ASTRA_NET_CAP_ORDERED | ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK | ASTRA_NET_CAP_PIECES;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;
@@ -73,13 +74,12 @@ class Aware final : public Core<Aware> {
     over_several_ += !is_last(hop.next, transfer.dst);
     const int32_t slot = allocate();
     Message& message = messages_[static_cast<size_t>(slot)];
-    message = {};
-    message.id = transfer.id;
-    message.bytes = transfer.bytes;
-    message.src = transfer.src;
-    message.dst = transfer.dst;
-    message.arrived_ps = now_ps;
-    message.start_ps = now_ps;
+    message = {transfer.id, transfer.bytes, transfer.src, transfer.dst, -1, -1};
+    if (special_) {
+      Way& way = ways_[static_cast<size_t>(slot)];
+      way = {};
+      way.arrived_ps = way.start_ps = now_ps;
+    }
     if (folds_) note_entry(hop, now_ps, now_ps, true);
     enter(slot, hop, now_ps);
   }
@@ -91,8 +91,10 @@ class Aware final : public Core<Aware> {
       if (link.first >= 0) serve(link, now_ps);
     } else if (kind == EventKind::kForward) {
       const Message& message = messages_[static_cast<size_t>(subject)];
-      const Hop hop = next(message.src, message.dst, message.at, message.id);
-      if (folds_) note_entry(hop, now_ps, message.drawn_ps, false);
+      const Position at =
+          folds_ ? way_of(subject).at : links_[static_cast<size_t>(message.link)].next;
+      const Hop hop = next(message.src, message.dst, at, message.id);
+      if (folds_) note_entry(hop, now_ps, way_of(subject).drawn_ps, false);
       enter(static_cast<int32_t>(subject), hop, now_ps);
     } else {
       const Change& change = changes_[static_cast<size_t>(subject)];
@@ -105,7 +107,7 @@ class Aware final : public Core<Aware> {
 
   template <class A>
   void visit(A& archive) {
-    archive(links_, messages_, free_, changes_, transfers_, bytes_, over_several_, load_);
+    archive(links_, messages_, ways_, free_, changes_, transfers_, bytes_, over_several_, load_);
     archive(waited_, ties_);
     if (A::kReads) index_->insert_all(links_);
   }
@@ -172,23 +174,31 @@ class Aware final : public Core<Aware> {
   }
 
  private:
-  // A transfer that waits for a link, or is on its way to a node that is not its last.
+  // A transfer that waits for a link, or is on its way to a node that is not its last.  There may be
+  // many millions.
   struct Message {
     int64_t id, bytes;
     int32_t src, dst;
-    Position at;    // the end of the link that it waits for or is on
-    int32_t rate;   // of that link
+    int32_t link;   // the state of the one that it waits for or is on
     int32_t after;  // the next one in the link's queue, or in the list of free ones
-    // Cut-through only: when its head came to the node before that link, how far the exact time
-    // is behind that, and how far its tail is.
-    int64_t arrived_ps;
-    double carry_ns, tail_ns;
-    // With folded ranks only: its start, and when the place of the event that it waits for was drawn.
-    int64_t start_ps, drawn_ps;
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, src, dst, at, rate, after, arrived_ps, carry_ns, tail_ns, start_ps,
-              drawn_ps);
+      archive(id, bytes, src, dst, link, after);
+    }
+  };
+  // What only some models know of a message.
+  struct Way {
+    // Cut-through: when its head came to the node before its link, how far the exact time is behind
+    // that, and how far its tail is.
+    int64_t arrived_ps = 0;
+    double carry_ns = 0, tail_ns = 0;
+    // With folded ranks: its start, when the place of the event that it waits for was drawn, and the
+    // end of its link, which has the state of another one.
+    int64_t start_ps = 0, drawn_ps = 0;
+    Position at{};
+    template <class A>
+    void visit(A& archive) {
+      archive(arrived_ps, carry_ns, tail_ns, start_ps, drawn_ps, at);
     }
   };
   // The first hop of the last transfer from an endpoint: collectives send to the same peer again
@@ -205,11 +215,13 @@ class Aware final : public Core<Aware> {
     double scale = 1;  // of the bandwidth; 0 is down
     int32_t first = -1, last = -1;  // queue of messages
     bool busy = false;
+    int32_t rate = 0;   // where a message has come to it
+    Position next{};    // and that message's end of it
     // With folded ranks only: when a message last came to it, and when the place of that was drawn.
     int64_t came_ps = -1, drawn_ps = -1;
     template <class A>
     void visit(A& archive) {
-      archive(number, bytes, busy_ns, scale, first, last, busy, came_ps, drawn_ps);
+      archive(number, bytes, busy_ns, scale, first, last, busy, rate, next, came_ps, drawn_ps);
     }
   };
   struct Times {
@@ -237,6 +249,8 @@ class Aware final : public Core<Aware> {
     std::sort(all.begin(), all.end());
     return all;
   }
+  Way& way_of(int64_t slot) { return ways_[static_cast<size_t>(slot)]; }
+  Position end_of(const Link& link, int32_t slot) { return folds_ ? way_of(slot).at : link.next; }
   static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
   static bool is_free(const Link& link) { return !link.busy && link.first < 0 && link.scale > 0; }
   Hop next(int32_t src, int32_t dst, const Position& at, int64_t id) {
@@ -267,10 +281,13 @@ class Aware final : public Core<Aware> {
   // A message takes the link of `hop`, or queues for it.
   void enter(int32_t slot, const Hop& hop, int64_t now_ps) {
     Message& message = messages_[static_cast<size_t>(slot)];
-    message.at = hop.next;
-    message.rate = hop.rate;
+    const size_t state = link_state(hop.link);
+    Link& link = links_[state];
+    link.next = hop.next;
+    link.rate = hop.rate;
+    message.link = static_cast<int32_t>(state);
     message.after = -1;
-    Link& link = links_[link_state(hop.link)];
+    if (folds_) way_of(slot).at = hop.next;
     if (is_free(link)) {
       transmit(link, slot, now_ps);
       return;
@@ -298,7 +315,7 @@ class Aware final : public Core<Aware> {
   // Cut-through, or with loads over time: away from the common way, which is slower by any call in it.
   [[gnu::noinline]] void transmit_specially(Link& link, int32_t slot, int64_t now_ps) {
     const int64_t bytes = link.bytes, busy_ns = link.busy_ns;
-    if (folds_) note_leaving(messages_[static_cast<size_t>(slot)], now_ps);
+    if (folds_) note_leaving(slot, now_ps);
     cut_through_ ? transmit_head(link, slot, now_ps) : transmit_whole(link, slot, now_ps);
     const int64_t held_ns = link.busy_ns - busy_ns;
     // Order among what takes no time is nobody's.
@@ -317,17 +334,19 @@ class Aware final : public Core<Aware> {
     link.came_ps = now_ps;
     link.drawn_ps = drawn_ps;
   }
-  void note_leaving(Message& message, int64_t now_ps) {
-    message.drawn_ps = now_ps;
-    if (is_last(message.at, message.dst) && now_ps != message.start_ps)
-      waited_.emplace(message.id, now_ps - message.start_ps);
+  void note_leaving(int32_t slot, int64_t now_ps) {
+    const Message& message = messages_[static_cast<size_t>(slot)];
+    Way& way = way_of(slot);
+    way.drawn_ps = now_ps;
+    if (is_last(way.at, message.dst) && now_ps != way.start_ps)
+      waited_.emplace(message.id, now_ps - way.start_ps);
   }
 
   void transmit_whole(Link& link, int32_t slot, int64_t now_ps) {
     Message& message = messages_[static_cast<size_t>(slot)];
-    const Times times = occupy(link, message.rate, message.bytes);
+    const Times times = occupy(link, link.rate, message.bytes);
     // The arrival comes before the release: the order that ASTRA-sim schedules them in.
-    if (is_last(message.at, message.dst)) {
+    if (is_last(end_of(link, slot), message.dst)) {
       schedule(EventKind::kDeliver, now_ps, times.arrival_ns, message.id);
       release(slot);
     } else {
@@ -339,25 +358,26 @@ class Aware final : public Core<Aware> {
   // Cut-through: the event that a node sees is the arrival of the head.  What is cut off to whole
   // ns is carried along, so that a lone message takes floor(latencies + bytes / bandwidth).
   void transmit_head(Link& link, int32_t slot, int64_t now_ps) {
-    Message& message = messages_[static_cast<size_t>(slot)];
-    const Rate& rate = speeds_[static_cast<size_t>(message.rate)].rate;
+    const Message& message = messages_[static_cast<size_t>(slot)];
+    Way& way = way_of(slot);
+    const Rate& rate = speeds_[static_cast<size_t>(link.rate)].rate;
     const double waited_ns =
-        static_cast<double>(now_ps - message.arrived_ps) / static_cast<double>(kPsPerNs);
-    const double carry_ns = waited_ns > 0 ? 0 : message.carry_ns;
+        static_cast<double>(now_ps - way.arrived_ps) / static_cast<double>(kPsPerNs);
+    const double carry_ns = waited_ns > 0 ? 0 : way.carry_ns;
     const double serialisation_ns =
         static_cast<double>(message.bytes) / (rate.bytes_per_ns * link.scale);
     // A slower link behind us feeds this one: it is held until the tail has passed.
-    const double held_ns = std::max(carry_ns + serialisation_ns, message.tail_ns - waited_ns);
+    const double held_ns = std::max(carry_ns + serialisation_ns, way.tail_ns - waited_ns);
     const int64_t free_ns = whole_ns(held_ns, kSerialisation);
-    if (is_last(message.at, message.dst)) {
+    if (is_last(end_of(link, slot), message.dst)) {
       const int64_t arrival_ns = whole_ns(rate.latency_ns + held_ns, kArrival);
       schedule(EventKind::kDeliver, now_ps, arrival_ns, message.id);
       release(slot);
     } else {
       const int64_t head_ns = whole_ns(rate.latency_ns + carry_ns, kLatency);
-      message.arrived_ps = later(now_ps, head_ns);
-      message.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
-      message.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
+      way.arrived_ps = later(now_ps, head_ns);
+      way.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
+      way.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
       schedule(EventKind::kForward, now_ps, head_ns, slot);
     }
     hold(link, message.bytes, free_ns);
@@ -391,7 +411,10 @@ class Aware final : public Core<Aware> {
   int32_t allocate() {
     const int32_t slot = free_;
     if (slot < 0) {
+      if (messages_.size() == INT32_MAX)
+        throw Error(ASTRA_NET_MODEL, "more than 2^31 - 1 transfers wait or are on their way");
       messages_.emplace_back();
+      if (special_) ways_.emplace_back();
       return static_cast<int32_t>(messages_.size() - 1);
     }
     free_ = messages_[static_cast<size_t>(slot)].after;
@@ -410,7 +433,9 @@ class Aware final : public Core<Aware> {
   std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
   astra_net::LinkLoad load_;  // of these
-  std::vector<Message> messages_;
+  // They grow without being copied, which would take twice the memory for a while.
+  std::deque<Message> messages_;
+  std::deque<Way> ways_;  // of the messages_, or empty
   int32_t free_ = -1;  // first of the messages_ that are not in use
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;

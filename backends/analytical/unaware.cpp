@@ -24,7 +24,8 @@ class Unaware final : public Core<Unaware> {
     info.version = "1.0";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT | ASTRA_NET_CAP_ORDERED |
-                        ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK | ASTRA_NET_CAP_REDUCTION;
+                        ASTRA_NET_CAP_SAVE | ASTRA_NET_CAP_PEEK | ASTRA_NET_CAP_REDUCTION |
+                        ASTRA_NET_CAP_PIECES;
     info.resolution_ps = kPsPerNs;
     info.max_in_flight = INT64_MAX;
     info.traffic_classes = 1;

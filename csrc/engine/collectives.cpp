@@ -160,6 +160,7 @@ void Engine::next_phase(Stream& stream) {
   const bool last = chunk.next_phase == chunk.phases.size();
   if (previous >= 0 && !queues[previous].waiting.empty())
     __builtin_prefetch(&streams_[queues[previous].waiting.front().stream], 1);
+  leave_meeting(stream);
   leave_channel(stream.sends.channel);
   leave_channel(stream.receives.channel);
   if (keeps_stays_ && previous >= 0) stays[static_cast<size_t>(stay_of(stream))].end_ps = now_ps_;
@@ -209,6 +210,7 @@ void Engine::enter(Stream& stream, Chunk& chunk, const PhaseChoice& choice) {
   chunk.position = position(phase.layout, chunk.job_rank);
   chunk.base = chunk.job_rank - chunk.position * group.stride;
   bind(stream, chunk);
+  if (numbers_) join_meeting(stream, chunk, phase);
 }
 
 // Point into the Program, which may have moved.
@@ -266,7 +268,19 @@ bool Engine::relieve() {
 // Run the steps that need nothing, then insert the first packets.
 void Engine::start(Stream& stream) {
   run_steps(stream, stream.schedule->step_count);
-  for (int32_t i = 0; i < stream.schedule->window; ++i) insert_packet(stream);
+  const int32_t window = stream.schedule->window;
+  if (window > 1 && insert_together(stream, window)) return;
+  for (int32_t i = 0; i < window; ++i) insert_packet(stream);
+}
+
+// The first packets, of which there may be thousands, as one event; false where they differ.
+bool Engine::insert_together(Stream& stream, int32_t count) {
+  if (stream.shared_bus || stream.bus == Bus::kNone || stream.inserted > 0) return false;
+  for (int32_t i = 0; i < count; ++i)
+    if ((packet_of(stream, i).flags & kReduced) != 0) return false;
+  stream.inserted = count;
+  add(stream.rank, stream.bus_ps, {Then::kBusCrossed, count, stream.self});
+  return true;
 }
 
 // What a shared bus asks for.
@@ -307,15 +321,22 @@ void Engine::insert_packet(Stream& stream) {
   // The phase ends with it, in a while: what that takes is not near, either.
   if (index + 1 == stream.schedule->end) __builtin_prefetch(&chunk_of(stream), 1);
   add(stream.rank, stream.bus_ps,
-      {reduced ? Then::kBusReduced : Then::kBusCrossed, index, stream.self});
+      {reduced ? Then::kBusReduced : Then::kBusCrossed, reduced ? index : 1, stream.self});
 }
 
 void Engine::packet_crossed(Stream& stream, int32_t index) {
   const Packet& packet = packet_of(stream, index);
   if ((packet.flags & kReduced) != 0)
-    add(stream.rank, packet.reduce_ps, {Then::kBusCrossed, index, stream.self});
+    add(stream.rank, packet.reduce_ps, {Then::kBusCrossed, 1, stream.self});
   else
     packet_processed(stream);
+}
+
+void Engine::packets_processed(Stream& stream, int32_t count) {
+  events_ += count - 1;
+  // The last one may end the phase, and more.
+  for (; count > 1; --count) packet_processed(stream);
+  packet_processed(stream);
 }
 
 void Engine::packet_processed(Stream& stream) {
@@ -346,6 +367,10 @@ void Engine::run_steps(Stream& stream, int32_t most) {
   const Schedule& schedule = *stream.schedule;
   const Step* steps = &program_.steps[schedule.step_start];
   if (keeps_deliveries_) owner_ = stay_of(stream);
+  if (stream.sends.channel == Remembered::kMeets) {
+    run_numbered_steps(stream, most);
+    return;
+  }
   for (; most > 0 && stream.step < schedule.step_count; --most) {
     if (stream.step >= schedule.gate_step && stream.received < schedule.gate_received) return;
     const Step& step = steps[stream.step];
@@ -387,6 +412,27 @@ void Engine::reduce(const Stream& stream) {
   transfer.flags = ASTRA_NET_REDUCE | static_cast<uint32_t>(size) << 8;
   transfer.reserved = entry->second.first;
   if (--entry->second.second == 0) reductions_.erase(entry);
+}
+
+void Engine::run_numbered_steps(Stream& stream, int32_t most) {
+  const Schedule& schedule = *stream.schedule;
+  const Step* steps = &program_.steps[schedule.step_start];
+  Meeting& meeting = meetings_[stream.sends.step];
+  const Numbering& numbering = numberings_[meeting.numbering];
+  const Numbering::Part& part =
+      numbering.part(static_cast<int32_t>(&schedule - &program_.schedules[0]));
+  int32_t position = -1;
+  for (; most > 0 && stream.step < schedule.step_count; --most) {
+    if (stream.step >= schedule.gate_step && stream.received < schedule.gate_received) return;
+    const auto step = static_cast<size_t>(stream.step);
+    if (stream.processed < steps[step].need) return;
+    if (position < 0) position = chunk_of(stream).position;
+    ++stream.step;
+    if (part.sends[step] >= 0)
+      send_numbered(meeting, numbering, stream, position, part.sends[step]);
+    if (part.receives[step] >= 0)
+      receive_numbered(meeting, numbering, stream, position, part.receives[step]);
+  }
 }
 
 // Open the channel that a step sends on, the last one to have run; false where that has to wait for

@@ -30,6 +30,11 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
       record_nodes_(record_nodes),
       keeps_stays_(inside != Inside::kNothing),
       keeps_deliveries_(inside == Inside::kMessages),
+      pieces_(ordered_ && (info.capabilities & ASTRA_NET_CAP_PIECES) != 0),
+      // What folds, or has a control message, is searched for; and a word has no room for SENT, or
+      // for what is kept of a message.
+      numbers_(!folding_ && !keeps_deliveries_ && program_.rendezvous_bytes == 0 &&
+               (info.capabilities & ASTRA_NET_CAP_SENT) == 0),
       interrupt_((info.capabilities & ASTRA_NET_CAP_INTERRUPT) != 0 ? network.interrupt : nullptr),
       most_in_flight_(info.max_in_flight),
       most_level_(static_cast<int32_t>(std::min(info.traffic_classes, 65'536u)) - 1),
@@ -186,7 +191,7 @@ void Engine::run_ordered(int64_t until_ps) {
       ours_place = 0;
     }
     // Transfers that start now are handed over before the first event behind them.
-    const bool due = !starts_.empty() && (ours_ps > now_ps_ || ours_place > starts_.front().id);
+    const bool due = first_start_ != kNever && (ours_ps > now_ps_ || ours_place > first_start_);
     if (due || next_ps_ < ours_ps || (next_ps_ == ours_ps && next_place_ < ours_place)) {
       exchange(ours_ps, ours_place);
     } else if (fixed) {
@@ -220,19 +225,28 @@ void Engine::exchange(int64_t until_ps, int64_t until_place) {
   check("exchange", network_.exchange(sim_, &x, &error_), error_);
   Boundary::exchanged(x, given, in_flight_);
   starts_.clear();
+  first_start_ = kNever;
   place_ = x.place;
   next_ps_ = x.next_ps;
   next_place_ = next_ps_ == kNever ? kNever : x.next_place;
   react("exchange", x.completion_count, x.now_ps);
 }
 
+// Give the network a piece of what starts now, and let it run nothing.
+void Engine::hand_over() {
+  const int64_t first = first_start_;
+  exchange(now_ps_, 0);
+  first_start_ = first;
+}
+
 // Thousands of ranks take turns, so what the next ones need is rarely in the nearest cache: it is
 // fetched early, in three stages, since each is found by the one before.
 void Engine::react(const char* call, size_t count, int64_t now_ps) {
-  const auto near_message = [&](size_t i) -> const Message* {
-    const size_t index = static_cast<size_t>(completions_[i].id & index_mask_);
+  const auto near_message = [&](int64_t ticket) -> const Message* {
+    const auto index = static_cast<size_t>(ticket >> 1);
     return index < messages_.size() ? &messages_[index] : nullptr;
   };
+  const auto ticket_at = [&](size_t i) { return completions_[i].id & ticket_mask_; };
   if (folding_) {
     waited_ps_.resize(count);
     for (size_t i = 0; i < count; ++i) waited_ps_[i] = std::exchange(completions_[i].reserved, 0);
@@ -241,15 +255,22 @@ void Engine::react(const char* call, size_t count, int64_t now_ps) {
   const bool fetches = is_large();
   for (size_t i = 0; i < count; ++i) {
     if (fetches && i + 3 * kAhead < count) {
-      const Message* next = near_message(i + 3 * kAhead);
-      if (next != nullptr) __builtin_prefetch(next, 1);
-      next = near_message(i + 2 * kAhead);
-      if (next != nullptr && next->on_received.then == Then::kArrived) {
+      const int64_t far = ticket_at(i + 3 * kAhead), mid = ticket_at(i + 2 * kAhead);
+      const int64_t near = ticket_at(i + kAhead);
+      const Message* next = near_message(far);
+      if (is_numbered(far))
+        fetch_numbered(far >> 1, false);
+      else if (next != nullptr)
+        __builtin_prefetch(next, 1);
+      next = near_message(mid);
+      if (is_numbered(mid)) {
+        fetch_numbered(mid >> 1, true);
+      } else if (next != nullptr && next->on_received.then == Then::kArrived) {
         __builtin_prefetch(&streams_[next->on_received.b], 1);
         fetch_channel(next->channel);
       }
-      next = near_message(i + kAhead);
-      if (next != nullptr && next->on_received.then == Then::kArrived)
+      next = near_message(near);
+      if (!is_numbered(near) && next != nullptr && next->on_received.then == Then::kArrived)
         queue_.fetch(streams_[next->on_received.b].rank);
     }
     complete(call, static_cast<int64_t>(i), now_ps);
@@ -377,16 +398,14 @@ struct Engine::SlotHost {
   void run(Action action) const {
     ++engine.events_;
     // Nearly all are this one.
-    if (action.then == Then::kBusCrossed)
+    if (action.then == Then::kBusCrossed && action.a == 1)
       engine.packet_processed(engine.streams_[action.b]);
     else
       engine.run(action);
   }
   int64_t limit() const {
     if (engine.stop_) return -1;
-    return engine.ordered_ && !engine.starts_.empty()
-               ? std::min(last_place, engine.starts_.front().id)
-               : last_place;
+    return engine.ordered_ ? std::min(last_place, engine.first_start_) : last_place;
   }
   static bool of_packet(Action action) {
     return action.then == Then::kBusCrossed || action.then == Then::kBusReduced;
@@ -412,7 +431,7 @@ void Engine::run_slots(int64_t limit) {
 void Engine::run(Action action) {
   switch (action.then) {
     case Then::kBusCrossed:
-      packet_processed(streams_[action.b]);
+      packets_processed(streams_[action.b], action.a);
       break;
     case Then::kBusReduced:
       packet_crossed(streams_[action.b], action.a);
@@ -440,24 +459,29 @@ void Engine::run(Action action) {
   }
 }
 
-// The message that a transfer in flight belongs to, or -1.  An id holds the index of its message in
-// the low bits, so this is no search; how many bits, grows with the number of messages.
-int32_t Engine::find_message(int64_t id) const {
-  for (int64_t mask = index_mask_; mask > 0; mask >>= 1)
-    if (is_of(id & mask, id)) return static_cast<int32_t>(id & mask);
+// The ticket of a transfer in flight, or -1.  It stands in the low bits of the id, so this is no
+// search; how many bits, grows with the number of messages.
+int64_t Engine::find_ticket(int64_t id) const {
+  for (int64_t mask = ticket_mask_; mask > 0; mask >>= 1)
+    if (is_of(id & mask, id)) return id & mask;
   return -1;
 }
 
 void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
-  int32_t index = static_cast<int32_t>(completion.id & index_mask_);
-  if (!is_of(index, completion.id) || !boundary_.plain(completion, now_ps)) {
-    index = look_closer(call, item, now_ps);
-    if (index < 0) return;
+  int64_t ticket = completion.id & ticket_mask_;
+  if (!is_of(ticket, completion.id) || !boundary_.plain(completion, now_ps)) {
+    ticket = look_closer(call, item, now_ps);
+    if (ticket < 0) return;
   }
   now_ps_ = now_ps;
   ++events_;
   --in_flight_;
+  if (is_numbered(ticket)) {
+    complete_numbered(ticket >> 1);
+    return;
+  }
+  const auto index = static_cast<int32_t>(ticket >> 1);
   Message& message = messages_[static_cast<size_t>(index)];
   if (folding_) note_delivery(message, static_cast<size_t>(item));
   message.id = -1;
@@ -477,29 +501,43 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
     run(received);
 }
 
-// At a record that is not plain, or of a message whose id has fewer bits than now: the message that
-// is complete, or -1 where it is not.
-int32_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
+// At a record that is not plain, or of a message whose id has fewer bits than now: the ticket of the
+// message that is complete, or -1 where it is not.
+int64_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
   const astra_net_completion& completion = completions_[static_cast<size_t>(item)];
-  const int32_t index = find_message(completion.id);
-  if (index >= 0 && boundary_.plain(completion, now_ps)) return index;
-  const bool sent = index >= 0 && messages_[static_cast<size_t>(index)].sent;
-  boundary_.record(call, item, completion, now_ps, index >= 0, sent);
-  Message& message = messages_[static_cast<size_t>(index)];
-  if (completion.kind == ASTRA_NET_SENT) {
-    message.sent = true;
+  const int64_t ticket = find_ticket(completion.id);
+  if (ticket >= 0 && boundary_.plain(completion, now_ps)) return ticket;
+  Message* message =
+      ticket < 0 || is_numbered(ticket) ? nullptr : &messages_[static_cast<size_t>(ticket >> 1)];
+  boundary_.record(call, item, completion, now_ps, ticket >= 0,
+                   message != nullptr && message->sent);
+  if (completion.kind == ASTRA_NET_SENT && message != nullptr) {
+    message->sent = true;
     boundary_.count_sent(1);
     return -1;
   }
-  if (completion.outcome == 0) return index;
+  if (completion.outcome == 0) return ticket;
   now_ps_ = now_ps;
   ++events_;
   --in_flight_;
-  const Channel& channel = channels_[static_cast<size_t>(message.channel)];
+  int64_t bytes;
+  int32_t src, dst;
+  if (message != nullptr) {
+    const Channel& channel = channels_[static_cast<size_t>(message->channel)];
+    bytes = channel.bytes;
+    src = channel.src;
+    dst = channel.dst;
+  } else {
+    const Numbered lost = numbered(ticket >> 1);
+    const Meeting& meeting = meetings_[lost.meeting];
+    bytes = numberings_[meeting.numbering].bytes[static_cast<size_t>(lost.number)];
+    src = meeting.ranks[static_cast<size_t>(lost.sender)];
+    dst = meeting.ranks[static_cast<size_t>(lost.receiver)];
+  }
   astra_net_error error = fresh_error();
   std::snprintf(error.message, sizeof error.message,
                 "the network lost %lld bytes from rank %d to rank %d at %lld ps",
-                static_cast<long long>(channel.bytes), channel.src, channel.dst,
+                static_cast<long long>(bytes), src, dst,
                 static_cast<long long>(completion.time_ps));
   throw NetworkFailure(call, ASTRA_NET_MODEL, error);
 }

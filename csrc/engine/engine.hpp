@@ -26,6 +26,7 @@
 #include "failure.hpp"
 #include "folding.hpp"
 #include "issue_order.hpp"
+#include "meeting.hpp"
 #include "pool.hpp"
 #include "program.hpp"
 #include "ticker.hpp"
@@ -108,8 +109,9 @@ struct Chunk {
 };
 
 // The channel of the last send or receive, and the step that opened it: most algorithms stay with
-// one neighbour.
+// one neighbour.  Where messages meet by number there is none, and `step` is the meeting.
 struct Remembered {
+  static constexpr int32_t kMeets = -2;
   int32_t channel = -1, step = -1;
 };
 
@@ -256,6 +258,7 @@ class Engine {
 
  private:
   static constexpr size_t kMessagesNear = 4096;  // about a megabyte, with their streams
+  static constexpr size_t kPiece = size_t{1} << 16;  // starts, three megabytes
 
   Engine(const Engine&) = default;  // on the same network: see above
   struct BusHost;   // what a shared bus asks for
@@ -266,6 +269,7 @@ class Engine {
 
   void run_ordered(int64_t until_ps);
   void exchange(int64_t until_ps, int64_t until_place);
+  [[gnu::noinline]] void hand_over();
   void run_unordered(int64_t until_ps);
   void submit();
   bool advance_network(int64_t until_ps);
@@ -273,15 +277,22 @@ class Engine {
   void react(const char* call, size_t count, int64_t now_ps);
   void run_slots(int64_t limit);
   void run(Action action);
-  int32_t find_message(int64_t id) const;
-  bool is_of(int64_t index, int64_t id) const {
+  // The low bits of an id are a ticket: twice the index of its message, or, for one that meets by
+  // number, one more than twice that of its word.
+  static bool is_numbered(int64_t ticket) { return (ticket & 1) != 0; }
+  int64_t find_ticket(int64_t id) const;
+  bool is_of(int64_t ticket, int64_t id) const {
+    const int64_t index = ticket >> 1;
+    if (is_numbered(ticket)) return id >= 0 && words_.has(index) && words_[index] == id;
     return static_cast<size_t>(index) < messages_.size() &&
            messages_[static_cast<size_t>(index)].id == id;
   }
   void complete(const char* call, int64_t item, int64_t now_ps);
-  [[gnu::noinline]] int32_t look_closer(const char* call, int64_t item, int64_t now_ps);
+  void complete_numbered(int64_t index);
+  [[gnu::noinline]] int64_t look_closer(const char* call, int64_t item, int64_t now_ps);
   // More is going on than stays in the nearest cache: it is worth while to fetch early.
-  bool is_large() const { return messages_.size() > kMessagesNear; }
+  bool is_large() const { return messages_.size() + words_.size() > kMessagesNear; }
+  void fetch_numbered(int64_t index, bool near) const;
   void tick(int64_t now_ps);
   int64_t arrival_ps() const {
     return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps : ASTRA_NET_TIME_NEVER;
@@ -304,6 +315,8 @@ class Engine {
   }
   void leave_channel(int32_t& channel);
   int32_t new_message(int32_t channel);
+  void widen_ids(int64_t ticket);
+  int64_t start_transfer(int64_t ticket, int32_t src, int32_t dst, int64_t bytes, uint16_t level);
   void wait_in(Channel& channel, int32_t message, int32_t collective, int32_t node);
   int32_t take_first(Channel& channel);
   void release(int32_t index);
@@ -314,6 +327,22 @@ class Engine {
   void receive(int32_t rank, int32_t peer, int64_t bytes, int64_t tag, Action then,
                int32_t collective, int32_t node, uint16_t level = 0);
   void meet(int32_t index);
+
+  // Messages that meet by number
+  void join_meeting(Stream& stream, Chunk& chunk, const Phase& phase);
+  void leave_meeting(Stream& stream);
+  void close_if_over(int32_t meeting);
+  void send_numbered(Meeting& meeting, const Numbering& numbering, const Stream& stream,
+                     int32_t position, int32_t number);
+  void receive_numbered(Meeting& meeting, const Numbering& numbering, Stream& stream,
+                        int32_t position, int32_t number);
+  struct Numbered {  // where a word stands
+    int32_t meeting, sender, receiver, number;
+  };
+  Numbered numbered(int64_t index) const;
+  bool has_posted(const Meeting& meeting, const Stream& stream, int32_t number) const;
+  void receive_early(Action then);
+  void wait_for_numbered(std::vector<Wait>& waits) const;
 
   // Collectives
   int32_t position(int32_t group, int32_t job_rank) const;
@@ -328,8 +357,11 @@ class Engine {
   void start(Stream& stream);
   void insert_packet(Stream& stream);
   void packet_crossed(Stream& stream, int32_t packet);
+  bool insert_together(Stream& stream, int32_t count);
+  void packets_processed(Stream& stream, int32_t count);
   void packet_processed(Stream& stream);
   void run_steps(Stream& stream, int32_t most);
+  [[gnu::noinline]] void run_numbered_steps(Stream& stream, int32_t most);
   void arrived(Stream& stream);
   [[gnu::noinline]] bool open_send(Stream& stream, const Step& step);
   [[gnu::noinline]] bool open_receive(Stream& stream, const Step& step);
@@ -392,6 +424,8 @@ class Engine {
   const bool ordered_;
   const bool record_nodes_;
   const bool keeps_stays_, keeps_deliveries_;
+  const bool pieces_;   // the network takes the starts of one instant in pieces
+  const bool numbers_;  // messages meet by number where they can
   void (*const interrupt_)(astra_net_sim*);
   const int64_t most_in_flight_;
   const int32_t most_level_;  // traffic class that the network takes
@@ -408,6 +442,7 @@ class Engine {
   size_t slowdowns_ = 0;  // of the Program, that have been taken up
   int64_t next_ps_ = ASTRA_NET_TIME_NEVER, next_place_ = ASTRA_NET_TIME_NEVER;  // the network's
   std::vector<astra_net_transfer> starts_;
+  int64_t first_start_ = ASTRA_NET_TIME_NEVER;  // id of the first of them, or of a piece before
   int64_t network_ps_ = 0;   // how far advance has got; the engine may be ahead
   size_t starts_taken_ = 0;  // by submit, which takes what it has room for
   bool full_ = false;        // it had no room for the last ones (R4)
@@ -420,15 +455,20 @@ class Engine {
   std::vector<Done> done_;
 
   std::vector<Message> messages_;
-  // The bits of an id that are the index of its message.  Ids that had fewer bits are found by a
-  // second look into memory, so there are enough for most runs, and still 2^44 ids.
-  int64_t index_mask_ = (int64_t{1} << 18) - 1;
+  // The bits of an id that are its ticket.  Ids that had fewer bits are found by a second look into
+  // memory, so there are enough for most runs, and still 2^43 ids.
+  int64_t ticket_mask_ = (int64_t{1} << 19) - 1;
   std::vector<int32_t> free_messages_;
   std::vector<Channel> channels_;
   std::vector<int32_t> free_channels_;
   std::vector<std::pair<uint32_t, int32_t>> channel_table_;  // (hash, channel or -1)
   size_t channel_count_ = 0;
   Pool<Rendezvous> rendezvous_;
+
+  Numberings numberings_;
+  MessageWords words_;
+  Pool<Meeting> meetings_;
+  std::map<Meeting::Key, int32_t> meeting_of_;
 
   Pool<Stream, 1024> streams_;  // in few pages, as the processor keeps few translations at hand
   std::deque<Chunk> chunks_;    // by the index of the stream
@@ -462,10 +502,10 @@ template <class A>
 void Engine::visit(A& archive) {
   archive(finish_ps, task_finish_ps, node_start_ps, node_end_ps, now_ps_, place_, events_,
           transfers_, nodes_done_, relieved_);
-  archive(boundary_, queue_, arrivals_, next_arrival_, next_ps_, next_place_, starts_, network_ps_,
-          starts_taken_, full_, in_flight_, queued_, done_);
-  archive(messages_, index_mask_, free_messages_, channels_, free_channels_, channel_table_,
-          channel_count_, rendezvous_);
+  archive(boundary_, queue_, arrivals_, next_arrival_, next_ps_, next_place_, starts_, first_start_,
+          network_ps_, starts_taken_, full_, in_flight_, queued_, done_);
+  archive(messages_, ticket_mask_, free_messages_, channels_, free_channels_, channel_table_,
+          channel_count_, rendezvous_, numberings_, words_, meetings_, meeting_of_);
   archive(streams_, chunks_, runs_, graph_runs_, tasks_, ranks_, queues_, next_queue_, alternate_,
           agreed_, reductions_, reduced_, servers_, server_busy_);
   for (SharedBus& bus : buses_) archive(bus);

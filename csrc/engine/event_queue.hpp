@@ -29,7 +29,7 @@ enum class Then : int32_t {
   kArrived,  // b: stream; a message of its collective is complete
   kGraphDone,  // a: node, b: graph run
   kRendezvous,  // b: what waited for the control message
-  kBusCrossed,  // b: stream; a packet has crossed the bus and is processed
+  kBusCrossed,  // b: stream, a: how many packets have crossed the bus and are processed
   kBusReduced,  // b: stream, a: index of the packet; it now pays its reduction
   kServed,  // a: memory server
   kSharedBus,  // a: side and event, b: rank
@@ -224,7 +224,20 @@ class EventQueue {
     return true;
   }
 
+  // Packets of one stream that come one after the other are one action.
+  static bool joins(Action& last, const Action& action) {
+    if (action.then != Then::kBusCrossed || last.then != action.then || last.b != action.b)
+      return false;
+    last.a += action.a;
+    return true;
+  }
+
   [[gnu::noinline]] void append(int32_t index, int32_t slot_index, const Action& action) {
+    Slot& slot = slots_[index].events[static_cast<size_t>(slot_index)];
+    // The last action of a slot that runs may have run.
+    if (index != slots_.first_index() &&
+        joins(slot.last < 0 ? slot.action : more_[static_cast<size_t>(slot.last)].action, action))
+      return;
     int32_t added = free_more_;
     if (added >= 0) {
       free_more_ = more_[static_cast<size_t>(added)].next;
@@ -235,7 +248,6 @@ class EventQueue {
     More& more = more_[static_cast<size_t>(added)];
     more.action = action;
     more.next = -1;
-    Slot& slot = slots_[index].events[static_cast<size_t>(slot_index)];
     (slot.last < 0 ? slot.more : more_[static_cast<size_t>(slot.last)].next) = added;
     slot.last = added;
   }

@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from astra_bridge import program
+from astra_bridge.program.compiled import fingerprint
 
 INTEGERS = {"u1": "uint8_t", "i4": "int32_t", "i8": "int64_t", "f8": "double"}
 OTHER_NAMES = {"MESSAGE": "MessageSpec"}  # the engine has messages of its own
@@ -114,6 +115,9 @@ def header() -> str:
         *enums(storage),
         "",
         *structs,
+        "",
+        "// What this was made of, in short.",
+        f'constexpr const char* kFingerprint = "{fingerprint()}";',
         "",
         "// f(record, field, offset, size) for each field.",
         "template <class F>",

@@ -106,7 +106,7 @@ int32_t Engine::new_message(int32_t channel) {
               static_cast<long long>(kMostMessages));
     index = static_cast<int32_t>(messages_.size());
     messages_.emplace_back();
-    if (index > index_mask_) index_mask_ = 2 * index_mask_ + 1;
+    widen_ids(2 * int64_t{index});
   }
   messages_[static_cast<size_t>(index)].channel = channel;
   // A message keeps its channel open until it is complete.
@@ -153,28 +153,41 @@ void Engine::send_on(int32_t channel_index, Action then, int32_t collective, int
   }
   Message& message = messages_[static_cast<size_t>(index)];
   message.on_sent = then;
-  // The least id that is free and ends in the index.
-  int64_t id = (place_ & ~index_mask_) | index;
-  if (id < place_) id += index_mask_ + 1;
+  message.id = start_transfer(2 * int64_t{index}, channel.src, channel.dst, channel.bytes, level);
+  message.start_ps = now_ps_;
+  if (keeps_deliveries_) note_sent(index);
+}
+
+void Engine::widen_ids(int64_t ticket) {
+  while (ticket > ticket_mask_) ticket_mask_ = 2 * ticket_mask_ + 1;
+}
+
+// The id of a transfer that starts now.
+[[gnu::always_inline]] inline int64_t Engine::start_transfer(int64_t ticket, int32_t src,
+                                                             int32_t dst, int64_t bytes,
+                                                             uint16_t level) {
+  if (pieces_ && starts_.size() == kPiece) hand_over();
+  // The least id that is free and ends in the ticket.
+  int64_t id = (place_ & ~ticket_mask_) | ticket;
+  if (id < place_) id += ticket_mask_ + 1;
   if (id > kMostPlace - kMostDrawn)
     give_up("after %lld transfers there is no number left for another",
             static_cast<long long>(transfers_));
   place_ = id + ASTRA_NET_PLACES_PER_TRANSFER;
-  message.id = id;
-  message.start_ps = now_ps_;
   // Field by field, in place: a record that is built elsewhere in pieces and copied whole makes the
   // processor wait for the pieces, which took a tenth of a whole run.
   starts_.emplace_back();
   astra_net_transfer& transfer = starts_.back();
   transfer.id = id;
   transfer.start_ps = now_ps_;
-  transfer.bytes = channel.bytes;
-  transfer.src = channel.src;
-  transfer.dst = channel.dst;
+  transfer.bytes = bytes;
+  transfer.src = src;
+  transfer.dst = dst;
   transfer.traffic_class = level;
   ++transfers_;
   ++in_flight_;
-  if (keeps_deliveries_) note_sent(index);
+  first_start_ = std::min(first_start_, id);
+  return id;
 }
 
 void Engine::note_held(int32_t index) {
@@ -227,6 +240,10 @@ void Engine::receive_on(int32_t channel_index, Action then, int32_t collective, 
   if (!sent) wait_in(channel, index, collective, node);
   if (!message.arrived) return;
   release(index);
+  receive_early(then);
+}
+
+void Engine::receive_early(Action then) {
   // It came first: the receive completes now, after all that is already due now; or inside its post,
   // where a packet that has a bus to cross cannot end the stream whose step this is.
   if (program_.receives_at_once && then.then == Then::kArrived &&
@@ -291,7 +308,154 @@ std::vector<Wait> Engine::waits() const {
       result.push_back({channel.dst, channel.src, channel.bytes, message.node, message.collective,
                         WaitFor::kReceive});
   }
+  wait_for_numbered(result);
   return result;
+}
+
+// Messages that meet by number
+
+void Engine::join_meeting(Stream& stream, Chunk& chunk, const Phase& phase) {
+  const int32_t index = numberings_.of(program_, chunk.phases[chunk.next_phase - 1].phase);
+  if (index == Numberings::kNone) return;
+  const Numbering& numbering = numberings_[index];
+  const Group& group = program_.groups[phase.layout];
+  const int32_t first = chunk.members != nullptr ? chunk.members[0] : chunk.base;
+  const Meeting::Key key{chunk.tag, index, static_cast<int32_t>(chunk.next_phase), first,
+                         group.stride};
+  const auto [found, fresh] = meeting_of_.try_emplace(key, -1);
+  if (fresh) {
+    found->second = meetings_.take();
+    Meeting& made = meetings_[found->second];
+    made = {};
+    made.key = key;
+    made.numbering = index;
+    made.collective = stream.collective;
+    made.to_come = chunk.size;
+    made.streams.assign(static_cast<size_t>(chunk.size), -1);
+    for (int32_t i = 0; i < chunk.size; ++i)
+      made.ranks.push_back(peer_of(chunk, Peers::kRelative, i - chunk.position));
+    made.first = words_.take(int64_t{chunk.size} * numbering.row(), found->second);
+    widen_ids(2 * static_cast<int64_t>(words_.size()) + 1);
+  }
+  stream.sends = {Remembered::kMeets, found->second};
+  meetings_[found->second].streams[static_cast<size_t>(chunk.position)] = stream.self;
+}
+
+// A member has done all that it has to do.
+void Engine::leave_meeting(Stream& stream) {
+  if (stream.sends.channel != Remembered::kMeets) return;
+  const int32_t index = stream.sends.step;
+  stream.sends = {};
+  Meeting& meeting = meetings_[index];
+  meeting.streams[static_cast<size_t>(chunk_of(stream).position)] = -1;
+  --meeting.to_come;
+  close_if_over(index);
+}
+
+void Engine::close_if_over(int32_t index) {
+  Meeting& meeting = meetings_[index];
+  if (meeting.to_come > 0 || meeting.open > 0) return;
+  words_.give_back(meeting.first, static_cast<int64_t>(meeting.ranks.size()) *
+                                      numberings_[meeting.numbering].row());
+  meeting_of_.erase(meeting.key);
+  meeting = {};
+  meetings_.give_back(index);
+}
+
+void Engine::send_numbered(Meeting& meeting, const Numbering& numbering, const Stream& stream,
+                           int32_t position, int32_t number) {
+  const int64_t word = meeting.first + int64_t{position} * numbering.row() + number;
+  const auto size = static_cast<int32_t>(meeting.ranks.size());
+  const int32_t to = numbering.receiver(position, number, size);
+  words_[word] = start_transfer(2 * word + 1, stream.rank, meeting.ranks[static_cast<size_t>(to)],
+                                numbering.bytes[static_cast<size_t>(number)], stream.level);
+  ++meeting.open;
+}
+
+void Engine::receive_numbered(Meeting& meeting, const Numbering& numbering, Stream& stream,
+                              int32_t position, int32_t number) {
+  if (meeting.early == 0) return;
+  const auto size = static_cast<int32_t>(meeting.ranks.size());
+  const int32_t from = numbering.sender(position, number, size);
+  int64_t& word = words_[meeting.first + int64_t{from} * numbering.row() + number];
+  if (word != MessageWords::kArrived) return;
+  word = MessageWords::kReceived;
+  --meeting.early;
+  --meeting.open;
+  receive_early({Then::kArrived, 0, stream.self});
+}
+
+Engine::Numbered Engine::numbered(int64_t index) const {
+  Numbered found{};
+  found.meeting = words_.owner(index);
+  const Meeting& meeting = meetings_[found.meeting];
+  const Numbering& numbering = numberings_[meeting.numbering];
+  const auto offset = static_cast<uint64_t>(index - meeting.first);
+  const auto row = static_cast<uint64_t>(numbering.row());
+  // Division of 32 bits is faster.
+  const uint64_t sender =
+      offset >> 32 == 0 ? static_cast<uint32_t>(offset) / static_cast<uint32_t>(row) : offset / row;
+  found.sender = static_cast<int32_t>(sender);
+  found.number = static_cast<int32_t>(offset - sender * row);
+  found.receiver =
+      numbering.receiver(found.sender, found.number, static_cast<int32_t>(meeting.ranks.size()));
+  return found;
+}
+
+// A transfer has arrived: its receiver goes on, if it has posted the receive.
+void Engine::complete_numbered(int64_t index) {
+  const Numbered found = numbered(index);
+  Meeting& meeting = meetings_[found.meeting];
+  const int32_t self = meeting.streams[static_cast<size_t>(found.receiver)];
+  if (self < 0 || !has_posted(meeting, streams_[self], found.number)) {
+    words_[index] = MessageWords::kArrived;
+    ++meeting.early;
+    return;
+  }
+  words_[index] = MessageWords::kReceived;
+  --meeting.open;
+  arrived(streams_[self]);
+}
+
+bool Engine::has_posted(const Meeting& meeting, const Stream& stream, int32_t number) const {
+  const auto schedule = static_cast<int32_t>(stream.schedule - &program_.schedules[0]);
+  const Numbering::Part& part = numberings_[meeting.numbering].part(schedule);
+  return stream.step > part.received_at[static_cast<size_t>(number)];
+}
+
+void Engine::fetch_numbered(int64_t index, bool near) const {
+  if (!words_.has(index)) return;
+  if (!near) {
+    words_.fetch(index);
+    return;
+  }
+  const Numbered found = numbered(index);
+  const int32_t self = meetings_[found.meeting].streams[static_cast<size_t>(found.receiver)];
+  if (self >= 0) __builtin_prefetch(&streams_[self], 1);
+}
+
+void Engine::wait_for_numbered(std::vector<Wait>& waits) const {
+  for (const auto& [key, index] : meeting_of_) {
+    const Meeting& meeting = meetings_[index];
+    const Numbering& numbering = numberings_[meeting.numbering];
+    const auto size = static_cast<int32_t>(meeting.ranks.size());
+    for (int64_t i = 0; i < int64_t{size} * numbering.row(); ++i) {
+      const int64_t word = words_[meeting.first + i];
+      const Numbered found = numbered(meeting.first + i);
+      const int32_t src = meeting.ranks[static_cast<size_t>(found.sender)];
+      const int32_t dst = meeting.ranks[static_cast<size_t>(found.receiver)];
+      const int64_t bytes = numbering.bytes[static_cast<size_t>(found.number)];
+      if (word >= 0) {
+        waits.push_back({src, dst, bytes, -1, meeting.collective, WaitFor::kInFlight});
+      } else if (word == MessageWords::kArrived) {
+        waits.push_back({src, dst, bytes, -1, meeting.collective, WaitFor::kUnreceived});
+      } else if (word == MessageWords::kUnsent) {
+        const int32_t self = meeting.streams[static_cast<size_t>(found.receiver)];
+        if (self >= 0 && has_posted(meeting, streams_[self], found.number))
+          waits.push_back({dst, src, bytes, -1, meeting.collective, WaitFor::kReceive});
+      }
+    }
+  }
 }
 
 }  // namespace engine

@@ -186,7 +186,7 @@ class Session {
  private:
   Session(py::list arrays, std::unique_ptr<Engine> engine)
       : arrays_(std::move(arrays)), engine_(std::move(engine)) {}
-  static constexpr uint64_t kState = 0x32656E69676E65u;  // "engine2"
+  static constexpr uint64_t kState = 0x33656E69676E65u;  // "engine3"
   static astra_net_sim* simulation(uintptr_t sim) { return reinterpret_cast<astra_net_sim*>(sim); }
 
   py::list arrays_;
@@ -224,4 +224,5 @@ PYBIND11_MODULE(_engine, module) {
     layout[record][field] = py::make_tuple(offset, bytes);
   });
   module.attr("LAYOUT") = layout;
+  module.attr("FINGERPRINT") = engine::kFingerprint;
 }

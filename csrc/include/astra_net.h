@@ -97,6 +97,7 @@ typedef struct astra_net_completion {
 #define ASTRA_NET_CAP_LEVELS 512       /* 1.2: traffic_class is the dimension of a message */
 #define ASTRA_NET_CAP_PEEK 1024        /* 1.2: peek() works                                */
 #define ASTRA_NET_CAP_REDUCTION 2048   /* 1.3: the network reduces, ASTRA_NET_REDUCE works */
+#define ASTRA_NET_CAP_PIECES 4096      /* 1.2: starts of one instant may come in pieces    */
 /* [capabilities.end] */
 typedef struct astra_net_info { /* constant while the library is loaded                    */
   uint32_t struct_size, abi_version;

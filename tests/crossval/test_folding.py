@@ -35,7 +35,7 @@ from tests.golden.test_analytical import CASES, LONG, OWN
 from tests.golden_run import GOLDEN
 from tests.golden_run import run as run_golden
 from tests.random_programs import experiment
-from tests.small import network, per_rank, system
+from tests.small import network, per_rank, same_on_all, system
 
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-unaware", "analytical-aware")
@@ -114,6 +114,19 @@ NETWORKS = (
     network("Switch FullyConnected Ring", [4, 2, 4], [400, 50, 25], [500, 700, 900]),
     network("Ring Ring", [2, 6], [50, 50], [500, 500]),
 )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_starts_in_pieces(name: str) -> None:
+    """More messages start at once than are kept: the network gets them in pieces."""
+    ranks = 288
+    work = same_on_all(ranks, lambda trace: trace.coll(CommType.ALL_TO_ALL, ranks * 1000))
+    setting = system("direct", preferred_dataset_splits=1), network("Switch", ranks)
+    whole = Experiment(work, *setting, backend=name, fold="off").run()
+    assert whole.network["transfers"] == ranks * (ranks - 1) > 2**16
+    few = Experiment(work, *setting, backend=name).run()
+    assert few.folding.copies > 1
+    assert few.finish_ps.tolist() == whole.finish_ps.tolist()
 
 
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)

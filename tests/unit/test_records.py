@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from enum import IntEnum
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from astra_bridge import program
+from astra_bridge.errors import BackendUnavailable
 from astra_bridge.program import compiled, schema
+from astra_bridge.trace import CommType
+from tests.small import network, run, same_on_all, system
 
 ROOT = Path(__file__).parents[2]
 RECORDS = {
@@ -37,13 +41,44 @@ def test_an_engine_of_other_records_is_refused(monkeypatch: pytest.MonkeyPatch) 
     fields = program.MESSAGE.descr
     swapped = np.dtype([fields[0], fields[2], fields[1]])
     assert swapped.itemsize == program.MESSAGE.itemsize
-    monkeypatch.setattr(schema, "MESSAGE", swapped)
-    compiled.module.cache_clear()
-    try:
-        with pytest.raises(RuntimeError, match="other records of MESSAGE"):
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MESSAGE", swapped)
+        _forget()
+        with pytest.raises(BackendUnavailable, match=r"another version .* build it again: python"):
             compiled.module()
-    finally:
-        compiled.module.cache_clear()
+    _forget()
+    assert compiled.unavailable() is None
+
+
+def _forget() -> None:
+    for kept in (compiled.module, compiled.unavailable, compiled.fingerprint):
+        kept.cache_clear()
+
+
+@needs_native
+def test_an_engine_that_takes_other_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run says so in one sentence, and how to build it again; the Python engine does without."""
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "SESSION", (*compiled.SESSION, "more"))
+        _forget()
+        work = same_on_all(2, lambda trace: trace.coll(CommType.ALL_REDUCE, 1024))
+        for engine in ("auto", "native"):
+            with pytest.raises(BackendUnavailable, match="build_native --parts=engine"):
+                run(work, system(), network("Ring", 2), engine=engine)
+        assert run(
+            work,
+            system(),
+            network("Ring", 2),
+            engine="python",
+            backend="analytical-aware-python",
+        ).finish_ps.all()
+    _forget()
+
+
+@needs_native
+def test_the_arguments_of_a_session_are_those_that_the_fingerprint_has() -> None:
+    told = compiled.module().Session.__init__.__doc__
+    assert re.findall(r"(\w+): ", told)[1:] == list(compiled.SESSION)
 
 
 def test_every_record_and_enum_is_in_the_header() -> None:

@@ -87,7 +87,8 @@ class AwareNetwork(AnalyticalNetwork):
         | Capability.CONGESTION
         | Capability.ORDERED
         | Capability.SAVE
-        | Capability.PEEK,
+        | Capability.PEEK
+        | Capability.PIECES,
         resolution_ps=1000,
     )
 

@@ -34,7 +34,8 @@ class UnawareNetwork(AnalyticalNetwork):
         | Capability.ORDERED
         | Capability.SAVE
         | Capability.PEEK
-        | Capability.REDUCTION,
+        | Capability.REDUCTION
+        | Capability.PIECES,
         resolution_ps=1000,
     )
 
