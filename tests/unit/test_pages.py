@@ -26,7 +26,8 @@ CODE = ("sh", "python")
 
 # Blocks of sh and python run here, in their order, in one folder; of Python in one process.
 RUN = [
-    "docs/architecture.md", "docs/extending.md", "docs/fabrics.md", "docs/folding.md", "docs/formats/remote_memory.md",
+    "docs/architecture.md", "docs/extending.md", "docs/fabrics.md", "docs/folding.md",
+    "docs/formats/remote_memory.md",
     "docs/hardware.md", "docs/howto.md", "docs/models.md", "docs/python.md", "docs/remote.md",
     "docs/report.md", "docs/workloads.md", "README.md",
 ]  # fmt: skip
