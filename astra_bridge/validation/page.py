@@ -64,13 +64,13 @@ message, that is furthest off.
 _SETS["steps"] = """## Training steps on 8 to 16,384 GPUs
 
 Published steps, each simulated as a whole: the workload made of the model
-([models.md](models.md)), durations of its kernels by the profile of the GPU, communication as
-rings over nodes and their network adapters (`analytical-unaware`, `corrected`). One set of
-parameters for all rows: collectives get 80 % of the datasheet's bandwidth inside a node and
-85 % of it between nodes. What a source leaves open is assumed, and stands in the row
-(`assumed`, with `--json`). These assumptions and the two shares were chosen with the rows in
-view, so the error here is of rows that were fitted, not of new ones. The baseline is all
-operations at the datasheet's peak.
+([models.md](models.md)), durations of its kernels by the profile of the GPU, collectives as NCCL
+would choose them (`nccl`) over nodes and their network adapters (`analytical-unaware`,
+`corrected`). Inside a node the times are those that were fitted to nccl-tests; between nodes
+NCCL's own constants, and 47 GB/s of a 400 Gb/s adapter, which NCCL's maintainers expect
+(nccl-tests, issue 290). What a source leaves open is assumed, and stands in the row with what says
+it, or "not stated". These assumptions were chosen with the rows in view, so the error here is of
+rows that were fitted, not of new ones. The baseline is all operations at the datasheet's peak.
 """
 
 _MISSING = """## What is not modelled

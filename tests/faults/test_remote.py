@@ -252,7 +252,7 @@ def pretending(*answers: bytes, linger: bool = False) -> Iterator[str]:
         thread.join(5)
 
 
-def welcome(name: bytes = b"mock", *, version: int = 1002, grid_ps: int = 1) -> bytes:
+def welcome(name: bytes = b"mock", *, version: int = 1003, grid_ps: int = 1) -> bytes:
     texts = b"".join(struct.pack("<I", len(one)) + one for one in (name, b"1", b"mock"))
     return MAGIC + frame(
         64, struct.pack("<IIQqqII", version, 0, 0, grid_ps, 2**63 - 1, 1, 0) + texts
