@@ -163,14 +163,22 @@ class LinkTiers(NamedTuple):
         Links beyond those of the network are ``own switch``: between a rank that passes on what is
         for others, and the switch that does it for it.
         """
-        words = np.array([*self.names, OWN_SWITCH])
+        return np.asarray(np.array([*self.names, OWN_SWITCH])[self.index_of(link)])
+
+    def index_of(self, link: NDArray[Any]) -> NDArray[np.int64]:
+        """The tier of links as an index into `names`, or beyond these.
+
+        Examples
+        --------
+        >>> LinkTiers.of_dims([16, 8]).index_of(np.array([0, 15, 16, 23, 24])).tolist()
+        [0, 0, 1, 1, 2]
+        """
         if self.by_dims:
-            at = np.searchsorted(self.by_number, link, "right") - 1
-        else:
-            own = (link >= 0) & (link < len(self.by_number))
-            at = np.full(len(link), len(self.names))
-            at[own] = self.by_number[link[own]]
-        return np.asarray(words[at])
+            return np.searchsorted(self.by_number, link, "right").astype(np.int64) - 1
+        own = (link >= 0) & (link < len(self.by_number))
+        at = np.full(len(link), len(self.names))
+        at[own] = self.by_number[link[own]]
+        return at
 
 
 def links_of_dims(network: NetworkDims | NetworkLinks) -> tuple[int, ...]:

@@ -308,18 +308,20 @@ def _print(
     print(summary(result))
     if values["output"] is not None:
         output = one_line(values["output"])
-        print(f"\nFiles in {output}/; {_about_timeline(result, values['timeline_ranks'], drawn)}")
+        print(f"\nFiles in {output}/; {_about_timeline(result, values, drawn)}")
 
 
-def _about_timeline(result: Result, given: str | list[int] | None, drawn: list[int]) -> str:
+def _about_timeline(result: Result, values: dict[str, Any], drawn: list[int]) -> str:
     """What opens the timeline, and what is not in it."""
     if not result.has_nodes:
         return "`astra-bridge report` makes a page of them."
     said = "timeline.pftrace opens in ui.perfetto.dev, `astra-bridge report` makes a page of them."
     if len(drawn) < result.rank_count:
         said += f" It has {len(drawn)} of {result.rank_count} ranks"
-        said += ", one of each kind" if given in (None, "kinds") else ""
+        said += ", one of each kind" if values["timeline_ranks"] in (None, "kinds") else ""
         said += "; --timeline-ranks chooses others."
-    if not result.draws_chunks(drawn):
+    if values["checkpoint"] is not None or values["resume"] is not None:
+        said += " The chunks of collectives are not kept with checkpoints."
+    elif not result.draws_chunks(drawn):
         said += " The chunks of its collectives are too many to be drawn; those of fewer ranks are."
     return said

@@ -124,22 +124,24 @@ class Prepared:
         if self._per_dim:
             options = self.config.options
             return injection_of_dims(
-                str(options.get("topology", "")).split(","),
+                str(options["topology"]).split(","),
                 [int(one) for one in str(options["npus_count"]).split(",")],
                 [float(one) * 2**30 for one in str(options["bandwidth"]).split(",")],
                 ranks,
             )
         if not len(self.config.links):
             return 0.0
-        tiers = self.link_tiers()
-        return injection_of_links(self.config.links, tiers.by_number, self.config.endpoints, ranks)
+        links = self.config.links
+        tier = self.link_tiers().index_of(np.arange(len(links)))
+        return injection_of_links(links, tier, self.config.endpoints, ranks)
 
     @property
     def _per_dim(self) -> bool:
         options = self.config.options
         count = len(self.links_of_dims)
+        names = ("topology", "npus_count", "bandwidth", "latency")
         return count > 0 and all(
-            len(str(options.get(name, "")).split(",")) == count for name in ("bandwidth", "latency")
+            name in options and len(str(options[name]).split(",")) == count for name in names
         )
 
     def changed(self, faster: Mapping[str, float], sooner: Mapping[str, float]) -> NetworkConfig:
@@ -156,10 +158,10 @@ class Prepared:
             return replace(config, options=options)
         links, tiers = config.links.copy(), self.link_tiers()
         kinds = [_kind(name) for name in tiers.names]
-        of_link = tiers.by_number
-        better = np.array([faster.get(kind, 1.0) for kind in kinds])[of_link]
+        of_link = tiers.index_of(np.arange(len(links)))
+        better = np.array([*(faster.get(kind, 1.0) for kind in kinds), 1.0])[of_link]
         links["bytes_per_second"] *= better
-        closer = np.array([sooner.get(kind, 1.0) for kind in kinds])[of_link]
+        closer = np.array([*(sooner.get(kind, 1.0) for kind in kinds), 1.0])[of_link]
         links["latency_ps"] = np.rint(links["latency_ps"] / closer)
         return replace(config, links=links)
 

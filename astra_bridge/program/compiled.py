@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from enum import EnumMeta
-from hashlib import sha256
 from importlib import import_module
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -59,16 +59,15 @@ def fingerprint() -> str:
 
     Records with their fields, values of enums, tables of a Program, arguments of a session.
     """
-    told = sha256(repr(SESSION).encode())
+    told = [repr(SESSION)]
     for name, value in sorted(vars(schema).items()):
         if isinstance(value, np.dtype) and value.names:
-            told.update(f"{name} {sorted(layout(value).items())} {value.descr}".encode())
+            told.append(f"{name} {sorted(layout(value).items())} {value.descr}")
         elif isinstance(value, EnumMeta) and value.__module__ == schema.__name__:
             members: Any = list(value)
-            told.update(f"{name} {[(one.name, int(one)) for one in members]}".encode())
-    for field in fields(Tables):
-        told.update(f"{field.name} {field.type}".encode())
-    return told.hexdigest()[:16]
+            told.append(f"{name} {[(one.name, int(one)) for one in members]}")
+    told += [f"{field.name} {field.type}" for field in fields(Tables)]
+    return f"{crc32(repr(told).encode()):08x}"
 
 
 def layout(record: np.dtype[Any]) -> dict[str, tuple[int, int]]:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import astra_bridge
 from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.files import NewFiles
 from astra_bridge.results.files import save_local_memory, save_log
@@ -288,3 +289,17 @@ def test_a_result_prints_in_six_lines(tmp_path: Path) -> None:
     assert len(repr(result).splitlines()) == 6
     assert "<table>" in result._repr_html_()
     assert "100" in repr(result)
+
+
+@pytest.mark.parametrize("backend", ["analytical-aware", "analytical-unaware", "flow", "garnet"])
+def test_every_backend_saves_a_run_on_dimensions(backend: str, tmp_path: Path) -> None:
+    inputs = Path(__file__).parents[2] / "examples" / "analytical"
+    result = astra_bridge.simulate(
+        inputs / "all_reduce" / "trace", inputs / "system.json", inputs / "ring.yml",
+        backend=backend,
+    )  # fmt: skip
+    result.save(tmp_path / "out")
+    (spans,) = csv.DictReader((tmp_path / "out" / "collective_spans.csv").open())
+    assert (spans["what"], int(spans["ranks"])) == ("all-reduce", 8)
+    # Both links of a rank in a ring; Garnet's are between routers, which says nothing of ranks.
+    assert float(spans["ideal_GBps"]) == (0 if backend == "garnet" else 200 * 2**30 / 1e9)

@@ -158,7 +158,8 @@ def test_small_training_steps(tmp_path: Path) -> None:
     some = [line for line in lines if line.startswith(("korthikanti22-22b", "megatron21-7.5B"))]
     (tmp_path / "steps.csv").write_text("\n".join([header, *some]) + "\n")
     report = validate("steps", tmp_path)
-    assert [abs(row.error) < 0.06 for row in report.rows] == [True, True]
+    assert [abs(row.error) < 0.1 for row in report.rows] == [True, True]
+    assert {one.kind: one for one in report.summaries}["all"].error_geomean < 0.06
 
 
 @pytest.mark.parametrize(
