@@ -243,8 +243,12 @@ def _inside(values: dict[str, Any]) -> InsideName:
         if values["output"] is None:
             raise InputError("needs --output, where it is written", key="--explain")
         return "messages"
-    checkpoints = values["checkpoint"] is not None or values["resume"] is not None
-    return "nothing" if values["output"] is None or checkpoints else "chunks"
+    return "nothing" if values["output"] is None or _has_checkpoints(values) else "chunks"
+
+
+def _has_checkpoints(values: dict[str, Any]) -> bool:
+    """Whether it is saved, or goes on: then nothing of the inside of collectives is kept."""
+    return values["checkpoint"] is not None or values["resume"] is not None
 
 
 def _warn(warnings: Iterable[str]) -> None:
@@ -320,7 +324,7 @@ def _about_timeline(result: Result, values: dict[str, Any], drawn: list[int]) ->
         said += f" It has {len(drawn)} of {result.rank_count} ranks"
         said += ", one of each kind" if values["timeline_ranks"] in (None, "kinds") else ""
         said += "; --timeline-ranks chooses others."
-    if values["checkpoint"] is not None or values["resume"] is not None:
+    if _has_checkpoints(values):
         said += " The chunks of collectives are not kept with checkpoints."
     elif not result.draws_chunks(drawn):
         said += " The chunks of its collectives are too many to be drawn; those of fewer ranks are."

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from astra_bridge.arguments import check_fields, integer, list_of, number, optional, text
 from astra_bridge.errors import InputError
-from astra_bridge.inputs.common import check_keys, resolve
+from astra_bridge.inputs.common import check_keys, read_text, resolve
 from astra_bridge.text import nearest, show
 
 __all__ = [
@@ -182,12 +182,8 @@ def read_tuner(path: str | Path) -> tuple[TunerRow, ...]:
         The file cannot be read, or a line is not understood; names file, line and field.
     """
     file = Path(path)
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", file=file) from None
     rows = []
-    for at, line in enumerate(lines, start=1):
+    for at, line in enumerate(read_text(file).splitlines(), start=1):
         fields = [one.strip().lower() for one in line.split(",")]
         if not line.strip() or line.lstrip().startswith("#") or fields[0] == "collective_type":
             continue

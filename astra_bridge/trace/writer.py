@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from astra_bridge.errors import InputError
 from astra_bridge.files import write_file
@@ -24,6 +24,7 @@ from astra_bridge.trace.schema import (
 VERSION = "0.0.4"
 """Version of Chakra's schema that is written by default."""
 
+_Made = TypeVar("_Made")
 _MAX_CACHED_ATTRIBUTES = 1 << 16
 _ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 _MORE = [bytes((value | 0x80,)) for value in range(0x80)]
@@ -240,18 +241,34 @@ def encode_traces(
     (True, True)
     """
     metadata = GlobalMetadata(version=version).SerializeToString()
-    encode = _Encoder().encode
-    nodes: Sequence[TraceNode] = []
-    records: list[bytes] = []
-    for trace in traces:
-        shared = min(len(nodes), len(trace))
-        records = [
-            record if node is before else encode(node)
-            for node, before, record in zip(trace, nodes, records, strict=False)
-        ]
-        records += map(encode, trace[shared:])
-        nodes = trace
+    for records in of_each(traces, _Encoder().encode):
         yield frame_records(chain([metadata], records))
+
+
+def of_each(
+    traces: Iterable[Sequence[TraceNode]], make: Callable[[TraceNode], _Made]
+) -> Iterator[list[_Made]]:
+    """What is made of the nodes of traces, one trace after the other.
+
+    Of a node that a trace shares with the one before, in the same place, it is made once.
+
+    Examples
+    --------
+    >>> shared, last = TraceNode(0, NodeType.COMP, "a"), TraceNode(1, NodeType.COMP, "b")
+    >>> first, second = of_each([[shared], [shared, last]], lambda node: [node.name])
+    >>> first, second, first[0] is second[0]
+    ([['a']], [['a'], ['b']], True)
+    """
+    before: Sequence[TraceNode] = []
+    made: list[_Made] = []
+    for nodes in traces:
+        made = [
+            known if node is old else make(node)
+            for node, old, known in zip(nodes, before, made, strict=False)
+        ]
+        made += map(make, nodes[len(made) :])
+        before = nodes
+        yield made
 
 
 def write_trace(path: str | Path, nodes: Iterable[TraceNode], *, version: str = VERSION) -> None:

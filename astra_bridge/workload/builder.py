@@ -18,7 +18,7 @@ from astra_bridge.trace.columns import CommType, NodeType, ProcessGroup, Workloa
 from astra_bridge.trace.manifest import Manifest, manifest_path, placed
 from astra_bridge.trace.nodes import columns_of_all
 from astra_bridge.trace.per_rank import write_per_rank
-from astra_bridge.trace.writer import TraceNode, encode_trace, encode_traces
+from astra_bridge.trace.writer import TraceNode, encode_trace, encode_traces, of_each
 
 
 class TraceBuilder:
@@ -408,8 +408,6 @@ def _around(kinds: Iterable[Sequence[TraceNode]], ranks: int) -> Iterator[Sequen
 
     What a kind shares with the one before, it shares afterwards.
     """
-    given: Sequence[TraceNode] = []
-    found: list[TraceNode] = []
 
     def made(node: TraceNode) -> TraceNode:
         name = _peer_of(node)
@@ -417,15 +415,7 @@ def _around(kinds: Iterable[Sequence[TraceNode]], ranks: int) -> Iterator[Sequen
             return node
         return _changed(node, {name: node.attributes[name] % ranks})  # type: ignore[operator]
 
-    for nodes in kinds:
-        shared = min(len(nodes), len(given))
-        found = [
-            known if node is before else made(node)
-            for node, before, known in zip(nodes, given, found, strict=False)
-        ]
-        found += map(made, nodes[shared:])
-        given = nodes
-        yield found
+    return of_each(kinds, made)
 
 
 def _peer_of(node: TraceNode) -> str:

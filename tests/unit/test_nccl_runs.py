@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,12 @@ def test_what_is_refused(nccl: dict[str, Any], said: str) -> None:
 def test_an_accelerator_is_needed() -> None:
     with pytest.raises(InputError, match="hardware: missing"):
         run(system={"hardware": None})
+
+
+def test_a_tuner_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tuner.conf")
+    with pytest.raises(InputError, match="regular file"):
+        read_tuner(tmp_path / "tuner.conf")
 
 
 @pytest.mark.parametrize(
