@@ -66,7 +66,8 @@ def match(program: Program, times: Times) -> Matches:
     nodes, keys = _collectives(program, times)
     collectives = 0
     if len(nodes):
-        _, number[nodes] = np.unique(keys, return_inverse=True, axis=0)
+        _, which = np.unique(keys, return_inverse=True, axis=0)
+        number[nodes] = which.reshape(-1)  # numpy 2.0.0 gives it a second axis
         number_of = number[nodes]
         collectives = int(number_of.max()) + 1
         # The last member to begin; of several the one of the first task.

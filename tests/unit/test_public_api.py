@@ -6,7 +6,9 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import io
 import pkgutil
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +97,16 @@ def test_examples_of_docstrings_run(name: str) -> None:
     except ImportError as error:
         pytest.skip(str(error))
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    failed, _ = doctest.testmod(module, optionflags=flags)
-    assert failed == 0
+    tests = doctest.DocTestFinder(exclude_empty=True).find(module)
+    missing = ""
+    for test in tests:
+        said = io.StringIO()
+        if doctest.DocTestRunner(optionflags=flags).run(test, out=said.write).failed:
+            found = re.search(r"MissingDependency: .*", said.getvalue())
+            assert found, said.getvalue()
+            missing = found[0]
+    if missing:
+        pytest.skip(missing)
 
 
 if __name__ == "__main__":

@@ -299,7 +299,8 @@ def test_every_backend_saves_a_run_on_dimensions(backend: str, tmp_path: Path) -
         backend=backend,
     )  # fmt: skip
     result.save(tmp_path / "out")
-    (spans,) = csv.DictReader((tmp_path / "out" / "collective_spans.csv").open())
+    text = (tmp_path / "out" / "collective_spans.csv").read_text(encoding="utf-8")
+    (spans,) = csv.DictReader(text.splitlines())
     assert (spans["what"], int(spans["ranks"])) == ("all-reduce", 8)
     # Both links of a rank in a ring; Garnet's are between routers, which says nothing of ranks.
     assert float(spans["ideal_GBps"]) == (0 if backend == "garnet" else 200 * 2**30 / 1e9)
