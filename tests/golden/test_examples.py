@@ -32,9 +32,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def commands_of(script: str) -> list[list[str]]:
-    """Those of the examples; tests/unit/test_pages.py runs what pages make themselves."""
-    text = script.replace("\\\n", " ")
-    found = re.findall(r"astra-bridge (run (?!--backend ns3).*=examples/.*)", text)
+    found = re.findall(r"astra-bridge (run (?!--backend ns3).*)", script.replace("\\\n", " "))
     return [shlex.split(command.split("&&")[0]) for command in found]
 
 
@@ -46,7 +44,8 @@ def test_commands_of_the_page(
     page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    found = commands(page)
+    # tests/unit/test_pages.py runs those of which the page makes the inputs itself.
+    found = [one for one in commands(page) if any("=examples/" in word for word in one)]
     assert found
     for command in found:
         assert main(command) == 0
