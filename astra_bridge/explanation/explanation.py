@@ -246,11 +246,14 @@ class Explanation:
     def critical_path(self) -> dict[str, NDArray[Any]]:
         """`path` as columns: start_ps, end_ps, rank, node_id, activity, what, name."""
         path = self.path
+        ids = [one.node_id for one in path]
+        # Ids of traces are unsigned, of 64 bits; where one needs the last, nothing is 2**64 - 1.
+        large = max(ids, default=0) >= 2**63
         return {
             "start_ps": np.array([one.start_ps for one in path], np.int64),
             "end_ps": np.array([one.end_ps for one in path], np.int64),
             "rank": np.array([one.row for one in path], np.int64),
-            "node_id": np.array([one.node_id for one in path], np.int64),
+            "node_id": np.array(ids, object).astype(np.uint64 if large else np.int64),
             "activity": np.array([one.activity.text for one in path], np.str_),
             "what": np.array([one.what for one in path], np.str_),
             "name": np.array([one.name for one in path], np.str_),

@@ -1,68 +1,162 @@
 # SPDX-License-Identifier: MIT
 """Perfetto's trace format, as far as a timeline needs it: tracks, slices, flows and counters.
 
-Like Chakra's messages these are built at run time, from the field numbers that Perfetto's schema
-(protos/perfetto/trace) gives them, and work with every protobuf; the tests read what is written
-with the package ``perfetto``, which needs a new one.
+The field numbers are those of Perfetto's schema (protos/perfetto/trace); the tests read what is
+written with the package ``perfetto``.  Packets of events, of which a timeline has millions, are
+made of arrays: those of one shape (the same fields) are rows of one table of bytes, because a
+number takes as many bytes in each as the largest one needs.  A varint may be longer than it has to
+be; Perfetto's own writer makes lengths so.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
-__all__ = ["TraceWriter"]
+import numpy as np
+from numpy.typing import NDArray
 
-_MESSAGES = {
-    "EventName": "iid=1:uint64 name=2:string",
-    "InternedData": "event_names=2:EventName*",
-    "ProcessDescriptor": "pid=1:int32 process_name=6:string",
-    "CounterDescriptor": "unit_name=6:string",
-    "TrackDescriptor": "uuid=1:uint64 name=2:string process=3:ProcessDescriptor "
-    "parent_uuid=5:uint64 counter=8:CounterDescriptor child_ordering=11:int32 "
-    "sibling_order_rank=12:int32",
-    "DebugAnnotation": "int_value=4:int64 string_value=6:string name=10:string",
-    "TrackEvent": "debug_annotations=4:DebugAnnotation* type=9:int32 name_iid=10:uint64 "
-    "track_uuid=11:uint64 categories=22:string* double_counter_value=44:double "
-    "flow_ids=47:fixed64* terminating_flow_ids=48:fixed64*",
-    "TracePacket": "timestamp=8:uint64 trusted_packet_sequence_id=10:uint32 "
-    "track_event=11:TrackEvent interned_data=12:InternedData sequence_flags=13:uint32 "
-    "track_descriptor=60:TrackDescriptor",
-    "Trace": "packet=1:TracePacket*",
-}
-_BEGIN, _END, _COUNTER = 1, 2, 4
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["BEGIN", "COUNTER", "END", "NO_NODE", "TraceWriter"]
+
+Bytes = NDArray[np.uint8]
+
+BEGIN, END, COUNTER = 1, 2, 4
+"""Kinds of events: TrackEvent.Type."""
+
+NO_NODE = np.uint64(2**64 - 1)
+"""In place of a node's id: none."""
+
 _CLEARED, _NEEDED = 1, 2
 _EXPLICIT_ORDER = 3
 _SEQUENCE = 1
+_VARINT: Literal[0] = 0
+_FIXED64: Literal[1] = 1
+_LEN = 2
+_MOST_EVENTS = 1 << 16
+"""Events that are made into bytes together."""
+
+# Fields of InternedData with the texts that stand once in the file; an entry is iid=1, name=2.
+_CATEGORY, _NAME, _NOTE = 1, 2, 3
 
 
-@cache
-def _messages() -> dict[str, Any]:
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
-    proto = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="timeline.proto", package="timeline", syntax="proto2"
-    )
-    for message, fields in _MESSAGES.items():
-        descriptor = file.message_type.add(name=message)
-        for item in fields.split():
-            name, _, rest = item.partition("=")
-            number, _, kind = rest.partition(":")
-            field = descriptor.field.add(name=name, number=int(number))
-            repeated = kind.endswith("*")
-            field.label = proto.LABEL_REPEATED if repeated else proto.LABEL_OPTIONAL
-            kind = kind.rstrip("*")
-            if kind in _MESSAGES:
-                field.type, field.type_name = proto.TYPE_MESSAGE, f".timeline.{kind}"
-            else:
-                field.type = proto.Type.Value(f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"timeline.{name}"))
-        for name in _MESSAGES
-    }
+
+def _tag(field: int, wire: int) -> bytes:
+    return _varint(field << 3 | wire)
+
+
+def _number(field: int, value: int) -> bytes:
+    return _tag(field, _VARINT) + _varint(value)
+
+
+def _message(field: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return _tag(field, _LEN) + _varint(len(content)) + content
+
+
+def _text(field: int, text: str) -> bytes:
+    return _message(field, text.encode(errors="replace"))
+
+
+class _Column(NamedTuple):
+    """The values of a field, one in each row."""
+
+    values: NDArray[np.uint64]
+    wire: Literal[0, 1]
+
+    @property
+    def width(self) -> int:
+        """Bytes that each takes."""
+        if self.wire == _FIXED64:
+            return 8
+        return max(-(-int(self.values.max()).bit_length() // 7), 1)
+
+    def write(self, rows: Bytes) -> None:
+        """Write the values, shape (n, width)."""
+        width = rows.shape[1]
+        if self.wire == _FIXED64:
+            rows[:] = self.values.astype("<u8").view(np.uint8).reshape(-1, 8)
+            return
+        for at in range(width):
+            part = (self.values >> np.uint64(7 * at)).astype(np.uint8)
+            rows[:, at] = part | 0x80 if at < width - 1 else part
+
+
+_Parts = list["bytes | _Column"]
+
+
+def _nested(field: int, parts: _Parts) -> _Parts:
+    size = sum(part.width if isinstance(part, _Column) else len(part) for part in parts)
+    return [_tag(field, _LEN) + _varint(size), *parts]
+
+
+def _rows(parts: _Parts, count: int) -> Bytes:
+    widths = [part.width if isinstance(part, _Column) else len(part) for part in parts]
+    rows = np.empty((count, sum(widths)), np.uint8)
+    at = 0
+    for part, width in zip(parts, widths, strict=True):
+        if isinstance(part, _Column):
+            part.write(rows[:, at : at + width])
+        else:
+            rows[:, at : at + width] = np.frombuffer(part, np.uint8)
+        at += width
+    return rows
+
+
+def _encoded(columns: list[NDArray[np.uint64]], note: int) -> bytes:
+    """The packets of events, one for each row of `TraceWriter.events`' columns."""
+    _, kind, _, name, category, node_id, flow, ends_flow, _ = columns
+    shape = kind.astype(np.int64)
+    for at, part in enumerate([name, category, node_id ^ NO_NODE, flow, ends_flow]):
+        shape |= (part != 0).astype(np.int64) << (3 + at)
+    where, tables = [], []
+    lengths = np.empty(len(shape), np.int64)
+    for one in np.unique(shape).tolist():
+        where.append(np.flatnonzero(shape == one))
+        tables.append(_packets(one, [column[where[-1]] for column in columns], note))
+        lengths[where[-1]] = tables[-1].shape[1]
+    begin = np.cumsum(lengths) - lengths
+    out = np.empty(int(lengths.sum()), np.uint8)
+    for rows, table in zip(where, tables, strict=True):
+        out[begin[rows][:, None] + np.arange(table.shape[1])] = table
+    return out.tobytes()
+
+
+def _packets(shape: int, columns: list[NDArray[np.uint64]], note: int) -> Bytes:
+    """The packets of events that have the same fields, one in each row."""
+    kind = shape & 7
+    has_name, has_category, has_node, has_flow, has_end = (shape >> 3 + at & 1 for at in range(5))
+    time, _, track, name, category, node_id, flow, ends_flow, value = columns
+
+    def column(field: int, values: NDArray[np.uint64], wire: Literal[0, 1] = _VARINT) -> _Parts:
+        return [_tag(field, wire), _Column(values, wire)]
+
+    event: _Parts = []
+    if has_category:
+        event += column(3, category)
+    if has_node:
+        event += _nested(4, [_number(1, note), *column(3, node_id)])
+    event += [_number(9, kind)]
+    if has_name:
+        event += column(10, name)
+    event += column(11, track)
+    if kind == COUNTER:
+        event += column(44, value, _FIXED64)
+    if has_flow:
+        event += column(47, flow, _FIXED64)
+    if has_end:
+        event += column(48, ends_flow, _FIXED64)
+    said = [_number(10, _SEQUENCE), *_nested(11, event), _number(13, _NEEDED)]
+    return _rows(_nested(1, [*column(8, time), *said]), len(time))
 
 
 class TraceWriter:
@@ -74,101 +168,106 @@ class TraceWriter:
     """
 
     def __init__(self, out: BinaryIO) -> None:
-        self._out, self._kinds = out, _messages()
-        self._names: dict[str, int] = {}
+        self._out = out
+        self._interned: dict[tuple[int, str], int] = {}
         self._tracks = 0
         self._first = True
-        self._buffer = self._kinds["Trace"]()
+        self._head: list[bytes] = []  # of what the events that wait refer to
+        self._events: list[list[NDArray[np.uint64]]] = []
+        self._waiting = 0
 
     def track(
         self, name: str, parent: int = 0, *, order: int = 0, counter: str | None = None
     ) -> int:
         """Add a track below another one; ``counter`` is the unit of one that holds values."""
-        packet = self._packet()
-        descriptor = packet.track_descriptor
-        self._tracks += 1
-        descriptor.uuid = self._tracks
-        descriptor.name = name
-        descriptor.child_ordering = _EXPLICIT_ORDER
-        descriptor.sibling_order_rank = order
-        if parent:
-            descriptor.parent_uuid = parent
-        if counter is not None:
-            descriptor.counter.unit_name = counter
-        return self._tracks
+        return self._descriptor(
+            _text(2, name),
+            _number(5, parent) if parent else b"",
+            b"" if counter is None else _message(8, _text(6, counter)),
+            order=order,
+        )
 
     def process(self, name: str, pid: int) -> int:
         """Add a track that others stand below."""
-        packet = self._packet()
-        self._tracks += 1
-        descriptor = packet.track_descriptor
-        descriptor.uuid = self._tracks
-        descriptor.child_ordering = _EXPLICIT_ORDER
-        descriptor.sibling_order_rank = pid
-        descriptor.process.pid = pid
-        descriptor.process.process_name = name
-        return self._tracks
+        return self._descriptor(_message(3, _number(1, pid), _text(6, name)), order=pid)
 
-    def begin(
+    def name(self, text: str) -> int:
+        """The number of a name of slices."""
+        return self._number_of(_NAME, text)
+
+    def category(self, text: str) -> int:
+        """The number of a category of slices."""
+        return self._number_of(_CATEGORY, text)
+
+    def events(
         self,
-        track: int,
-        time_ns: int,
-        name: str,
-        category: str,
-        notes: dict[str, int | str] | None = None,
+        kind: ArrayLike,
+        track: ArrayLike,
+        time_ns: ArrayLike,
         *,
-        flow: int = 0,
-        ends_flow: int = 0,
+        name: ArrayLike = 0,
+        category: ArrayLike = 0,
+        node_id: ArrayLike | None = None,
+        flow: ArrayLike = 0,
+        ends_flow: ArrayLike = 0,
+        value: ArrayLike | None = None,
     ) -> None:
-        """Begin a slice; slices of a track nest."""
-        packet = self._packet()
-        packet.timestamp = time_ns
-        event = packet.track_event
-        event.type, event.track_uuid = _BEGIN, track
-        event.name_iid = self._named(packet, name)
-        event.categories.append(category)
-        for key, value in (notes or {}).items():
-            note = event.debug_annotations.add(name=key)
-            if isinstance(value, int):
-                note.int_value = value
-            else:
-                note.string_value = value
-        if flow:
-            event.flow_ids.append(flow)
-        if ends_flow:
-            event.terminating_flow_ids.append(ends_flow)
+        """Add events; of one track and time, in their order.
 
-    def end(self, track: int, time_ns: int) -> None:
-        """End the innermost slice of a track."""
-        packet = self._packet()
-        packet.timestamp = time_ns
-        packet.track_event.type, packet.track_event.track_uuid = _END, track
-
-    def value(self, track: int, time_ns: int, value: float) -> None:
-        """The value of a counter from a time on."""
-        packet = self._packet()
-        packet.timestamp = time_ns
-        event = packet.track_event
-        event.type, event.track_uuid, event.double_counter_value = _COUNTER, track, value
+        Parameters
+        ----------
+        kind : array_like of int, shape (n,), or int
+            `BEGIN` of a slice, `END` of the innermost one of its track, or `COUNTER`: a value from
+            then on.
+        track : array_like of int
+        time_ns : array_like of int, shape (n,)
+        name, category : array_like of int
+            Of slices that begin, as :meth:`name` and :meth:`category` gave them; 0: none.
+        node_id : array_like of uint64, optional
+            A note of slices that begin; `NO_NODE`: none.
+        flow, ends_flow : array_like of int
+            A flow that leaves or enters a slice; 0: none.
+        value : array_like of float, optional
+            Of counters.
+        """
+        times = np.asarray(time_ns, np.uint64)
+        if not len(times):
+            return
+        noted = NO_NODE if node_id is None else node_id
+        bits = 0 if value is None else np.asarray(value, np.float64).view(np.uint64)
+        columns = [times, kind, track, name, category, noted, flow, ends_flow, bits]
+        self._events.append(
+            [np.broadcast_to(np.asarray(one, np.uint64), times.shape) for one in columns]
+        )
+        self._waiting += len(times)
+        if self._waiting >= _MOST_EVENTS:
+            self.flush()
 
     def flush(self) -> None:
         """Write what is not written yet."""
-        self._out.write(self._buffer.SerializeToString())
-        self._buffer = self._kinds["Trace"]()
+        events = b""
+        if self._waiting:
+            columns = [np.concatenate(one) for one in zip(*self._events, strict=True)]
+            events = _encoded(columns, self._number_of(_NOTE, "node_id"))
+            self._events, self._waiting = [], 0
+        self._out.write(b"".join([*self._head, events]))
+        self._head = []
 
-    def _packet(self) -> Any:
-        if len(self._buffer.packet) >= 4096:
-            self.flush()
-        packet = self._buffer.packet.add()
-        packet.trusted_packet_sequence_id = _SEQUENCE
-        packet.sequence_flags = _NEEDED | (_CLEARED if self._first else 0)
+    def _descriptor(self, *parts: bytes, order: int) -> int:
+        self._tracks += 1
+        place = _number(11, _EXPLICIT_ORDER) + _number(12, order)
+        self._packet(_message(60, _number(1, self._tracks), *parts, place))
+        return self._tracks
+
+    def _packet(self, content: bytes) -> None:
+        flags = _NEEDED | (_CLEARED if self._first else 0)
         self._first = False
-        return packet
+        self._head.append(_message(1, _number(10, _SEQUENCE), content, _number(13, flags)))
 
-    def _named(self, packet: Any, name: str) -> int:
-        """The number of a name, which is written once."""
-        number = self._names.get(name)
+    def _number_of(self, kind: int, text: str) -> int:
+        """The number of a text, which is written once."""
+        number = self._interned.get((kind, text))
         if number is None:
-            number = self._names[name] = len(self._names) + 1
-            packet.interned_data.event_names.add(iid=number, name=name)
+            number = self._interned[kind, text] = len(self._interned) + 1
+            self._packet(_message(12, _message(kind, _number(1, number), _text(2, text))))
         return number

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.results.local_memory import local_memory
-from astra_bridge.results.perfetto import TraceWriter
+from astra_bridge.results.perfetto import BEGIN, COUNTER, END, NO_NODE, TraceWriter
 from astra_bridge.results.statistics import CATEGORIES, categories
 from astra_bridge.text import one_line
 from astra_bridge.trace import MISSING, NodeType
@@ -84,7 +85,7 @@ def write_timeline(
         ``Result.chunks``.
     """
     writer = TraceWriter(out)
-    names: dict[int, list[str]] = {}
+    names = _Names(writer, result)
     drawn = np.zeros(result.rank_count, np.bool_)
     drawn[ranks] = True
     for rank in ranks.tolist():
@@ -94,23 +95,44 @@ def write_timeline(
     writer.flush()
 
 
+class _Names:
+    """The numbers of the names of nodes, as the writer knows them; of a trace, once."""
+
+    def __init__(self, writer: TraceWriter, result: RankTimes) -> None:
+        self._writer, self._workload = writer, result.workload
+        self._of_text: dict[str, int] = {}
+        self._of_trace: dict[int, Ints] = {}
+
+    def of(self, rank: int) -> Ints:
+        """Of each node of a rank."""
+        which = int(self._workload.rank_to_columns[rank])
+        if which not in self._of_trace:
+            self._of_trace[which] = self._read(self._workload.columns[which])
+        return self._of_trace[which]
+
+    def _read(self, columns: TraceColumns) -> Ints:
+        index, texts = columns.names()
+        known = self._of_text
+        for text in texts:
+            if text not in known:
+                known[text] = self._writer.name(one_line(text)) if text else 0
+        names = np.array([known[text] for text in texts], np.int64)[index]
+        for at in np.flatnonzero(names == 0).tolist():
+            names[at] = self._writer.name(f"node {columns.node_id[at]}")
+        return names
+
+
 def _rank(
     writer: TraceWriter,
     result: RankTimes,
     rank: int,
-    names: dict[int, list[str]],
+    names: _Names,
     waits: tuple[Ints, Ints] | None,
     drawn: NDArray[np.bool_],
     chunks: Chunks | None,
 ) -> None:
     nodes = result.nodes_of(rank)
     columns: TraceColumns = nodes.columns
-    which = int(result.workload.rank_to_columns[rank])
-    if which not in names:
-        names[which] = [
-            one_line(columns.name(at)) or f"node {columns.node_id[at]}"
-            for at in range(len(columns))
-        ]
     first, last = (int(one) for one in result.node_offset[rank : rank + 2])
     start, end = nodes.start_ps, nodes.end_ps
     since, cause = (
@@ -126,97 +148,125 @@ def _rank(
         sent[receives & (cause >= 0)] = cause[receives & (cause >= 0)] + 1
         senders = np.searchsorted(result.node_offset, sent - 1, "right") - 1
         sent[~drawn[np.clip(senders, 0, None)]] = 0
-    is_send = columns.type == NodeType.COMM_SEND
-    kinds = categories(columns.type, columns.is_cpu_op).tolist()
+    sends = np.where(columns.type == NodeType.COMM_SEND, first + 1 + np.arange(last - first), 0)
+    kinds = categories(columns.type, columns.is_cpu_op)
     pid = writer.process(f"rank {rank}", rank + 1)
-    tracks = _Tracks(writer, pid, columns, kinds)
-    track_of: dict[int, int] = {}
     ran = np.flatnonzero(nodes.end_ps >= 0)
     order = ran[np.lexsort((-end[ran], start[ran]))]
-    starts, ends = start.tolist(), end.tolist()
-    ids = columns.node_id.tolist()
-    for at in order.tolist():
-        begin, stop, kind = starts[at], ends[at], kinds[at]
-        track = track_of[at] = tracks.take(at, begin, stop)
-        begin_ns, stop_ns = begin // PS_PER_NS, stop // PS_PER_NS
-        writer.begin(
-            track, begin_ns, names[which][at], CATEGORIES[kind], {"node_id": ids[at]},
-            flow=first + at + 1 if is_send[at] else 0, ends_flow=int(sent[at]),
-        )  # fmt: skip
-        late = int(since[at]) // PS_PER_NS
-        if not receives[at] and begin_ns < late < stop_ns:
-            writer.begin(track, begin_ns, "waiting for a straggler", CATEGORIES[kind])
-            writer.end(track, late)
-        writer.end(track, stop_ns)
+    track = _tracks(writer, pid, columns, kinds, order, start[order], end[order])
+    begin_ns, end_ns, late_ns = (one[order] // PS_PER_NS for one in (start, end, since))
+    late = ~receives[order] & (begin_ns < late_ns) & (late_ns < end_ns)
+    # Of each node: it begins, and ends; between these, a collective waits for its last member.
+    every, some = np.arange(len(order)), np.flatnonzero(late)
+    events = np.sort(np.concatenate([4 * every, 4 * some + 1, 4 * some + 2, 4 * every + 3]))
+    who, part = events >> 2, events & 3
+    node, itself = order[who], part == 0
+    straggler = writer.name("waiting for a straggler") if len(some) else 0
+    category = np.array([writer.category(one) for one in CATEGORIES])
+    writer.events(
+        np.array([BEGIN, BEGIN, END, END])[part],
+        track[who],
+        np.choose(part, [begin_ns[who], begin_ns[who], late_ns[who], end_ns[who]]),
+        name=np.where(itself, names.of(rank)[node], straggler * (part == 1)),
+        category=category[kinds[node]] * (part < 2),
+        node_id=np.where(itself, columns.node_id[node], NO_NODE),
+        flow=sends[node] * itself,
+        ends_flow=sent[node] * itself,
+    )
+    track_of = np.zeros(last - first, np.int64)
+    track_of[order] = track
     if chunks is not None:
         _chunks(writer, chunks.of_row(rank), track_of)
     if result.system.enabled("track-local-mem", result.semantics):
         used = writer.track("memory in use", pid, order=1 << 20, counter="bytes")
-        for time_ns, size in local_memory(result, rank).usage():
-            writer.value(used, time_ns, size)
+        steps = np.array(local_memory(result, rank).usage(), np.int64).reshape(-1, 2)
+        writer.events(COUNTER, used, steps[:, 0], value=steps[:, 1])
 
 
-class _Lanes:
-    """Tracks of one name; what overlaps goes to further ones."""
-
-    def __init__(self, writer: TraceWriter, name: str, parent: int, order: int) -> None:
-        self._writer, self._name, self._parent, self._order = writer, name, parent, order
-        self._lanes: list[tuple[int, int]] = []  # track, free from
-
-    def take(self, begin: int, stop: int) -> int:
-        """The first track that is free then."""
-        lane = next((at for at, (_, free) in enumerate(self._lanes) if free <= begin), -1)
-        if lane < 0:
-            lane = len(self._lanes)
-            label = self._name + (f" {lane + 1}" if lane else "")
-            track = self._writer.track(label, self._parent, order=self._order + lane)
-            self._lanes.append((track, 0))
-        track = self._lanes[lane][0]
-        self._lanes[lane] = (track, stop)
-        return track
+def _lanes(begin: Ints, stop: Ints) -> Ints:
+    """The lane of each interval, in order of their begin: the first one that is free then."""
+    lane = np.zeros(len(begin), np.int64)
+    if (begin[1:] >= np.maximum.accumulate(stop)[:-1]).all():
+        return lane
+    free: list[int] = []
+    taken: list[tuple[int, int]] = []  # until when, lane
+    for at, (since, until) in enumerate(zip(begin.tolist(), stop.tolist(), strict=True)):
+        while taken and taken[0][0] <= since:
+            heapq.heappush(free, heapq.heappop(taken)[1])
+        lane[at] = heapq.heappop(free) if free else len(taken)
+        heapq.heappush(taken, (until, int(lane[at])))
+    return lane
 
 
-class _Tracks:
-    """The tracks of a rank: by category, stream and group of its nodes."""
-
-    def __init__(
-        self, writer: TraceWriter, pid: int, columns: TraceColumns, kinds: list[int]
-    ) -> None:
-        self._writer, self._pid, self._columns, self._kinds = writer, pid, columns, kinds
-        self._streams, self._groups = columns.stream.tolist(), columns.pg_name.tolist()
-        self._lanes: dict[tuple[int, int, int], _Lanes] = {}
-
-    def take(self, node: int, begin: int, stop: int) -> int:
-        """The track of a node."""
-        kind = self._kinds[node]
-        stream = self._streams[node]
-        group = self._groups[node] if stream == MISSING else -1
-        key = kind, stream, group
-        if key not in self._lanes:
-            label = _NAMES[kind]
-            if stream != MISSING:
-                label += f", stream {stream}"
-            elif group >= 0 and self._columns.strings[group]:
-                label += f", group {one_line(self._columns.strings[group])}"
-            order = (kind << 16) + (len(self._lanes) << 8)
-            self._lanes[key] = _Lanes(self._writer, label, self._pid, order)
-        return self._lanes[key].take(begin, stop)
+def _lane_tracks(
+    writer: TraceWriter, name: str, parent: int, begin: Ints, stop: Ints, order: int = 0
+) -> Ints:
+    """The track of each interval below a track; what overlaps goes to further tracks."""
+    lane = _lanes(begin, stop)
+    tracks = [
+        writer.track(name + (f" {at + 1}" if at else ""), parent, order=order + at)
+        for at in range(int(lane.max()) + 1)
+    ]
+    return np.array(tracks, np.int64)[lane]
 
 
-def _chunks(writer: TraceWriter, chunks: Iterable[Chunk], track_of: dict[int, int]) -> None:
+def _tracks(
+    writer: TraceWriter,
+    pid: int,
+    columns: TraceColumns,
+    kinds: NDArray[np.int8],
+    order: Ints,
+    begin: Ints,
+    stop: Ints,
+) -> Ints:
+    """The tracks of a rank's nodes, in ``order``: by category, stream and group."""
+    kind, stream = kinds[order], columns.stream[order]
+    group = np.where(stream == MISSING, columns.pg_name[order], -1)
+    key = np.zeros(len(order), np.int64)
+    for part in (kind, stream, group):
+        values, which = np.unique(part, return_inverse=True)
+        key = key * len(values) + which
+    _, firsts, which = np.unique(key, return_index=True, return_inverse=True)
+    tracks = np.zeros(len(order), np.int64)
+    for number, one in enumerate(np.argsort(firsts).tolist()):
+        at = int(firsts[one])
+        label = _NAMES[kind[at]]
+        if stream[at] != MISSING:
+            label += f", stream {stream[at]}"
+        elif group[at] >= 0 and columns.strings[group[at]]:
+            label += f", group {one_line(columns.strings[group[at]])}"
+        mine = np.flatnonzero(which == one)
+        tracks[mine] = _lane_tracks(
+            writer, label, pid, begin[mine], stop[mine], (int(kind[at]) << 16) + (number << 8)
+        )
+    return tracks
+
+
+def _chunks(writer: TraceWriter, chunks: Iterable[Chunk], track_of: Ints) -> None:
     """Chunks below the track of their collective, and in each one its phases."""
-    lanes: dict[int, _Lanes] = {}
-    spans = [(one.phases[0].entered_ps, one) for one in chunks if one.node in track_of]
-    for begin, chunk in sorted(spans, key=lambda one: (one[0], one[1].node, one[1].number)):
-        parent = track_of[chunk.node]
-        if parent not in lanes:
-            lanes[parent] = _Lanes(writer, "chunks", parent, 0)
-        track = lanes[parent].take(begin, chunk.phases[-1].end_ps)
-        writer.begin(track, begin // PS_PER_NS, f"chunk {chunk.number}", "chunk")
-        for phase in chunk.phases:
-            writer.begin(track, phase.start_ps // PS_PER_NS, phase.name, "phase")
-            writer.end(track, phase.end_ps // PS_PER_NS)
-        writer.end(track, chunk.phases[-1].end_ps // PS_PER_NS)
+    below: dict[int, list[tuple[int, Chunk]]] = {}
+    for chunk in chunks:
+        if track_of[chunk.node]:
+            begin = chunk.phases[0].entered_ps
+            below.setdefault(int(track_of[chunk.node]), []).append((begin, chunk))
+    category = {name: writer.category(name) for name in ("chunk", "phase")}
+    for parent, spans in below.items():
+        spans.sort(key=lambda one: (one[0], one[1].node, one[1].number))
+        begins = np.array([begin for begin, _ in spans])
+        ends = np.array([chunk.phases[-1].end_ps for _, chunk in spans])
+        events = []
+        for track, (begin, chunk) in zip(
+            _lane_tracks(writer, "chunks", parent, begins, ends).tolist(), spans, strict=True
+        ):
+            name = writer.name(f"chunk {chunk.number}")
+            events.append((BEGIN, track, begin, name, category["chunk"]))
+            for phase in chunk.phases:
+                name = writer.name(phase.name)
+                events.append((BEGIN, track, phase.start_ps, name, category["phase"]))
+                events.append((END, track, phase.end_ps, 0, 0))
+            events.append((END, track, chunk.phases[-1].end_ps, 0, 0))
+        kind, track, time_ps, name, of = np.array(events, np.int64).T
+        writer.events(kind, track, time_ps // PS_PER_NS, name=name, category=of)
 
 
 def _load(writer: TraceWriter, load: Table) -> None:
@@ -229,6 +279,5 @@ def _load(writer: TraceWriter, load: Table) -> None:
             if column not in load or not load[column][mine].any():
                 continue
             track = writer.track(one_line(f"{tier} {label}"), network, counter=unit)
-            times = (load["time_ps"][mine] // PS_PER_NS).tolist()
-            for time_ns, value in zip(times, load[column][mine].tolist(), strict=True):
-                writer.value(track, time_ns, factor * value)
+            times_ns = load["time_ps"][mine] // PS_PER_NS
+            writer.events(COUNTER, track, times_ns, value=factor * load[column][mine])

@@ -221,6 +221,22 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
         except InputError:
             return ""
 
+    def names(self) -> tuple[npt.NDArray[np.int32], list[str]]:
+        """The names of all nodes: of each one its place among the distinct ones, and these.
+
+        A name is "" where it can no longer be read.
+        """
+        known: dict[str, int] = {}
+        read = getattr(self.read_details, "names", None)
+        every = (one.name for one in self.all_details()) if read is None else read()
+        index = np.zeros(len(self), np.int32)
+        try:
+            for i, name in enumerate(every):
+                index[i] = known.setdefault(name, len(known))
+        except InputError:
+            return np.zeros(len(self), np.int32), [""]
+        return index, list(known)
+
     def attributes(self, i: int) -> dict[str, AttributeValue]:
         """Return all attributes of node i (``inputs``, ``outputs`` of local-memory tracking...).
 

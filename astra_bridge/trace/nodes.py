@@ -31,6 +31,9 @@ class _Details(msgspec.Struct, frozen=True):
         attributes = {name: _plain(value) for name, value in node.attributes.items()}
         return NodeDetails(node.name, 0, node.inputs_values, "", attributes)
 
+    def names(self) -> Iterator[str]:
+        return (node.name for node in self.nodes)
+
 
 def _plain(value: Any) -> Any:
     """A value whose kind is said, without it: ``("uint64_val", 5)``."""

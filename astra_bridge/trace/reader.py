@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import json
 import os
 import zlib
@@ -97,20 +98,50 @@ class _Source(msgspec.Struct, frozen=True):
 
     def every(self) -> Iterator[NodeDetails]:
         """The details of all nodes: what is in a file is read at once."""
-        from astra_bridge.trace.decode import record_extent
+        return map(self._details, itertools.count(), self._records())
 
+    def names(self) -> Iterator[str]:
+        """The names of all nodes."""
+        from google.protobuf.message import DecodeError
+
+        from astra_bridge.trace.schema import NodeRecord
+
+        read = 0
+        try:
+            for record in self._records():
+                yield NodeRecord.FromString(record).name.decode()
+                read += 1
+        except (DecodeError, ValueError):
+            raise self._no_node(read) from None
+
+    def _records(self) -> Iterator[bytes]:
         data: Any = self.data
         if data is None:
             assert self.file is not None
             data, signature = _open(self.file)
             if signature != self.signature:
                 raise InputError("the trace has changed since it was read", file=self.file)
-        for i, position in enumerate(self.record_start.tolist()):
-            begin, end = record_extent(data, position)
-            yield self._details(i, bytes(data[begin:end]))
+        # Each begins after its length and ends where the next one's stands.
+        content = np.frombuffer(data, np.uint8)
+        begin = self.record_start.copy()
+        end = np.append(begin[1:], len(content))
+        long = np.arange(len(begin))
+        while len(long):
+            long = long[(content[begin[long]] >= 0x80) & (begin[long] < end[long] - 1)]
+            begin[long] += 1
+        begin += 1
+        for first, last in zip(begin.tolist(), end.tolist(), strict=True):
+            yield bytes(data[first:last])
 
     def __call__(self, i: int) -> NodeDetails:
         return self._details(i, self.record(i))
+
+    def _no_node(self, i: int) -> InputError:
+        return InputError(
+            "this record is not a Chakra Node message (wrong field or text that is not UTF-8)",
+            file=self.file,
+            key=f"byte {self.record_start[i]}",
+        )
 
     def _details(self, i: int, record: bytes) -> NodeDetails:
         from google.protobuf.message import DecodeError
@@ -120,11 +151,7 @@ class _Source(msgspec.Struct, frozen=True):
         try:
             node = Node.FromString(record)
         except (DecodeError, ValueError):  # ValueError: text that is not UTF-8, without upb
-            raise InputError(
-                "this record is not a Chakra Node message (wrong field or text that is not UTF-8)",
-                file=self.file,
-                key=f"byte {self.record_start[i]}",
-            ) from None
+            raise self._no_node(i) from None
         attributes = {}
         for attribute in node.attr:
             field = attribute.WhichOneof("value")

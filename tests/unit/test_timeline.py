@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from astra_bridge import Experiment
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
 from astra_bridge.results import Result
+from astra_bridge.results.timeline import write_timeline
 from astra_bridge.trace import CommType, NodeType
+from astra_bridge.trace.writer import TraceNode
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder
 from tests.small import network, per_rank, same_on_all, system
 from tests.small import run as run_small
@@ -68,7 +71,7 @@ class Timeline:
                 self.counters.setdefault(track[1], []).append(event.double_counter_value)
             elif event.type == BEGIN:
                 open_slices.append((names[event.name_iid], now))
-                self.node_ids += [note.int_value for note in event.debug_annotations]
+                self.node_ids += [note.uint_value for note in event.debug_annotations]
                 for flow in [*event.flow_ids, *event.terminating_flow_ids]:
                     self.flows.setdefault(flow, []).append((track[0], now))
             else:
@@ -293,13 +296,63 @@ def many(ranks: int, nodes: int) -> Result:
     return run_small(GeneratedWorkload(traces).workload(), system(), network(npus=ranks))
 
 
-def test_of_many_ranks_one_of_each_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Counted(io.RawIOBase):
+    """A file that keeps only its size."""
+
+    size = 0
+
+    def write(self, part: Any) -> int:
+        self.size += len(part)
+        return len(part)
+
+
+def test_of_many_ranks_one_of_each_kind(tmp_path: Path) -> None:
     result = many(512, 10_610)
+    with Counted() as out:
+        began = time.process_time()
+        write_timeline(out, result, np.arange(512), result.waits)  # type: ignore[arg-type]
+        assert time.process_time() - began < 30  # 4 on the machine of docs/report.md
+        assert out.size > 200e6
     began = time.process_time()
     timeline = saved(result, tmp_path)
     assert time.process_time() - began < 60  # with all tables, of 5.4 million nodes
     assert {one[0] for one in timeline.slices} == {"rank 0", "rank 1"}
     assert timeline.total_ns("rank 1", "Compute") == 2 * 10_610 * 1000
+
+
+def test_times_of_many_nodes_are_the_results(tmp_path: Path) -> None:
+    result = many(16, 10_610)
+    timeline = saved(result, tmp_path, timeline_ranks=range(16))
+    assert len(timeline.slices) == len(timeline.node_ids) == 16 * 10_610
+    for rank in range(16):
+        assert timeline.total_ns(f"rank {rank}", "Compute") == result.statistics.time_ns[rank, 1]
+
+
+def test_packets_in_many_parts_are_those_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = pipeline()
+    whole = saved(result, tmp_path / "whole")
+    monkeypatch.setattr("astra_bridge.results.perfetto._MOST_EVENTS", 1)
+    parts = saved(result, tmp_path / "parts")
+    for name in ("tracks", "slices", "node_ids", "flows"):
+        assert getattr(parts, name) == getattr(whole, name)
+
+
+def test_numbers_and_names_of_any_size(tmp_path: Path) -> None:
+    def fill(trace: TraceBuilder) -> None:
+        for node_id, name, us in (
+            (0, "", 1), (127, "a", 2**40), (128, "\u4f60\u202e\n" * 99, 1), (2**64 - 2, "a", 1)
+        ):  # fmt: skip
+            trace.nodes.append(TraceNode(node_id, NodeType.COMP, name, us))
+
+    result = run_small(same_on_all(2, fill), system(), network(npus=2))
+    timeline = saved(result, tmp_path)
+    assert sorted(timeline.node_ids) == [0, 0, 127, 127, 128, 128, 2**64 - 2, 2**64 - 2]
+    assert {name for _, _, name, *_ in timeline.slices} == {
+        "node 0", "a", "\u4f60\\u202e\\n" * 99
+    }  # fmt: skip
+    assert max(end for *_, end in timeline.slices) == result.finish_ns.max() > 2**49
 
 
 def test_who_is_chosen(tmp_path: Path) -> None:

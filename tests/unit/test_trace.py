@@ -330,8 +330,10 @@ def test_details_are_read_again_from_the_file(tmp_path: Path, decoder: str) -> N
     write_trace(path, nodes)
     trace = read_trace(path)
     assert [trace.name(i) for i in range(3)] == ["layer0", "layer1", "layer2"]
+    assert trace.names()[1] == ["layer0", "layer1", "layer2"]
     write_trace(path, nodes[:1])
     assert trace.name(1) == ""
+    assert (trace.names()[0].tolist(), trace.names()[1]) == ([0, 0, 0], [""])
     with pytest.raises(InputError, match="has changed since it was read"):
         trace.attributes(1)
     path.unlink()
@@ -341,10 +343,21 @@ def test_details_are_read_again_from_the_file(tmp_path: Path, decoder: str) -> N
         trace.attributes(1)
 
 
+def test_names_are_read_together(tmp_path: Path, decoder: str) -> None:
+    texts = ["a", "", "b" * 126, "a", "c" * 20_000, "\u4f60" * 70, "b"]
+    path = tmp_path / "a.0.et"
+    write_trace(path, [TraceNode(i, NodeType.COMP, name=text) for i, text in enumerate(texts)])
+    for trace in (read_trace(path), parse_trace(path.read_bytes())):
+        which, names = trace.names()
+        assert [names[at] for at in which] == texts == [one.name for one in trace.all_details()]
+        assert len(names) == 6
+
+
 def test_text_that_is_not_utf8(decoder: str) -> None:
     node = b"\x08\x05\x12\x01\xff"
     trace = parse_trace(METADATA + bytes([len(node)]) + node)
     assert trace.name(0) == ""
+    assert trace.names()[1] == [""]
     with pytest.raises(InputError, match="not UTF-8"):
         trace.read_details(0)
     attribute = b"\x0a\x07pg_name\xea\x01\x01\xff"
