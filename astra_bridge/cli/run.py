@@ -153,7 +153,11 @@ def _run(**values: Any) -> int:
     _warn(said)
     reason = experiment.unexplained() if values["explain"] else None
     if reason is not None:
-        say("warning", f"--explain: what would make the run faster is not known: {reason}")
+        say(
+            "warning",
+            f"--explain: what would make the run faster is not known: {reason}; "
+            "`astra-bridge explain --measure` runs it again with better links",
+        )
 
     from astra_bridge.cli.progress import ProgressReport
 

@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 from astra_bridge.explanation.explanation import Explanation
-from astra_bridge.explanation.sensitivity import Sensitivities
+from astra_bridge.explanation.sensitivity import (
+    Sensitivities,
+    link_factors,
+    link_names,
+    sensitivity_table,
+)
 
-__all__ = ["Explanation", "Sensitivities"]
+__all__ = ["Explanation", "Sensitivities", "link_factors", "link_names", "sensitivity_table"]

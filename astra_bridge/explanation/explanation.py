@@ -157,7 +157,7 @@ class Explanation:
 
         Columns what, name, bytes, ranks (members), first_start_ps and last_start_ps (of the first
         and of the last member to begin), end_ps (of the last to end), ideal_GBps (what
-        the links out of a member could carry towards the others; 0 is not known).
+        the links out of a member could carry towards the others; NaN is not known).
         """
         number, times = self._matches.collective, self._times
         members = np.flatnonzero(number >= 0)
@@ -188,7 +188,7 @@ class Explanation:
 
     def _ideal_GBps(self, members: Ints, of: Ints) -> NDArray[np.float64]:
         """Of each collective, what the links out of a member could carry."""
-        ideal = np.zeros(self._matches.collectives)
+        ideal = np.full(self._matches.collectives, np.nan)
         if self._injection_Bps is None or not len(members):
             return ideal
         rows = np.searchsorted(self._times.offset, members, "right") - 1
@@ -199,7 +199,7 @@ class Explanation:
         for number, mine in enumerate(np.split(ranks[order], bounds)):
             key = mine.tobytes()
             if key not in known:
-                known[key] = self._injection_Bps(mine) / 1e9
+                known[key] = self._injection_Bps(mine) / 1e9 or np.nan
             ideal[number] = known[key]
         return ideal
 

@@ -21,13 +21,70 @@ if TYPE_CHECKING:
     from astra_bridge.lowering import Lowered
     from astra_bridge.network.idle import IdleNetworks
 
-__all__ = ["Sensitivities"]
+__all__ = ["Sensitivities", "link_factors", "link_names", "sensitivity_table"]
 
 _BANDWIDTH, _LATENCY, _COMPUTE = "bandwidth of ", "latency of ", "compute: "
 _ENDPOINT = "endpoints"
 _FACTOR = 1.1
 _CLOSE = 1e-3
 """Ends that differ by less of the finish are the same."""
+
+
+def link_names(kinds: Sequence[str]) -> list[str]:
+    """What can be better about kinds of links.
+
+    Examples
+    --------
+    >>> link_names(["dim0"])
+    ['bandwidth of dim0', 'latency of dim0']
+    """
+    return [word + kind for word in (_BANDWIDTH, _LATENCY) for kind in kinds]
+
+
+def link_factors(factors: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Factors on bandwidths, and on latencies, by kind of link.
+
+    Examples
+    --------
+    >>> link_factors({"bandwidth of dim0": 2.0})
+    ({'dim0': 2.0}, {})
+    """
+    faster, sooner = (
+        {name.removeprefix(word): one for name, one in factors.items() if name.startswith(word)}
+        for word in (_BANDWIDTH, _LATENCY)
+    )
+    return faster, sooner
+
+
+def sensitivity_table(
+    finish_ps: int,
+    factor: float,
+    names: Sequence[str],
+    ends: Sequence[int],
+    path: Sequence[int],
+    said: Sequence[str],
+) -> dict[str, NDArray[Any]]:
+    """Columns of what would change; the ones that change most are first.
+
+    Parameters
+    ----------
+    finish_ps, factor
+        When the run ended, and how many times better each thing is.
+    names, ends, path, said
+        Of each: its name, when the run ends [ps], when the same path ends [ps], and the word in
+        the column ``other_path``.
+    """
+    order = sorted(range(len(names)), key=lambda at: ends[at])
+    ended = np.array([ends[at] for at in order], np.int64)
+    return {
+        "what": np.array([names[at] for at in order], np.str_),
+        "factor": np.full(len(order), float(factor)),
+        "finish_ps": ended,
+        "change_ps": ended - finish_ps,
+        "change": (ended - finish_ps) / max(finish_ps, 1),
+        "path_ps": np.array([path[at] for at in order], np.int64),
+        "other_path": np.array([said[at] for at in order], np.str_),
+    }
 
 
 class Sensitivities:
@@ -84,8 +141,7 @@ class Sensitivities:
         """What can be faster, as `what_if` takes it."""
         tiers = self._networks.tiers if self._messages else ()
         return [
-            *(_BANDWIDTH + tier for tier in tiers),
-            *(_LATENCY + tier for tier in tiers),
+            *link_names(tiers),
             *sorted(self._nodes),
             *([_ENDPOINT] if self._endpoint_ps else []),
         ]
@@ -121,7 +177,7 @@ class Sensitivities:
         return round(total + self._messages_ps(factors))
 
     def _messages_ps(self, factors: Mapping[str, float]) -> float:
-        faster, sooner = self._split(factors)
+        faster, sooner = link_factors(factors)
         total = 0.0
         for (src, dst, size), (count, took) in self._messages.items():
             idle = self._networks.time_ps(src, dst, size, {}, {})
@@ -156,7 +212,7 @@ class Sensitivities:
         if size > MOST_REPLAYED:
             return None
         each = [{}, *each]  # where the first is not what ran, the others are not known
-        split = [self._split(factors) for factors in each]
+        split = [link_factors(factors) for factors in each]
         took = (causes.times.end_ps - causes.times.start_ps).astype(np.float64)
         nodes = np.repeat(took[:, None], len(each), axis=1)
         for row in range(len(causes.times.offset) - 1):
@@ -184,15 +240,6 @@ class Sensitivities:
             return None
         return [round(end) for end in ends[1:].tolist()]
 
-    @staticmethod
-    def _split(factors: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Factors on bandwidths, and on latencies, by kind of link."""
-        faster, sooner = (
-            {name.removeprefix(word): one for name, one in factors.items() if name.startswith(word)}
-            for word in (_BANDWIDTH, _LATENCY)
-        )
-        return faster, sooner
-
     def table(self, factor: float = _FACTOR) -> dict[str, NDArray[Any]]:
         """Each of `names`, that much better; the ones that change most are first.
 
@@ -205,21 +252,11 @@ class Sensitivities:
         path = [self.what_if(one) for one in each]
         again = self.replayed(each)
         ends = path if again is None else again
-        order = sorted(range(len(names)), key=lambda at: ends[at])
         said = [
             "unknown" if again is None else "yes" if abs(one - other) > finish * _CLOSE else "no"
             for one, other in zip(path, ends, strict=True)
         ]
-        ended = np.array([ends[at] for at in order], np.int64)
-        return {
-            "what": np.array([names[at] for at in order], np.str_),
-            "factor": np.full(len(order), float(factor)),
-            "finish_ps": ended,
-            "change_ps": ended - finish,
-            "change": (ended - finish) / max(finish, 1),
-            "path_ps": np.array([path[at] for at in order], np.int64),
-            "other_path": np.array([said[at] for at in order], np.str_),
-        }
+        return sensitivity_table(finish, factor, names, ends, path, said)
 
 
 def _class_of(row: int, node: int, lowered: Lowered, kinds: Sequence[Kinds]) -> str:

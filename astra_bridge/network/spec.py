@@ -159,7 +159,9 @@ class Prepared:
         links, tiers = config.links.copy(), self.link_tiers()
         kinds = [_kind(name) for name in tiers.names]
         of_link = tiers.index_of(np.arange(len(links)))
-        better = np.array([*(faster.get(kind, 1.0) for kind in kinds), 1.0])[of_link]
+        # What is of no kind joins a rank to a switch of its own, which must hold nothing up.
+        rest = max([1.0, *faster.values()])
+        better = np.array([*(faster.get(kind, 1.0) for kind in kinds), rest])[of_link]
         links["bytes_per_second"] *= better
         closer = np.array([*(sooner.get(kind, 1.0) for kind in kinds), 1.0])[of_link]
         links["latency_ps"] = np.rint(links["latency_ps"] / closer)

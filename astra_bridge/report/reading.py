@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.results import Table
+from astra_bridge.results.table import unit_of
 from astra_bridge.text import one_line
 
 __all__ = ["Run", "read_run"]
@@ -83,15 +84,17 @@ def _read_table(name: str, file: Path) -> Table:
             header, *rows = csv.reader(lines)
             columns = list(zip(*rows, strict=True)) or [()] * len(header)
             return Table(
-                name, {one: _column(cells) for one, cells in zip(header, columns, strict=True)}
+                name, {one: _column(one, cells) for one, cells in zip(header, columns, strict=True)}
             )
         except (ValueError, csv.Error) as error:
             raise InputError(f"is no table: {error}", file=file) from None
 
 
-def _column(cells: tuple[str, ...]) -> NDArray[Any]:
-    """Whole numbers, else numbers, else text."""
+def _column(name: str, cells: tuple[str, ...]) -> NDArray[Any]:
+    """Whole numbers, else numbers, else text; an empty one of a column with a unit is NaN."""
     words = np.array(cells, np.str_)
+    if unit_of(name):
+        words = np.where(words == "", "nan", words)
     with contextlib.suppress(ValueError, OverflowError):
         return words.astype(np.int64)
     with contextlib.suppress(ValueError):

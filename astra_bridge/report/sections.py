@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,10 @@ _MOST_KINDS = 40
 _MOST_ROWS = 20
 _MOST_SEGMENTS = 400
 _MOST_DRAWN = 3000
+_AT_EARLIEST = (
+    " Other paths were not looked at, so the run would end at the earliest at these times; "
+    "astra-bridge explain --measure runs it again with each."
+)
 
 
 def summary(run: Run) -> Sheet:
@@ -304,7 +309,8 @@ def _faster(run: Run) -> Section | None:
         "faster",
         "What would make it faster",
         ["Predicted from this one run: messages on the critical path take as long as in a network "
-         "with better links, and all that waits for them begins sooner."],
+         "with better links, and all that waits for them begins sooner."
+         + (_AT_EARLIEST if "unknown" in table["other_path"] else "")],
         [figure],
         [sheet],
     )  # fmt: skip
@@ -379,8 +385,11 @@ def _collectives(run: Run) -> Section | None:
             row += [Cell("-")] * 4
         else:
             ideal = float(table["ideal_GBps"][which].mean()) if "ideal_GBps" in table else 0.0
+            ideal = 0.0 if math.isnan(ideal) else ideal
             row += [bandwidth(rate), bandwidth(rate * factor)]
-            row += [bandwidth(ideal), share(rate * factor / ideal)] if ideal else [Cell("-")] * 2
+            row += (
+                [bandwidth(ideal), share(rate * factor / ideal)] if ideal else [Cell("unknown")] * 2
+            )
             points.append((what, bytes_, rate * factor, len(which)))
         rows.append(row)
     header = ["collective", "bytes", "ranks", "times", "mean", "longest", "stragglers wait, mean",
@@ -400,7 +409,7 @@ def _collectives(run: Run) -> Section | None:
     words = [
         "From the start of the last member to the end of the last one; bandwidths as nccl-tests "
         "print them, of the mean. The ideal is what all links out of a rank towards the others "
-        "could carry."
+        "could carry, where the network says so."
     ]
     sheets = [Sheet("Collectives", header, rows[: 3 * _MOST_ROWS])]
     if len(rows) > 3 * _MOST_ROWS:

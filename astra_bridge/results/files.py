@@ -94,7 +94,9 @@ def _file_name(table: str, taken: Iterable[str]) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A number as pyarrow writes it: whole ones without a fraction."""
+    """A number as pyarrow writes it: whole ones without a fraction, nothing for NaN."""
+    if value != value:
+        return ""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
     return int(value) if whole else value
 

@@ -133,7 +133,8 @@ class Table:
                 "pyarrow is not installed, which Table.to_arrow needs: "
                 "pip install 'astra_bridge[data]'"
             ) from error
-        arrays = [pyarrow.array(values) for values in self._columns.values()]
+        # What is not known (NaN) is null.
+        arrays = [pyarrow.array(values, from_pandas=True) for values in self._columns.values()]
         schema = pyarrow.schema(
             [
                 pyarrow.field(name, array.type, metadata={"unit": unit} if unit else None)

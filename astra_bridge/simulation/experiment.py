@@ -84,6 +84,8 @@ _FEWEST_FOLDED = 16
 
 InsideName = Literal["nothing", "chunks", "messages"]
 
+_FIXED_LINKS = "the links of this network cannot be made faster kind by kind"
+
 _NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
 
@@ -710,7 +712,7 @@ class Experiment:
         if self.faults:
             return "links or ranks change meanwhile"
         if not self.prepared.link_kinds:
-            return "the links of this network cannot be made faster kind by kind"
+            return _FIXED_LINKS
         return None
 
     @contextmanager
@@ -734,6 +736,78 @@ class Experiment:
             yield self.explanation(result).sensitivities(
                 recorded.stays, recorded.deliveries, networks
             )
+
+    def with_better_links(self, factors: Mapping[str, float]) -> Experiment:
+        """The same on a network with better links.
+
+        Parameters
+        ----------
+        factors
+            How many times better, by names of `sensitivities` that begin with "bandwidth of" or
+            "latency of"; a latency that is twice as good is half as long.
+
+        Raises
+        ------
+        InputError
+            The network has no links of such a kind, or a factor is not above 0.
+        """
+        from astra_bridge.explanation import link_factors, link_names
+
+        kinds = self.prepared.link_kinds
+        if not kinds:
+            raise InputError(_FIXED_LINKS, key="network")
+        for name, factor in factors.items():
+            if name not in link_names(kinds):
+                raise InputError(
+                    f"{show(name)} is no bandwidth and no latency of this network; it has: "
+                    f"{', '.join(link_names(kinds))}{nearest(name, link_names(kinds))}",
+                    key="what-if",
+                )
+            if not 0 < factor < math.inf:
+                raise InputError(f"is {factor:g}; allowed: above 0", key=name)
+        other = replace(self)
+        config = self.prepared.changed(*link_factors(factors))
+        # Made when first asked for: here from what this one has.
+        vars(other)["prepared"] = replace(self.prepared, config=config)
+        vars(other)["_lowered"] = self.lower()
+        return other
+
+    def measured_sensitivities(
+        self,
+        result: Result,
+        factor: float = 1.1,
+        run: Callable[[Experiment], Result] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """What better links change, by a run with each: for every network that has kinds of links.
+
+        Parameters
+        ----------
+        result
+            Of this experiment.
+        factor
+            How many times better each bandwidth, and each latency, is.
+        run
+            What runs an experiment; by default `run`.
+
+        Returns
+        -------
+        dict
+            Columns as of `Result.sensitivities`; ``other_path`` is "measured".
+
+        Raises
+        ------
+        InputError
+            The network has no links that can be changed kind by kind.
+        """
+        from astra_bridge.explanation import link_names, sensitivity_table
+
+        names = link_names(self.prepared.link_kinds)
+        better = [self.with_better_links({name: factor}) for name in names or [""]]
+        run = run or Experiment.run
+        ends = [int(run(one).finish_ps.max(initial=0)) for one in better]
+        finish_ps = int(result.finish_ps.max(initial=0))
+        said = ["measured"] * len(names)
+        return sensitivity_table(finish_ps, factor, names, ends, ends, said)
 
     def versions(self) -> dict[str, str]:
         """Of what runs, and on which machine."""

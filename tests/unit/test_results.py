@@ -303,4 +303,7 @@ def test_every_backend_saves_a_run_on_dimensions(backend: str, tmp_path: Path) -
     (spans,) = csv.DictReader(text.splitlines())
     assert (spans["what"], int(spans["ranks"])) == ("all-reduce", 8)
     # Both links of a rank in a ring; Garnet's are between routers, which says nothing of ranks.
-    assert float(spans["ideal_GBps"]) == (0 if backend == "garnet" else 200 * 2**30 / 1e9)
+    if backend == "garnet":
+        assert spans["ideal_GBps"] == ""
+        return
+    assert float(spans["ideal_GBps"]) == 200 * 2**30 / 1e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,86 @@ def test_what_cannot_be_explained() -> None:
         pytest.raises(InputError, match="'bandwidth of dim1' is not on the critical path"),
     ):
         known.what_if({"bandwidth of dim1": 2.0})
+
+
+@needs_native
+@pytest.mark.parametrize("backend", ["analytical-aware", "flow", "a library"])
+def test_better_links_are_measured_by_runs_with_them(backend: str) -> None:
+    """Also where nothing else is known: of a library of somebody else, which runs by itself."""
+    one = Experiment(
+        same_on_all(8, lambda trace: trace.coll(CommType.ALL_REDUCE, MIB)), system(["ring"] * 2),
+        network("Ring Ring", [2, 4], [50, 25], [500, 700]),
+        backend=str(library_path("flow")) if backend == "a library" else backend,
+    )  # fmt: skip
+    assert (one.unexplained() is not None) == (backend == "a library")
+    finish_ps = int((result := one.run()).finish_ps.max())
+    table = one.measured_sensitivities(result, 2.0)
+    assert sorted(table["what"].tolist()) == sorted(
+        f"{what} of dim{dim}" for what in ("bandwidth", "latency") for dim in (0, 1)
+    )
+    assert set(table["other_path"].tolist()) == {"measured"}
+    assert (np.diff(table["finish_ps"]) >= 0).all()
+    assert (table["finish_ps"] < finish_ps).all()
+    for kind in ("dim0", "dim1"):
+        again = one.replace(network=scaled(one.network, kind, 2.0)).run()
+        at = table["what"].tolist().index(f"bandwidth of {kind}")
+        assert table["finish_ps"][at] == again.finish_ps.max()
+    # A part of one run is not used for another.
+    assert int(one.run().finish_ps.max()) == finish_ps
+    assert one.with_better_links({"latency of dim1": 3}).token != one.token
+    for wrong, problem in (
+        ({"bandwidth of dim7": 2.0}, "'bandwidth of dim7' is no bandwidth and no latency"),
+        ({"bandwidth of dim0": -1.0}, "allowed: above 0"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            one.with_better_links(wrong)
+
+
+def test_the_command_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", str(EXAMPLES / "experiment.yaml"), "--measure",
+               "--what-if", "bandwidth of dim0=2"]  # fmt: skip
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"bandwidth of dim0  -5\.72% of the step  25\.86 us  measured", said)
+    assert "measured: bandwidth of dim0 x 2: 18.88 us" in said
+
+
+def test_a_backend_that_cannot_say_names_what_can(capsys: pytest.CaptureFixture[str]) -> None:
+    if not library_path("flow").exists():
+        pytest.skip("flow is not built")
+    command = ["explain", str(EXAMPLES / "experiment.yaml"), "--backend", str(library_path("flow"))]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "--measure runs it 2 times more" in said
+    assert main([*command, "--what-if", "bandwidth of dim0=2"]) == 2
+    assert "--what-if: is not known from this one run; with --measure" in capsys.readouterr().err
+    assert main([*command, "--measure", "--what-if", "bandwidth of dim0=2"]) == 0
+    said = capsys.readouterr().out
+    assert "measured: bandwidth of dim0 x 2: " in said
+    assert "not known" not in said
+
+
+def test_links_that_nothing_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A network of routers with flits: no factor makes its links faster."""
+    if not library_path("garnet").exists():
+        pytest.skip("Garnet is not built")
+    command = ["explain", "--backend=garnet", "--network-configuration=examples/garnet/mesh_8x8.yml",
+               "--workload-configuration=examples/garnet/all_reduce_64/trace",
+               "--system-configuration=examples/garnet/system_2d.json"]  # fmt: skip
+    assert main(command) == 0
+    assert "--set network.PATH=VALUE" in capsys.readouterr().out
+    assert main([*command, "--measure"]) == 2
+    assert "cannot be made faster kind by kind" in capsys.readouterr().err
+
+
+def test_too_many_things_for_other_paths_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astra_bridge.explanation.sensitivity.MOST_REPLAYED", 10)
+    assert main(["explain", str(EXAMPLES / "experiment.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "at the earliest\n" in said
+    assert "other paths are not looked at with more than 100,000 nodes" in said
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
