@@ -294,9 +294,10 @@ def test_links_that_nothing_changes(capsys: pytest.CaptureFixture[str]) -> None:
     """A network of routers with flits: no factor makes its links faster."""
     if not library_path("garnet").exists():
         pytest.skip("Garnet is not built")
-    command = ["explain", "--backend=garnet", "--network-configuration=examples/garnet/mesh_8x8.yml",
-               "--workload-configuration=examples/garnet/all_reduce_64/trace",
-               "--system-configuration=examples/garnet/system_2d.json"]  # fmt: skip
+    garnet = EXAMPLES.parent / "garnet"
+    command = ["explain", "--backend=garnet", f"--network-configuration={garnet}/mesh_8x8.yml",
+               f"--workload-configuration={garnet}/all_reduce_64/trace",
+               f"--system-configuration={garnet}/system_2d.json"]  # fmt: skip
     assert main(command) == 0
     assert "--set network.PATH=VALUE" in capsys.readouterr().out
     assert main([*command, "--measure"]) == 2
