@@ -301,6 +301,32 @@ def injection_of_dims(
     return total
 
 
+def ways_of_dims(npus_count: Sequence[int], src: NDArray[Any], dst: NDArray[Any]) -> NDArray[Any]:
+    """Which messages may share a link: those of different numbers cannot, as they cross other dims.
+
+    Examples
+    --------
+    >>> ways_of_dims([2, 2], np.array([0, 1, 2, 3]), np.array([1, 0, 0, 1])).tolist()
+    [0, 0, 1, 1]
+    >>> ways_of_dims([2, 2], np.array([0, 2, 0]), np.array([1, 0, 3])).tolist()  # one has both
+    [0, 0, 0]
+    """
+    crossed = np.zeros((len(src), len(npus_count)), np.bool_)
+    stride = 1
+    for dim, size in enumerate(npus_count):
+        crossed[:, dim] = src // stride % size != dst // stride % size
+        stride *= size
+    part = np.arange(len(npus_count))
+    bits = crossed @ (1 << part)
+    for one in np.unique(bits).tolist():
+        mine = np.flatnonzero(one >> part & 1)
+        if len(mine):
+            joined = np.isin(part, part[mine])
+            part[joined] = part[mine].min()
+    ways: NDArray[Any] = part[np.argmax(crossed, axis=1)]
+    return ways
+
+
 def injection_of_links(
     links: NDArray[Any], tier: NDArray[Any], endpoints: int, ranks: NDArray[Any]
 ) -> float:

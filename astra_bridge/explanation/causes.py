@@ -101,6 +101,8 @@ class Causes:
         What was kept of the inside of collectives.
     idle_ps
         How long a message from a rank to a rank of so many bytes takes in an idle network [ps].
+    ways
+        Of each delivery; those of different numbers share no link.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Causes:
         stays: Records,
         deliveries: Records,
         idle_ps: Callable[[int, int, int], int],
+        ways: Ints,
     ) -> None:
         program = lowered.program
         self._lowered, self.times, self.program = lowered, times, program
@@ -126,10 +129,9 @@ class Causes:
         self._asked = _Sorted(np.where(control, deliveries["receiver"], -1), arrived)
         start, src, dst = (deliveries[name].astype(np.int64) for name in ("start_ps", "src", "dst"))
         ranks = program.ranks
-        self._alike = [
-            (_Sorted(key, start), key)
-            for key in (src * ranks + dst, src, dst, np.zeros(len(src), np.int64))
-        ]
+        count = int(ways.max(initial=0)) + 1
+        alike = (src * ranks + dst, src, dst, np.zeros(len(src), np.int64))
+        self._alike = [(_Sorted(key * count + ways, start), key * count + ways) for key in alike]
         node = times.offset[stays["task"]] + stays["node"]
         self.node_of_stay = node
         self._in_node = _Sorted(node, left)

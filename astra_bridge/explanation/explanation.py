@@ -232,7 +232,8 @@ class Explanation:
             return networks.time_ps(src, dst, size, {}, {})
 
         lowered = self._lowered
-        causes = Causes(lowered, self._times, stays, deliveries, idle_ps)
+        ways = networks.ways(*(deliveries[end].astype(np.int64) for end in ("src", "dst")))
+        causes = Causes(lowered, self._times, stays, deliveries, idle_ps, ways)
         return Sensitivities(causes, self._finish_ps, lowered, self._kinds, networks)
 
     @cached_property

@@ -41,14 +41,19 @@ class Durations:
         [ps] of those that take a time of their own.
     messages : ndarray of float64, shape (messages, cases)
         In an idle network [ps].
+    latencies : ndarray of float64, shape (messages, cases)
+        The part of that that no bandwidth makes shorter [ps].
     waits : ndarray of float64, shape (messages, cases)
         Part of what each waited for others.
     endpoints : ndarray of float64, shape (cases,)
         Part of what endpoints take.
     """
 
-    def __init__(self, nodes: Floats, messages: Floats, waits: Floats, endpoints: Floats) -> None:
-        self.nodes, self.messages, self.waits, self.endpoints = nodes, messages, waits, endpoints
+    def __init__(
+        self, nodes: Floats, messages: Floats, latencies: Floats, waits: Floats, endpoints: Floats
+    ) -> None:
+        self.nodes, self.messages, self.latencies = nodes, messages, latencies
+        self.waits, self.endpoints = waits, endpoints
 
 
 def replay(causes: Causes, durations: Durations) -> Floats | None:
@@ -250,5 +255,8 @@ class _Plan:
         if behind == message:
             waited = max(end - start - self._causes.idle_of(message), 0)
             return alone + waited * waits
-        gap = end - self._message_ps["end_ps"][behind]
-        return np.maximum(alone, self._arrived[behind] + gap * waits)
+        # They leave the link that both need one behind the other; then each has a way of its own.
+        here, there = durations.latencies[message], durations.latencies[behind]
+        gap = end - here[0] - (self._message_ps["end_ps"][behind] - there[0])
+        between = gap * waits if gap > 0 else gap
+        return np.maximum(alone, self._arrived[behind] - there + between + here)

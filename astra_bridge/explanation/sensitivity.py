@@ -26,6 +26,9 @@ __all__ = ["Sensitivities", "link_factors", "link_names", "sensitivity_table"]
 _BANDWIDTH, _LATENCY, _COMPUTE = "bandwidth of ", "latency of ", "compute: "
 _ENDPOINT = "endpoints"
 _FACTOR = 1.1
+_ENDLESS = 1e6
+"""Times as much bandwidth as there is: what is left of a message's time is latency."""
+
 _CLOSE = 1e-3
 """Ends that differ by less of the finish are the same."""
 
@@ -221,8 +224,10 @@ class Sensitivities:
                 name = _class_of(row, node - first, self._lowered, self._kinds)
                 nodes[node] /= [factors.get(name, 1.0) for factors in each]
         idle = np.zeros((len(messages), len(each)))
+        latencies = np.zeros((len(messages), len(each)))
         waits = np.ones((len(messages), len(each)))
-        known: dict[tuple[int, int, int], tuple[list[int], list[float]]] = {}
+        known: dict[tuple[int, int, int], tuple[list[int], list[int], list[float]]] = {}
+        endless = dict.fromkeys(networks.tiers, _ENDLESS)
         for at, key in enumerate(
             zip(*(messages[name].tolist() for name in ("src", "dst", "bytes")), strict=True)
         ):
@@ -232,10 +237,11 @@ class Sensitivities:
                 narrowest = (
                     self._narrowest(src, dst, bytes_) if any(one[0] for one in split) else ""
                 )
-                known[key] = times, [1 / one[0].get(narrowest, 1.0) for one in split]
-            idle[at], waits[at] = known[key]
+                ways = [networks.time_ps(src, dst, bytes_, endless, one[1]) for one in split]
+                known[key] = times, ways, [1 / one[0].get(narrowest, 1.0) for one in split]
+            idle[at], latencies[at], waits[at] = known[key]
         endpoints = np.array([1 / factors.get(_ENDPOINT, 1.0) for factors in each])
-        ends = replay(causes, Durations(nodes, idle, waits, endpoints))
+        ends = replay(causes, Durations(nodes, idle, latencies, waits, endpoints))
         if ends is None or abs(ends[0] - self.finish_ps) > self.finish_ps * _CLOSE:
             return None
         return [round(end) for end in ends[1:].tolist()]

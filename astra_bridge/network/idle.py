@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astra_bridge.errors import InputError
 from astra_bridge.network.api import (
@@ -60,6 +62,10 @@ class IdleNetworks:
         self._stack = ExitStack()
         self._networks: dict[object, tuple[Network, list[int]]] = {}
         self._known: dict[object, int] = {}
+
+    def ways(self, src: NDArray[Any], dst: NDArray[Any]) -> NDArray[Any]:
+        """As `Prepared.ways`."""
+        return self._prepared.ways(src, dst)
 
     def time_ps(
         self,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,13 @@ from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.registry import UNGUARDED, Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
-from astra_bridge.topology import Ends, LinkTiers, injection_of_dims, injection_of_links
+from astra_bridge.topology import (
+    Ends,
+    LinkTiers,
+    injection_of_dims,
+    injection_of_links,
+    ways_of_dims,
+)
 
 if TYPE_CHECKING:
     from astra_bridge.program.folding import Turn
@@ -134,6 +141,12 @@ class Prepared:
         links = self.config.links
         tier = self.link_tiers().index_of(np.arange(len(links)))
         return injection_of_links(links, tier, self.config.endpoints, ranks)
+
+    def ways(self, src: NDArray[Any], dst: NDArray[Any]) -> NDArray[Any]:
+        """Which messages, from and to these ranks, may share a link: those of one number."""
+        if not self.links_of_dims or math.prod(self.dims) != self.config.endpoints:
+            return np.zeros(len(src), np.int64)
+        return ways_of_dims(self.dims, src, dst)
 
     @property
     def _per_dim(self) -> bool:

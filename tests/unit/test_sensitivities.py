@@ -99,10 +99,12 @@ ONE = {"ring": network("Ring", 8), "switch": network("Switch", 8), "all": networ
     "FullyConnected", 8)}  # fmt: skip
 
 
-def collective(kind: CommType, algorithm: str, given: dict[str, Any]) -> dict[str, Any]:
+def collective(
+    kind: CommType, algorithm: str, given: dict[str, Any], size: int = 4 * MIB
+) -> dict[str, Any]:
     ranks = int(np.prod(given["npus_count"]))
     return {
-        "workload": same_on_all(ranks, lambda trace: trace.coll(kind, 4 * MIB)),
+        "workload": same_on_all(ranks, lambda trace: trace.coll(kind, size)),
         "system": system([algorithm] * len(given["npus_count"])),
         "network": given,
     }
@@ -161,6 +163,34 @@ def test_a_tenth_more_bandwidth_does_what_a_run_with_it_says(case: str, backend:
         faster = experiment.replace(network=scaled(given["network"], kind, 1.1)).run()
         error = (int(table["finish_ps"][at]) - int(faster.finish_ps.max())) / finish_ps
         assert abs(error) < 0.01, (kind, error)
+
+
+@needs_native
+def test_direct_collectives_through_many_networks() -> None:
+    """All messages at once: they wait for one another at links, in an order that may change."""
+    networks = {
+        **ONE, "4x4": TWO, "switch of 16": network("Switch", 16),
+        "switches": network("Switch Switch", [4, 4], [50, 25], [500, 700]),
+    }  # fmt: skip
+    kinds = (CommType.ALL_REDUCE, CommType.ALL_GATHER, CommType.REDUCE_SCATTER, CommType.ALL_TO_ALL)
+    errors: dict[tuple[str, str, str, int], float] = {}
+    for (name, given), kind, backend, size in itertools.product(
+        networks.items(), kinds, BACKENDS, (MIB // 4, 4 * MIB)
+    ):
+        experiment = Experiment(**collective(kind, "direct", given, size), backend=backend)
+        result = experiment.run(inside="messages")
+        finish_ps, table = int(result.finish_ps.max()), result.sensitivities
+        for what, end_ps in zip(table["what"].tolist(), table["finish_ps"].tolist(), strict=True):
+            if what.startswith("bandwidth of "):
+                faster = experiment.with_better_links({what: 1.1}).run()
+                error = abs(end_ps - int(faster.finish_ps.max())) / finish_ps
+                key = name, kind.name, backend, size
+                errors[key] = max(error, errors.get(key, 0.0))
+    assert len(errors) == 144
+    # In the one the order in which messages go through the switch changes.
+    assert {key: round(one, 3) for key, one in errors.items() if one >= 0.01} == {
+        ("switch", "ALL_REDUCE", "analytical-aware", 4 * MIB): 0.016
+    }
 
 
 @needs_native
