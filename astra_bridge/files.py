@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.text import one_line
 
-__all__ = ["NewFiles", "user_cache", "write_file"]
+__all__ = ["NewFiles", "new_file", "new_folder", "user_cache", "write_file"]
 
 
 class NewFiles:
@@ -104,6 +103,58 @@ def write_file(path: str | Path, content: bytes) -> None:
         out.write(content)
 
 
+def new_file(value: str | Path, name: str) -> Path:
+    """Check that a file can be written, before the work whose result it is for.
+
+    Parameters
+    ----------
+    value
+        Its path; ``-`` is always allowed, for commands that print then.
+    name
+        What to call it in the error.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or may not be written.
+
+    Examples
+    --------
+    >>> new_file("/dev/null/x", "--json")
+    Traceback (most recent call last):
+    astra_bridge.errors.InputError: --json: cannot write /dev/null/x: /dev/null is no folder
+    """
+    path = arguments.path(value, name)
+    if str(path) == "-":
+        return path
+    if path.is_dir():
+        raise InputError(f"cannot write {one_line(str(path))}: it is a folder", key=name)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError(f"cannot write {one_line(str(path))}: it is write-protected", key=name)
+    if not path.exists() or path.is_file():
+        _check_folder(path.parent, path, name)
+    return path
+
+
+def new_folder(value: str | Path, name: str) -> Path:
+    """Check that files can be written into a folder, which need not exist; as :func:`new_file`."""
+    path = arguments.path(value, name)
+    _check_folder(path, path, name)
+    return path
+
+
+def _check_folder(folder: Path, path: Path, name: str) -> None:
+    folder = folder.absolute()
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        reason = f"{one_line(str(there))} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{one_line(str(there))} is write-protected"
+    else:
+        return
+    raise InputError(f"cannot write {one_line(str(path))}: {reason}", key=name)
+
+
 def user_cache() -> Path:
     """Make a path for what this user keeps between runs; the folder may not exist.
 
@@ -116,6 +167,8 @@ def user_cache() -> Path:
     try:
         return Path.home() / ".cache" / "astra_bridge"
     except RuntimeError:
+        import tempfile  # it loads much, and is hardly ever needed
+
         return Path(tempfile.gettempdir()) / f"astra_bridge-{os.getuid()}"
 
 

@@ -12,6 +12,7 @@ from astra_bridge.cli.compare import Report, options_of, parse_vary, rows_of
 from astra_bridge.cli.run import experiment_of
 from astra_bridge.cli.summary import text_table
 from astra_bridge.errors import InputError
+from astra_bridge.files import new_file
 from astra_bridge.text import one_line, show
 
 __all__ = ["COMMAND"]
@@ -41,7 +42,7 @@ _ARGUMENTS = {
     ],
     "output": (
         Argument("--output", "FILE", "Write the fitted experiment there, as .yaml, or the profile, "
-                 "as .json.", path, short="-o"),
+                 "as .json.", new_file, short="-o"),
     ),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from astra_bridge.cli.run import ARGUMENTS, experiment_of
 from astra_bridge.cli.summary import text_table
 from astra_bridge.cli.terminal import say
 from astra_bridge.errors import InputError
+from astra_bridge.files import new_file, new_folder
 from astra_bridge.text import one_line, show
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ _ARGUMENTS = {
         *[row for row in ARGUMENTS["long runs"] if row.name == "--no-progress-timeout"],
     ],
     "output": (
-        Argument("--json", "FILE", "Write the tables as JSON there."),
-        Argument("--output", "FOLDER", "Write tables (CSV, Parquet) and plots there."),
+        Argument("--json", "FILE", "Write the tables as JSON there.", new_file),
+        Argument("--output", "FOLDER", "Write tables (CSV, Parquet) and plots there.",
+                 new_folder),
     ),
 }  # fmt: skip
 

@@ -7,14 +7,15 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from astra_bridge.arguments import number_text, path, whole_text
 from astra_bridge.cli.command import Argument, Command, group_of
 from astra_bridge.errors import InputError
+from astra_bridge.files import new_file
 
 __all__ = ["COMMAND"]
 
@@ -89,7 +90,9 @@ def _traffic(
     # Files first: whoever reads the table may go early.
     if json is not None:
         kept = [{k: v for k, v in asdict(point).items() if k != "stats"} for point in points]
-        _write(json, dumps({"network": name, "pattern": pattern, "points": kept}))
+        # It writes what is not a number as null, which JSON has.
+        content = msgspec.json.encode({"network": name, "pattern": pattern, "points": kept})
+        _write(json, content.decode())
     if plot is not None:
         from astra_bridge.network.garnet.plots import plot_curve
 
@@ -163,7 +166,7 @@ COMMAND = group_of(
                 ),
                 "options": (
                     Argument("--json", "FILE", "Write the delivery cycle and more of each message "
-                             "there; - is stdout.", path),
+                             "there; - is stdout.", new_file),
                 ),
             },
             _replay,
@@ -194,11 +197,11 @@ COMMAND = group_of(
                              default=1),
                 ),
                 "output": (
-                    Argument("--json", "FILE", "Write the points there.", path),
+                    Argument("--json", "FILE", "Write the points there.", new_file),
                     Argument("--plot", "FILE", "Draw latency against load there (matplotlib).",
-                             path),
+                             new_file),
                     Argument("--heat-map", "FILE", "Draw the load of each link at the highest "
-                             "rate there (matplotlib).", path),
+                             "rate there (matplotlib).", new_file),
                 ),
             },
             _traffic,

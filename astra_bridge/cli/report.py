@@ -8,10 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astra_bridge.arguments import path
 from astra_bridge.cli.command import Argument, Command
 from astra_bridge.errors import InputError
-from astra_bridge.files import write_file
+from astra_bridge.files import new_file, write_file
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ COMMAND = Command(
                      "which is run; several stand side by side.", repeated=True),
         ),
         "options": (
-            Argument("--output", "FILE", "The page.", path, Path("report.html"), short="-o"),
+            Argument("--output", "FILE", "The page.", new_file, Path("report.html"), short="-o"),
             Argument("--title", "TEXT", "Title of the page.", otherwise="from the names"),
         ),
     },

@@ -14,6 +14,7 @@ from astra_bridge.arguments import number_text, whole_text
 from astra_bridge.cli.command import Argument, Command, key_value, one_of
 from astra_bridge.cli.terminal import say
 from astra_bridge.errors import InputError
+from astra_bridge.files import new_file, new_folder
 from astra_bridge.semantics import Semantics
 from astra_bridge.text import one_line, show
 
@@ -95,7 +96,7 @@ ARGUMENTS = {
                  otherwise="1", field="compute_scale"),
         Argument("--rendezvous-protocol", "", "Receivers ask senders before data flows.",
                  field="rendezvous_protocol"),
-        Argument("--logging-folder", "FOLDER", "Write log.log and err.log there."),
+        Argument("--logging-folder", "FOLDER", "Write log.log and err.log there.", new_folder),
         Argument("--logging-configuration", "FILE",
                  "Accepted without effect (spdlog settings of ASTRA-sim).", otherwise="empty"),
     ),
@@ -118,7 +119,8 @@ ARGUMENTS = {
                  "doctor` lists.", otherwise="it is found out", field="trace_format"),
     ),
     "long runs": (
-        Argument("--checkpoint", "FILE", "Write the state there now and then, if the backend can."),
+        Argument("--checkpoint", "FILE", "Write the state there now and then, if the backend can.",
+                 new_file),
         Argument("--checkpoint-interval", "SECONDS", "Real time between two checkpoints.", _NUMBER,
                  default=60.0),
         Argument("--resume", "FILE", "Go on from this checkpoint of the same experiment."),
@@ -128,12 +130,13 @@ ARGUMENTS = {
                  "if it crashes or hangs, so does the command.", default=False),
     ),
     "output": (
-        Argument("--output", "FOLDER", "Write tables, timeline, plot and log there."),
+        Argument("--output", "FOLDER", "Write tables, timeline, plot and log there.",
+                 new_folder),
         Argument("--timeline-ranks", "all|kinds|RANKS", "Who stands in the timeline: 0-7,64.",
                  _ranks, otherwise="all, or of too many one of each kind"),
         Argument("--explain", "", "Keep every message, and write what would make the run faster "
                  "(docs/report.md).", default=False),
-        Argument("--json", "FILE", "Write the result as JSON there."),
+        Argument("--json", "FILE", "Write the result as JSON there.", new_file),
         Argument("--log-lines", "all|summary", "ASTRA-sim's lines for all ranks, or only the "
                  "tables behind them.", one_of("all", "summary"), default="all"),
         Argument("--quiet", "", "Print nothing but warnings and errors.", default=False),
@@ -315,7 +318,7 @@ def _print(
         print()
     print(summary(result))
     if values["output"] is not None:
-        output = one_line(values["output"])
+        output = one_line(str(values["output"]))
         print(f"\nFiles in {output}/; {_about_timeline(result, values, drawn)}")
 
 

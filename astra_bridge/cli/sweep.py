@@ -13,6 +13,7 @@ from astra_bridge.cli.command import Argument, Command
 from astra_bridge.cli.summary import text_table
 from astra_bridge.cli.terminal import say
 from astra_bridge.errors import InputError
+from astra_bridge.files import new_folder
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _ARGUMENTS = {
     "sweep": (
         Argument("SPEC", "", "What is varied and how, as a .yaml file (docs/sweeps.md)."),
         Argument("--output", "FOLDER", "Tables, plot and what is stored of each point; a sweep "
-                 "that was stopped goes on from there.", required=True),
+                 "that was stopped goes on from there.", new_folder, required=True),
         Argument("--workers", "COUNT", "Processes that run points on this machine.",
                  whole_text(1, 10_000), otherwise="1"),
         Argument("--dask", "ADDRESS", "Scheduler of a Dask cluster, whose workers run the points: "
@@ -37,7 +38,7 @@ _ARGUMENTS = {
 }  # fmt: skip
 
 
-def _run(spec: str, output: str, workers: int | None, dask: str | None, retry_failed: bool) -> int:
+def _run(spec: str, output: Path, workers: int | None, dask: str | None, retry_failed: bool) -> int:
     if dask is not None and workers is not None:
         raise InputError("is for points on this machine; leave it or --dask out", key="--workers")
     from astra_bridge.sweeping import sweep

@@ -9,7 +9,7 @@ from pathlib import Path
 from astra_bridge.arguments import path
 from astra_bridge.cli.command import Argument, Command, one_of
 from astra_bridge.cli.summary import text_table
-from astra_bridge.files import write_file
+from astra_bridge.files import new_file, new_folder, write_file
 from astra_bridge.text import one_line
 from astra_bridge.validation.page import page, percent, shape_of
 from astra_bridge.validation.report import SETS, encoded, validate
@@ -49,7 +49,6 @@ def _validate(
     if json is not None:
         write_file(json, encoded(report))
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         write_file(output / "validation.md", page(report).encode())
         write_file(output / "validation.json", encoded(report))
         print(f"wrote {one_line(str(output / 'validation.md'))}")
@@ -68,8 +67,9 @@ COMMAND = Command(
             Argument("--hardware", "NAME", "Of the set gpu: an accelerator, or its profile.",
                      otherwise="by the names of files"),
             Argument("--each", "", "Print every row."),
-            Argument("--json", "FILE", "Write classes and rows there.", path),
-            Argument("--output", "DIR", "Write validation.md and validation.json there.", path),
+            Argument("--json", "FILE", "Write classes and rows there.", new_file),
+            Argument("--output", "DIR", "Write validation.md and validation.json there.",
+                     new_folder),
         ),
     },
     _validate,

@@ -354,3 +354,16 @@ def test_how_much_is_printed(
         out = capsys.readouterr().out
         assert out.count("finished, ") == lines
         assert ("max at rank" in out) == table
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json", "--logging-folder"])
+def test_where_results_go_is_looked_at_before_the_run(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An hour of simulation is not lost because its results cannot be written."""
+    (tmp_path / "file").write_text("")
+    words = ["run", "--workload-configuration=none", f"{flag}={tmp_path / 'file' / 'x'}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{flag}: cannot write" in said
+    assert "file is no folder" in said

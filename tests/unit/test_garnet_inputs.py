@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from astra_bridge.cli import main
@@ -225,6 +225,16 @@ def test_json_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["deliver"] == [13, 6]
 
 
+@needs_native
+def test_json_of_traffic(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert main(["garnet", "traffic", "--topology", "mesh", "3x3", "--rate", "0.1", "--rate", "1",
+                 "--cycles", "3000", "--warmup", "100", "--json", str(out)]) == 0  # fmt: skip
+    points = json.loads(out.read_text())["points"]
+    assert [point["rate"] for point in points] == [0.1, 1]
+    assert [point["saturated"] for point in points] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("messages", "key"),
     [
@@ -337,6 +347,7 @@ def test_any_network_is_read_or_refused() -> None:
         max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=5), st.booleans())
+    @example({}, True)
     def try_one(changes: dict[str, Any], on_top: bool) -> None:
         raw = {**RING, **changes} if on_top else changes
         # Any other exception, or a crash, fails.

@@ -261,7 +261,7 @@ def run_traffic(
         )
     ids = np.array(flows["id"])
     kept = np.isin(ids, np.flatnonzero(measured))
-    scale = hz / 1e12
+    scale = float(hz / 1e12)
 
     def mean(name: str) -> float:
         column = np.array(flows[name], np.float64)[kept]
@@ -269,13 +269,13 @@ def run_traffic(
 
     mean_latency, ideal = float(latency.mean()), mean("ideal_fct_ps") * scale
     return LoadPoint(
-        rate=rate,
-        throughput=throughput,
+        rate=float(rate),
+        throughput=float(throughput),
         latency=mean_latency,
         network_latency=mean("network_ps") * scale,
         zero_load_latency=ideal,
         hops=mean("hops"),
-        saturated=mean_latency > 3 * ideal or throughput < 0.95 * rate,
+        saturated=bool(mean_latency > 3 * ideal or throughput < 0.95 * rate),
         stats=stats,
     )
 
