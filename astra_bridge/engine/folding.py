@@ -17,19 +17,24 @@ draws in one instant come in its own order, which by induction is that of all it
 events of a rank in one instant are in doubt only where *two* ranks drew their places in one
 instant: in a ring, rank 0 hears from the last rank and from rank 1, in the other order than all
 others do.  Those are *ties*, unless they may change places (messages of one chunk of a collective:
-whichever comes first, the next packet goes to the bus).  A run with a tie proves nothing, and is
-thrown away; one without is the run of all ranks.
+whichever comes first, the next packet goes to the bus), or all but one are *quiet*: receives whose
+nodes occupy nothing scarce, and whose children still wait when all have happened, so that they do
+nothing but count, whenever they come.  A run with a tie proves nothing, and is thrown away; one
+without is the run of all ranks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 __all__ = ["Folding"]
 
 FIRST_STREAM = 1 << 32
 """Tags of collectives begin here."""
+
+Node = tuple[int, int]
+"""A task, and a node of its template."""
 
 
 class Folding:
@@ -52,6 +57,9 @@ class Folding:
     def __init__(self, digits: Iterable[tuple[int, int]], ranks: int) -> None:
         self._digits = list(digits)
         self._last: list[tuple[int, int, int, int]] = [(-1, -1, -1, -1)] * ranks
+        # What has happened at that time, from places of that time.
+        self._loud = [False] * ranks
+        self._quiet: list[list[Node]] = [[] for _ in range(ranks)]
         self._marks: list[int] = []  # the first place that is drawn at ...
         self._times: list[int] = []
         self.ties = 0
@@ -89,19 +97,43 @@ class Folding:
         index = bisect_right(self._marks, place) - 1
         return self._times[index] if index >= 0 else -1
 
-    def happens(self, index: int, now_ps: int, drawn_ps: int, actor: int, stream: int) -> None:
+    def happens(self, index: int, now_ps: int, drawn_ps: int, actor: int, stream: int) -> bool:
         """Something happens to a rank, at a place that ``actor`` drew; -1 is nobody else's.
 
         Events of the same ``stream``, unless that is -1, may change places.
+
+        Returns
+        -------
+        bool
+            Whether its order is in doubt; :meth:`quiet` or :meth:`loud` says then what it was.
         """
+        doubtful = False
         last_ps, last_drawn_ps, last_stream, last_actor = self._last[index]
         if (last_ps, last_drawn_ps) == (now_ps, drawn_ps):
             same_actor = -1 < actor == last_actor
             same_stream = -1 < stream == last_stream
-            if not same_actor and not same_stream:
-                if not self.ties:
-                    self.first_tie = (self.ranks[index], now_ps)
-                self.ties += 1
+            doubtful = not same_actor and not same_stream
             actor = actor if same_actor else -1
             stream = stream if same_stream else -1
+        else:
+            self._loud[index] = False
+            self._quiet[index].clear()
         self._last[index] = (now_ps, drawn_ps, stream, actor)
+        return doubtful
+
+    def quiet(self, index: int, node: Node) -> None:
+        """It was a receive that does nothing but count, whose node this is."""
+        self._quiet[index].append(node)
+
+    def loud(self, index: int, doubtful: bool, waits: Callable[[Node], bool] | None = None) -> None:
+        """It was anything else.
+
+        A tie, if in doubt, unless all that came before it was quiet, and ``waits`` says of these
+        nodes that what they could free still waits.
+        """
+        alone = not self._loud[index] and waits is not None and all(map(waits, self._quiet[index]))
+        if doubtful and not alone:
+            if not self.ties:
+                self.first_tie = (self.ranks[index], self._last[index][0])
+            self.ties += 1
+        self._loud[index] = True

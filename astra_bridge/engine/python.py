@@ -136,6 +136,7 @@ class PythonEngine:
         self._ticker = Ticker(network)  # of this call of advance
         self._watch, self._stop, self._paused = Watch.NOTHING, False, False
         self.now_ps = self._place = self._events = self._nodes_done = 0
+        self._freed = 0  # nodes that the end of another one has made free
         self._heap: list[tuple[int, int, int, list[Action]]] = []
         # (time, is it a task, index), ascending
         self._arrivals: deque[tuple[int, bool, int]] = deque()
@@ -377,7 +378,8 @@ class PythonEngine:
             if outcome:
                 self._lost(call, transfer)
             if self.folding is not None:
-                self._note_delivery(self.folding, messages.in_flight[transfer], waited_ps)
+                self._deliver_noted(self.folding, transfer, waited_ps)
+                continue
             for action in messages.delivered(transfer):
                 if action is not None:
                     what, a, b = action
@@ -483,8 +485,34 @@ class PythonEngine:
         if self.folding is not None:
             self.folding.at(self._place, now_ps)
 
-    def _note_delivery(self, folding: Folding, message: Message, waited_ps: int) -> None:
-        """A delivery got its place so long after its start; whom it happens to."""
+    def _deliver_noted(self, folding: Folding, transfer: int, waited_ps: int) -> None:
+        """A delivery got its place so long after its start; note whom it happens to."""
+        message = self.messages.in_flight[transfer]
+        receiver = folding.index_of(message.dst)
+        doubtful = self._note_delivery(folding, message, waited_ps)
+        sent, received = self.messages.delivered(transfer)
+        if sent is not None:
+            self.run(sent)
+        freed = self._freed
+        if received is not None:
+            self.run(received)
+            if received[0] == NODE_DONE and freed == self._freed:
+                node = received[1:]
+                task = self._tasks[node[0]]
+                unit = self._nodes[task.first + node[1]][6]
+                if self._capacity[task.rank][unit] >= self._task_node_start[-1]:
+                    folding.quiet(receiver, node)
+                    return
+        folding.loud(receiver, doubtful, self._children_wait)
+
+    def _children_wait(self, node: tuple[int, int]) -> bool:
+        task = self._tasks[node[0]]
+        row = self._nodes[task.first + node[1]]
+        children = self.program.children[row[1] : row[1] + row[2]].tolist()
+        return all(task.waiting[child] > 0 for child in children)
+
+    def _note_delivery(self, folding: Folding, message: Message, waited_ps: int) -> bool:
+        """Whether the order of a delivery is in doubt at whom it is for."""
         drawn_ps = message.start_ps + waited_ps
         # What is sent at once has the place that its sender drew.
         at_once = waited_ps == 0
@@ -498,9 +526,10 @@ class PythonEngine:
         if message.on_sent is not None:
             index = folding.index_of(message.src)
             actor = folding.ranks[index] if at_once else -1
-            folding.happens(index, self.now_ps, drawn_ps, actor, -1)
+            folding.loud(index, folding.happens(index, self.now_ps, drawn_ps, actor, -1))
         actor, stream = message.src if at_once else -1, message.tag if of_stream else -1
-        folding.happens(folding.index_of(message.dst), self.now_ps, drawn_ps, actor, stream)
+        index = folding.index_of(message.dst)
+        return folding.happens(index, self.now_ps, drawn_ps, actor, stream)
 
     def _note_slot(self, folding: Folding, place: int, rank: int, action: Action) -> None:
         """A slot runs."""
@@ -512,7 +541,9 @@ class PythonEngine:
                 rank = self.messages.held_by(b)
             else:
                 rank = self.streams[b].rank
-        folding.happens(rank, self.now_ps, folding.drawn_ps(place), folding.ranks[rank], -1)
+        drawn_ps = folding.drawn_ps(place)
+        doubtful = folding.happens(rank, self.now_ps, drawn_ps, folding.ranks[rank], -1)
+        folding.loud(rank, doubtful)
 
     def run(self, action: Action) -> None:
         """Do what an action says, now."""
@@ -694,6 +725,7 @@ class PythonEngine:
         for child in self.program.children[row[1] : row[1] + row[2]].tolist():
             task.waiting[child] -= 1
             if task.waiting[child] == 0:
+                self._freed += 1
                 unit = self._nodes[task.first + child][6]
                 heapq.heappush(state.free[unit], (index, child))
         if task.left == 0:

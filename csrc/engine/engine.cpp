@@ -483,7 +483,8 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
   }
   const auto index = static_cast<int32_t>(ticket >> 1);
   Message& message = messages_[static_cast<size_t>(index)];
-  if (folding_) note_delivery(message, static_cast<size_t>(item));
+  int32_t receiver = -1;
+  const bool doubtful = folding_ && note_delivery(message, static_cast<size_t>(item), receiver);
   message.id = -1;
   if (message.sent) boundary_.count_sent(-1);
   const Action sent = message.on_sent, received = message.on_received;
@@ -494,11 +495,14 @@ void Engine::complete(const char* call, int64_t item, int64_t now_ps) {
         now_ps;
   if (both) release(index);
   if (sent.then != Then::kNothing) run(sent);
-  if (!both) return;
-  if (received.then == Then::kArrived)
-    arrived(streams_[received.b]);
-  else
-    run(received);
+  const int64_t freed = freed_;
+  if (both) {
+    if (received.then == Then::kArrived)
+      arrived(streams_[received.b]);
+    else
+      run(received);
+  }
+  if (folding_) note_heard(receiver, doubtful, both ? received : Action{}, freed);
 }
 
 // At a record that is not plain, or of a message whose id has fewer bits than now: the ticket of the
@@ -543,7 +547,8 @@ int64_t Engine::look_closer(const char* call, int64_t item, int64_t now_ps) {
 }
 
 // With folded ranks: a delivery happens to whom it is for, and to whom it tells that it has arrived.
-void Engine::note_delivery(const Message& message, size_t item) {
+// Returns whether its order is in doubt at the former, which it names.
+bool Engine::note_delivery(const Message& message, size_t item, int32_t& receiver) {
   constexpr int64_t kFirstStream = int64_t{1} << 32, kControl = int64_t{1} << 62;
   const Channel& channel = channels_[static_cast<size_t>(message.channel)];
   const int64_t waited_ps = waited_ps_[item];
@@ -556,10 +561,32 @@ void Engine::note_delivery(const Message& message, size_t item) {
                          (!message.received || message.on_received.then == Then::kArrived);
   if (message.on_sent.then != Then::kNothing) {
     const int32_t sender = folding_.index_of(channel.src);
-    folding_.happens(sender, now_ps_, drawn_ps, waited_ps == 0 ? folding_.rank_at(sender) : -1, -1);
+    folding_.loud(sender, folding_.happens(sender, now_ps_, drawn_ps,
+                                           waited_ps == 0 ? folding_.rank_at(sender) : -1, -1));
   }
-  folding_.happens(folding_.index_of(channel.dst), now_ps_, drawn_ps, actor,
-                   of_stream ? channel.tag : -1);
+  receiver = folding_.index_of(channel.dst);
+  return folding_.happens(receiver, now_ps_, drawn_ps, actor, of_stream ? channel.tag : -1);
+}
+
+// With folded ranks: what a delivery did at whom it was for; it had freed so many nodes before.
+void Engine::note_heard(int32_t receiver, bool doubtful, const Action& did, int64_t freed) {
+  if (did.then == Then::kNodeDone && freed_ == freed) {
+    const TaskState& mine = task_at(did.a);
+    const int32_t unit = static_cast<int32_t>(node_of(mine, did.b).unit);
+    if (machine_of(mine.rank).unit_capacity[unit] >= nodes_total_) {
+      folding_.quiet(receiver, int64_t{did.a} << 32 | did.b);
+      return;
+    }
+  }
+  folding_.loud(receiver, doubtful, [this](int64_t quiet) {
+    const TaskState& mine = task_at(static_cast<int32_t>(quiet >> 32));
+    const Node& node = node_of(mine, static_cast<int32_t>(quiet));
+    for (int64_t i = 0; i < node.child_count; ++i) {
+      const int32_t child = program_.children[node.child_start + i];
+      if (mine.waiting[static_cast<size_t>(child)] == 0) return false;
+    }
+    return true;
+  });
 }
 
 // With folded ranks: a slot runs.
@@ -580,7 +607,8 @@ void Engine::note_slot(int32_t rank, int64_t place, const Action& action) {
         rank = streams_[graph_runs_[action.b].stream].rank;
     }
   }
-  folding_.happens(rank, now_ps_, folding_.drawn_ps(place), folding_.rank_at(rank), -1);
+  folding_.loud(
+      rank, folding_.happens(rank, now_ps_, folding_.drawn_ps(place), folding_.rank_at(rank), -1));
 }
 
 int64_t Engine::later_ps(int64_t delay_ps) const {

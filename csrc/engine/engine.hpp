@@ -303,7 +303,9 @@ class Engine {
     queue_.push(rank, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
-  [[gnu::noinline]] void note_delivery(const Message& message, size_t item);
+  [[gnu::noinline]] bool note_delivery(const Message& message, size_t item, int32_t& receiver);
+  [[gnu::noinline]] void note_heard(int32_t receiver, bool doubtful, const Action& did,
+                                    int64_t freed);
   [[gnu::noinline]] void note_slot(int32_t rank, int64_t place, const Action& action);
   int32_t address(int32_t rank) const { return folding_ ? folding_.rank_at(rank) : rank; }
 
@@ -436,6 +438,7 @@ class Engine {
   int64_t now_ps_ = 0, place_ = 0;
   int64_t events_ = 0, transfers_ = 0, nodes_done_ = 0, nodes_total_ = 0;
   int64_t relieved_ = 0;
+  int64_t freed_ = 0;  // nodes that the end of another one has made free
   EventQueue queue_;
   std::vector<Arrival> arrivals_;  // ascending
   size_t next_arrival_ = 0;

@@ -68,19 +68,42 @@ class Folding {
   }
 
   // Something happens to a rank now, at a place that `actor` (a rank of the network; -1 is nobody
-  // else's) has drawn.  Events of the same `stream`, unless that is -1, may change places.
-  void happens(int32_t index, int64_t now_ps, int64_t drawn_ps, int32_t actor, int64_t stream) {
+  // else's) has drawn.  Events of the same `stream`, unless that is -1, may change places.  Returns
+  // whether its order is in doubt; `loud` or `quiet` says then what it was.
+  [[nodiscard]] bool happens(int32_t index, int64_t now_ps, int64_t drawn_ps, int32_t actor,
+                             int64_t stream) {
     Last& last = last_[static_cast<size_t>(index)];
     if (last.now_ps != now_ps || last.drawn_ps != drawn_ps) {
-      last = {now_ps, drawn_ps, stream, actor};
-      return;
+      last.now_ps = now_ps;
+      last.drawn_ps = drawn_ps;
+      last.stream = stream;
+      last.actor = actor;
+      last.loud = false;
+      last.quiet.clear();
+      return false;
     }
     const bool same_actor = actor >= 0 && actor == last.actor;
     const bool same_stream = stream >= 0 && stream == last.stream;
-    if (!same_actor && !same_stream && ties_++ == 0)
-      tie_ = {ranks_[static_cast<size_t>(index)], now_ps};
     if (!same_actor) last.actor = -1;
     if (!same_stream) last.stream = -1;
+    return !same_actor && !same_stream;
+  }
+  // It was a receive that does nothing but count, whose node this is.
+  void quiet(int32_t index, int64_t node) {
+    last_[static_cast<size_t>(index)].quiet.push_back(node);
+  }
+  // It was anything else: a tie, if in doubt, unless all that came before it was quiet, and
+  // `waits` says of these nodes that what they could free still waits.
+  template <class Waits>
+  void loud(int32_t index, bool doubtful, const Waits& waits) {
+    Last& last = last_[static_cast<size_t>(index)];
+    const bool alone = !last.loud && std::all_of(last.quiet.begin(), last.quiet.end(), waits);
+    if (doubtful && !alone && ties_++ == 0)
+      tie_ = {ranks_[static_cast<size_t>(index)], last.now_ps};
+    last.loud = true;
+  }
+  void loud(int32_t index, bool doubtful) {
+    loud(index, doubtful, [](int64_t) { return false; });
   }
   int64_t ties() const { return ties_; }
   std::pair<int32_t, int64_t> first_tie() const { return tie_; }
@@ -89,6 +112,8 @@ class Folding {
   struct Last {
     int64_t now_ps = -1, drawn_ps = -1, stream = -1;
     int32_t actor = -1;
+    bool loud = false;
+    std::vector<int64_t> quiet;  // nodes
   };
   bool folds_;
   std::vector<Digit> digits_;

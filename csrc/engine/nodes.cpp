@@ -153,8 +153,9 @@ void Engine::complete_node(int32_t task, int32_t index) {
   }
   for (int64_t i = 0; i < node.child_count; ++i) {
     const int32_t child = program_.children[node.child_start + i];
-    if (--mine.waiting[static_cast<size_t>(child)] == 0)
-      heap_push(state.free_nodes[node_of(mine, child).unit], free_node(task, child));
+    if (--mine.waiting[static_cast<size_t>(child)] > 0) continue;
+    ++freed_;
+    heap_push(state.free_nodes[node_of(mine, child).unit], free_node(task, child));
   }
   if (mine.left == 0) note_end(task);
 }

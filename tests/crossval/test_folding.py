@@ -339,6 +339,61 @@ def test_two_senders_at_once_are_a_tie() -> None:
     )
 
 
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=CHECKS)
+@given(
+    model=st.sampled_from(BOTH),
+    micros=st.lists(st.sampled_from((1, 1, 2, 40)), min_size=5, max_size=5),
+    waits=st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=3, max_size=3),
+)
+def test_two_messages_at_once(
+    model: Model, micros: list[int], waits: list[set[int]], few: None
+) -> None:
+    """Stages 0 and 1 send to stage 2, whose work waits for some of both messages."""
+    tried = Experiment(two_senders(micros, waits), system(), several("Switch Switch", [4, 3]))
+    asked = NetworkRequest(network=several("Switch Switch", [4, 3]), semantics="astra-sim")
+    event(compared(tried.lower().program, asked, model).partition("time(s)")[2] or "folded")
+
+
+def two_senders(micros: list[int], waits: list[set[int]]) -> Any:
+    def fill(trace: Any, rank: int) -> None:
+        stage = rank // 4
+        if stage < 2:
+            work = trace.comp(duration_us=micros[stage])
+            trace.send(8 + rank % 4, 1000, stage, deps=[work])
+            return
+        busy = trace.comp(duration_us=micros[2])
+        made = [busy, *(trace.recv(4 * sender + rank % 4, 1000, sender) for sender in (0, 1))]
+        for at, some in enumerate(waits):
+            deps = [made[which] for which in some if which < len(made)]
+            made.append(trace.comp(duration_us=micros[3 + at % 2], deps=deps))
+
+    return per_rank(12, fill)
+
+
+@pytest.mark.parametrize(
+    ("waits", "folds"),
+    [
+        # The first message is not looked at before the long work is over; the second is, at once.
+        ([{0, 1}, {2}, set()], True),
+        ([{2}, {0, 1}, set()], True),
+        ([{0, 1, 2}, set(), set()], True),
+        # Work that waits for both is free with the second one, whichever that is.
+        ([{1, 2}, set(), set()], False),
+        ([{1}, {2}, set()], False),
+    ],
+)
+@pytest.mark.parametrize("model", BOTH[::2], ids=lambda model: model[0])  # the link is full else
+@pytest.mark.usefixtures("few")
+def test_a_message_that_only_counts_ties_with_none(
+    model: Model, waits: list[set[int]], folds: bool
+) -> None:
+    micros = [1, 1, 40, 2, 2]
+    tried = Experiment(two_senders(micros, waits), system(), several("Switch Switch", [4, 3]))
+    asked = NetworkRequest(network=several("Switch Switch", [4, 3]), semantics="astra-sim")
+    why = compared(tried.lower().program, asked, model)
+    assert (why == "") == folds, why
+
+
 def shifted(ranks: int, shift: int) -> Any:
     def fill(trace: Any, rank: int) -> None:
         trace.send((rank + shift) % ranks, 1000, 0)
