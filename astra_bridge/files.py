@@ -122,37 +122,47 @@ def new_file(value: str | Path, name: str) -> Path:
     --------
     >>> new_file("/dev/null/x", "--json")
     Traceback (most recent call last):
-    astra_bridge.errors.InputError: --json: cannot write /dev/null/x: /dev/null is no folder
+    astra_bridge.errors.InputError: /dev/null/x: --json: cannot write: /dev/null is no folder
     """
     path = arguments.path(value, name)
-    if str(path) == "-":
-        return path
-    if path.is_dir():
-        raise InputError(f"cannot write {one_line(str(path))}: it is a folder", key=name)
-    if path.exists() and not os.access(path, os.W_OK):
-        raise InputError(f"cannot write {one_line(str(path))}: it is write-protected", key=name)
-    if not path.exists() or path.is_file():
-        _check_folder(path.parent, path, name)
+    if str(path) != "-":
+        _refuse(name, path, lambda: _why_no_file(path))
     return path
 
 
 def new_folder(value: str | Path, name: str) -> Path:
     """Check that files can be written into a folder, which need not exist; as :func:`new_file`."""
     path = arguments.path(value, name)
-    _check_folder(path, path, name)
+    _refuse(name, path, lambda: _why_no_folder(path))
     return path
 
 
-def _check_folder(folder: Path, path: Path, name: str) -> None:
+def _refuse(name: str, path: Path, why: Callable[[], str | None]) -> None:
+    try:
+        reason = why()
+    except OSError as error:  # such as a name that is too long
+        reason = error.strerror or str(error)
+    if reason is not None:
+        raise InputError(f"cannot write: {one_line(reason)}", file=path, key=name)
+
+
+def _why_no_file(path: Path) -> str | None:
+    """None where a file can be written or replaced."""
+    if path.is_dir():
+        return "it is a folder"
+    if path.exists() and not os.access(path, os.W_OK):
+        return "it is write-protected"
+    # A device or a pipe is written where it is.
+    return None if path.exists() and not path.is_file() else _why_no_folder(path.parent)
+
+
+def _why_no_folder(folder: Path) -> str | None:
+    """None where a folder takes files, or can be made."""
     folder = folder.absolute()
     there = next(one for one in (folder, *folder.parents) if one.exists())
     if not there.is_dir():
-        reason = f"{one_line(str(there))} is no folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        reason = f"{one_line(str(there))} is write-protected"
-    else:
-        return
-    raise InputError(f"cannot write {one_line(str(path))}: {reason}", key=name)
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} is write-protected"
 
 
 def user_cache() -> Path:

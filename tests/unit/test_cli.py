@@ -365,5 +365,5 @@ def test_where_results_go_is_looked_at_before_the_run(
     words = ["run", "--workload-configuration=none", f"{flag}={tmp_path / 'file' / 'x'}"]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert f"{flag}: cannot write" in said
+    assert f"{flag}: cannot write: " in said
     assert "file is no folder" in said
