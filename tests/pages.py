@@ -29,8 +29,8 @@ class Block(NamedTuple):
     text
         Its content.
     shown
-        Indented lines between it and the next block, which are part of what it prints; ``...``
-        stands for others.
+        Indented lines between it and the next block or heading, which are part of what it prints;
+        ``...`` stands for others.
     """
 
     line: int
@@ -48,7 +48,10 @@ def blocks(page: str) -> list[Block]:
             page.count("\n", 0, one.start()) + 1,
             one[1],
             one[2],
-            tuple(re.findall("^    (.*)$", page[one.end() : end], re.MULTILINE)),
+            # What stands below another heading is no output.
+            tuple(
+                re.findall("^    (.*)$", page[one.end() : end].partition("\n#")[0], re.MULTILINE)
+            ),
         )
         for one, end in zip(found, ends, strict=True)
     ]
