@@ -420,7 +420,7 @@ def test_the_command_of_the_page(
 ) -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs/composite.md").read_text()
-    found = re.search(r"```\nastra-bridge (.*?)\n```", page)
+    found = re.search(r"```sh\nastra-bridge (.*?)\n```", page)
     assert found
     monkeypatch.chdir(root)
     assert main(shlex.split(found[1])) == 0
