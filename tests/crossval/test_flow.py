@@ -377,7 +377,7 @@ def test_the_command_of_the_page(
 ) -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs/flow.md").read_text()
-    found = re.search(r"```\nastra-bridge (.*?)```", page, re.DOTALL)
+    found = re.search(r"```sh\nastra-bridge (.*?)```", page, re.DOTALL)
     assert found
     monkeypatch.chdir(root)
     assert main(shlex.split(found[1].replace("\\\n", " "))) == 0
