@@ -82,9 +82,15 @@ class Boundary {
     return sends_ ? 2 * in_flight - sent_ : in_flight;
   }
 
-  // `x` as it came back, `given` as it went; `in_flight` counts what it has started.
-  static void exchanged(const astra_net_exchange& x, const astra_net_exchange& given,
-                        int64_t in_flight) {
+  // What an exchange was given, and may not change, or only so far.
+  struct Asked {
+    const astra_net_completion* completions;
+    size_t capacity;
+    int64_t now_ps, until_ps, until_place, place;
+  };
+
+  // `x` as it came back; `in_flight` counts what it has started.
+  static void exchanged(const astra_net_exchange& x, const Asked& given, int64_t in_flight) {
     const char* call = "exchange";
     if (x.completions != given.completions)
       lie(call, "completions", pointer(x.completions), pointer(given.completions));
@@ -112,7 +118,7 @@ class Boundary {
   // Records of one call, at `now_ps`.
   void start_records(int64_t before_ps, int64_t now_ps) {
     last_ps_ = before_ps;
-    on_grid_ = now_ps % grid_ == 0;
+    on_grid_ = grid_ == 1 || now_ps % grid_ == 0;
   }
 
   // Is this the plain record of a delivery at `now_ps`, of a transfer that is in flight?  Nearly

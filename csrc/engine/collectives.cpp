@@ -342,7 +342,7 @@ void Engine::packets_processed(Stream& stream, int32_t count) {
 void Engine::packet_processed(Stream& stream) {
   ++stream.processed;
   const Schedule& schedule = *stream.schedule;
-  run_steps(stream, schedule.burst);
+  if (stream.step < schedule.step_count) run_steps(stream, schedule.burst);
   if (stream.processed == schedule.end && stream.step == schedule.step_count) next_phase(stream);
 }
 

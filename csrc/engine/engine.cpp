@@ -147,8 +147,7 @@ Stop Engine::advance(int64_t until_ps, const Report& report, double period_s) {
   return Stop::kReached;
 }
 
-void Engine::tick(int64_t now_ps) {
-  if (!ticker_->due()) return;
+void Engine::say(int64_t now_ps) {
   Progress reached = progress();
   reached.now_ps = std::max(reached.now_ps, now_ps);
   if ((*report_)(reached)) stop_ = paused_ = true;
@@ -178,11 +177,7 @@ void Engine::run_ordered(int64_t until_ps) {
   for (;;) {
     tick(now_ps_);
     if (stop_) return;
-    int64_t ours_ps = kNever, ours_place = kNever;
-    if (!queue_.empty()) {
-      ours_ps = queue_.first_time();
-      ours_place = queue_.first_place();
-    }
+    int64_t ours_ps = queue_.first_time(), ours_place = queue_.first_place();
     // At a fixed time, places begin at 0.
     const int64_t fixed_ps = std::min(arrival_ps(), until_ps);
     const bool fixed = fixed_ps <= ours_ps && fixed_ps != kNever;
@@ -210,26 +205,30 @@ void Engine::run_ordered(int64_t until_ps) {
 
 // Give the network what starts now, run it, react.
 void Engine::exchange(int64_t until_ps, int64_t until_place) {
-  astra_net_exchange given{};
-  given.struct_size = sizeof given;
-  given.completions = completions_.data();
-  given.capacity = completions_.size();
-  given.starts = starts_.data();
-  given.start_count = starts_.size();
-  given.now_ps = now_ps_;
-  given.until_ps = until_ps;
-  given.until_place = until_place;
-  given.place = place_;
-  astra_net_exchange x = given;
+  astra_net_exchange x;
+  x.struct_size = sizeof x;
+  x.stop = 0;
+  x.starts = starts_.data();
+  x.start_count = starts_.size();
+  x.until_ps = until_ps;
+  x.until_place = until_place;
+  x.place = place_;
+  x.now_ps = now_ps_;
+  x.next_ps = x.next_place = 0;
+  x.completions = completions_.data();
+  x.capacity = completions_.size();
+  x.completion_count = 0;
+  const Boundary::Asked asked{
+      completions_.data(), completions_.size(), now_ps_, until_ps, until_place, place_};
   error_.struct_size = sizeof error_;
   check("exchange", network_.exchange(sim_, &x, &error_), error_);
-  Boundary::exchanged(x, given, in_flight_);
+  Boundary::exchanged(x, asked, in_flight_);
   starts_.clear();
   first_start_ = kNever;
   place_ = x.place;
   next_ps_ = x.next_ps;
   next_place_ = next_ps_ == kNever ? kNever : x.next_place;
-  react("exchange", x.completion_count, x.now_ps);
+  if (x.completion_count > 0) react("exchange", x.completion_count, x.now_ps);
 }
 
 // Give the network a piece of what starts now, and let it run nothing.
@@ -252,7 +251,7 @@ void Engine::react(const char* call, size_t count, int64_t now_ps) {
     for (size_t i = 0; i < count; ++i) waited_ps_[i] = std::exchange(completions_[i].reserved, 0);
   }
   boundary_.start_records(now_ps_, now_ps);
-  const bool fetches = is_large();
+  const bool fetches = count > 3 * kAhead && is_large();
   for (size_t i = 0; i < count; ++i) {
     if (fetches && i + 3 * kAhead < count) {
       const int64_t far = ticket_at(i + 3 * kAhead), mid = ticket_at(i + 2 * kAhead);

@@ -293,14 +293,17 @@ class Engine {
   // More is going on than stays in the nearest cache: it is worth while to fetch early.
   bool is_large() const { return messages_.size() + words_.size() > kMessagesNear; }
   void fetch_numbered(int64_t index, bool near) const;
-  void tick(int64_t now_ps);
+  void tick(int64_t now_ps) {
+    if (ticker_->due()) say(now_ps);
+  }
+  [[gnu::noinline]] void say(int64_t now_ps);
   int64_t arrival_ps() const {
     return next_arrival_ < arrivals_.size() ? arrivals_[next_arrival_].at_ps : ASTRA_NET_TIME_NEVER;
   }
   void arrive();
 
   [[gnu::always_inline]] void add(int32_t rank, int64_t delay_ps, const Action& action) {
-    queue_.push(rank, later_ps(delay_ps), place_, action);
+    queue_.push(rank, delay_ps, later_ps(delay_ps), place_, action);
   }
   int64_t later_ps(int64_t delay_ps) const;
   [[gnu::noinline]] bool note_delivery(const Message& message, size_t item, int32_t& receiver);
@@ -311,11 +314,12 @@ class Engine {
 
   // Messages
   int32_t open_channel(int64_t tag, int32_t src, int32_t dst, int64_t bytes);
-  void close_if_idle(int32_t channel);
+  [[gnu::noinline]] void close_channel(int32_t channel);
   [[gnu::always_inline]] void fetch_channel(int32_t channel) const {
     if (channel >= 0) __builtin_prefetch(&channels_[static_cast<size_t>(channel)], 1);
   }
   void leave_channel(int32_t& channel);
+  [[gnu::noinline]] int32_t add_message();
   int32_t new_message(int32_t channel);
   void widen_ids(int64_t ticket);
   int64_t start_transfer(int64_t ticket, int32_t src, int32_t dst, int64_t bytes, uint16_t level);
@@ -343,7 +347,7 @@ class Engine {
   };
   Numbered numbered(int64_t index) const;
   bool has_posted(const Meeting& meeting, const Stream& stream, int32_t number) const;
-  void receive_early(Action then);
+  [[gnu::noinline]] void receive_early(Action then);
   void wait_for_numbered(std::vector<Wait>& waits) const;
 
   // Collectives
@@ -362,12 +366,13 @@ class Engine {
   bool insert_together(Stream& stream, int32_t count);
   void packets_processed(Stream& stream, int32_t count);
   void packet_processed(Stream& stream);
-  void run_steps(Stream& stream, int32_t most);
+  // Twice for each message, so that what it calls is in it.
+  [[gnu::flatten]] void run_steps(Stream& stream, int32_t most);
   [[gnu::noinline]] void run_numbered_steps(Stream& stream, int32_t most);
   void arrived(Stream& stream);
   [[gnu::noinline]] bool open_send(Stream& stream, const Step& step);
   [[gnu::noinline]] bool open_receive(Stream& stream, const Step& step);
-  void reduce(const Stream& stream);
+  [[gnu::noinline]] void reduce(const Stream& stream);
   int32_t peer_of(const Chunk& chunk, Peers peers, int32_t value) const;
   Chunk& chunk_of(const Stream& stream) { return chunks_[static_cast<size_t>(stream.self)]; }
   const Packet& packet_of(const Stream& stream, int32_t index) const {

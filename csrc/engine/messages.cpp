@@ -67,9 +67,8 @@ int32_t Engine::open_channel(int64_t tag, int32_t src, int32_t dst, int64_t byte
 
 // A channel that nobody remembers and nothing waits in is forgotten: an all-to-all among thousands
 // of ranks opens millions.
-void Engine::close_if_idle(int32_t index) {
-  Channel& channel = channels_[static_cast<size_t>(index)];
-  if (channel.users > 0 || channel.last >= 0) return;
+void Engine::close_channel(int32_t index) {
+  const Channel& channel = channels_[static_cast<size_t>(index)];
   const uint32_t hash = channel_hash(channel.tag, channel.src, channel.dst, channel.bytes);
   const size_t mask = channel_table_.size() - 1;
   size_t hole = hash & mask;
@@ -87,9 +86,19 @@ void Engine::close_if_idle(int32_t index) {
 
 void Engine::leave_channel(int32_t& index) {
   if (index < 0) return;
-  --channels_[static_cast<size_t>(index)].users;
-  close_if_idle(index);
+  Channel& channel = channels_[static_cast<size_t>(index)];
+  if (--channel.users == 0 && channel.last < 0) close_channel(index);
   index = -1;
+}
+
+int32_t Engine::add_message() {
+  if (static_cast<int64_t>(messages_.size()) == kMostMessages)
+    give_up("more than %lld messages are in flight or wait at once",
+            static_cast<long long>(kMostMessages));
+  messages_.emplace_back();
+  const auto index = static_cast<int32_t>(messages_.size()) - 1;
+  widen_ids(2 * int64_t{index});
+  return index;
 }
 
 int32_t Engine::new_message(int32_t channel) {
@@ -101,12 +110,7 @@ int32_t Engine::new_message(int32_t channel) {
     const size_t left = free_messages_.size();
     if (left > 4) __builtin_prefetch(&messages_[static_cast<size_t>(free_messages_[left - 4])], 1);
   } else {
-    if (static_cast<int64_t>(messages_.size()) == kMostMessages)
-      give_up("more than %lld messages are in flight or wait at once",
-              static_cast<long long>(kMostMessages));
-    index = static_cast<int32_t>(messages_.size());
-    messages_.emplace_back();
-    widen_ids(2 * int64_t{index});
+    index = add_message();
   }
   messages_[static_cast<size_t>(index)].channel = channel;
   // A message keeps its channel open until it is complete.

@@ -424,26 +424,12 @@ struct astra_net_sim {
   }
 
   void exchange(astra_net_exchange* x) {
-    if ((info_.capabilities & ASTRA_NET_CAP_ORDERED) == 0)
-      throw Error(ASTRA_NET_UNSUPPORTED, "capability ORDERED is not declared");
-    enter(Mode::kExchange);
-    need(x, "x");
-    if (x->struct_size < sizeof(astra_net_exchange)) invalid("struct_size is too small");
-    if (x->start_count > 0) need(x->starts, "starts");
-    if (x->capacity == 0) invalid("capacity=0, but one completion must fit");
-    need(x->completions, "completions");
-    if (x->now_ps < now_ps_)
-      invalid("now_ps=" + std::to_string(x->now_ps) + " is before now, " + std::to_string(now_ps_) +
-              " ps");
-    if (x->until_ps < x->now_ps)
-      invalid("until_ps=" + std::to_string(x->until_ps) + " is before now_ps");
+    if (!may_exchange(x)) explain_exchange(x);
     int64_t last = INT64_MIN;
     for (size_t i = 0; i < x->start_count; ++i) {
       const astra_net_transfer& item = x->starts[i];
       check(item, i);
-      if (item.start_ps != x->now_ps) invalid("start_ps differs from now_ps", i);
-      if (i > 0 && item.id <= last)
-        invalid("id=" + std::to_string(item.id) + " does not ascend", i);
+      if (item.start_ps != x->now_ps || (i > 0 && item.id <= last)) explain_start(*x, i);
       last = item.id;
     }
     model_->exchange(*x);
@@ -557,6 +543,33 @@ struct astra_net_sim {
   }
   static void need(const void* pointer, const char* name) {
     if (pointer == nullptr) invalid(std::string(name) + " is NULL");
+  }
+  // As check(), this is looked at in line, and explained elsewhere.
+  bool may_exchange(const astra_net_exchange* x) const {
+    return !broken_ && mode_ != Mode::kSubmit &&
+           (info_.capabilities & ASTRA_NET_CAP_ORDERED) != 0 && x != nullptr &&
+           x->struct_size >= sizeof(astra_net_exchange) && x->capacity > 0 &&
+           x->completions != nullptr && (x->starts != nullptr || x->start_count == 0) &&
+           x->now_ps >= now_ps_ && x->until_ps >= x->now_ps;
+  }
+  [[noreturn, gnu::noinline, gnu::cold]] void explain_exchange(const astra_net_exchange* x) const {
+    if ((info_.capabilities & ASTRA_NET_CAP_ORDERED) == 0)
+      throw Error(ASTRA_NET_UNSUPPORTED, "capability ORDERED is not declared");
+    enter(Mode::kExchange);
+    need(x, "x");
+    if (x->struct_size < sizeof(astra_net_exchange)) invalid("struct_size is too small");
+    if (x->start_count > 0) need(x->starts, "starts");
+    if (x->capacity == 0) invalid("capacity=0, but one completion must fit");
+    need(x->completions, "completions");
+    if (x->now_ps < now_ps_)
+      invalid("now_ps=" + std::to_string(x->now_ps) + " is before now, " + std::to_string(now_ps_) +
+              " ps");
+    invalid("until_ps=" + std::to_string(x->until_ps) + " is before now_ps");
+  }
+  [[noreturn, gnu::noinline, gnu::cold]] static void explain_start(const astra_net_exchange& x,
+                                                                   size_t i) {
+    if (x.starts[i].start_ps != x.now_ps) invalid("start_ps differs from now_ps", i);
+    invalid("id=" + std::to_string(x.starts[i].id) + " does not ascend", i);
   }
   // In line and without a call: this runs for every transfer, and explaining took longer than the
   // fastest models take.
