@@ -31,6 +31,7 @@ from astra_bridge.workload.models import (
     named_model,
     training_step,
 )
+from astra_bridge.workload.models.emission import without_garbage
 
 __all__ = ["Case", "cases", "simulated_us", "steps_rows"]
 
@@ -131,6 +132,11 @@ def steps_rows(data: Path) -> tuple[list[Row], list[str]]:
 
 def simulated_us(case: Case) -> float:
     """The step of a case as it is simulated."""
+    with without_garbage():
+        return _simulated_us(case)
+
+
+def _simulated_us(case: Case) -> float:
     workload = training_step(case.step, case.hardware)
     node = case.cluster.node if case.gpus % case.cluster.node == 0 else case.gpus
     hop_ns = case.hardware.nccl.hop_us * 1e3

@@ -400,9 +400,6 @@ class Kinds(Sequence[TraceBuilder]):
         return self.kinds[int(self.kind_of_rank[index])]
 
 
-_PEERS = ("comm_src", "comm_dst")
-
-
 def _around(kinds: Iterable[Sequence[TraceNode]], ranks: int) -> Iterator[Sequence[TraceNode]]:
     """Nodes with distances that are not negative, as fields of ranks take them.
 
@@ -419,7 +416,11 @@ def _around(kinds: Iterable[Sequence[TraceNode]], ranks: int) -> Iterator[Sequen
 
 
 def _peer_of(node: TraceNode) -> str:
-    return next((name for name in _PEERS if name in node.attributes), "")
+    # Asked of every node.
+    attributes = node.attributes
+    return (
+        "comm_src" if "comm_src" in attributes else "comm_dst" if "comm_dst" in attributes else ""
+    )
 
 
 def _changed(node: TraceNode, attributes: dict[str, Any]) -> TraceNode:

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from astra_bridge.cli.command import dispatch
 from astra_bridge.cli.commands import ROOT
 from astra_bridge.errors import InputError
 from astra_bridge.hardware import hardware
-from astra_bridge.trace import read_workload
+from astra_bridge.simulation import simulate
+from astra_bridge.trace import NodeType, read_workload
 from astra_bridge.workload.generators import generated
 from astra_bridge.workload.models import (
     Attention,
@@ -285,6 +287,114 @@ def test_memory_is_16_bytes_per_parameter_and_less_when_shared() -> None:
     assert found(2) == (2 * n, 2 * part, 12 * part)
     assert found(3) == (2 * part + 2 * layer, 2 * part, 12 * part)
     assert found(1, shard=2) == (2 * n, 2 * n, 12 * -(-n // 2))
+
+
+# Offload to the host.
+
+SMALL = Model("small", 512, 1024, (Layer(Attention(8, 8, 64), Mlp(2048)),) * 4)
+
+
+def copies(made: Any) -> dict[str, list[tuple[str, int]]]:
+    """Names and bytes of the copies of rank 0: each way."""
+    found: dict[str, list[tuple[str, int]]] = {"to the host": [], "from it": []}
+    ways = {NodeType.MEM_STORE: "to the host", NodeType.MEM_LOAD: "from it"}
+    for node in made.traces[0].nodes:
+        if node.type in ways:
+            found[ways[node.type]].append((node.name, node.attributes["tensor_size"]))
+    return found
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("gradient_bytes", [2, 4])
+def test_an_optimizer_on_the_host_gets_gradients_and_gives_weights(
+    zero: int, gradient_bytes: int
+) -> None:
+    """Each parameter that a rank owns: its gradient there, its weight of 2 bytes back."""
+    run = TrainingStep(
+        SMALL, Parallelism(data=4, zero=zero), sequence=1024, micro_batches=3,
+        gradient_bytes=gradient_bytes, offload="optimizer",
+    )  # fmt: skip
+    found = copies(training_step(run))
+    owned = parameters(SMALL) // (4 if zero else 1)
+    assert sum(size for _, size in found["to the host"]) == owned * gradient_bytes
+    assert found["from it"] == [("weights.reload", 2 * owned)]
+    # Each block's gradients go when they are reduced, the last block's first.
+    names = [name for name, _ in found["to the host"]]
+    assert names == [*(f"{one}.offload" for one in ("head", "layer3", "layer2")), *names[3:]]
+    plain = replace(run, offload="none")
+    assert copies(training_step(plain)) == {"to the host": [], "from it": []}
+    (kept,), (without,) = memory(run), memory(plain)
+    assert without.optimizer == 12 * owned
+    assert kept == without._replace(optimizer=0)
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_activations_on_the_host_come_back_before_they_are_needed(recompute: str) -> None:
+    """Of all layers but the last one, for each micro-batch, once each way."""
+    run = TrainingStep(
+        SMALL, Parallelism(data=2), sequence=1024, micro_batches=3, recompute=recompute,
+        offload="activations",
+    )  # fmt: skip
+    made = training_step(run)
+    found = copies(made)
+    # Of s b h elements: a layer's input of 2 bytes each; or 34, of which 11 are attention's, and a
+    # feed-forward part that is 4 times as wide as the model, without masks of dropout.
+    each = (
+        2 * 1024 * 512
+        if recompute == "full"
+        else activation_bytes(SMALL, SMALL.layers[0], 1, 1024, 1)
+    )
+    assert [size for _, size in found["to the host"]] == [each] * 3 * 3
+    assert [size for _, size in found["from it"]] == [each] * 3 * 3
+    assert found["from it"][0][0] == "layer2.reload.m0"
+    nodes = made.traces[0].nodes
+    by_name = {node.name: node.id for node in nodes}
+    for layer in range(3):
+        reload = nodes[by_name[f"layer{layer}.reload.m1"]]
+        assert by_name[f"layer{layer}.offload.m1"] in reload.data_deps
+        first = min(
+            node.id for node in nodes if node.name.startswith(f"layer{layer}.backward.m1")
+            or node.name.startswith(f"layer{layer}.again.m1")
+        )  # fmt: skip
+        assert reload.id in nodes[first].data_deps
+        # It does not wait for the pass over the layer behind it.
+        behind = {n.id for n in nodes if n.name.startswith(f"layer{layer + 1}.backward.m1")}
+        assert not behind & set(reload.data_deps)
+    (kept,), (without,) = memory(run), memory(replace(run, offload="none"))
+    # The last layer's, the one that computes, and the one that is copied, in place of four.
+    head = without.activations - 4 * each
+    assert kept.activations == head + 3 * each
+
+
+def test_what_is_offloaded_takes_as_long_as_its_copies() -> None:
+    """An optimizer of 30 bytes a parameter at the host's rate, then a copy of 2 at the link's."""
+    run = TrainingStep(
+        SMALL, Parallelism(data=2, zero=1), sequence=1024, offload="both", host_optimizer_GBps=50.0
+    )
+    made = training_step(run, "h100-sxm")
+    names = [f"{kind}-implementation" for kind in ("all-reduce", "all-gather", "reduce-scatter")]
+    result = simulate(
+        workload=made.workload(),
+        system={name: ["ring"] for name in names},
+        network={
+            "topology": ["Switch"], "npus_count": [2], "bandwidth": [450], "latency": [500],
+        },
+        remote_memory={"memory-type": "HOST_MEMORY", "hardware": "h100-sxm"},
+        semantics="corrected",
+    )  # fmt: skip
+    nodes, times = made.traces[0].nodes, result.nodes_of(0)
+    took = {node.name: int(times.end_ps[node.id] - times.start_ps[node.id]) for node in nodes}
+    owned = parameters(SMALL) // 2
+    # fp32: gradient, weight and two moments are read, the latter three written; bf16 weight.
+    moved = owned * (4 + 2 * 12 + 2)
+    assert took["optimizer.step0"] == round(moved / 50.0) * 1000
+    copy = hardware("h100-sxm").fitted.copies["pinned"]
+    first = min(2 * owned, copy.small_bytes)
+    small_us = first / ((copy.small_GBps or copy.rate_GBps) * 1e3)
+    copied_us = copy.start_us + small_us + (2 * owned - first) / (copy.rate_GBps * 1e3)
+    assert took["weights.reload"] == pytest.approx(1e6 * copied_us, abs=1000)  # to the ns
+    weights = next(node.id for node in nodes if node.name == "weights.reload")
+    assert times.end_ps[weights] == result.finish_ps[0]
 
 
 def test_cache_of_keys_and_values() -> None:

@@ -27,7 +27,7 @@ _FLAGS = {
     "tensor": "--tp", "pipeline": "--pp", "data": "--dp", "context": "--cp", "expert": "--ep",
     "vpp": "--vpp", "chunks": "--vpp", "order": "--rank-order", "sequence": "--sequence-length",
     "micro_batch": "--micro-batch-size", "shard": "--shard-size", "phase": "--inference",
-    "imbalance": "--expert-imbalance",
+    "imbalance": "--expert-imbalance", "host_optimizer_GBps": "--host-optimizer-gbps",
 }  # fmt: skip
 _GRADIENT_BYTES = {"fp32": 4, "bf16": 2}
 
@@ -100,6 +100,12 @@ def _model(
     ] = 0,
     prefetch: Annotated[int, Option("Layers whose weights are gathered ahead, with zero 3.")] = 1,
     recompute: Annotated[str, Option("none, selective (attention) or full.")] = "none",
+    offload: Annotated[
+        str, Option("To the host's memory: none, optimizer, activations or both.")
+    ] = "none",
+    host_optimizer_gbps: Annotated[
+        float, Option("Of a rank's share of the host's memory, where the host steps the optimizer.")
+    ] = 100.0,
     dtype: Annotated[str, Option("Of the products of layers: bf16, fp16 or fp8.")] = "bf16",
     gradient_dtype: Annotated[str, Option("Of gradients that are reduced: fp32 or bf16.")] = "fp32",
     sequence_parallel: Annotated[bool, Option("Split norms over tensor-parallel ranks.")] = True,
@@ -165,6 +171,8 @@ def _model(
                 overlap_weights=overlap_param_gather,
                 overlap_messages=overlap_p2p,
                 steps=steps,
+                offload=offload,
+                host_optimizer_GBps=host_optimizer_gbps,
             )
     except InputError as error:
         _refuse(error)
@@ -185,6 +193,11 @@ def _model(
         said.append(
             "without --gpu, compute nodes have shapes and no durations: a system with "
             "compute-model gpu and hardware times them"
+        )
+    if offload != "none" and not inference:
+        said.append(
+            "what is offloaded are loads and stores: a remote memory of the type HOST_MEMORY, with "
+            "hardware, times them"
         )
     return replace(
         made,

@@ -13,7 +13,7 @@ from astra_bridge.workload.models.parallelism import count
 from astra_bridge.workload.models.shape import Layer
 from astra_bridge.workload.models.step import Inference, Part, TrainingStep, parts_of
 
-__all__ = ["StageMemory", "check_memory", "memory", "memory_text", "part_weights"]
+__all__ = ["StageMemory", "check_memory", "kept_bytes", "memory", "memory_text", "part_weights"]
 
 _HALF = 2
 
@@ -59,7 +59,8 @@ def part_weights(run: TrainingStep | Inference, part: Part) -> Weights:
     return Weights(dense, experts)
 
 
-def _activations(run: TrainingStep, layer: Layer) -> int:
+def kept_bytes(run: TrainingStep, layer: Layer) -> int:
+    """Activations of a layer that a micro-batch keeps for its backward pass."""
     par, own = run.parallelism, run.sequence // run.parallelism.context
     split = par.sequence_parallel and par.tensor > 1
     if run.recompute == "full":
@@ -91,7 +92,12 @@ def _training(run: TrainingStep) -> list[StageMemory]:
             weights += _HALF * (1 + par.prefetch) * max(sizes, default=0)
         kept = 0
         for chunk, most in enumerate(pipe.in_flight(stage)):
-            kept += most * sum(_activations(run, layer) for layer in held[chunk].layers(model))
+            sizes = [kept_bytes(run, layer) for layer in held[chunk].layers(model)]
+            if run.offloads("activations"):
+                # Of all but the last layer the one that computes, and the one that is copied.
+                kept += sum(sorted(sizes[:-1])[-2:])
+                sizes = sizes[-1:]
+            kept += most * sum(sizes)
             if held[chunk].head:
                 # Logits in bf16 and fp32, of one micro-batch at a time.
                 kept += 6 * run.part().tokens * -(-model.vocabulary // par.tensor)
@@ -101,7 +107,9 @@ def _training(run: TrainingStep) -> list[StageMemory]:
                 total,
                 weights,
                 run.gradient_bytes * (split if par.zero >= 2 else total),
-                OPTIMIZER_BYTES * (split if par.zero >= 1 else total),
+                0
+                if run.offloads("optimizer")
+                else OPTIMIZER_BYTES * (split if par.zero >= 1 else total),
                 kept,
                 0,
             )
@@ -183,8 +191,9 @@ def check_memory(stages: list[StageMemory], hardware: Hardware) -> None:
     remedy = {
         "weights": "more of --tp, --pp or --ep, or --zero 3",
         "gradients": "more of --tp or --pp, or --zero 2",
-        "optimizer": "more of --tp, --pp or --dp, or --zero 1",
-        "activations": "--recompute, a smaller --micro-batch-size, more of --tp, --pp or --cp",
+        "optimizer": "more of --tp, --pp or --dp, --zero 1, or --offload optimizer",
+        "activations": "--recompute, --offload activations, a smaller --micro-batch-size, more of "
+        "--tp, --pp or --cp",
         "cache": "fewer requests, or more of --tp or --pp",
     }[most]
     raise InputError(

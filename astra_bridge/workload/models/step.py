@@ -156,6 +156,12 @@ class TrainingStep(_Run):
         ``none``, ``selective`` (attention) or ``full`` (each layer).
     gradient_bytes : int
         Of a gradient that is reduced: 4 or 2.
+    offload : str
+        What is kept in the host's memory: ``none``, ``optimizer`` (the host steps it: gradients go
+        there, weights come back, as in ZeRO-Offload, arXiv 2101.06840), ``activations`` (of all
+        layers of a chunk but the last, until their backward pass) or ``both``.
+    host_optimizer_GBps : float
+        At which the host reads and writes what a rank's part of the optimizer touches.
     overlap_gradients, overlap_weights, overlap_messages : bool
         Whether gradients are reduced during the last backward pass, weights gathered during the
         first forward pass (``zero`` 1 and 2), and messages between stages sent while the next pass
@@ -179,6 +185,8 @@ class TrainingStep(_Run):
     overlap_weights: bool = True
     overlap_messages: bool = True
     steps: int = 1
+    offload: str = "none"
+    host_optimizer_GBps: float = 100.0
 
     def __post_init__(self) -> None:
         self._check(
@@ -191,6 +199,8 @@ class TrainingStep(_Run):
                 "overlap_weights": flag,
                 "overlap_messages": flag,
                 "steps": integer(1, 10_000),
+                "offload": choice("none", "optimizer", "activations", "both"),
+                "host_optimizer_GBps": number(1e-6, 1e9),
             }
         )
         parts_of(self.model, self.pipeline.positions, self.stage_layers)
@@ -204,6 +214,10 @@ class TrainingStep(_Run):
         """What each stage does."""
         stages = self.parallelism.pipeline
         return pipeline(self.schedule, stages, self.micro_batches, self.chunks)
+
+    def offloads(self, what: str) -> bool:
+        """Whether the host keeps the ``optimizer``, or ``activations``."""
+        return self.offload in (what, "both")
 
     @property
     def tokens(self) -> int:

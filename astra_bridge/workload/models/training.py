@@ -23,6 +23,7 @@ from astra_bridge.workload.models.emission import (
     traces_of,
 )
 from astra_bridge.workload.models.layers import embedding_steps, head_steps
+from astra_bridge.workload.models.memory import kept_bytes
 from astra_bridge.workload.models.operators import Cost, Pass
 from astra_bridge.workload.models.parallelism import Orbit, count
 from astra_bridge.workload.models.schedules import Action, Work
@@ -50,10 +51,21 @@ class _Training(Rank):
             self.blocks(parts[self.pipe.position(place.stage, chunk)], layers, ends)
             for chunk in range(self.pipe.chunks)
         ]
+        self.held = [block for blocks in self.chunks for block in blocks]
+        self.offloaded: dict[tuple[int, str], int] = {}
+        if run.offloads("activations"):
+            for chunk in range(self.pipe.chunks):
+                its = parts[self.pipe.position(place.stage, chunk)]
+                # The last layer's backward pass may follow at once.
+                for at, layer in enumerate(its.layers(run.model)[:-1], its.first):
+                    self.offloaded[chunk, f"layer{at}"] = kept_bytes(run, layer)
         self.boundary_bytes = part.boundary_bytes(run.model)
         self.reduced: list[int] = []  # gradients that were reduced, or are ready to be
         self.gathering: dict[tuple[int, str], list[int]] = {}
         self.step = 0
+        # Activations on the host: chunk, block and micro-batch -> their copy there.
+        self.away: dict[tuple[int, str, int], int] = {}
+        self.before: list[int] = []  # where the pass over the block before began
 
     def build(self) -> _Training:
         for step in range(self.run.steps):
@@ -149,13 +161,17 @@ class _Training(Rank):
         for block in self.chunks[one.chunk]:
             self.have_weights(one, block)
             self.within(block)
+            self.before = self.tail
             self.forward(f"{block.name}.forward.m{one.micro}", block.steps)
             self.block = None
+            self.put_away(one, block)
 
     def go_back(self, one: Action, *, last: bool) -> None:
         which = Pass.INPUT if one.work is Work.INPUT else Pass.BACKWARD
         for block in reversed(self.chunks[one.chunk]):
             self.have_weights(one, block)
+            if one.work is not Work.WEIGHT:
+                self.bring_back(one, block)
             self.within(block)
             if one.work is Work.WEIGHT:
                 self.weights(f"{block.name}.backward.m{one.micro}", block.steps)
@@ -166,6 +182,26 @@ class _Training(Rank):
             self.block = None
             if one.work is not Work.INPUT:
                 self.gradients(block, last)
+
+    # Activations on the host.
+
+    def put_away(self, one: Action, block: Block) -> None:
+        """Copy what a layer keeps to the host, beside what follows."""
+        size_bytes = self.offloaded.get((one.chunk, block.name), 0)
+        if size_bytes:
+            name = f"{block.name}.offload.m{one.micro}"
+            node = self.trace.store(size_bytes, name=name, deps=self.tail)
+            self.away[one.chunk, block.name, one.micro] = node
+
+    def bring_back(self, one: Action, block: Block) -> None:
+        """Wait for what a layer keeps: its copy begins one block ahead."""
+        stored = self.away.pop((one.chunk, block.name, one.micro), None)
+        ahead, self.before = self.before, self.tail
+        if stored is not None:
+            size_bytes = self.offloaded[one.chunk, block.name]
+            name = f"{block.name}.reload.m{one.micro}"
+            deps = join(ahead, [stored])
+            self.tail = join(self.tail, [self.trace.load(size_bytes, name=name, deps=deps)])
 
     # Data parallelism.
 
@@ -228,11 +264,13 @@ class _Training(Rank):
                 part = -(-size_bytes // count(shards))
                 here = self.over(name, f"{role}-copies", copies, CommType.ALL_REDUCE, part, here)
             found += here
+        if last and self.run.offloads("optimizer"):
+            size_bytes = self.owned([block]) * self.run.gradient_bytes
+            return [self.trace.store(size_bytes, name=f"{block.name}.offload", deps=found or deps)]
         return found
 
-    def owned(self) -> int:
-        """Parameters whose gradients, or optimizer, this rank has."""
-        held = [block for blocks in self.chunks for block in blocks]
+    def owned(self, held: Sequence[Block]) -> int:
+        """Parameters of blocks whose gradients, or optimizer, this rank has."""
         whole = [
             sum(block.weights.dense for block in held),
             sum(block.weights.experts for block in held),
@@ -250,12 +288,16 @@ class _Training(Rank):
                     self.reduced += self.reduce(block, self.tail, True)
         self.tail = join(self.tail, self.reduced)
         self.twins()
-        owned = self.owned()
+        owned = self.owned(self.held)
         moved = owned * formulas.optimizer_traffic_bytes(self.run.gradient_bytes)
-        # Adam: about ten operations for each parameter.
-        self.tail = self.node(
-            f"optimizer.step{self.step}", Cost(10 * owned, moved, f"optimizer {moved}"), self.tail
-        )
+        name = f"optimizer.step{self.step}"
+        if self.run.offloads("optimizer"):
+            duration_ns = max(1, round(moved / self.run.host_optimizer_GBps))
+            stepped = self.trace.comp(name, duration_ns=duration_ns, cpu=True, deps=self.tail)
+            self.tail = [self.trace.load(owned * _HALF, name="weights.reload", deps=[stepped])]
+        else:
+            # Adam: about ten operations for each parameter.
+            self.tail = self.node(name, Cost(10 * owned, moved, f"optimizer {moved}"), self.tail)
         if self.par.zero in (1, 2) and not self.run.overlap_weights:
             start, found = self.tail, []
             for blocks in self.chunks:
@@ -267,7 +309,7 @@ class _Training(Rank):
         """Sum gradients with the other stage that has the same weights, by a message each way."""
         stages, stage, model = self.pipe.stages, self.place.stage, self.model
         if self.pipe.mirrored:
-            twin, size = stages - 1 - stage, self.owned()
+            twin, size = stages - 1 - stage, self.owned(self.held)
         elif model.tied and stages > 1 and stage in (0, stages - 1):
             twin = stages - 1 - stage
             size = -(-model.vocabulary // self.par.tensor) * model.hidden
