@@ -15,7 +15,18 @@ from importlib import resources
 from typing import Any
 
 from astra_bridge.errors import MissingDependency
-from astra_bridge.report.parts import Cell, Figure, Section, Sheet, share, speed, text, time
+from astra_bridge.report.parts import (
+    Cell,
+    Figure,
+    Scale,
+    Section,
+    Sheet,
+    drawn,
+    share,
+    speed,
+    text,
+    time,
+)
 from astra_bridge.report.reading import Run
 from astra_bridge.report.sections import sections, summary
 from astra_bridge.text import one_line
@@ -91,14 +102,15 @@ def _comparison(runs: Sequence[Run]) -> Section:
                 sums[name] = sums.get(name, 0) + value
         parts.append(sums)
     activities = list(dict.fromkeys(name for sums in parts for name in sums))
+    scale = Scale.up_to(max(run.end_ps for run in runs))
     figure = Figure(
         "Critical path of each run, by activity",
         [
-            {"type": "bar", "name": name, "x": [run.name for run in runs],
-             "y": [sums.get(name, 0) / 1e9 for sums in parts]}
+            {"type": "bar", "name": name, "x": [drawn(run.name) for run in runs],
+             "y": [sums.get(name, 0) / scale.unit_ps for sums in parts]}
             for name in activities
         ],
-        {"barmode": "stack", "yaxis": {"title": {"text": "time [ms]"}}},
+        {"barmode": "stack", "yaxis": scale.axis()},
     )  # fmt: skip
     sheets = [Sheet("Runs", header, rows)]
     if activities:
@@ -128,8 +140,8 @@ def _drawing(figure: Figure) -> Any:
     """A figure as JSON that cannot end the element it stands in."""
     from markupsafe import Markup
 
-    drawn = json.dumps({"data": figure.traces, "layout": figure.layout}, separators=(",", ":"))
-    return Markup(drawn.replace("<", "\\u003c"))
+    content = json.dumps({"data": figure.traces, "layout": figure.layout}, separators=(",", ":"))
+    return Markup(content.replace("<", "\\u003c"))
 
 
 @cache

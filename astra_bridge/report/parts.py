@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from astra_bridge.text import one_line
 from astra_bridge.units import size_text, time_text
 
 __all__ = [
-    "Cell", "Figure", "Section", "Sheet", "bandwidth", "count", "palette", "share", "size", "speed",
-    "text", "time",
+    "Cell", "Figure", "Scale", "Section", "Sheet", "bandwidth", "count", "drawn", "palette",
+    "share", "size", "speed", "text", "time",
 ]  # fmt: skip
 
 
@@ -48,9 +49,41 @@ class Section(NamedTuple):
     sheets: Sequence[Sheet]
 
 
+_LONGEST = 120
+"""Characters of a name of somebody's."""
+
+
 def text(value: object) -> Cell:
-    """Words."""
-    return Cell(str(value))
+    """Words, which may be a name of somebody's: in one line, in its own direction, not endless."""
+    return Cell(one_line(str(value), _LONGEST))
+
+
+def drawn(name: object) -> str:
+    """A name in a figure, where Plotly would take some of HTML as such."""
+    return one_line(str(name), _LONGEST // 2).replace("&", "&amp;").replace("<", "&lt;")
+
+
+class Scale(NamedTuple):
+    """The unit of an axis of time."""
+
+    unit: str
+    unit_ps: float
+
+    @classmethod
+    def up_to(cls, time_ps: float) -> Scale:
+        """The largest unit of which there is at least one.
+
+        Examples
+        --------
+        >>> Scale.up_to(2_500_000)
+        Scale(unit='us', unit_ps=1000000.0)
+        """
+        units = [cls("s", 1e12), cls("ms", 1e9), cls("us", 1e6), cls("ns", 1e3)]
+        return next((one for one in units if time_ps >= one.unit_ps), units[-1])
+
+    def axis(self, what: str = "time") -> dict[str, Any]:
+        """The title of the axis."""
+        return {"title": {"text": f"{what} [{self.unit}]"}}
 
 
 def time(time_ps: float) -> Cell:

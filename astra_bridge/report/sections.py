@@ -14,10 +14,12 @@ from astra_bridge.collectives.bus_bandwidth import bus_factor
 from astra_bridge.report.parts import (
     Cell,
     Figure,
+    Scale,
     Section,
     Sheet,
     bandwidth,
     count,
+    drawn,
     palette,
     share,
     size,
@@ -44,6 +46,10 @@ _MOST_KINDS = 40
 _MOST_ROWS = 20
 _MOST_SEGMENTS = 400
 _MOST_DRAWN = 3000
+_ASK = (
+    "This run was not asked. astra-bridge run --explain writes it; astra-bridge explain --measure "
+    "says on every backend what each better bandwidth and latency changes."
+)
 _AT_EARLIEST = (
     " Other paths were not looked at, so the run would end at the earliest at these times; "
     "astra-bridge explain --measure runs it again with each."
@@ -119,7 +125,7 @@ def _time(run: Run) -> Section | None:
     activities = list(dict.fromkeys(str(one) for one in table["activity"].tolist()))
     shown = kinds[:_MOST_KINDS]
     names = [f"{label} ({time_text(run.finish_ps[ranks[0]])})" for label, ranks in shown]
-    traces = []
+    traces, scale = [], Scale.up_to(run.end_ps)
     per_kind = []
     for label, ranks in shown:
         mine = table["rank"] == ranks[0]
@@ -129,12 +135,13 @@ def _time(run: Run) -> Section | None:
         values = [sums.get(activity, 0) for _, _, sums in per_kind]
         traces.append({
             "type": "bar", "orientation": "h", "name": activity, "y": names,
-            "x": [value / 1e9 for value in values], "marker": {"color": palette(activity)},
+            "x": [value / scale.unit_ps for value in values],
+            "marker": {"color": palette(activity)},
             "customdata": [time_text(value) for value in values],
             "hovertemplate": "%{y}<br>" + activity + ": %{customdata}<extra></extra>",
         })  # fmt: skip
     layout = {
-        "barmode": "stack", "xaxis": {"title": {"text": "time [ms]"}},
+        "barmode": "stack", "xaxis": scale.axis(),
         "yaxis": {"autorange": "reversed", "automargin": True},
     }  # fmt: skip
     height = 140 + 26 * len(shown)
@@ -234,31 +241,31 @@ def _path(run: Run) -> Section | None:
         for at in longest.tolist()
     ]  # fmt: skip
     # Where there are many, the longest are drawn.
-    drawn = np.sort(np.argsort(-took, kind="stable")[:_MOST_SEGMENTS])
-    traces = []
-    activities = table["activity"][drawn]
+    longer = np.sort(np.argsort(-took, kind="stable")[:_MOST_SEGMENTS])
+    traces, scale = [], Scale.up_to(run.end_ps)
+    activities = table["activity"][longer]
     for activity in dict.fromkeys(activities.tolist()):
-        mine = drawn[activities == activity]
+        mine = longer[activities == activity]
         traces.append({
             "type": "bar", "orientation": "h", "name": activity,
             "y": [f"rank {rank}" for rank in table["rank"][mine].tolist()],
-            "base": (table["start_ps"][mine] / 1e9).tolist(),
-            "x": (took[mine] / 1e9).tolist(), "marker": {"color": palette(activity)},
-            "customdata": [[str(table["name"][at]), time_text(took[at])] for at in mine.tolist()],
+            "base": (table["start_ps"][mine] / scale.unit_ps).tolist(),
+            "x": (took[mine] / scale.unit_ps).tolist(), "marker": {"color": palette(activity)},
+            "customdata": [[drawn(table["name"][at]), time_text(took[at])] for at in mine.tolist()],
             "hovertemplate": "%{y}: %{customdata[0]}<br>%{customdata[1]}<extra></extra>",
         })  # fmt: skip
     layout = {
-        "barmode": "overlay", "xaxis": {"title": {"text": "time [ms]"}},
+        "barmode": "overlay", "xaxis": scale.axis(),
         "yaxis": {"automargin": True, "type": "category"},
     }  # fmt: skip
-    ranks = len(set(table["rank"][drawn].tolist()))
+    ranks = len(set(table["rank"][longer].tolist()))
     words = [
-        f"The chain of {len(table):,} nodes that decided the finish; to be faster, one of these "
-        "must be. A collective goes on with the member that began it last, a message with its "
-        "send."
+        f"The chain of {len(table):,} node{'s' if len(table) > 1 else ''} that decided the finish; "
+        "to be faster, one of these must be. A collective goes on with the member that began it "
+        "last, a message with its send."
     ]
-    if len(drawn) < len(table):
-        words.append(f"The figure has the {len(drawn)} longest of them.")
+    if len(longer) < len(table):
+        words.append(f"The figure has the {len(longer)} longest of them.")
     return Section(
         "path",
         "Critical path",
@@ -280,8 +287,10 @@ def _path(run: Run) -> Section | None:
 
 def _faster(run: Run) -> Section | None:
     table = run.table("sensitivities")
-    if table is None or not len(table):
+    if run.table("critical_path") is None:
         return None
+    if table is None or not len(table):
+        return Section("faster", "What would make it faster", [_ASK], [], [])
     shown = range(min(len(table), _MOST_ROWS))
     better = float(table["factor"][0])
     words = {"yes": "yes", "no": "no", "unknown": "not looked at"}
@@ -295,7 +304,7 @@ def _faster(run: Run) -> Section | None:
         ["what", "change of the finish", "finish then", "another path is longer then"],
         rows,
     )
-    names = [str(table["what"][at]) for at in shown]
+    names = [drawn(table["what"][at]) for at in shown]
     figure = Figure(
         "How much sooner the run would end",
         [{"type": "bar", "orientation": "h", "y": names, "name": "sooner",
@@ -395,7 +404,7 @@ def _collectives(run: Run) -> Section | None:
     header = ["collective", "bytes", "ranks", "times", "mean", "longest", "stragglers wait, mean",
               "algorithm bandwidth", "bus bandwidth", "ideal", "of the ideal"]  # fmt: skip
     traces = [
-        {"type": "scatter", "mode": "markers", "name": what,
+        {"type": "scatter", "mode": "markers", "name": drawn(what),
          "x": [one[1] for one in points if one[0] == what],
          "y": [one[2] for one in points if one[0] == what],
          "hovertemplate": "%{x} B<br>%{y:.4g} GB/s<extra></extra>", "marker": {"size": 9}}
@@ -424,7 +433,7 @@ def _fabric(run: Run) -> Section | None:
     tiers, links = run.table("tiers"), run.table("links")
     if tiers is None or links is None or not len(tiers):
         return None
-    names = [str(one) for one in tiers["tier"].tolist()]
+    names = [drawn(one) for one in tiers["tier"].tolist()]
     traces: list[dict[str, Any]] = [
         {"type": "bar", "name": label, "x": names, "y": (100 * tiers[column]).tolist(),
          "hovertemplate": "%{x}: %{y:.1f} %<extra></extra>", "marker": {"color": color}}
@@ -505,7 +514,7 @@ def _drawing(links: Table, end_ps: int) -> Figure:
     label: dict[int, str] = {}
     for end in ("src", "dst"):
         names = links[f"{end}_name" if f"{end}_name" in links else end].tolist()
-        label.update(zip(links[end].tolist(), map(str, names), strict=True))
+        label.update(zip(links[end].tolist(), map(drawn, names), strict=True))
     traces.append({
         "type": "scatter", "mode": "markers", "name": "nodes", "x": [x[one] for one in nodes],
         "y": [y[one] for one in nodes], "text": [label[one] for one in nodes],
@@ -544,7 +553,7 @@ def _load(run: Run) -> Section | None:
     table = run.table("tier_load")
     if table is None or not len(table):
         return None
-    figures = []
+    figures, scale = [], Scale.up_to(run.end_ps)
     columns = (
         ("busy_share", "How busy each tier was over time", "busy [% of the time]", 100.0),
         ("max_queue_bytes", "Longest queue of each tier over time", "queue [kB]", 1e-3),
@@ -557,11 +566,11 @@ def _load(run: Run) -> Section | None:
             mine = np.flatnonzero(table["tier"] == name)
             mine = mine[:: max(1, len(mine) // _MOST_SEGMENTS)]
             traces.append({
-                "type": "scatter", "mode": "lines", "name": str(name),
-                "x": (table["time_ps"][mine] / 1e9).tolist(),
+                "type": "scatter", "mode": "lines", "name": drawn(name),
+                "x": (table["time_ps"][mine] / scale.unit_ps).tolist(),
                 "y": (table[column][mine] * factor).tolist(),
             })  # fmt: skip
-        layout = {"xaxis": {"title": {"text": "time [ms]"}}, "yaxis": {"title": {"text": title}}}
+        layout = {"xaxis": scale.axis(), "yaxis": {"title": {"text": title}}}
         figures.append(Figure(label, traces, layout))
     return Section("load", "Network over time", [], figures, []) if figures else None
 
@@ -570,14 +579,15 @@ def _load(run: Run) -> Section | None:
 
 
 def _ranks(run: Run) -> Section:
-    finish = run.finish_ps
+    finish, scale = run.finish_ps, Scale.up_to(run.end_ps)
+    steps = {"dtick": 1} if len(finish) <= 16 else {}
     figure = Figure(
         "Finish of each rank",
         [{"type": "scatter", "mode": "lines", "line": {"shape": "hvh"}, "name": "finish",
           "x": list(range(len(finish)))[:: max(1, len(finish) // 4000)],
-          "y": (finish / 1e9).tolist()[:: max(1, len(finish) // 4000)]}],
-        {"xaxis": {"title": {"text": "rank"}},
-         "yaxis": {"title": {"text": "finish [ms]"}, "rangemode": "tozero"}},
+          "y": (finish / scale.unit_ps).tolist()[:: max(1, len(finish) // 4000)]}],
+        {"xaxis": {"title": {"text": "rank"}, **steps},
+         "yaxis": {**scale.axis("finish"), "rangemode": "tozero"}},
         260,
     )  # fmt: skip
     slowest = np.argsort(-finish, kind="stable")[:_MOST_ROWS]

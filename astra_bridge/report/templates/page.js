@@ -23,7 +23,8 @@
         margin: { l: 48, r: 12, t: 8, b: 40 }, dragmode: narrow ? false : "zoom",
         legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: narrow ? 10 : 12 } },
         ...layout,
-      }, { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover" });
+      }, { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover",
+        modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]] });
     }
     document.documentElement.dataset.drawn = "yes";
   };
