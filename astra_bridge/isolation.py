@@ -98,6 +98,8 @@ class RunRequest(msgspec.Struct, frozen=True):
     checkpoint : Checkpoint, optional
     fold : Fold, optional
         ``program``, of which one rank for each set of equal ones runs; the network knows.
+    waves : Waves, optional
+        Which phases may be wavefronts.
     """
 
     config: NetworkConfig
@@ -108,6 +110,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     link_faults: tuple[tuple[int, int, float], ...] = ()
     checkpoint: Checkpoint | None = None
     fold: Any = None
+    waves: Any = None
 
 
 def change_links(network: Network, faults: tuple[tuple[int, int, float], ...]) -> None:
@@ -143,7 +146,14 @@ def _run_session(
     keep = request.checkpoint
     if keep is None:
         change_links(network, request.link_faults)
-        session = Session(request.program, network, progress=progress, fold=request.fold, **how)
+        session = Session(
+            request.program,
+            network,
+            progress=progress,
+            fold=request.fold,
+            waves=request.waves,
+            **how,
+        )
         session.advance()
         if progress is not None:
             progress(session.progress)

@@ -91,6 +91,14 @@ ROWS = (
         "ring1024",
         run("--backend=analytical-aware", "--fold=off"),
         "13.5 s, 365 MB",
+        "0.25 s",
+        108_478_960,
+    ),
+    Row(
+        "the same, and `--wavefront=off`: message by message",
+        "ring1024",
+        run("--backend=analytical-aware", "--fold=off", "--wavefront=off"),
+        "13.5 s, 365 MB",
         "0.8 s, 120 MB",
         108_478_960,
     ),
@@ -125,6 +133,17 @@ ROWS = (
         "",
         "5 s",
         370_928_140,
+    ),
+    *(
+        Row(
+            f"ring all-reduce 1 GiB, 4 chunks, Ring {ranks:,}, aware, `--fold=off`",
+            f"ring{ranks}",
+            run("--backend=analytical-aware", "--fold=off"),
+            "",
+            target,
+            finish_ns,
+        )
+        for ranks, target, finish_ns in ((16_384, "1 s", 171_104_092), (65_536, "5 s", 370_928_140))
     ),
     *(
         Row(
@@ -176,6 +195,15 @@ ROWS = (
         "> 500 s, 1.4 GB",
         "10 s, 200 MB",
         704_445_000,  # the first compute, then 10,000 all-reduces of 70,444 ns
+        long=True,
+    ),
+    Row(
+        "the same, `--fold=off`",
+        "train64",
+        run("--backend=analytical-unaware", "--fold=off"),
+        "> 500 s, 1.4 GB",
+        "10 s, 200 MB",
+        704_445_000,
         long=True,
     ),
     Row(

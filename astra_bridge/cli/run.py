@@ -115,6 +115,11 @@ ARGUMENTS = {
         Argument("--fold", "auto|off", "auto lets one rank run for all that are alike, where that "
                  "gives the same numbers (docs/folding.md).", one_of("auto", "off"),
                  otherwise="auto", field="fold"),
+        Argument("--wavefront", "auto|off", "auto evaluates rings as arrays instead of message by "
+                 "message, where that gives the same numbers (docs/wavefronts.md).",
+                 one_of("auto", "off"), otherwise="auto", field="wavefront"),
+        Argument("--threads", "COUNT", "For wavefronts; the numbers are the same with any.",
+                 whole_text(1, 1024), default=1),
         Argument("--trace-format", "NAME", "Format of the traces, of those that `astra-bridge "
                  "doctor` lists.", otherwise="it is found out", field="trace_format"),
     ),
@@ -167,6 +172,7 @@ def _run(**values: Any) -> int:
     with ProgressReport(lambda: experiment.lower().program) as progress:
         result = experiment.run(
             engine=values["engine"],
+            threads=values["threads"],
             progress=progress,
             in_process=values["in_process"],
             no_progress_timeout_s=values["no_progress_timeout"],

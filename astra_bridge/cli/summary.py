@@ -73,6 +73,8 @@ def summary(result: Result) -> str:
             parts.append(_tiers(result.tiers))
     if result.folding.asked:
         parts.append(f"note: {result.folding.sentence()}")
+    if result.wavefront.asked:
+        parts.append(f"note: {result.wavefront.sentence()}")
     forward = _fast_forward(result)
     if forward:
         parts.append(f"fast-forward: {forward}")

@@ -8,7 +8,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
+from astra_bridge.engine.outcome import (
+    Doubt,
+    Outcome,
+    Progress,
+    ProgressCallback,
+    Stop,
+    Watch,
+    Waved,
+    Waves,
+)
 from astra_bridge.engine.ticker import PERIOD_S
 from astra_bridge.errors import SimulationError
 from astra_bridge.network.boundary import LIES, broken
@@ -35,6 +44,8 @@ class NativeEngine:
         What to keep of what goes on inside collectives.
     folded : sequence of (stride, size)
         Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
+    waves : Waves, optional
+        Which phases may be wavefronts, in a run to the end.
     """
 
     name = "native"
@@ -47,6 +58,7 @@ class NativeEngine:
         record_nodes: bool = True,
         inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
+        waves: Waves | None = None,
     ) -> None:
         self._network = network
         table, sim = network.handle
@@ -62,6 +74,7 @@ class NativeEngine:
             record_nodes=record_nodes,
             inside=int(inside),
             folded=list(folded),
+            waves=waves,
         )
 
     def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:
@@ -95,6 +108,9 @@ class NativeEngine:
         raw = self._session.outcome(last)
         for name, dtype in (("waits", WAIT), ("stays", STAY), ("deliveries", DELIVERY)):
             raw[name] = np.frombuffer(raw[name], dtype)
+        if "waved" in raw:
+            (doubt, rank, now_ps), phases, by_events, flows = raw["waved"]
+            raw["waved"] = Waved(Doubt(doubt), rank, now_ps, phases, by_events, flows)
         return Outcome(**raw)
 
     def save(self) -> bytes:

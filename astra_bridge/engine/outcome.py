@@ -54,6 +54,42 @@ ProgressCallback = Callable[[Progress], object]
 """Where it returns True, the engine stops as soon as its state is whole."""
 
 
+Waves = tuple[NDArray[np.int64], Callable[..., Any], int]
+"""Which phases may be wavefronts (1 or 0 each), `Ways.hops` of the network, and threads."""
+
+
+class Doubt(IntEnum):
+    """Why a run with wavefronts counts for nothing."""
+
+    NONE = 0
+    ORDER = 1  # that of what happens in one instant may matter
+    MEETING = 2  # messages may meet on a link
+    UNKNOWN = 3  # the network cannot say what a message takes
+    RANGE = 4  # a time is too late
+
+
+class Waved(NamedTuple):
+    """What came of wavefronts.
+
+    Attributes
+    ----------
+    doubt : Doubt
+    rank, now_ps : int
+        Of the doubt, with which the run ended; -1 where there was none.
+    phases, by_events : int
+        Phases of a chunk on a rank that were wavefronts, and those that were not.
+    flows : tuple of ndarray of int64
+        Source, destination, bytes and number of the messages that the network did not see.
+    """
+
+    doubt: Doubt
+    rank: int
+    now_ps: int
+    phases: int
+    by_events: int
+    flows: tuple[NDArray[np.int64], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """The end of a simulation, or how far it is.
@@ -83,6 +119,8 @@ class Outcome:
         With folded ranks: how often their order could differ from that of all ranks.
     first_tie : (int, int)
         Rank and time [ps] of the first of them.
+    waved : Waved, optional
+        With wavefronts: what came of them.
     """
 
     finish_ps: NDArray[np.int64]
@@ -98,3 +136,4 @@ class Outcome:
     deliveries: NDArray[Any] = field(default_factory=lambda: np.zeros(0, DELIVERY))
     ties: int = 0
     first_tie: tuple[int, int] = (-1, -1)
+    waved: Waved | None = None

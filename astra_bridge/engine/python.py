@@ -45,6 +45,7 @@ from astra_bridge.engine.outcome import (
     ProgressCallback,
     Stop,
     Watch,
+    Waves,
 )
 from astra_bridge.engine.streams import GraphRun, Queue, Stream, Streams
 from astra_bridge.engine.ticker import Ticker
@@ -123,6 +124,7 @@ class PythonEngine:
         record_nodes: bool = True,
         inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
+        waves: Waves | None = None,  # noqa: ARG002 - all phases are events
     ) -> None:
         self.folding = Folding(folded, program.ranks) if folded else None
         # Arrivals of one chunk may change places, as all packets cross a bus.

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from astra_bridge.engine import native
-from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch
+from astra_bridge.engine.outcome import Outcome, Progress, ProgressCallback, Stop, Watch, Waves
 from astra_bridge.errors import BackendUnavailable, InputError, Unsupported
 from astra_bridge.network.api import TIME_NEVER, Network
 from astra_bridge.network.native import NativeNetwork
@@ -99,6 +99,9 @@ class Session:
     fold : Fold, optional
         ``program``, of which one rank for each set of equal ones runs: the outcome is theirs, and
         counts only where it says that there were no ties.  Such a session runs to its end.
+    waves : Waves, optional
+        Which phases may be wavefronts, of the native engine: the outcome counts only where it has
+        no doubt.  Such a session runs to its end.
 
     Attributes
     ----------
@@ -123,12 +126,19 @@ class Session:
         inside: Inside = Inside.NOTHING,
         progress: ProgressCallback | None = None,
         fold: Fold | None = None,
+        waves: Waves | None = None,
     ) -> None:
         program.validate()
         self._program, self._network, self._report = program, network, progress
         runs, folded = (program, ()) if fold is None else (fold.program, fold.digits)
         self._engine = _engine(
-            runs, network, engine, record_nodes=record_nodes, inside=inside, folded=folded
+            runs,
+            network,
+            engine,
+            record_nodes=record_nodes,
+            inside=inside,
+            folded=folded,
+            waves=waves,
         )
         self._inside = inside
         self._record_nodes = record_nodes

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from astra_bridge.topology import (
 if TYPE_CHECKING:
     from astra_bridge.program.folding import Turn
 
-__all__ = ["BackendSpec", "NetworkRequest", "Prepared", "Symmetry"]
+__all__ = ["BackendSpec", "Hops", "NetworkRequest", "Prepared", "Symmetry", "Ways"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +207,48 @@ class Symmetry:
     turned: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
 
 
+class Hops(NamedTuple):
+    """The links that transfers cross, one after the other; all of shape (hops, transfers).
+
+    Attributes
+    ----------
+    link : ndarray of int
+        Its number; -1 where nobody can be met: a link that all may use at once, or none, behind the
+        last one.
+    hold_ps : ndarray of int
+        How long it serves the transfer; the next one that has come then gets it.
+    takes_ps : ndarray of int
+        From when the transfer gets it until that is, whole, at the next link, or delivered.
+    """
+
+    link: NDArray[Any]
+    hold_ps: NDArray[Any]
+    takes_ps: NDArray[Any]
+
+
+class Ways(Protocol):
+    """What a network knows of transfers that meet nobody, so that it need not run them.
+
+    It must be all that there is to know: links serve who comes first, and a transfer off the grid
+    of the network's times starts at its next point.
+    """
+
+    meets: bool
+    """Whether any transfers can meet."""
+
+    def hops(self, src: NDArray[Any], dst: NDArray[Any], size_bytes: int) -> Hops | None:
+        """Of transfers between endpoints; None where that is not known."""
+
+    def stats(
+        self,
+        src: NDArray[Any],
+        dst: NDArray[Any],
+        size_bytes: NDArray[Any],
+        count: NDArray[Any],
+    ) -> dict[str, Any]:
+        """What the network would say of so many of each, with its tables as ``tables``."""
+
+
 @dataclass(frozen=True, eq=False)
 class BackendSpec(Spec):
     """One network simulator.
@@ -230,6 +272,8 @@ class BackendSpec(Spec):
     symmetry
         In which ways the ranks of a network are alike; None where the backend, or this network,
         does not know of any.
+    ways
+        What transfers take that meet nobody; None where the backend, or this network, cannot say.
     make_ready
         What must happen once on this machine before ``open``, such as compiling; says so where
         it takes long.
@@ -243,3 +287,4 @@ class BackendSpec(Spec):
     library: Callable[[], Any] | None = None
     statistics: Callable[[dict[str, Any], NetworkConfig], dict[str, Any]] | None = None
     symmetry: Callable[[NetworkConfig], Symmetry | None] = lambda _: None
+    ways: Callable[[NetworkConfig], Ways | None] = lambda _: None

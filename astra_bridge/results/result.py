@@ -29,6 +29,7 @@ from astra_bridge.results.timeline import (
     write_timeline,
 )
 from astra_bridge.results.times import JobRows, NodeRecord, RankTimes
+from astra_bridge.results.wavefront import Wavefront
 from astra_bridge.text import nearest, one_line, show
 from astra_bridge.trace.columns import NodeType
 from astra_bridge.units import size_text, time_text
@@ -66,6 +67,8 @@ class Result(RankTimes):
         Of this package, Python, NumPy and the backend, and the machine.
     folding : Folding
         Which ranks ran for which others, or why none did.
+    wavefront : Wavefront
+        Which phases of collectives were evaluated without events, or why none was.
     folded_links : FoldedLinks or None
         What the table "links" is made of, where some ranks ran for others.
     algorithms : tuple of mapping
@@ -80,6 +83,7 @@ class Result(RankTimes):
     experiment: Any = None
     versions: Mapping[str, str] = field(default_factory=dict)
     folding: Folding = field(default_factory=lambda: Folding(reason="off", asked=False))
+    wavefront: Wavefront = field(default_factory=lambda: Wavefront(reason="off", asked=False))
     folded_links: FoldedLinks | None = None
     algorithms: tuple[Mapping[str, Any], ...] = ()
 
@@ -392,6 +396,7 @@ class Result(RankTimes):
                 for one in self.algorithms
             ),
             *([f"  folding: {self.folding.sentence()}"] if self.folding.asked else []),
+            *([f"  wavefronts: {self.wavefront.sentence()}"] if self.wavefront.asked else []),
         ]
         return "\n".join(lines)
 
@@ -479,6 +484,7 @@ class Result(RankTimes):
             "warnings": list(self.warnings),
             **({"algorithms": list(self.algorithms)} if self.algorithms else {}),
             "folding": self.folding.to_dict(),
+            "wavefront": self.wavefront.to_dict(),
             "provenance": self.provenance(),
         }
 

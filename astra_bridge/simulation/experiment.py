@@ -55,6 +55,7 @@ from astra_bridge.program import Inside, Program
 from astra_bridge.results import Result, Table
 from astra_bridge.results.folding import Folding
 from astra_bridge.results.times import NodeRecord
+from astra_bridge.results.wavefront import Wavefront
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.content import content_hash
 from astra_bridge.simulation.effects import seen_in_run
@@ -81,6 +82,8 @@ _MOST_STAYS = 5_000_000
 
 _FEWEST_FOLDED = 16
 """With fewer ranks, to let one run for others gains nothing."""
+_FEWEST_WAVED = 16
+"""With fewer ranks, wavefronts gain nothing."""
 
 InsideName = Literal["nothing", "chunks", "messages"]
 
@@ -128,6 +131,9 @@ class Experiment:
     fold
         "auto" lets one rank run for all that are alike, where that is known to give the same
         numbers, and `Result.folding` says so; "off" lets all run.
+    wavefront
+        "auto" evaluates phases of collectives without events, where that is known to give the same
+        numbers, and `Result.wavefront` says so; "off" has events for all.
 
     Raises
     ------
@@ -169,6 +175,7 @@ class Experiment:
     jobs: Sequence[Job] = ()
     faults: Sequence[Fault] = ()
     fold: str = "auto"
+    wavefront: str = "auto"
 
     def __post_init__(self) -> None:
         for name, check in _FIELDS.items():
@@ -501,6 +508,7 @@ class Experiment:
         self,
         *,
         engine: EngineName = "auto",
+        threads: int = 1,
         record_nodes: bool | None = None,
         progress: ProgressCallback | None = None,
         in_process: bool = False,
@@ -516,6 +524,8 @@ class Experiment:
         ----------
         engine
             "native", "python", or "auto".
+        threads
+            How many threads there may be for wavefronts; the numbers are the same with any.
         record_nodes
             Whether to keep start and end of every node; None keeps them up to 50 million nodes.
         progress
@@ -570,9 +580,19 @@ class Experiment:
                 link_faults=self.link_faults(),
                 checkpoint=self._checkpoint(checked),
             )
-            run, folded = self._folded_or_not(
-                spec, request, recorded, progress, in_process, checked["no_progress_timeout_s"]
-            )
+
+            def run_one(spec: BackendSpec, request: RunRequest) -> Run:
+                return self._run(
+                    spec, request, progress, in_process, checked["no_progress_timeout_s"]
+                )
+
+            run, folded = self._folded_or_not(spec, request, recorded, run_one)
+            threads = checked["threads"]
+            if run is None:
+                run, wavefront = self._waved_or_not(spec, request, threads, run_one)
+            else:
+                alone = "one rank ran for all that are alike"
+                wavefront = Wavefront(threads=threads, reason=alone, asked=threads > 1)
         except SimulationError as error:
             if error.outcome is not None:
                 from astra_bridge.stall import describe_stall
@@ -585,34 +605,49 @@ class Experiment:
             from astra_bridge.stall import describe_stall
 
             raise StalledError(describe_stall(lowered, outcome))
-        return self._result(run, folded, time.perf_counter() - began)
+        return self._result(run, folded, wavefront, time.perf_counter() - began)
 
     def _folded_or_not(
         self,
         spec: BackendSpec,
         request: RunRequest,
         recorded: Callable[[Program], bool],
-        progress: ProgressCallback | None,
-        in_process: bool,
-        no_progress_timeout_s: float,
-    ) -> tuple[Run, FoldedRun | Folding]:
-        """Run, with one rank for all that are alike where that is known to be the same."""
-
-        def run(spec: BackendSpec, request: RunRequest) -> Run:
-            return self._run(spec, request, progress, in_process, no_progress_timeout_s)
-
+        run: Callable[[BackendSpec, RunRequest], Run],
+    ) -> tuple[Run | None, FoldedRun | Folding]:
+        """Run one rank for all that are alike, where that is known to be the same."""
         if self.fold == "off" or request.inside is Inside.MESSAGES:
-            return run(spec, request), Folding(reason="off", asked=False)
+            return None, Folding(reason="off", asked=False)
         if request.program.ranks < _FEWEST_FOLDED:
-            return run(spec, request), Folding(reason="there are few ranks", asked=False)
+            return None, Folding(reason="there are few ranks", asked=False)
         # Imported here: small runs do without it.
         from astra_bridge.simulation.folding import NotFolded, folded_run
 
         try:
             folded = folded_run(spec, request, run, recorded)
         except NotFolded as reason:
-            return run(spec, request), Folding(reason=str(reason))
+            return None, Folding(reason=str(reason))
         return folded.run, folded
+
+    def _waved_or_not(
+        self,
+        spec: BackendSpec,
+        request: RunRequest,
+        threads: int,
+        run: Callable[[BackendSpec, RunRequest], Run],
+    ) -> tuple[Run, Wavefront]:
+        """Run, with wavefronts where that is known to be the same."""
+        if self.wavefront == "off":
+            return run(spec, request), Wavefront(reason="off", threads=threads, asked=threads > 1)
+        if request.program.ranks < _FEWEST_WAVED:
+            few = "there are few ranks"
+            return run(spec, request), Wavefront(reason=few, threads=threads, asked=threads > 1)
+        # Imported here: small runs do without it.
+        from astra_bridge.simulation.wavefront import NoWavefront, waved_run
+
+        try:
+            return waved_run(spec, request, threads, run)
+        except NoWavefront as reason:
+            return run(spec, request), Wavefront(reason=str(reason), threads=threads)
 
     def _checkpoint(self, checked: Mapping[str, Any]) -> Checkpoint | None:
         if checked["checkpoint"] is None and checked["resume"] is None:
@@ -621,7 +656,9 @@ class Experiment:
             self.token, checked["checkpoint"], checked["resume"], checked["checkpoint_interval_s"]
         )
 
-    def _result(self, run: Run, folded: FoldedRun | Folding, wall_s: float) -> Result:
+    def _result(
+        self, run: Run, folded: FoldedRun | Folding, wavefront: Wavefront, wall_s: float
+    ) -> Result:
         lowered, outcome, stats = self.lower(), run.outcome, run.stats
         copies, kind_of_row, links = 1, None, None
         folding = folded if isinstance(folded, Folding) else folded.folding
@@ -662,6 +699,7 @@ class Experiment:
             ),
             tables=tables,
             folding=folding,
+            wavefront=wavefront,
             folded_links=links,
             network=stats,
             warnings=_unique(
@@ -1029,11 +1067,13 @@ _FIELDS: dict[str, Check] = {
     "jobs": _jobs,
     "faults": _faults,
     "fold": choice("auto", "off"),
+    "wavefront": choice("auto", "off"),
 }
 """What an experiment takes; the readers check the rest."""
 
 _RUN: dict[str, Check] = {
     "engine": choice(*ENGINES),
+    "threads": integer(1, 1024),
     "record_nodes": optional(flag),
     "progress": optional(function),
     "in_process": flag,

@@ -103,6 +103,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     fold: Annotated[
         str, _said("auto lets one rank run for all that are alike, off lets all run.")
     ] = "auto"
+    wavefront: Annotated[
+        str, _said("auto evaluates rings as arrays where that gives the same numbers, off never.")
+    ] = "auto"
 
 
 _PATHS = ("workload", "system", "network", "remote_memory", "comm_groups", "logical_topology",

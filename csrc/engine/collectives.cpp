@@ -145,6 +145,7 @@ bool Engine::agree(const Chunk& chunk, int32_t phase, int32_t layout, bool secon
       group.stride == 0 ? 0 : chunk.job_rank - position(layout, chunk.job_rank) * group.stride;
   const auto [agreed, fresh] = agreed_.try_emplace({chunk.tag, phase, first}, second, group.size);
   const bool way = agreed->second.first;
+  if (wave_ && way != second) doubt(Doubt::kOrder, chunk.job_rank);
   if (--agreed->second.second == 0) agreed_.erase(agreed);
   return way;
 }
@@ -156,7 +157,8 @@ void Engine::next_phase(Stream& stream) {
       static_cast<size_t>(program_.levels) * static_cast<size_t>(program_.queues_per_level);
   Queue* queues = &queues_[static_cast<size_t>(stream.rank) * per_rank];
   const int32_t most = machine_of(stream.rank).streams_per_queue;
-  const int32_t previous = chunk.queue;
+  const int32_t previous = chunk.queue, rank = stream.rank;
+  const auto first_queue = static_cast<int32_t>(queues - &queues_[0]);
   const bool last = chunk.next_phase == chunk.phases.size();
   if (previous >= 0 && !queues[previous].waiting.empty())
     __builtin_prefetch(&streams_[queues[previous].waiting.front().stream], 1);
@@ -176,6 +178,7 @@ void Engine::next_phase(Stream& stream) {
   }
   if (!last) {
     enter(stream, chunk, chunk.phases[chunk.next_phase++]);
+    if (wave_) note_entry(rank, first_queue + chunk.queue, chunk.priority);
     queues[chunk.queue].add(stream.self, chunk.priority, queued_++);
   }
   const int32_t current = chunk.queue;
@@ -184,6 +187,7 @@ void Engine::next_phase(Stream& stream) {
     streams_.give_back(stream.self);
   }
   if (previous >= 0) {
+    if (wave_) note_exit(rank, first_queue + previous);
     --queues[previous].running;
     fill(queues[previous], most);
   }
@@ -250,7 +254,7 @@ void Engine::start_next(Queue& queue) {
   // Not asked of the chunk, which is far from the caches by now.
   if (stream.schedule == nullptr)
     start_graph(chunk_of(stream).graph);
-  else
+  else if (!wave_ || !joins_wave(stream))
     start(stream);
 }
 
@@ -259,6 +263,7 @@ bool Engine::relieve() {
   const int64_t before = relieved_;
   for (Queue& queue : queues_) {
     if (queue.waiting.empty()) continue;
+    if (wave_) doubt(Doubt::kOrder, 0);
     start_next(queue);
     ++relieved_;
   }

@@ -20,7 +20,7 @@ constexpr size_t kAhead = 8;  // completions: see Engine::react
 
 Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
                const astra_net_info& info, bool record_nodes, Inside inside,
-               std::vector<Digit> folded)
+               std::vector<Digit> folded, Waves waves)
     : program_(std::move(program)),
       folding_(std::move(folded), static_cast<size_t>(program_.ranks())),
       network_(network),
@@ -30,6 +30,7 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
       record_nodes_(record_nodes),
       keeps_stays_(inside != Inside::kNothing),
       keeps_deliveries_(inside == Inside::kMessages),
+      grid_ps_(info.resolution_ps),
       pieces_(ordered_ && (info.capabilities & ASTRA_NET_CAP_PIECES) != 0),
       // What folds, or has a control message, is searched for; and a word has no room for SENT, or
       // for what is kept of a message.
@@ -47,6 +48,11 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
   queues_.resize(levels * static_cast<size_t>(program_.queues_per_level));
   next_queue_.assign(levels * 3, 0);
   for (size_t i = 2; i < next_queue_.size(); i += 3) next_queue_[i] = program_.queues_per_level / 2;
+  wave_.told = std::move(waves);
+  if (wave_) {
+    wave_.of_queue.resize(queues_.size());
+    wave_.of_rank.resize(ranks);
+  }
   bool shared_buses = false;
   for (size_t i = 0; i < program_.machines.size(); ++i)
     shared_buses |= program_.machines[static_cast<int64_t>(i)].bus_model == BusModel::kLoggp;
@@ -452,6 +458,9 @@ void Engine::run(Action action) {
       break;
     case Then::kRendezvous:
       meet(action.b);
+      break;
+    case Then::kPhaseOver:
+      next_phase(streams_[action.b]);
       break;
     case Then::kNothing:
       break;

@@ -30,6 +30,7 @@
 #include "pool.hpp"
 #include "program.hpp"
 #include "ticker.hpp"
+#include "wavefront.hpp"
 
 namespace engine {
 
@@ -221,9 +222,10 @@ class Engine {
  public:
   // `info`: what the network has declared.  The Program's arrays must outlive the engine.  `folded`:
   // digits in which the ranks are alike; the Program has the tasks of one of them, and the network
-  // knows.
+  // knows.  `waves`: phases that may be wavefronts, in a run to the end.
   Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
-         const astra_net_info& info, bool record_nodes, Inside inside, std::vector<Digit> folded);
+         const astra_net_info& info, bool record_nodes, Inside inside, std::vector<Digit> folded,
+         Waves waves);
   // The same state on a copy of the network.
   Engine(const Engine& other, astra_net_sim* sim);
   Engine& operator=(const Engine&) = delete;
@@ -241,7 +243,7 @@ class Engine {
   // What was watched and has completed since the last call.
   std::vector<Done> poll() { return std::exchange(done_, {}); }
 
-  Progress progress() const { return {now_ps_, events_, nodes_done_, nodes_total_}; }
+  Progress progress() const { return {now_ps_, events_ + wave_.events, nodes_done_, nodes_total_}; }
   std::vector<Wait> waits() const;
 
   // Write or read all that changes; the Program is the caller's business.
@@ -252,6 +254,7 @@ class Engine {
   int64_t transfers() const { return transfers_; }
   int64_t relieved() const { return relieved_; }
   const Folding& folding() const { return folding_; }
+  const WaveState& wave() const { return wave_; }
   // What went on inside collectives, as far as it was to be kept; it is not part of the state.
   std::vector<Stay> stays;
   std::vector<Delivery> deliveries;
@@ -350,6 +353,15 @@ class Engine {
   [[gnu::noinline]] void receive_early(Action then);
   void wait_for_numbered(std::vector<Wait>& waits) const;
 
+  // Wavefronts
+  bool joins_wave(const Stream& stream);
+  Flows& flows_of(const Gathering& gathering);
+  void run_wave(const Gathering& gathering);
+  void doubt(Doubt why, int32_t rank);
+  void note_entry(int32_t rank, int32_t queue, int32_t priority);
+  void note_exit(int32_t rank, int32_t queue);
+  void note_done(int32_t rank);
+
   // Collectives
   int32_t position(int32_t group, int32_t job_rank) const;
   void issue_collective(int32_t task, int32_t node, int32_t index);
@@ -431,8 +443,9 @@ class Engine {
   const bool ordered_;
   const bool record_nodes_;
   const bool keeps_stays_, keeps_deliveries_;
-  const bool pieces_;   // the network takes the starts of one instant in pieces
-  const bool numbers_;  // messages meet by number where they can
+  const int64_t grid_ps_;  // of the network's times
+  const bool pieces_;      // the network takes the starts of one instant in pieces
+  const bool numbers_;     // messages meet by number where they can
   void (*const interrupt_)(astra_net_sim*);
   const int64_t most_in_flight_;
   const int32_t most_level_;  // traffic class that the network takes
@@ -472,6 +485,8 @@ class Engine {
   std::vector<std::pair<uint32_t, int32_t>> channel_table_;  // (hash, channel or -1)
   size_t channel_count_ = 0;
   Pool<Rendezvous> rendezvous_;
+
+  WaveState wave_;
 
   Numberings numberings_;
   MessageWords words_;

@@ -36,6 +36,7 @@ enum class Then : int32_t {
   kBusReduced,  // b: stream, a: index of the packet; it now pays its reduction
   kServed,  // a: memory server
   kSharedBus,  // a: side and event, b: rank
+  kPhaseOver,  // b: stream, whose phase was a wavefront
 };
 
 struct Action {

@@ -77,12 +77,66 @@ bool peers_agree(const py::dict& arrays) {
                              table<int64_t>(arrays, "sizes"));
 }
 
+using Ints = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+std::vector<int64_t> values_of(const py::handle& array) {
+  const auto values = py::cast<Ints>(array);
+  return {values.data(), values.data() + values.size()};
+}
+
+// What Python says of wavefronts: None, or (phases, what says the hops of transfers, threads).
+engine::Waves waves_of(const py::object& told) {
+  engine::Waves waves;
+  if (told.is_none()) return waves;
+  const auto all = py::cast<py::tuple>(told);
+  for (const int64_t phase : values_of(all[0]))
+    waves.phases.push_back(static_cast<uint8_t>(phase != 0));
+  waves.threads = all[2].cast<int32_t>();
+  waves.hops_of = [hops_of = py::object(all[1])](const std::vector<int32_t>& src,
+                                                 const std::vector<int32_t>& dst, int64_t bytes) {
+    const py::gil_scoped_acquire gil;
+    engine::Hops hops;
+    const auto array = [](const std::vector<int32_t>& ranks) {
+      return py::array_t<int32_t>(static_cast<py::ssize_t>(ranks.size()), ranks.data());
+    };
+    const py::object said = hops_of(array(src), array(dst), bytes);
+    if (said.is_none()) return hops;
+    const auto rows = py::cast<py::tuple>(said);
+    hops.link = values_of(rows[0]);
+    hops.hold_ps = values_of(rows[1]);
+    hops.takes_ps = values_of(rows[2]);
+    if (hops.hold_ps.size() != hops.link.size() || hops.takes_ps.size() != hops.link.size() ||
+        hops.link.size() % src.size() != 0)
+      throw std::invalid_argument("hops of transfers: arrays differ in length");
+    hops.hops = hops.link.size() / src.size();
+    return hops;
+  };
+  return waves;
+}
+
+// What came of it: (why it counts for nothing, rank, time), phases that were wavefronts, others, and
+// source, destination, bytes and number of the messages of each flow.
+py::tuple waves_said(const engine::WaveState& wave) {
+  std::vector<int64_t> src, dst, bytes, messages;
+  for (const auto& [key, flows] : wave.flows) {
+    src.insert(src.end(), flows.src.begin(), flows.src.end());
+    dst.insert(dst.end(), flows.dst.begin(), flows.dst.end());
+    bytes.insert(bytes.end(), flows.src.size(), flows.bytes);
+    messages.insert(messages.end(), flows.src.size(), flows.messages);
+  }
+  return py::make_tuple(py::make_tuple(static_cast<int32_t>(wave.doubt), wave.rank, wave.now_ps),
+                        wave.waved, wave.by_events,
+                        py::make_tuple(array_of(std::move(src)), array_of(std::move(dst)),
+                                       array_of(std::move(bytes)), array_of(std::move(messages))));
+}
+
 // An engine, and the arrays that its Program stands in.
 class Session {
  public:
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
           int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes,
-          int32_t inside, const std::vector<std::pair<int64_t, int64_t>>& folded) {
+          int32_t inside, const std::vector<std::pair<int64_t, int64_t>>& folded,
+          const py::object& waves) {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
@@ -94,7 +148,8 @@ class Session {
     for (const auto& [stride, size] : folded) digits.push_back({stride, size});
     engine_ = std::make_unique<Engine>(
         program_of(arrays), *reinterpret_cast<const astra_net_backend*>(table), simulation(sim),
-        info, record_nodes, static_cast<engine::Inside>(inside), std::move(digits));
+        info, record_nodes, static_cast<engine::Inside>(inside), std::move(digits),
+        waves_of(waves));
   }
 
   // The same state on another simulation of the network, which is a copy of this one's.
@@ -177,6 +232,7 @@ class Session {
     const engine::Folding& folding = engine_->folding();
     result["ties"] = folding.ties();
     result["first_tie"] = folding.first_tie();
+    if (engine_->wave()) result["waved"] = waves_said(engine_->wave());
     result["waits"] = bytes_of(engine_->waits());
     result["stays"] = bytes_of(engine_->stays);
     result["deliveries"] = bytes_of(engine_->deliveries);
@@ -199,10 +255,11 @@ PYBIND11_MODULE(_engine, module) {
   module.doc() = "The native engine.";
   py::class_<Session>(module, "Session")
       .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, uint32_t,
-                    bool, int32_t, const std::vector<std::pair<int64_t, int64_t>>&>(),
+                    bool, int32_t, const std::vector<std::pair<int64_t, int64_t>>&,
+                    const py::object&>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
            py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
-           py::arg("record_nodes"), py::arg("inside"), py::arg("folded"))
+           py::arg("record_nodes"), py::arg("inside"), py::arg("folded"), py::arg("waves"))
       .def("copy", &Session::copy, py::arg("sim"))
       .def("append", &Session::append, py::arg("arrays"))
       .def("watch", &Session::watch, py::arg("what"))

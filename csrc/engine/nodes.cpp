@@ -134,6 +134,7 @@ int64_t Engine::slowed(int32_t rank, int64_t duration_ps) const {
 }
 
 void Engine::node_done(int32_t task, int32_t node) {
+  if (wave_) note_done(task_at(task).rank);
   complete_node(task, node);
   issue_free(task_at(task).rank);
 }

@@ -190,11 +190,11 @@ def test_collectives(
 
 def same(tried: Experiment) -> Result:
     """Run it folded and not: everything that a user can see is the same."""
-    some, everyone = tried.run(), tried.replace(fold="off").run()
+    some, everyone = tried.run(), tried.replace(fold="off", wavefront="off").run()
     assert everyone.folding.reason == "off"
     said, expected = some.to_dict(), everyone.to_dict()
     for one in (said, expected):
-        for name in ("wall_s", "folding", "provenance"):
+        for name in ("wall_s", "folding", "wavefront", "provenance"):
             one.pop(name)
     assert said == expected
     for name in ("finish_ps", "exposed_comm_ps", "node_offset", "node_start_ps", "node_end_ps"):

@@ -31,7 +31,8 @@ RUN = [
     "docs/architecture.md", "docs/cli.md", "docs/composite.md", "docs/extending.md",
     "docs/fabrics.md", "docs/flow.md", "docs/folding.md", "docs/formats/remote_memory.md",
     "docs/garnet.md", "docs/hardware.md", "docs/howto.md", "docs/models.md", "docs/networks.md",
-    "docs/python.md", "docs/remote.md", "docs/report.md", "docs/semantics.md", "docs/workloads.md",
+    "docs/python.md", "docs/remote.md", "docs/report.md", "docs/semantics.md",
+    "docs/wavefronts.md", "docs/workloads.md",
     "README.md",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry, Ways
 from astra_bridge.semantics import Semantics
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
@@ -118,6 +118,29 @@ def _symmetry(config: NetworkConfig) -> Symmetry | None:
     return symmetry(config)
 
 
+def _knows_ways(config: NetworkConfig) -> bool:
+    return "topology" in config.options and not config.options.get("sample_interval_us")
+
+
+# Imported there: few runs have wavefronts.
+
+
+def _aware_ways(config: NetworkConfig) -> Ways | None:
+    if not _knows_ways(config):
+        return None
+    from astra_bridge.network.analytical.ways import AwareWays
+
+    return AwareWays(config)
+
+
+def _unaware_ways(config: NetworkConfig) -> Ways | None:
+    if not _knows_ways(config):
+        return None
+    from astra_bridge.network.analytical.ways import UnawareWays
+
+    return UnawareWays(config)
+
+
 # What is in Python alone is imported when it is opened: a run on its native twin does without.
 
 
@@ -151,6 +174,7 @@ BACKENDS = (
         _open_aware_python,
         isolate=False,
         symmetry=_symmetry,
+        ways=_aware_ways,
     ),
     BackendSpec(
         "analytical-unaware-python",
@@ -159,6 +183,7 @@ BACKENDS = (
         _open_unaware_python,
         isolate=False,
         symmetry=_symmetry,
+        ways=_unaware_ways,
     ),
     BackendSpec(
         "analytical-aware",
@@ -167,6 +192,7 @@ BACKENDS = (
         _open_aware,
         isolate=False,
         symmetry=_symmetry,
+        ways=_aware_ways,
         library=lambda: library_path("analytical_aware"),
     ),
     BackendSpec(
@@ -176,6 +202,7 @@ BACKENDS = (
         _open_unaware,
         isolate=False,
         symmetry=_symmetry,
+        ways=_unaware_ways,
         library=lambda: library_path("analytical_unaware"),
     ),
 )

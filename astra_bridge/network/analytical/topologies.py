@@ -265,6 +265,18 @@ class Dimensions(Routes):
                     break
         return latency_ns, bytes_per_ns
 
+    def ends(self, links: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both ends of each of the links."""
+        src, dst = np.zeros(len(links), np.int64), np.zeros(len(links), np.int64)
+        firsts = [one.first_link for one in self.dimensions]
+        position = np.searchsorted(firsts, links, "right") - 1
+        for d in range(len(self.dimensions)):
+            rows = np.flatnonzero(position == d)
+            if len(rows):
+                _, out, to = self.turned(d, links[rows], np.zeros(1, np.int64))
+                src[rows], dst[rows] = out[:, 0], to[:, 0]
+        return src, dst
+
     def link(self, index: int) -> LinkProperties:
         position = self._position(index)
         one = self.dimensions[position]
