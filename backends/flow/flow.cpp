@@ -182,7 +182,7 @@ class Flow final : public astra_net::Model {
     int named = 0;
     std::vector<int64_t> down;
     for (size_t i = 0; i < links_.size(); ++i)
-      if (links_[i].scale == 0 && sharing_->crossed(static_cast<int32_t>(i)))
+      if (links_[i].scale == 0 && sharing_->crossed(static_cast<int32_t>(i), now_ps_))
         down.push_back(links_[i].number);
     std::sort(down.begin(), down.end());
     for (const int64_t number : down) {
@@ -210,24 +210,27 @@ class Flow final : public astra_net::Model {
     double left = 0;  // bytes that have not left the narrowest link at since_ps
     double rate = 0;  // [bytes per ps]
     int64_t since_ps = 0;
+    int64_t end_ps = 0;  // where that is sure
     int64_t id = 0, bytes = 0;
     int32_t connection = 0;
     template <class A>
     void visit(A& archive) {
-      archive(left, rate, since_ps, id, bytes, connection);
+      archive(left, rate, since_ps, end_ps, id, bytes, connection);
     }
   };
   // One that waits for its turn, or for its round trips.
   struct Waiting {
     int64_t id = 0, bytes = 0;
+    int64_t end_ps = 0;  // where that is sure
     int32_t connection = 0;
     int32_t after = -1;  // the next one of its connection, or of the list of free ones
   };
   // A pair of endpoints with messages between them, or where there were some: its way is kept.
   struct Connection {
     int64_t pair = 0;
-    int64_t flowing = 0;  // messages that flow, at most queue_pairs_
-    int32_t first = -1, last = -1;  // those that wait
+    int64_t flowing = 0;  // messages that set out or flow, at most queue_pairs_; and maybe
+    int32_t flow = -1;  // one that is sure or over: its message was the last one to begin,
+    int32_t first = -1, last = -1;  // those that wait, or are sure to come after it
     double latency_ps = 0;
     double per_byte_ps = 0;  // of one packet, at all links but the narrowest
     double bytes = 0, wire_bytes = 0;  // of its messages that began
@@ -238,7 +241,7 @@ class Flow final : public astra_net::Model {
     int64_t last_flow_ps = 0;
     template <class A>
     void visit(A& archive) {
-      archive(pair, flowing, first, last, latency_ps, per_byte_ps, bytes, wire_bytes);
+      archive(pair, flowing, flow, first, last, latency_ps, per_byte_ps, bytes, wire_bytes);
       if (A::kReads) last_bytes = -1;
     }
   };
@@ -302,21 +305,20 @@ class Flow final : public astra_net::Model {
 
   // What happens next; found again only after something has changed.
   const Key& next_key() {
-    if (next_known_) return next_;
+    if (!next_known_) find_next();
+    return next_;
+  }
+  void find_next() {
     next_known_ = true;
-    When first = ends_.first();
-    next_.stage = Stage::kFlows;
-    if (!timers_.empty() && timers_.first() < first) {
-      first = timers_.first();
-      next_.stage = Stage::kArrives;
-    }
-    next_.time_ps = first.time_ps;
-    next_.place = first.place;
+    const When end = ends_.first(), timer = timers_.first();
+    const bool ends = end < timer;
+    next_.stage = ends ? Stage::kFlows : Stage::kArrives;
+    next_.time_ps = ends ? end.time_ps : timer.time_ps;
+    next_.place = ends ? end.place : timer.place;
     if (next_change_ < changes_.size() && changes_[next_change_].at_ps <= next_.time_ps)
       next_ = {changes_[next_change_].at_ps, INT64_MIN + changes_[next_change_].index,
                Stage::kChange};
     if (share_ps_ < next_.time_ps) next_ = {share_ps_, astra_net::kMostPlace, Stage::kShares};
-    return next_;
   }
 
   // What happens next.  Where that is after this instant, rates are found, if they are due, or it is
@@ -351,6 +353,7 @@ class Flow final : public astra_net::Model {
         return timer.when.place - static_cast<int32_t>(Stage::kArrives);
       const Waiting one = waiting(timer.subject);
       free(timer.subject);
+      --connection(one.connection).flowing;
       flow_now(one.connection, one.id, one.bytes);
       return kNobody;
     }
@@ -362,7 +365,8 @@ class Flow final : public astra_net::Model {
     const int32_t index = link_state(change.link);
     Link& link = links_[static_cast<size_t>(index)];
     link.scale = change.scale;
-    sharing_->set_rate(index, link.bytes_per_ps * change.scale);
+    sharing_->set_rate(now_ps_, index, link.bytes_per_ps * change.scale);
+    heed();
     if (next_change_ == changes_.size()) {
       changes_.clear();
       next_change_ = 0;
@@ -389,12 +393,19 @@ class Flow final : public astra_net::Model {
     astra_net::add_bytes(bytes_, transfer.bytes);
     const int32_t index = connection_of(transfer.src, transfer.dst);
     Connection& one = connection(index);
-    if (one.flowing < queue_pairs_) {
-      if (one.flowing++ == 0) --idle_;
-      set_out(index, transfer.id, transfer.bytes);
-      return;
+    const bool flows = one.flow >= 0 && !sharing_->is_over(one.flow, now_ps_);
+    if (one.flowing + flows < queue_pairs_) {
+      if (one.flowing == 0 && one.flow < 0) --idle_;
+      return set_out(index, transfer.id, transfer.bytes);
     }
-    const int32_t slot = wait(index, transfer.id, transfer.bytes);
+    if (flows && queue_pairs_ == 1) return follow(index, transfer.id, transfer.bytes);
+    if (flows) {
+      sharing_->wake(one.flow);
+      heed();
+    }
+    append(one, wait(index, transfer.id, transfer.bytes));
+  }
+  void append(Connection& one, int32_t slot) {
     (one.first < 0 ? one.first : waiting(one.last).after) = slot;
     one.last = slot;
   }
@@ -403,6 +414,7 @@ class Flow final : public astra_net::Model {
   void set_out(int32_t index, int64_t id, int64_t bytes) {
     const double delay_ps = round_trips_ * 2 * connection(index).latency_ps;
     if (delay_ps == 0) return flow_now(index, id, bytes);
+    ++connection(index).flowing;
     set_timer(astra_net::add_ps(now_ps_, whole_ps(delay_ps)), id, Stage::kBegins,
               wait(index, id, bytes));
   }
@@ -413,10 +425,107 @@ class Flow final : public astra_net::Model {
   void flow_now(int32_t index, int64_t id, int64_t bytes) {
     Connection& way = connection(index);
     measure(way, bytes);
-    const int32_t flow = sharing_->begin(id, way.last_wire_bytes, index);
+    if (way.flow >= 0 && sharing_->is_over(way.flow, now_ps_)) {
+      while (way.first >= 0) take_next(way);
+      return plan(way, message(way.flow), now_ps_, id, bytes);
+    }
+    const int32_t flow = sharing_->begin(now_ps_, id, way.last_wire_bytes, index);
+    heed();
     if (static_cast<size_t>(flow) >= messages_.size()) messages_.resize(2 * messages_.size() + 1);
+    message(flow).connection = index;
+    if (may_be_sure(way, flow)) {
+      way.flow = flow;
+      return plan(way, message(flow), now_ps_, id, bytes);
+    }
+    ++way.flowing;
     send(flow, index, id, bytes);
   }
+  // Loads are recorded at the end of a message, and round trips begin there.
+  bool may_be_sure(const Connection& way, int32_t flow) const {
+    return way.flow < 0 && sharing_->is_loose(flow) && !load_.on() && round_trips_ == 0;
+  }
+  // The message flows from `since_ps` on, and nobody will touch it: when it is there is known.
+  void plan(Connection& way, Message& one, int64_t since_ps, int64_t id, int64_t bytes) {
+    one.id = id;
+    one.bytes = bytes;
+    one.since_ps = since_ps;
+    one.left = way.last_wire_bytes;
+    one.rate = sharing_->rate(way.flow);
+    one.end_ps = sure_end(way, since_ps, id, bytes);
+  }
+  int64_t sure_end(Connection& way, int64_t since_ps, int64_t id, int64_t bytes) {
+    way.bytes += static_cast<double>(bytes);
+    way.wire_bytes += way.last_wire_bytes;
+    const int64_t end_ps = astra_net::add_ps(since_ps, flow_ps(way, sharing_->rate(way.flow)));
+    sharing_->set_sure(way.flow, end_ps);
+    set_timer(astra_net::add_ps(end_ps, way.last_tail_ps), id, Stage::kArrives, -1);
+    return end_ps;
+  }
+  // It begins when the one before it, which is sure, has ended.
+  void follow(int32_t index, int64_t id, int64_t bytes) {
+    Connection& way = connection(index);
+    pass(way);
+    measure(way, bytes);
+    const int32_t slot = wait(index, id, bytes);
+    append(way, slot);
+    waiting(slot).end_ps = sure_end(way, sharing_->end_ps(way.flow), id, bytes);
+  }
+  // The message of a flow that is sure is the one that flows now.
+  void pass(Connection& way) {
+    Message& one = message(way.flow);
+    while (one.end_ps <= now_ps_) {
+      const Waiting next = take_next(way);
+      one.since_ps = one.end_ps;
+      one.end_ps = next.end_ps;
+      one.id = next.id;
+      one.bytes = next.bytes;
+      one.left = wire_bytes_of(next.bytes);
+    }
+  }
+  Waiting take_next(Connection& way) {
+    const int32_t slot = way.first;
+    const Waiting next = waiting(slot);
+    free(slot);
+    way.first = next.after;
+    if (way.first < 0) way.last = -1;
+    return next;
+  }
+
+  // What others have done to flows that were sure, or over.
+  void heed() {
+    sharing_->tell([this](int32_t flow) { wake(flow); },
+                   [this](int32_t flow) {
+                     const int32_t index = message(flow).connection;
+                     Connection& way = connection(index);
+                     while (way.first >= 0) take_next(way);
+                     way.flow = -1;
+                     rest(way, index);
+                   });
+  }
+  // Its end, and those of its next ones, may come later: they are not planned any more.
+  void wake(int32_t flow) {
+    const int32_t index = message(flow).connection;
+    Connection& way = connection(index);
+    pass(way);
+    const Message& one = message(flow);
+    sharing_->hand_over(flow, one.id, one.left);
+    cancel(way, one.id, one.bytes, one.end_ps);
+    for (int32_t slot = way.first; slot >= 0; slot = waiting(slot).after) {
+      const Waiting& next = waiting(slot);
+      cancel(way, next.id, next.bytes, next.end_ps);
+      way.bytes -= static_cast<double>(next.bytes);
+      way.wire_bytes -= way.last_wire_bytes;
+    }
+    way.flow = -1;
+    ++way.flowing;
+    end_at(flow, one.end_ps);
+  }
+  void cancel(Connection& way, int64_t id, int64_t bytes, int64_t end_ps) {
+    measure(way, bytes);
+    timers_.cancel({end_ps + way.last_tail_ps, place_of(id, Stage::kArrives)});
+    next_known_ = false;
+  }
+
   // All that a message has to send, from now on.
   void send(int32_t flow, int32_t index, int64_t id, int64_t bytes) {
     Connection& way = connection(index);
@@ -430,12 +539,15 @@ class Flow final : public astra_net::Model {
     one.id = id;
     one.bytes = bytes;
     one.connection = index;
-    if (!(rate > 0)) return end_at(flow, kNever);
+    end_at(flow, rate > 0 ? astra_net::add_ps(now_ps_, flow_ps(way, rate)) : kNever);
+  }
+  // How long a message as the last one flows at that rate.
+  static int64_t flow_ps(Connection& way, double rate) {
     if (rate != way.last_rate) {
-      way.last_flow_ps = whole_ps(one.left / rate);
+      way.last_flow_ps = whole_ps(way.last_wire_bytes / rate);
       way.last_rate = rate;
     }
-    end_at(flow, astra_net::add_ps(now_ps_, way.last_flow_ps));
+    return way.last_flow_ps;
   }
 
   // Its last byte has left the narrowest link.
@@ -447,13 +559,9 @@ class Flow final : public astra_net::Model {
     measure(way, one.bytes);
     set_timer(astra_net::add_ps(now_ps_, way.last_tail_ps), one.id, Stage::kArrives, -1);
     if (way.first >= 0) {
-      const int32_t slot = way.first;
-      const Waiting next = waiting(slot);
-      free(slot);
-      way.first = next.after;
-      if (way.first < 0) way.last = -1;
+      const Waiting next = take_next(way);
       if (round_trips_ * way.latency_ps > 0) {
-        end(flow);
+        end(way, flow);
         return set_out(index, next.id, next.bytes);
       }
       // It goes on as fast as the one before it: no other flow is touched.
@@ -461,13 +569,23 @@ class Flow final : public astra_net::Model {
       sharing_->hand_over(flow, next.id, way.last_wire_bytes);
       return send(flow, index, next.id, next.bytes);
     }
-    end(flow);
-    if (--way.flowing > 0) return;
-    if (++idle_ > kMostIdle) forget(index);
+    end(way, flow);
+    rest(way, index);
   }
-  void end(int32_t flow) {
-    sharing_->end(flow);
+  void end(Connection& way, int32_t flow) {
+    --way.flowing;
     ends_.set(flow, When());
+    if (may_be_sure(way, flow)) {
+      way.flow = flow;
+      message(flow).end_ps = now_ps_;
+      return sharing_->set_sure(flow, now_ps_);
+    }
+    sharing_->end(flow);
+  }
+  // Whether its way is to be kept.
+  void rest(Connection& way, int32_t index) {
+    if (way.flowing > 0 || way.flow >= 0) return;
+    if (++idle_ > kMostIdle) forget(index);
   }
 
   void set_rate(int32_t flow, double rate) {
@@ -515,7 +633,7 @@ class Flow final : public astra_net::Model {
     } else {
       free_waiting_ = waiting(slot).after;
     }
-    waiting(slot) = {id, bytes, index, -1};
+    waiting(slot) = {id, bytes, 0, index, -1};
     return slot;
   }
   void free(int32_t slot) {

@@ -10,6 +10,10 @@
 // the groups that a change can touch are looked at.  What a group gets depends on which flows it has,
 // and not on how they came, so that a simulation that is cut into pieces gives the same bits.
 //
+// A flow without tight links is sure to end when it is said to, until one of its links gets tight: then
+// it is woken.  One that is over stays on its links, which costs nothing, until one of them would get
+// tight by it, or its way has a next message.
+//
 // Shares are found at the end of every instant in which flows of a group came or went, where these
 // are few.  Where they are many, one more or less changes little for each: shares are found again
 // after `tolerance` of the time in which the group would send all its messages, at the earliest.
@@ -42,6 +46,13 @@ class Members {
   size_t size() const { return size_; }
   const int32_t* begin() const { return size_ > kFew ? more_.data() : few_.data(); }
   const int32_t* end() const { return begin() + size_; }
+  // Whether these are the same ones; each has a number once.
+  bool same(const Members& other) const {
+    if (size_ != other.size_) return false;
+    return std::all_of(begin(), end(), [&](int32_t number) {
+      return std::find(other.begin(), other.end(), number) != other.end();
+    });
+  }
   void push(int32_t number) {
     if (size_ == kFew) more_.assign(few_.begin(), few_.end());
     if (size_ < kFew)
@@ -88,13 +99,16 @@ class Sharing {
     links_.back().room = room_of(bytes_per_ps);
     return static_cast<int32_t>(links_.size() - 1);
   }
-  void set_rate(int32_t number, double bytes_per_ps) {
+  void set_rate(int64_t now_ps, int32_t number, double bytes_per_ps) {
     ++rates_set_;
     Link& link = at(number);
+    end_over(now_ps, link);
+    for (const int32_t index : link.members)
+      if (flow_at(index).end_ps != kNever) wake(index);
     link.bytes_per_ps = bytes_per_ps;
     link.room = room_of(bytes_per_ps);
     link.patience_ps = 0;
-    weigh(link);
+    weigh(now_ps, link);
     change(number, 0);
     const auto each_link = [&](auto&& visit) {
       for (const int32_t index : link.members) {
@@ -112,7 +126,7 @@ class Sharing {
     each_link([&](const Way& way, int32_t i, int32_t number_of_other) {
       Link& other = at(number_of_other);
       other.wanted += units(way, i);
-      weigh(other);
+      weigh(now_ps, other);
       other.patience_ps = 0;
       change(number_of_other, 0);
     });
@@ -146,7 +160,7 @@ class Sharing {
   }
 
   // A flow begins to send.  No two flows have the same id.  Returns what apply() calls it.
-  int32_t begin(int64_t id, double bytes, int32_t number) {
+  int32_t begin(int64_t now_ps, int64_t id, double bytes, int32_t number) {
     if (free_.empty()) {
       free_.push_back(static_cast<int32_t>(flows_.size()));
       flows_.emplace_back();
@@ -163,6 +177,7 @@ class Sharing {
     flow.legs = way.legs;
     flow.cap = way.cap;
     flow.tight = 0;
+    flow.end_ps = kNever;
     const int32_t* links = links_of(flow);
     for (int32_t i = 0; i < flow.legs.count; ++i) {
       Link& link = at(links[i]);
@@ -171,7 +186,7 @@ class Sharing {
       if (link.tight)
         ++flow.tight;
       else
-        weigh(link);
+        weigh(now_ps, link);
       if (link.tight)
         change(links[i], link.bytes_per_ps / static_cast<double>(link.members.size()));
     }
@@ -186,6 +201,33 @@ class Sharing {
   void hand_over(int32_t index, int64_t id, double bytes) {
     messages_[static_cast<size_t>(index)] = {id, bytes};
   }
+  // Whether the links of a flow bear all that cross them: it has its cap.
+  bool is_loose(int32_t index) const { return flow_at(index).tight == 0 && flow_at(index).cap > 0; }
+  // A flow that is loose will have sent all at that time, if nothing is said of it until then: it is
+  // sure.  After that it is over: it stays on its links, where it touches nobody, until it is said
+  // to send again, or is ended.
+  void set_sure(int32_t index, int64_t end_ps) {
+    Flow& flow = flow_at(index);
+    flow.rate = flow.cap;
+    flow.held_by = -1;
+    flow.end_ps = end_ps;
+  }
+  int64_t end_ps(int32_t index) const { return flow_at(index).end_ps; }
+  bool is_over(int32_t index, int64_t now_ps) const { return flow_at(index).end_ps <= now_ps; }
+  void wake(int32_t index) {
+    flow_at(index).end_ps = kNever;
+    woken_.push_back(index);
+  }
+  // What begin(), set_rate() and wake() found: sure flows whose rates may change from now on, and those that
+  // were over and are no more.
+  template <class Woken, class Ended>
+  void tell(Woken&& woken, Ended&& ended) {
+    for (const int32_t index : woken_) woken(index);
+    woken_.clear();
+    for (const int32_t index : ended_) ended(index);
+    ended_.clear();
+  }
+
   // It has sent all.
   void end(int32_t index) {
     const Flow& flow = flow_at(index);
@@ -196,14 +238,18 @@ class Sharing {
       link.members.remove(index);
       link.wanted -= units(way, i);
       if (!link.tight) continue;
-      weigh(link);
+      weigh(kNever, link);
       change(links[i], flow.rate);
     }
     free_.push_back(index);
   }
 
   // Whether a flow crosses the link now.
-  bool crossed(int32_t link) const { return links_[static_cast<size_t>(link)].members.size() > 0; }
+  bool crossed(int32_t link, int64_t now_ps) const {
+    const Members& members = links_[static_cast<size_t>(link)].members;
+    return std::any_of(members.begin(), members.end(),
+                       [&](int32_t index) { return !is_over(index, now_ps); });
+  }
 
   // Whether flows came or went in this instant where shares depend on it.
   bool asks() const { return !recent_.empty(); }
@@ -225,7 +271,7 @@ class Sharing {
         seek(number);
         int32_t met = -1;
         if (gather(least, kFew, met)) {
-          fill(weighted_);
+          if (!fill_few()) fill(weighted_);
           give(apply);
         } else {
           join(met);
@@ -318,13 +364,14 @@ class Sharing {
   };
   struct alignas(64) Flow {
     double rate = 0, cap = 0;  // and that of its way
+    int64_t end_ps = kNever;  // where it is sure
     int32_t way = -1;
     int32_t tight = 0;  // links of its way
     int32_t held_by = -1;  // the link that gives it no more; none where it has its cap
     Legs legs;
     template <class A>
     void visit(A& archive) {
-      archive(rate, cap, way, tight, held_by, legs);
+      archive(rate, cap, end_ps, way, tight, held_by, legs);
     }
   };
   struct Message {
@@ -335,14 +382,16 @@ class Sharing {
       archive(id, bytes);
     }
   };
-  // Of a link, while shares are found: what is left for how many flows, of what weight.
+  // Of a link, while shares are found: what is left for how many flows, of what weight if not each 1.
   struct Fill {
     double left = 0, weight = 0;
     int32_t open = 0;
-    double share() const { return left > 0 ? left / weight : 0; }
+    double share(bool weighted) const { return left > 0 ? left / (weighted ? weight : open) : 0; }
   };
   // A group of more flows is shared again after a while only.
   static constexpr size_t kFew = 512;
+  // So many flows of a link are compared with those of other links.
+  static constexpr size_t kFewAlike = 8;
   // So many links are looked through for the least share; more are in a heap.
   static constexpr size_t kFewLinks = 16;
   // Caps are compared with what a link bears in whole units of kB/s, whose sums are exact whatever
@@ -356,7 +405,7 @@ class Sharing {
   const Flow& flow_at(int32_t index) const { return flows_[static_cast<size_t>(index)]; }
   const Way& way_of(int32_t index) const { return ways_[static_cast<size_t>(flow_at(index).way)]; }
   int64_t id_of(int32_t index) const { return messages_[static_cast<size_t>(index)].id; }
-  uint8_t& open(int32_t index) { return open_[static_cast<size_t>(index)]; }
+  uint16_t& open(int32_t index) { return open_[static_cast<size_t>(index)]; }
   const int32_t* links_of(const Way& way) const {
     return static_cast<size_t>(way.legs.count) <= Legs::kFew ? way.legs.few.data()
                                                              : more_legs_.data() + way.first;
@@ -389,11 +438,32 @@ class Sharing {
     way.units = units_of(way.cap);
   }
   // Finds whether the link is tight now; one that has a flow for itself is not.
-  void weigh(Link& link) {
-    const bool tight = link.members.size() > 1 && link.wanted > link.room;
+  static bool is_tight(const Link& link) {
+    return link.members.size() > 1 && link.wanted > link.room;
+  }
+  void weigh(int64_t now_ps, Link& link) {
+    bool tight = is_tight(link);
     if (tight == link.tight) return;
+    if (tight) {
+      end_over(now_ps, link);
+      tight = is_tight(link);
+      if (!tight) return;
+    }
     link.tight = tight;
-    for (const int32_t index : link.members) flow_at(index).tight += tight ? 1 : -1;
+    for (const int32_t index : link.members) {
+      Flow& flow = flow_at(index);
+      flow.tight += tight ? 1 : -1;
+      if (flow.end_ps != kNever) wake(index);
+    }
+  }
+  // Ends the flows of a link that are over.
+  void end_over(int64_t now_ps, const Link& link) {
+    for (size_t i = link.members.size(); i-- > 0;) {
+      const int32_t index = link.members.begin()[i];
+      if (!is_over(index, now_ps)) continue;
+      ended_.push_back(index);
+      end(index);
+    }
   }
   // Flows that are slower than `least` are not touched by the change.
   void change(int32_t number, double least) {
@@ -424,10 +494,10 @@ class Sharing {
     for (int32_t i = 0; i < flow.legs.count; ++i) {
       const double free = most_of(links[i], at(links[i])) / weight(way, i);
       if (!(free < most)) continue;
+      if (!(free > 1e-3 * flow.cap)) return;
       most = free;
       flow.held_by = links[i];
     }
-    if (!(most > 1e-3 * flow.cap)) return;
     flow.rate = most;
     apply(index, most);
   }
@@ -450,31 +520,40 @@ class Sharing {
   // and is held up by a link elsewhere stays as it is.  False where there are more than `most` flows,
   // or a link that is known to have many around it, which is then `met`.
   void seek(int32_t number) {
-    around_.clear();
+    around_.assign(1, number);
     together_.clear();
-    ++stamp_;
-    reach(number);
+    at(number).seen = ++stamp_;
   }
   bool gather(double least, size_t most, int32_t& met) {
+    Link* const all = links_.data();
+    const Flow* const flows = flows_.data();
+    uint16_t* const open = open_.data();
+    const uint64_t stamp = stamp_;
     for (size_t i = 0; i < around_.size(); ++i) {
       const int32_t number = around_[i];
-      const Link& link = at(number);
+      const Link& link = all[number];
       if (link.many && most == kFew) {
         met = number;
         return give_up();
       }
       const double stays = link.tight ? least : kAll;
+      const int32_t alone = link.tight ? 1 : 0;
       for (const int32_t index : link.members) {
-        if (open(index)) continue;
-        const Flow& flow = flow_at(index);
+        if (open[index] != 0) continue;
+        const Flow& flow = flows[index];
+        if (flow.tight == 0 && flow.rate == flow.cap) continue;
         if (flow.rate <= stays && flow.rate > 0 && flow.held_by != number) continue;
         if (together_.size() == most) return give_up();
-        open(index) = 1;
         together_.push_back(index);
-        if (flow.tight <= (link.tight ? 1 : 0)) continue;
+        open[index] = static_cast<uint16_t>(std::min(together_.size(), size_t{UINT16_MAX}));
+        if (flow.tight <= alone) continue;
         const int32_t* links = links_of(flow);
-        for (int32_t leg = 0; leg < flow.legs.count; ++leg)
-          if (at(links[leg]).tight) reach(links[leg]);
+        for (int32_t leg = 0; leg < flow.legs.count; ++leg) {
+          Link& other = all[links[leg]];
+          if (other.seen == stamp || !other.tight) continue;
+          other.seen = stamp;
+          around_.push_back(links[leg]);
+        }
       }
     }
     return true;
@@ -482,12 +561,6 @@ class Sharing {
   bool give_up() {
     for (const int32_t index : together_) open(index) = 0;
     return false;
-  }
-  void reach(int32_t number) {
-    Link& link = at(number);
-    if (link.seen == stamp_) return;
-    link.seen = stamp_;
-    around_.push_back(number);
   }
   // These links are of a group of many: of the one of `met`, or of a new one, which is due now.
   void join(int32_t met) {
@@ -509,25 +582,51 @@ class Sharing {
     return bytes_per_ps > 0 ? bytes / bytes_per_ps : 0;
   }
 
-  // Whether the link is the only tight one of all its flows, or none is, and these get equal shares
-  // or their caps: then they have them now.
+  // Whether the flows of a link share all their tight links with each other and nobody else, or have
+  // none, and get equal shares or their caps: then they have them now.
   template <class Apply>
   bool simple(int32_t number, Link& link, Apply&& apply) {
-    if (link.members.size() > kFew) return false;
-    const int32_t tight = link.tight ? 1 : 0;
-    if (weighted_ && link.tight) return false;
-    const double share =
-        link.tight ? link.bytes_per_ps / static_cast<double>(link.members.size()) : 0;
-    for (const int32_t index : link.members)
-      if (flow_at(index).tight != tight || (link.tight && flow_at(index).cap < share)) return false;
+    const size_t count = link.members.size();
+    if (count == 0) return true;
+    if (count > (link.tight ? kFewAlike : kFew) || (weighted_ && link.tight)) return false;
+    const int32_t* const members = link.members.begin();
+    const Flow& first = flow_at(members[0]);
+    if (!link.tight && first.tight > 0) return false;
+    double least_cap = first.cap;
+    for (size_t i = 1; i < count; ++i) {
+      const Flow& flow = flow_at(members[i]);
+      if (flow.tight != first.tight) return false;
+      least_cap = std::min(least_cap, flow.cap);
+    }
+    double narrowest = link.bytes_per_ps;
+    int32_t holds = link.tight ? number : -1;
+    if (first.tight > 1) {
+      const int32_t* links = links_of(first);
+      for (int32_t i = 0; i < first.legs.count; ++i) {
+        const Link& other = at(links[i]);
+        if (!other.tight || links[i] == number) continue;
+        if (other.many || !other.members.same(link.members)) return false;
+        if (other.bytes_per_ps > narrowest) continue;
+        if (other.bytes_per_ps == narrowest && links[i] > holds) continue;
+        narrowest = other.bytes_per_ps;
+        holds = links[i];
+      }
+    }
+    const double share = narrowest / static_cast<double>(count);
+    if (link.tight && least_cap < share) return false;
     link.seen = ++stamp_;
-    for (const int32_t index : link.members) {
-      Flow& flow = flow_at(index);
+    if (first.tight > 1) {
+      const int32_t* links = links_of(first);
+      for (int32_t i = 0; i < first.legs.count; ++i)
+        if (at(links[i]).tight) at(links[i]).seen = stamp_;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      Flow& flow = flow_at(members[i]);
       const double found = link.tight ? share : flow.cap;
-      flow.held_by = link.tight ? number : -1;
+      flow.held_by = holds;
       if (found == flow.rate) continue;
       flow.rate = found;
-      apply(index, found);
+      apply(members[i], found);
     }
     return true;
   }
@@ -546,9 +645,9 @@ class Sharing {
       Fill& fill = fill_at(number);
       fill.left = link.bytes_per_ps;
       fill.open = static_cast<int32_t>(link.members.size());
-      fill.weight = weight_of(number);
+      if (weighted_) fill.weight = weight_of(number);
       if (!all) leave_out(link, fill);
-      if (fill.open > 0) offers_.emplace_back(fill.share(), number);
+      if (fill.open > 0) offers_.emplace_back(fill.share(weighted_), number);
     }
     const bool heap = offers_.size() > kFewLinks;
     if (heap)
@@ -565,7 +664,7 @@ class Sharing {
         if (open(index)) close(index, cap, -1);
       }
       const Fill& fill = fill_at(number);
-      const double share = fill.share();
+      const double share = fill.share(weighted_);
       if (fill.open > 0 && share > offered) {  // its flows got less elsewhere
         least->first = share;
         if (heap) sink(0);
@@ -577,8 +676,7 @@ class Sharing {
       if (fill.open == 0) continue;
       const double given = std::max(share, offered);
       if (!weighted_) {
-        for (const int32_t index : at(number).members)
-          if (open(index)) close(index, given, number);
+        close_all(number, given);
         continue;
       }
       closing_.clear();
@@ -596,6 +694,92 @@ class Sharing {
       found(index, flow_at(index).cap, -1);
     }
   }
+  // The same where there are so few flows and links that all is kept at hand, in a few numbers; false
+  // where there are more.
+  bool fill_few() {
+    constexpr size_t kMost = 16;
+    const size_t count = together_.size();
+    if (weighted_ || count > kMost || around_.size() > kMost) return false;
+    struct {
+      double left, offered;
+      uint32_t open, flows;  // how many, and which
+      int32_t number;
+    } links[kMost];
+    size_t used = 0;
+    for (const int32_t number : around_) {
+      const Link& link = at(number);
+      if (!link.tight) continue;
+      if (link.members.size() > 2 * kMost) return false;
+      auto& one = links[used];
+      one = {link.bytes_per_ps, 0, 0, 0, number};
+      std::array<double, 2 * kMost> stay;
+      size_t stays = 0;
+      for (const int32_t index : link.members) {
+        if (const uint16_t place = open(index); place > 0) {
+          one.flows |= 1u << (place - 1);
+          ++one.open;
+          continue;
+        }
+        // In the order in which a filling of all would close them: the slowest first.
+        const double rate = flow_at(index).rate;
+        size_t hole = stays++;
+        for (; hole > 0 && stay[hole - 1] > rate; --hole) stay[hole] = stay[hole - 1];
+        stay[hole] = rate;
+      }
+      if (one.open == 0) continue;
+      for (size_t i = 0; i < stays; ++i) one.left -= stay[i];
+      one.offered = one.left > 0 ? one.left / one.open : 0;
+      ++used;
+    }
+    given_.clear();
+    uint32_t rest = (1u << count) - 1;
+    const auto close = [&](size_t place, double share, int32_t number) {
+      rest &= ~(1u << place);
+      open(together_[place]) = 0;
+      found(together_[place], share, number);
+      for (size_t i = 0; i < used; ++i) {
+        if ((links[i].flows >> place & 1) == 0) continue;
+        links[i].left -= share;
+        --links[i].open;
+      }
+    };
+    std::array<double, kMost> caps;
+    double least_cap = kAll;
+    for (size_t i = 0; i < count; ++i) {
+      caps[i] = flow_at(together_[i]).cap;
+      least_cap = std::min(least_cap, caps[i]);
+    }
+    while (rest != 0) {
+      size_t best = 0;
+      for (size_t i = 1; i < used; ++i)
+        if (links[i].offered < links[best].offered ||
+            (links[i].offered == links[best].offered && links[i].number < links[best].number))
+          best = i;
+      const double offered = used > 0 ? links[best].offered : kAll;
+      while (least_cap <= offered) {  // the slowest, if any, have their caps
+        for (size_t i = 0; i < count; ++i)
+          if ((rest >> i & 1) != 0 && caps[i] == least_cap) close(i, least_cap, -1);
+        double next = kAll;
+        for (size_t i = 0; i < count; ++i)
+          if ((rest >> i & 1) != 0) next = std::min(next, caps[i]);
+        if (rest == 0) return true;
+        least_cap = next;
+      }
+      auto& one = links[best];
+      const double share = one.left > 0 ? one.left / one.open : 0;
+      if (one.open > 0 && share > offered) {  // its flows got less elsewhere
+        one.offered = share;
+        continue;
+      }
+      const double given = std::max(share, offered);
+      const uint32_t flows = one.flows & rest;
+      const int32_t number = one.number;
+      one = links[--used];
+      for (size_t i = 0; i < count; ++i)
+        if ((flows >> i & 1) != 0) close(i, given, number);
+    }
+    return true;
+  }
   // What is left to the others by those whose rates stay.  These are the slowest, and are taken away
   // in the order in which a filling of all would close them.
   void leave_out(const Link& link, Fill& fill) {
@@ -607,7 +791,6 @@ class Sharing {
     for (const double rate : stay_) fill.left -= rate;
     const auto count = static_cast<int32_t>(stay_.size());
     fill.open -= count;
-    fill.weight -= count;
   }
   void sort_by_cap() {
     by_cap_.clear();
@@ -626,20 +809,33 @@ class Sharing {
     }
     offers_[hole] = offer;
   }
+  // All flows of a link that are open get that share.
+  void close_all(int32_t number, double share) {
+    uint16_t* const open = open_.data();
+    for (const int32_t index : at(number).members) {
+      if (open[index] == 0) continue;
+      open[index] = 0;
+      found(index, share, number);
+      take(flow_at(index), share);
+    }
+  }
+  // Takes the share of a flow from its links.
+  void take(const Flow& flow, double share) {
+    Fill* const fills = fills_.data();
+    const int32_t* links = links_of(flow);
+    const int32_t count = flow.legs.count;
+    for (int32_t i = 0; i < count; ++i) {
+      Fill& fill = fills[links[i]];
+      fill.left -= share;
+      --fill.open;
+    }
+  }
   void close(int32_t index, double share, int32_t number) {
     open(index) = 0;
     found(index, share, number);
     const Flow& flow = flow_at(index);
+    if (!weighted_) return take(flow, share);
     const int32_t* links = links_of(flow);
-    if (!weighted_) {
-      for (int32_t i = 0; i < flow.legs.count; ++i) {
-        Fill& fill = fill_at(links[i]);
-        fill.left -= share;
-        fill.weight -= 1;
-        --fill.open;
-      }
-      return;
-    }
     const Way& way = ways_[static_cast<size_t>(flow.way)];
     for (int32_t i = 0; i < flow.legs.count; ++i) {
       Fill& fill = fill_at(links[i]);
@@ -661,7 +857,6 @@ class Sharing {
   }
   double weight_of(int32_t number) {
     const Link& link = at(number);
-    if (!weighted_) return static_cast<double>(link.members.size());
     terms_.clear();
     for (const int32_t index : link.members)
       terms_.emplace_back(id_of(index), weight_on(index, number));
@@ -678,11 +873,12 @@ class Sharing {
   std::vector<double> weights_;  // of these, where they differ
   std::vector<Flow> flows_;
   std::vector<Message> messages_;  // of each flow
-  std::vector<uint8_t> open_;  // of each flow: its share is yet to be found
+  std::vector<uint16_t> open_;  // of each flow: its share is yet to be found
   std::vector<int32_t> free_;  // of flows_
   double tolerance_;
   std::vector<int32_t> touched_;  // links with changes that wait for share()
   std::vector<int32_t> recent_, fresh_;  // links that changed, and flows that came, in this instant
+  std::vector<int32_t> woken_, ended_;  // what tell() tells
   std::vector<int32_t> around_, together_, closing_, given_;
   std::vector<Offer> offers_;
   std::vector<double> stay_;
