@@ -174,6 +174,10 @@ class Algorithm(Spec):
         Those of ASTRA-sim's quirks that ``build`` has where ``Request.quirks`` asks for them.
     own_delays
         Whether ``Packet.delay_ps`` is all that an endpoint takes: packets cross no bus.
+    shares_links
+        Whether what spans several network dimensions uses the links of all members: a group is cut
+        where dimensions end, and an all-reduce reduces within each before it goes to the next one,
+        whatever the system says of all-reduces.
     configured
         Makes the algorithm that a system configuration asks for; None where it needs none.
     """
@@ -188,6 +192,7 @@ class Algorithm(Spec):
     spanning: str = ""
     quirks: frozenset[str] = frozenset()
     own_delays: bool = False
+    shares_links: bool = False
     configured: Callable[[SystemConfig], Algorithm] | None = None
 
     def computes(self, kind: Kind) -> bool:

@@ -93,6 +93,10 @@ class ProgramBuilder:
         """Number of members."""
         return self._groups[group][0]
 
+    def group_stride(self, group: int) -> int:
+        """Distance of its members; 0 of a list."""
+        return self._groups[group][1]
+
     def group_span(self, group: int) -> tuple[int, int]:
         """Least and greatest rank of a group, of the first one where it stands for many."""
         size, stride, start, _ = self._groups[group]

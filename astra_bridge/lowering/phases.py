@@ -118,7 +118,25 @@ class Phases:
         whole = Dimension(
             one.algorithm, one.window, members, group, level=0, subgroup=True, asked=asked
         )
-        return self._ordered(kind, [whole], ())
+        cuts = one.algorithm.shares_links and kind != Kind.ALL_TO_ALL
+        return self._ordered(kind, self._cut(whole) if cuts else [whole], ())
+
+    def _cut(self, whole: Dimension) -> list[Dimension]:
+        """A group, cut where network dimensions end, as far as it has as many members in each."""
+        stride = self._builder.group_stride(whole.layout)
+        parts, left, border = [], whole.size, 1
+        for size in self._setting.dims:
+            border *= size
+            inside, rest = divmod(border, stride) if stride else (1, 0)
+            if not rest and 1 < inside < left and left % inside == 0:
+                parts.append((stride, inside))
+                stride, left = stride * inside, left // inside
+        if not parts:
+            return [whole]
+        return [
+            replace(whole, size=size, layout=self._groups.strided(at, size, ("part", at, size)))
+            for at, size in [*parts, (stride, left)]
+        ]
 
     def left_out(self, kind: Kind, group: int, involved: Sequence[bool]) -> list[Change]:
         """The dimensions that a collective of all ranks leaves out for want of an algorithm."""
@@ -193,7 +211,9 @@ class Phases:
         ]
         if not active:
             return []
-        if kind != Kind.ALL_REDUCE or self._setting.system.collective_optimization == "baseline":
+        plain = self._setting.system.collective_optimization == "baseline"
+        plain = plain and not all(dimension.algorithm.shares_links for dimension in active)
+        if kind != Kind.ALL_REDUCE or plain:
             order = active[::-1] if kind == Kind.ALL_GATHER else active
             return [PhaseSpec(kind, dimension, QueuePick.NEXT) for dimension in order]
         return [

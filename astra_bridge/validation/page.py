@@ -82,8 +82,10 @@ _MISSING = """## What is not modelled
 * **The host.** One time per launch stands for a framework's work, which varies with its version
   and the processor.
 * **NCCL beyond a node.** Between nodes, latencies and shares are those of NCCL's own tuning,
-  which are made to choose by: no measurement of them is here. Nodes without NVSwitch, SHARP
-  between nodes, and registered buffers are not modelled.
+  which are made to choose by: no measurement of them is here. NCCL's rings and trees over several
+  GPUs of each node are a part inside nodes and one between them, through all adapters. Nodes
+  without NVSwitch, CollNet (SHARP between nodes), NVLSTree, and registered buffers are not
+  modelled.
 * **NCCL's latency.** What a step takes is known where it was measured: the B200's steps take 1.61
   of the H100's time, which no datasheet says, so the H100's parameters fail for small sizes.
 * **Caches between kernels.** What one kernel leaves in the L2 cache for the next is not

@@ -266,10 +266,10 @@ def _micro_batches(batch: int, data: int, micro_batch: int) -> int:
 def _profile(name: str) -> Hardware:
     """The profile whose words the name has, and most of them."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    fits = [one for one in HARDWARE.names() if set(one.split("-")) <= words]
-    fits = [one for one in fits if any(one.startswith(known) for known in _CLUSTERS)]
+    names = [one for one in HARDWARE.names() if any(one.startswith(known) for known in _CLUSTERS)]
+    fits = [one for one in names if set(one.split("-")) <= words]
     if not fits:
-        known = ", ".join(HARDWARE.names())
+        known = ", ".join(names)
         raise InputError(f"{show(name)} is not known; known: {known}", key="gpu")
     return hardware(max(fits, key=lambda one: (len(one.split("-")), len(one))))
 

@@ -112,8 +112,13 @@ def read_rows(file: Path, columns: Iterable[str]) -> list[dict[str, str]]:
     InputError
         The file cannot be read, or lacks a column or a value.
     """
-    rows = list(csv.DictReader(read_text(file).splitlines()))
+    text = read_text(file)
     columns = list(columns)
+    if not text.strip():
+        raise InputError(
+            f"is empty; allowed: a first line of column names: {', '.join(columns)}", file=file
+        )
+    rows = list(csv.DictReader(text.splitlines()))
     for at, row in enumerate(rows, 2):
         for column in columns:
             if row.get(column) is None:

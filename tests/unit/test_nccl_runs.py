@@ -121,6 +121,43 @@ def test_reductions_of_several_groups_do_not_meet() -> None:
     assert not across.algorithms[0]["chosen"].startswith("nvls")
 
 
+@pytest.mark.parametrize("optimization", ["baseline", "localBWAware"])
+@pytest.mark.parametrize(
+    ("kind", "stride", "inside", "nodes", "phases"),
+    [
+        ("all-reduce", 1, 8, 4, ["reduce-scatter 8", "all-reduce 4", "all-gather 8"]),
+        ("all-reduce", 2, 4, 4, ["reduce-scatter 4", "all-reduce 4", "all-gather 4"]),
+        ("all-gather", 2, 4, 4, ["all-gather 4", "all-gather 4"]),
+        ("reduce-scatter", 4, 2, 4, ["reduce-scatter 2", "reduce-scatter 4"]),
+        ("all-reduce", 8, 1, 4, ["all-reduce 4"]),
+        ("all-reduce", 1, 4, 1, ["all-reduce 4"]),
+    ],
+)
+def test_several_gpus_of_a_node_use_all_of_their_adapters(
+    kind: str, stride: int, inside: int, nodes: int, phases: list[str], optimization: str
+) -> None:
+    """Between nodes each has its part alone, (n - 1) / n of S / k bytes each way."""
+    size, ranks = 512 * MIB, inside * nodes
+    groups = None
+    if (stride, ranks) != (1, 32):
+        first = [r for r in range(32) if r // stride % ranks == 0]
+        groups = [[one + stride * i for i in range(ranks)] for one in first]
+    given = size // ranks * 32 if kind == "all-gather" else size
+    found = run(
+        kind, given, dims=(8, 4), groups=groups, algo="ring", proto="simple",
+        system={"collective-optimization": optimization},
+    )  # fmt: skip
+    said = [f"{one['collective']} {one['ranks']}" for one in found.algorithms]
+    assert set(said) == set(phases)
+    if nodes == 1:
+        return
+    ways = 2 if kind == "all-reduce" else 1
+    wire_us = ways * size / inside * (nodes - 1) / nodes / 50e3
+    # All else: what the links inside take, at 450 GB/s a way, and steps of 14 us.
+    within_us = ways * size * (inside - 1) / inside / (450e3 * 0.8)
+    assert wire_us < us(found) < wire_us + 1.4 * within_us + 400
+
+
 @pytest.mark.parametrize("backend", ["analytical-aware", "flow", "garnet"])
 def test_other_backends_run_it_and_say_what_they_lack(backend: str, missing: Any) -> None:
     size = 16 * MIB if backend != "garnet" else 256 * KIB

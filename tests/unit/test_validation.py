@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,7 +101,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(content["rows"]) == sum(
         one["rows"] for one in content["sets"] if one["class"] == "all"
     )
-    assert (tmp_path / "out/validation.md").read_text().startswith("# Validation\n")
+    # What a class is with and without the few rows that are off by more than a factor of 3.
+    (far,) = [one for one in content["sets"] if "far_factor" in one and one["class"] != "all"]
+    own = [row for row in content["rows"] if row["class"] == far["class"] == "h100_memory_bound"]
+    near = [row for row in own if 1 / 3 < row["predicted_us"] / row["measured_us"] < 3]
+    assert (far["rows"], far["rows_not_far"]) == (len(own), len(near)) == (60, 59)
+    for key, rows in (("error_geomean", own), ("error_geomean_not_far", near)):
+        logs = [abs(math.log(row["predicted_us"] / row["measured_us"])) for row in rows]
+        assert far[key] == pytest.approx(math.exp(sum(logs) / len(rows)) - 1, abs=1e-5)
+    (note,) = [one for one in content["notes"] if "factor of 3" in one]
+    page = (tmp_path / "out/validation.md").read_text()
+    assert page.startswith("# Validation\n")
+    assert f"* {note}.\n" in page
+    for key in ("error_geomean", "error_geomean_not_far"):
+        assert f"{100 * far[key]:.1f} %" in note
     assert "h100_gemm_bf16" in capsys.readouterr().out
 
 
@@ -110,6 +124,26 @@ def test_what_is_not_there_says_so(
 ) -> None:
     assert main(["validate", what, "--data", str(tmp_path)]) == 1
     assert f"{what}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("gpu/h100_gemm_bf16.csv", "", "is empty; allowed: a first line of column names: "),
+        ("steps.csv", " \n", "is empty; allowed: a first line of column names: id, model"),
+        ("gpu/h100_gemm_bf16.csv", "dtype,m,n,k,us\nbf16,8,8,8,-3\n", "allowed: a number above 0"),
+        ("gpu/h100_gemm_bf16.csv", "dtype,m,n,us\nbf16,8,8,3\n", "line 2: k: missing"),
+    ],
+)
+def test_files_that_are_not_understood_are_named(
+    tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        validate("all", tmp_path)
+    assert str(path) in str(error.value)
 
 
 def test_every_number_of_the_public_simulators(missing: Callable[[str, str], None]) -> None:

@@ -175,5 +175,7 @@ ALGORITHM = Algorithm(
     _unconfigured,
     directed=False,
     own_delays=True,
+    # Between nodes NCCL has rings and trees through the adapter of each GPU of a node.
+    shares_links=True,
     configured=_configured,
 )
