@@ -397,13 +397,15 @@ void Engine::run_wave(const Gathering& gathering) {
   }
 }
 
-// In one instant, two events change a queue.
+// Streams enter a queue.  Where another event of the instant ends one there, the first to come starts
+// at once, or the first by priority, as the order is.
 void Engine::note_entry(int32_t rank, int32_t queue, int32_t priority) {
   WaveState::Instant& last = wave_.of_queue[static_cast<size_t>(queue)];
-  if (last.now_ps == now_ps_ && last.event != events_ &&
-      (last.entered || (last.started && priority > last.least_started)))
-    doubt(Doubt::kOrder, rank);
   if (last.now_ps != now_ps_) last = {};
+  if (last.entered && last.event != events_) doubt(Doubt::kOrder, rank);
+  if (last.left && ((last.started && priority > last.least_started) ||
+                    (last.entered && priority != last.entered_priority)))
+    doubt(Doubt::kOrder, rank);
   last.now_ps = now_ps_;
   last.event = events_;
   last.entered = true;
@@ -413,12 +415,12 @@ void Engine::note_entry(int32_t rank, int32_t queue, int32_t priority) {
 void Engine::note_exit(int32_t rank, int32_t index) {
   WaveState::Instant& last = wave_.of_queue[static_cast<size_t>(index)];
   const std::vector<Queue::Waiting>& waiting = queues_[static_cast<size_t>(index)].waiting;
-  if (last.now_ps == now_ps_ && last.event != events_ && last.entered)
+  if (last.now_ps != now_ps_) last = {};
+  if (last.entered && last.event != events_)
     for (const Queue::Waiting& one : waiting)
       if (one.priority != last.entered_priority) doubt(Doubt::kOrder, rank);
-  if (last.now_ps != now_ps_) last = {};
   last.now_ps = now_ps_;
-  last.event = events_;
+  last.left = true;
   if (waiting.empty()) return;
   const int32_t priority = waiting.front().priority;
   last.least_started = last.started ? std::min(last.least_started, priority) : priority;

@@ -144,7 +144,7 @@ struct WaveState {
   // What has happened to a queue, or (kind 1) to the nodes of a rank, in the last instant.
   struct Instant {
     int64_t now_ps = -1, event = -1;
-    bool entered = false, started = false;
+    bool entered = false, left = false, started = false;
     int32_t entered_priority = 0, least_started = 0;
   };
   std::vector<Instant> of_queue, of_rank;

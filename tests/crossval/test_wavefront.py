@@ -185,6 +185,15 @@ def wave_or_why(
     return compared(tried.lower().program, asked, model, threads)
 
 
+def test_streams_of_two_priorities_enter_where_one_ends() -> None:
+    """Who is first depends on which of two events of one instant is."""
+    work = skewed(3, [0], ["all-gather"] * 3, [1000, 1])
+    changes = {"preferred_dataset_splits": 2, "endpoint_delay": 0, "local_mem_bw": 1.7}
+    shape = network("Ring", 3, 0.3, 0)
+    said = wave_or_why(work, shape, MODELS[0], "corrected", 2, changes)
+    assert said.startswith("the order of what happens at once may matter")
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("length", [511, 1030, 2100])
 def test_blocks_of_members(model: str, length: int) -> None:
