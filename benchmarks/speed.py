@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Time and memory of whole commands, beside ASTRA-sim's: ``python benchmarks/speed.py [--quick]``.
 
+``--scale`` runs the rows of many ranks alone.
+
 ``--against PYTHON`` runs the same commands with another installation, in turn with ours, and prints
 the ratios.
 
@@ -43,6 +45,8 @@ class Row:
         The right answer of rank 0.
     long : bool
         Left out by ``--quick``.
+    scale : bool
+        One of those that ``--scale`` chooses.
     """
 
     work: str
@@ -52,6 +56,7 @@ class Row:
     target: str = ""
     finish_ns: int | None = None
     long: bool = False
+    scale: bool = False
 
 
 def run(*flags: str) -> tuple[str, ...]:
@@ -67,6 +72,14 @@ def run(*flags: str) -> tuple[str, ...]:
 
 
 _READ = "from astra_bridge.trace import read_workload; read_workload('FOLDER/trace', 1)"
+_MODEL = (
+    "import subprocess, sys\n"
+    "def run(*what): subprocess.run([sys.executable, '-m', 'astra_bridge', *what], check=True)\n"
+    "run('workload', 'model', 'llama-3.1-405b', '--gpu=h100-sxm', '--tp=8', '--pp=16',"
+    " '--dp=128', '--global-batch-size=2048', '--sequence-length=8192', '-o', 'FOLDER/trace')\n"
+    f"run(*{run('--backend=analytical-aware', '--semantics=corrected')[2:]!r})"
+)
+"""Two commands in a process: it takes what both take."""
 _GROUPS = "--comm-group-configuration=FOLDER/trace.comm_group.json"
 
 ROWS = (
@@ -125,6 +138,7 @@ ROWS = (
         "",
         "1 s",
         171_104_092,
+        scale=True,
     ),
     Row(
         "the same, Ring 65,536",
@@ -133,6 +147,7 @@ ROWS = (
         "",
         "5 s",
         370_928_140,
+        scale=True,
     ),
     *(
         Row(
@@ -150,12 +165,16 @@ ROWS = (
             "ring all-reduce 1 GiB, 16 chunks, 1,048,576 ranks [Ring 8, Switch 512, Switch 256], "
             + name,
             "hierarchy",
-            run(f"--backend=analytical-{name}"),
+            run(f"--backend={name}"),
             "",
-            "5 s, 1 GB",
+            target,
             finish_ns,
+            scale=True,
         )
-        for name, finish_ns in (("unaware", 19_309_834), ("aware", 22_006_225))
+        for name, target, finish_ns in (
+            ("analytical-unaware", "5 s, 1 GB", 19_309_834),
+            ("analytical-aware", "5 s, 1 GB", 22_006_225),
+        )
     ),
     Row(
         "direct all-to-all 1 GiB, Switch 4,096, aware",
@@ -164,6 +183,17 @@ ROWS = (
         "",
         "5 s, 0.7 GB",
         19_997_692,
+        scale=True,
+    ),
+    Row(
+        "the same, `--fold=off`",
+        "direct4096",
+        run("--backend=analytical-aware", "--fold=off"),
+        "",
+        "5 s, 0.7 GB",
+        19_997_692,
+        long=True,
+        scale=True,
     ),
     Row(
         "the same, Switch 16,384",
@@ -172,6 +202,16 @@ ROWS = (
         "",
         "",
         19_989_500,
+        scale=True,
+    ),
+    Row(
+        "Llama-3.1-405B, a step of 16,384 ranks: tensor 8, pipeline 16, data 128; traces from its "
+        "configuration, and their run, aware",
+        "llama",
+        ("-c", _MODEL),
+        "",
+        "20 s, 2 GB",
+        scale=True,
     ),
     Row(
         "training step, 128 layers, 16,384 ranks: tensor 8, pipeline 16, data 128, aware",
@@ -179,6 +219,7 @@ ROWS = (
         run("--backend=analytical-aware"),
         "",
         "20 s, 2 GB",
+        scale=True,
     ),
     Row(
         "direct all-to-all 256 MiB, 4 chunks, Switch 256, aware",
@@ -249,7 +290,9 @@ def make_inputs(name: str, folder: Path) -> None:
         algorithm: str = "ring",
         **system: object,
     ) -> None:
-        workload.write(folder / "trace")
+        # A file per rank, as ASTRA-sim has them, but where these would be a million.
+        many = workload.ranks > 4096
+        workload.write_kinds(folder / "trace") if many else workload.write(folder / "trace")
         dims = len(counts)
         kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
         text: dict[str, object] = {
@@ -324,6 +367,13 @@ def make_inputs(name: str, folder: Path) -> None:
             "topology: [ Ring, Switch, Switch ]\nnpus_count: [ 8, 512, 256 ]\n"
             "bandwidth: [ 400.0, 50.0, 50.0 ]\nlatency: [ 500.0, 1000.0, 2000.0 ]\n"
         )
+    elif name == "llama":
+        # The traces are made by the row's own commands.
+        write(collective(1, 1, CommType.ALL_REDUCE), ["Switch", "Switch"], [8, 2048])
+        (folder / "network.yml").write_text(
+            "topology: [ Switch, Switch ]\nnpus_count: [ 8, 2048 ]\n"
+            "bandwidth: [ 419.0, 46.0 ]\nlatency: [ 500.0, 2000.0 ]\n"
+        )
     elif name == "training":
         sys.path.insert(0, str(Path(__file__).parents[1]))  # where a script does not look
         from benchmarks.transformer import Transformer, transformer
@@ -374,6 +424,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two runs each, no long rows")
+    parser.add_argument("--scale", action="store_true", help="the rows of many ranks alone")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the least counts")
     parser.add_argument("--against", metavar="PYTHON", help="another installation's")
     parser.add_argument("--rows", default="", help="only rows whose work has this in it")
@@ -392,7 +443,8 @@ def main() -> None:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(name, "pycache"))}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for row in ROWS:
-            if (options.quick and row.long) or options.rows not in row.work:
+            left_out = (options.quick and row.long) or (options.scale and not row.scale)
+            if left_out or options.rows not in row.work:
                 continue
             folder = str(Path(name, row.inputs))
             if row.inputs and not Path(folder).exists():

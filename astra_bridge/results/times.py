@@ -85,16 +85,22 @@ class NodeRecord:
         return NodeRecord(self.offset, self.start_ps, self.end_ps)
 
     @cached_property
+    def offset_of_rows(self) -> npt.NDArray[np.int64]:
+        """Where the nodes of each row begin in `unfolded`, and their end; shape (rows + 1,)."""
+        if self.kind_of_row is None:
+            return self.offset
+        return np.concatenate([[0], np.cumsum(np.diff(self.offset)[self.kind_of_row])])
+
+    @cached_property
     def unfolded(self) -> NodeRecord:
         """All rows, one after the other."""
         if self.kind_of_row is None:
             return self
-        counts = np.diff(self.offset)[self.kind_of_row]
-        offset = np.concatenate([[0], np.cumsum(counts)])
+        offset = self.offset_of_rows
         if not len(self.start_ps):
             return NodeRecord(offset, self.start_ps, self.end_ps)
         at = np.arange(int(offset[-1])) + np.repeat(
-            self.offset[self.kind_of_row] - offset[:-1], counts
+            self.offset[self.kind_of_row] - offset[:-1], np.diff(offset)
         )
         return NodeRecord(offset, self.start_ps[at], self.end_ps[at])
 
@@ -166,7 +172,7 @@ class RankTimes:
     @property
     def node_offset(self) -> npt.NDArray[np.int64]:
         """The nodes of row r are entries ``node_offset[r]:node_offset[r + 1]`` of the next two."""
-        return self.recorded.unfolded.offset
+        return self.recorded.offset_of_rows
 
     @property
     def node_start_ps(self) -> npt.NDArray[np.int64]:

@@ -305,6 +305,10 @@ def test_nodes_unfold_when_asked() -> None:
     assert result.has_nodes
     assert len(result.recorded.start_ps) * 16 == len(result.node_start_ps)
     assert np.shares_memory(result.nodes_of(63).end_ps, result.recorded.end_ps)
+    # Which ranks a timeline would draw, as a run says on a terminal, takes none of them.
+    again = Experiment(work, system(["ring"] * 2), net).run()
+    assert len(again.timeline_ranks()) == 64
+    assert "unfolded" not in vars(again.recorded)
 
 
 # Why not
