@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--case", choices=[*CASES, "all"], default="all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help="also time ns-3's event queue alone")
-    parser.add_argument("--fast-forward", choices=["off", "exact"], default="off")
+    parser.add_argument("--fast-forward", choices=["off", "exact", "steady"], default="off")
     parser.add_argument("--compatibility", choices=["fork", "none"], default="fork")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)

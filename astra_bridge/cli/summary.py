@@ -96,15 +96,10 @@ def _fast_forward(result: Result) -> str:
             f"{time_text(jumped * PS_PER_NS)} of {whole} jumped, in "
             f"{result.network['fast_forward_jumps']:,} jumps, exact"
         )
-    trains = result.network.get("fast_forward_trains")
-    if isinstance(trains, int):
-        packets, ppm = (
-            result.network[f"fast_forward_{key}"] for key in ("train_packets", "bound_ppm")
-        )
-        said += (
-            f"; {packets:,} packets in {trains:,} trains, whose own times are within "
-            f"{ppm / 1e4:.2f} % on average (messages that meet on a link may be further off)"
-        )
+    left_out = result.network.get("fast_forward_left_out_hops")
+    if isinstance(left_out, int):
+        hops = max(int(result.network["packet_hops"]), 1)
+        said += f"; {left_out / hops:.1%} of the packet-hops left out where they were known"
     return said
 
 

@@ -73,6 +73,7 @@ class Ns3Model final : public astra_net::Model, public EventTarget {
 
   std::string stats() override {
     // Asked for its size, then for its text.
+    if (statistics_.empty()) transport_->CatchUp();
     if (statistics_.empty()) statistics_ = transport_->Statistics();
     return statistics_;
   }

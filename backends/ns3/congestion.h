@@ -93,7 +93,11 @@ class DcqcnSigcomm15 final : public CongestionControl {
     return qp.cnp.limited ? qp.cnp.bytes_left - 1 : UINT64_MAX;
   }
   void Skipped(QueuePair& qp, uint64_t bytes) override {
-    if (qp.cnp.limited) qp.cnp.bytes_left -= std::min(bytes, qp.cnp.bytes_left - 1);
+    CnpState& s = qp.cnp;
+    if (!s.limited) return;
+    const uint64_t before = byte_counter - s.bytes_left;
+    s.byte_stage += static_cast<uint32_t>((before + bytes) / byte_counter);
+    s.bytes_left = byte_counter - (before + bytes) % byte_counter;
   }
   bool Settled(const QueuePair& qp) const override { return qp.timer[kIncrease] == 0; }
   Tick CnpInterval() const { return Microseconds(cnp_interval_us); }

@@ -33,6 +33,8 @@ ns3::TypeId Device::GetTypeId() {
 // Port
 
 void Port::Fire(uint32_t kind, uint64_t order) {
+  if (left_out) [[unlikely]]
+    return;
   switch (kind) {
     case kArrival: {
       // An event whose packet was lost with its link finds another packet, or none.
@@ -66,30 +68,13 @@ void Port::Fire(uint32_t kind, uint64_t order) {
 }
 
 bool Port::Loses(const PacketRecord& packet) {
-  ++fabric->disturbances;
+  Irregular();
   const bool resume = packet.kind == PacketKind::kResume;
   if (!fabric->parameters.upstream_order)
     return packet.kind != PacketKind::kPause && !resume && loss_stream->Next() < loss;
   // The fork loses pauses too, and resumes, after which nothing would ever move again.
   const bool lost = loss_stream->Next() < loss;
   return lost && !resume;
-}
-
-// As many packets of its size went before it, and of their acknowledgements as many as are asked for.
-void Port::CountTrain(const PacketRecord& packet, Tick transmit) {
-  const Parameters& parameters = fabric->parameters;
-  uint64_t packets = packet.train;
-  if (packet.kind != PacketKind::kData)
-    packets = packets * parameters.mtu_bytes /
-              std::max<uint64_t>(parameters.ack_interval_bytes, parameters.mtu_bytes);
-  const uint32_t whole = packet.kind == PacketKind::kData
-                             ? parameters.mtu_bytes + parameters.header_bytes
-                             : packet.wire_bytes;
-  if (whole != packet.wire_bytes) transmit = fabric->Ticks(whole, bps);
-  tx_bytes += packets * whole;
-  tx_packets += packets;
-  busy_ticks += static_cast<Tick>(packets) * transmit;
-  fabric->packet_hops += packets;
 }
 
 void Port::TakeDown() {
@@ -490,6 +475,7 @@ Port* Fabric::NextHop(const Device& at, PacketRecord* packet) {
 void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_t traffic_class,
                    int64_t start_ps) {
   QueuePair* qp = PairFor(id, src, dst, traffic_class);
+  if (replay && qp->routed) replay->Input(qp);
   Message* message = Enqueue(qp, id, bytes, start_ps);
   if (!watching_) {
     watching_ = true;
@@ -498,7 +484,6 @@ void Fabric::Start(int64_t id, int32_t src, int32_t dst, uint64_t bytes, uint32_
   if (!qp->routed) return;  // the watchdog reports it, unless a link comes up
   if (routes_) message->ideal = LeastTicks(qp, bytes);
   if (qp->max_bps == 0) Begin(qp);
-  if (trains) trains->Occupy(qp);
   Resume(qp);
 }
 
@@ -551,9 +536,8 @@ QueuePair* Fabric::NewPair(int64_t id, int32_t src, int32_t dst, uint32_t traffi
   qp->timeouts = 0;
   qp->ideal_bytes = 0;
   qp->in_network = 0;
-  qp->listed = qp->acknowledged = qp->occupies = false;
-  qp->train_bytes = 0;
-  qp->train = {};
+  qp->listed = qp->acknowledged = qp->active = false;
+  qp->run = nullptr;
   qp->timer.fill(0);
   FindPath(qp);
   UseClass(traffic_class);
@@ -758,7 +742,7 @@ void Fabric::Deliver(QueuePair* qp) {
     qp->receive_end = message->next == nullptr ? UINT64_MAX : message->next->end;
     if (!parameters.complete_at_ack) on_complete(*qp, *message, sim->NowTick());
   }
-  if (trains && qp->expected_seq >= qp->bytes) trains->Vacate(qp);
+  if (replay) replay->Arrived(qp);
 }
 
 void Fabric::Acknowledge(QueuePair* qp) {
@@ -782,6 +766,7 @@ void Fabric::Acknowledge(QueuePair* qp) {
     message->next = free_messages_;
     free_messages_ = message;
   }
+  if (replay) replay->Acknowledged(qp);
 }
 
 void Fabric::Repeat(QueuePair* qp, uint64_t begin, uint64_t end) {
@@ -804,7 +789,10 @@ void Fabric::Free(PacketRecord* packet) {
   QueuePair* qp = packet->qp;
   packet->next = free_packets_;
   free_packets_ = packet;
-  if (qp != nullptr && --qp->in_network == 0) Release(qp);
+  if (qp != nullptr && --qp->in_network == 0) {
+    if (replay && qp->Finished()) replay->Ended(qp);
+    Release(qp);
+  }
 }
 
 Telemetry* Fabric::NewTelemetry() {
@@ -826,7 +814,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
   Port& port = *ports[link];
   const bool was_up = port.up;
   ++disturbances;
-  if (trains) trains->BreakAll();
+  if (replay) replay->MakeUp();
   if (scale == 0) {
     if (!was_up) return;
     port.TakeDown();
@@ -864,7 +852,7 @@ void Fabric::SetLink(uint32_t link, double scale) {
     for (size_t host = 0; host < hosts_; ++host)
       for (Port* other : nodes[host]->ports) other->RequestService();
   }
-  if (trains) trains->Recount();
+  if (replay) replay->Recount();
   for (auto& pair : pairs_)
     if (!pair->acknowledged && pair->max_bps > 0) control->OnPortRate(*pair);
   if (port.up) port.RequestService();
@@ -899,6 +887,11 @@ void Fabric::Fire(uint32_t, uint64_t) {
   for (auto& pair : pairs_) {
     QueuePair* qp = pair.get();
     if (qp->Finished()) continue;
+    if (qp->routed && qp->port->left_out) {  // no packet of it is lost
+      next = std::min(next, now + parameters.retransmit_timeout);
+      waiting = true;
+      continue;
+    }
     // Exponential backoff, at most 64 times the timeout.
     const Tick patience = parameters.retransmit_timeout << std::min<uint32_t>(qp->timeouts, 6);
     if (now < qp->progress + patience) {
@@ -934,7 +927,6 @@ void Fabric::Fire(uint32_t, uint64_t) {
 // the receiver has.
 void Fabric::TimedOut(QueuePair* qp) {
   ++disturbances;
-  qp->train_bytes = 0;
   if (!parameters.selective) {
     if (qp->next_seq > qp->acked_seq) Repeat(qp, qp->acked_seq, qp->next_seq);
     qp->GoBack();

@@ -7,6 +7,7 @@
 #ifndef ASTRA_NS3_FABRIC_H
 #define ASTRA_NS3_FABRIC_H
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -26,8 +27,8 @@
 #include "rdma.h"
 #include "repair.h"
 #include "repetition.h"
+#include "replay.h"
 #include "simulator.h"
-#include "trains.h"
 
 namespace [[gnu::visibility("hidden")]] astra_ns3 {
 
@@ -38,6 +39,7 @@ struct Port;
 struct QueuePair;
 
 constexpr uint32_t kQueues = 8;        // 0 is for control frames and goes first
+constexpr uint32_t kMostAlphaShift = 3;  // of a port's share of the buffer
 constexpr uint32_t kForkTelemetry = 5;  // hops that a packet of the public fork has room for
 
 enum class PacketKind : uint8_t { kData, kAck, kNack, kCnp, kPause, kResume };
@@ -68,7 +70,6 @@ struct PacketRecord {
     Tick sent;  // TIMELY, Swift
   };
   uint32_t wire_bytes;
-  uint32_t train;  // packets before it that it stands for: of data, or such that an ACK answers
   union {
     bool wants_ack;  // data: the AckReq bit of RoCE
     uint32_t gap;  // NACK of selective repeat: bytes lost from `seq` on; ACK: arrived beyond `seq`
@@ -111,8 +112,13 @@ struct Port final : public EventTarget {
   uint32_t link = 0;  // index in the configuration
   uint16_t local = 0;  // index among the owner's ports, from 0
   bool up = true;
-  uint32_t data_pairs = 0, ack_pairs = 0;  // with trains: those that have something under way
-  QueuePair* train = nullptr;  // whose packets it is passing as a train
+  // Replay: what happens here is left out; the pairs whose way it is on, and that have something under
+  // way; how often something happened that cannot be replayed, for chance decided it or a buffer; of
+  // the component that is looked at.
+  bool left_out = false;
+  std::vector<QueuePair*> users;
+  uint64_t irregular = 0, stamp = 0;
+  uint32_t place = 0;
   double loss = 0;
   RandomStreams* loss_stream = nullptr;  // decides on losses
   int64_t nominal_bps = 0, bps = 0;
@@ -142,7 +148,7 @@ struct Port final : public EventTarget {
   std::array<int64_t, kQueues> ingress_bytes{}, headroom_bytes{}, egress_bytes{};
   uint32_t pausing = 0;  // bit per queue whose sender we have paused
   int64_t headroom_limit = 0;
-  uint32_t alpha_shift = 3;
+  uint32_t alpha_shift = kMostAlphaShift;
   int64_t kmin = 0, kmax = 0;
   double pmax = 0;
   // HPCC-PINT
@@ -166,8 +172,9 @@ struct Port final : public EventTarget {
   void Fire(uint32_t kind, uint64_t order) override;
   bool Moves() const override { return true; }
   bool Loses(const PacketRecord& packet);
-  void CountTrain(const PacketRecord& packet, Tick transmit);
   void TakeDown();
+  // Chance decides, or a buffer: what cannot be replayed.
+  void Irregular();
 
  private:
   std::array<std::pair<uint32_t, Tick>, 2> tx_cache_{};
@@ -284,7 +291,6 @@ struct QueuePair final : public EventTarget {
   uint64_t requested_seq = 0;  // the last byte for which an acknowledgement was asked ends here
   uint64_t send_end = 0;  // of the message that is being sent
   uint64_t current_window = 0;  // [bytes], after congestion control; 0 is none
-  uint64_t train_bytes = 0;  // of trains under way, but for their last packets: as if acknowledged
   std::unique_ptr<Repair> repair;  // of both sides, once something is missing
   Port* port = nullptr;  // of the sender; where there is no route, of the last one: timers go on
   Tick next_available = 0;
@@ -324,8 +330,12 @@ struct QueuePair final : public EventTarget {
   Tick base_rtt = 0;
   uint32_t timeouts = 0;
   uint64_t skipped = 0;  // by the last fast-forward
-  bool occupies = false;  // its links, as data_pairs and ack_pairs count it
-  TrainState train;
+  // Replay: whether it has something under way; what it is part of, if anything; of the component that
+  // is looked at.
+  bool active = false;
+  Run* run = nullptr;
+  uint64_t stamp = 0, oldest_order = 0;
+  uint32_t place = 0, misses = 0, patience = 1, waits = 0;
   uint64_t ideal_bytes = 0;  // the size whose least time is the next
   Tick ideal = 0;
 
@@ -346,7 +356,7 @@ struct QueuePair final : public EventTarget {
   uint64_t LostBytes() const { return repair ? repair->unsent : 0; }  // to be sent again
   // Where no acknowledgement is to come that would open the window, a packet may ask for one.
   bool WindowBound() const {
-    return current_window != 0 && next_seq - acked_seq - train_bytes >= current_window &&
+    return current_window != 0 && next_seq - acked_seq >= current_window &&
            requested_seq > acked_seq;
   }
   bool Able() const { return (BytesLeft() > 0 && !WindowBound()) || LostBytes() > 0; }
@@ -382,6 +392,7 @@ class Device : public ns3::Object {
   virtual void Receive(Port& ingress, PacketRecord* packet) = 0;
   // The port is free: send the next packet, if there is one to send.
   virtual void Serve(Port& port) = 0;
+  virtual bool IsNic() const { return false; }
   // What decides on its future and is not in its ports.
   virtual void Describe(std::vector<uint64_t>* /*words*/) const {}
 
@@ -394,6 +405,7 @@ class Device : public ns3::Object {
 class RdmaNic final : public Device {
  public:
   static ns3::TypeId GetTypeId();
+  bool IsNic() const override { return true; }
   void Receive(Port& ingress, PacketRecord* packet) override;
   void Serve(Port& port) override;
   // The rate of a pair has changed while it waits for its next packet's time.
@@ -433,15 +445,25 @@ class SharedBufferSwitch final : public Device {
   ns3::TracedCallback<uint32_t> trace_mark;  // link
   ns3::TracedCallback<uint32_t, uint32_t> trace_drop;  // link, bytes
 
+  // Replay: whether so little memory is left that other ports' use may decide on a pause or a drop;
+  // whether a port's queue of so many bytes is far from that; what waits that came in by a port.
+  bool Pressed() const { return 2 * shared_bytes_ >= LeastThreshold(); }
+  bool Ample(int64_t bytes) const { return 4 * bytes < LeastThreshold(); }
+  void SetUse(Port& ingress, const std::array<int64_t, kQueues>& bytes);
+  bool left_out = false;  // what happens at some of its ports has been
+
   uint64_t buffer_bytes = 32u << 20;
   uint32_t ecmp_seed = 0;
 
  private:
   int64_t PauseThreshold(const Port& port) const;
+  int64_t LeastThreshold() const {
+    return std::max<int64_t>(0, shareable_bytes_ - shared_bytes_) >> kMostAlphaShift;
+  }
   int64_t SharedUse(const Port& port, uint32_t queue) const;
   void SendPause(Port& port, uint32_t queue, bool pause);
   void Unbuffer(Port& ingress, uint32_t queue, int64_t bytes);
-  bool Mark(const Port& port, uint32_t queue);
+  bool Mark(Port& port, uint32_t queue);
   void Stamp(Port& port, PacketRecord* packet);
   void StampPint(Port& port, PacketRecord* packet);
   double Utilization(const Port& port) const;
@@ -482,15 +504,19 @@ class Fabric final : public EventTarget {
   // For the devices
   PacketRecord* NewPacket();
   void Free(PacketRecord* packet);
+  void Recycle(PacketRecord* packet) {  // as if it had never been
+    packet->next = free_packets_;
+    free_packets_ = packet;
+  }
+  uint8_t epoch() const { return epoch_; }  // of the routes
   Telemetry* NewTelemetry();
   Port* NextHop(const Device& at, PacketRecord* packet);
   void Deliver(QueuePair* qp);  // all messages that have arrived
   void Acknowledge(QueuePair* qp);  // all messages whose arrival the sender knows
   void Repeat(QueuePair* qp, uint64_t begin, uint64_t end);  // counts it
-  // Of a data packet and the train that it stands for.
+  // Of a data packet.
   uint64_t Bytes(const PacketRecord& packet) const {
-    return packet.wire_bytes - parameters.header_bytes +
-           static_cast<uint64_t>(packet.train) * parameters.mtu_bytes;
+    return packet.wire_bytes - parameters.header_bytes;
   }
   bool Reorders() const { return reorders_; }  // packets of a pair take several ways
   void Release(QueuePair* qp);
@@ -520,7 +546,7 @@ class Fabric final : public EventTarget {
   // packet was marked or lost, a port was paused, a link has changed, the watchdog looked.
   uint64_t disturbances = 0;
   std::unique_ptr<Repetition> repetition;  // with fast_forward
-  std::unique_ptr<Trains> trains;  // with fast_forward=steady
+  std::unique_ptr<Replay> replay;  // with fast_forward=steady
   uint64_t blind_transfers = 0;  // their path is longer than the fork's telemetry
   std::function<void(const std::string&)> on_failure;  // why the run cannot go on
 
@@ -626,6 +652,12 @@ inline void Port::ExpectDone() {
   fabric->sim->At(busy_until, done_order, this, kDone);
 }
 
+inline void Port::Irregular() {
+  ++fabric->disturbances;
+  ++irregular;
+  if (fabric->replay) fabric->replay->Irregular(*this);
+}
+
 inline void Port::RequestService() {
   if (Busy())
     ExpectDone();
@@ -656,8 +688,6 @@ inline void Port::Send(PacketRecord* packet) {
   ++tx_packets;
   busy_ticks += transmit;
   ++fabric->packet_hops;
-  if (packet->train != 0) [[unlikely]]
-    CountTrain(*packet, transmit);
   if (fabric->on_transmit) fabric->on_transmit(*this, *packet);
 }
 
@@ -672,7 +702,6 @@ inline PacketRecord* Fabric::NewPacket() {
   }
   PacketRecord* packet = free_packets_;
   free_packets_ = packet->next;
-  packet->train = 0;
   return packet;
 }
 

@@ -33,6 +33,9 @@ class Models final : public Rdma {
 
  protected:
   size_t InFlight() const override { return fabric_.InFlight(); }
+  void CatchUp() override {
+    if (fabric_.replay) fabric_.replay->MakeUp();
+  }
   size_t Links() const override { return fabric_.ports.size(); }
   LinkState Link(size_t link) const override;
   Counts Count() const override;
@@ -190,12 +193,14 @@ Models::Models(const Site& site, const Parameters& parameters)
   ReadCapture(config);
   // Whoever looks at single packets or at times in between is shown all of them.
   if (p.fast_forward != "off" && !fabric_.on_transmit && !fabric_.Reorders()) {
-    fabric_.repetition = std::make_unique<Repetition>(&fabric_);
-    // The fork's pairs send one message each, and its NICs look at all of them; what is lost of a train
-    // is repeated by selective repeat.
-    if (p.fast_forward == "steady" && !p.upstream_order && p.selective)
-      fabric_.trains = std::make_unique<Trains>(&fabric_);
-    simulator_->on_look = [this](Tick limit) { return fabric_.repetition->Look(limit); };
+    // The fork's pairs send one message each, and its NICs look at all of them.
+    if (p.fast_forward == "steady" && p.queue_pairs > 0 && !p.upstream_order && p.selective) {
+      fabric_.replay = std::make_unique<Replay>(&fabric_);
+      simulator_->on_settle = [this] { fabric_.replay->Settle(); };
+    } else {
+      fabric_.repetition = std::make_unique<Repetition>(&fabric_);
+      simulator_->on_look = [this](Tick limit) { return fabric_.repetition->Look(limit); };
+    }
   }
   fabric_.on_complete = [this](const QueuePair& qp, const Message& message, Tick now) {
     const auto start = static_cast<int64_t>(message.start_ps);
@@ -254,14 +259,13 @@ Rdma::Counts Models::Count() const {
     counts.more.emplace_back("fast_forward_ns", static_cast<uint64_t>(jumped * tick_ps_ / 1000));
   }
   if (fabric_.parameters.fast_forward == "steady") {
-    const Trains none(nullptr);
-    const Trains& trains = fabric_.trains ? *fabric_.trains : none;
-    counts.more.emplace_back("fast_forward_trains", trains.count());
-    counts.more.emplace_back("fast_forward_train_packets", trains.packets());
-    counts.more.emplace_back("fast_forward_train_ns",
-                             static_cast<uint64_t>(trains.ticks() * tick_ps_ / 1000));
-    counts.more.emplace_back("fast_forward_bound_ppm",
-                             static_cast<uint64_t>(std::ceil(trains.bound() * 1e6)));
+    const Replay* replay = fabric_.replay.get();
+    const Tick ticks = replay == nullptr ? 0 : replay->ticks();
+    counts.more.emplace_back("fast_forward_replays", replay == nullptr ? 0 : replay->count());
+    counts.more.emplace_back("fast_forward_repeats", replay == nullptr ? 0 : replay->repeats());
+    counts.more.emplace_back("fast_forward_left_out_hops", replay == nullptr ? 0 : replay->hops());
+    counts.more.emplace_back("fast_forward_left_out_ns",
+                             static_cast<uint64_t>(ticks * tick_ps_ / 1000));
   }
   return counts;
 }

@@ -60,11 +60,6 @@ void RdmaNic::Serve(Port& port) {
   if (!port.queue[0].empty() && !(port.paused >> ack_queue & 1)) {
     port.Send(port.queue[0].pop());
   } else if (QueuePair* qp = Select(port)) {
-    if (fabric->trains && fabric->trains->Begin(qp)) {
-      if (port.wake_at == kNeverTick || qp->next_available < port.wake_at)
-        Wake(port, qp->next_available);
-      return;
-    }
     SendData(port, qp);
   } else {
     SetAlarm(port);
@@ -127,7 +122,6 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
       qp->send_end = qp->sending->end;
     }
     packet->seq = qp->next_seq;
-    if (qp->train.packets > 0) qp->next_seq += fabric->trains->Send(qp, packet);
     payload = static_cast<uint32_t>(
         std::min<uint64_t>(qp->send_end - qp->next_seq, parameters.mtu_bytes));
     qp->next_seq += payload;
@@ -146,11 +140,11 @@ void RdmaNic::SendData(Port& port, QueuePair* qp) {
   else
     packet->sent = fabric->sim->NowTick();
   ++qp->in_network;
-  fabric->data_packets += 1 + packet->train;
+  ++fabric->data_packets;
   if (packet->wants_ack && fabric->repetition) fabric->repetition->Asked(qp);
+  if (packet->wants_ack && fabric->replay) fabric->replay->Asked(qp);
   port.Send(packet);
   qp->last_wire_bytes = packet->wire_bytes;
-  if (packet->train != 0) fabric->control->Skipped(*qp, fabric->Bytes(*packet) - payload);
   if (parameters.cnp_interval > 0) fabric->control->OnSend(*qp, payload);
   const int64_t bps = parameters.rate_bound ? qp->bps : qp->max_bps;
   qp->next_available =
@@ -305,8 +299,6 @@ void RdmaNic::ReceiveAck(PacketRecord* packet) {
     fabric->Free(packet);
     return;
   }
-  qp->train_bytes -=
-      std::min(qp->train_bytes, static_cast<uint64_t>(packet->train) * parameters.mtu_bytes);
   uint64_t seq = packet->kind == PacketKind::kNack && packet->gap > 0 ? 0 : packet->seq;
   if (parameters.back_to_zero && parameters.chunk_bytes != 0 && seq < qp->bytes)
     seq = seq / parameters.chunk_bytes * parameters.chunk_bytes;

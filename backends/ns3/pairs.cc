@@ -197,6 +197,16 @@ void PairList::Drop(size_t first, std::vector<QueuePair*>* dropped) {
   }
 }
 
+size_t PairList::TurnsTo(const QueuePair& qp) const {
+  const size_t start = Start(), slot = qp.slot;
+  return slot >= start ? slot - start : slot + slots_.size() - start;
+}
+
+void PairList::SetTurn(const QueuePair& qp) {
+  last_ = qp.slot;
+  last_is_slot_ = true;
+}
+
 Tick PairList::NextTime(uint32_t paused) const {
   if (watch_all_) return earliest_.Least();
   Tick next = kNeverTick;

@@ -79,6 +79,10 @@ class PairList {
     return finished_ > 0 || -latest_.Least() > time || adapting_ > 0;
   }
   std::vector<QueuePair*> Clear();  // in order
+  // The pair that sent last, where it is known; and how many slots come before a pair's turn.
+  const QueuePair* Last() const { return last_is_slot_ ? slots_[last_] : nullptr; }
+  size_t TurnsTo(const QueuePair& qp) const;
+  void SetTurn(const QueuePair& qp);
   uint64_t Turn() const { return 2 * last_ + (last_is_slot_ ? 1 : 0); }
 
  private:

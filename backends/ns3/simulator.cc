@@ -26,7 +26,12 @@ FabricSimulator::~FabricSimulator() = default;
 bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
                                const std::function<bool()>& interrupted) {
   stopped_ = false;
-  while (!heap_.empty()) {
+  for (;;) {
+    if (settle_ && (heap_.empty() || TimeOf(heap_.front().key) > now_)) {
+      settle_ = false;
+      on_settle();
+    }
+    if (heap_.empty()) break;
     const Entry entry = heap_.front();
     const Tick time = TimeOf(entry.key);
     if (time > limit) return true;
@@ -64,6 +69,36 @@ bool FabricSimulator::RunUntil(Tick limit, const bool* stop,
     if (stopped_) break;
   }
   return !heap_.empty();
+}
+
+void FabricSimulator::CatchUp(Tick begin, const std::function<void()>& push) {
+  const Key until = MakeKey(now_, order_);
+  std::vector<Entry> others;
+  others.swap(heap_);
+  const bool hole = hole_;
+  const Tick now = now_;
+  const uint64_t order = order_;
+  hole_ = false;
+  now_ = begin;
+  order_ = 0;
+  push();
+  while (!heap_.empty() && heap_.front().key < until) {
+    const Entry entry = heap_.front();
+    now_ = TimeOf(entry.key);
+    order_ = static_cast<uint64_t>(entry.key);
+    ++events_run_;
+    hole_ = true;
+    entry.target->Fire(entry.kind, order_);
+    if (hole_) {
+      hole_ = false;
+      PopRoot();
+    }
+  }
+  others.swap(heap_);
+  hole_ = hole;
+  now_ = now;
+  order_ = order;
+  for (const Entry& entry : others) Push(entry);
 }
 
 bool FabricSimulator::Describe(std::vector<uint64_t>* words) const {

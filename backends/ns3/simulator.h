@@ -74,6 +74,11 @@ class FabricSimulator : public ns3::SimulatorImpl {
   // answers true, events have moved.
   std::function<bool(Tick limit)> on_look;
   void RequestLook() { look_ = true; }
+  // Replay: `on_settle` is called once after each request, before time goes on; and events of before now
+  // that `push` schedules from `begin` on happen, and those that follow from them, until now.
+  std::function<void()> on_settle;
+  void RequestSettle() { settle_ = true; }
+  void CatchUp(Tick begin, const std::function<void()>& push);
   uint64_t NextOrder() const { return next_order_; }
   // The events that move, in order, relative to now; false where there are some of ns-3's own.
   bool Describe(std::vector<uint64_t>* words) const;
@@ -139,7 +144,7 @@ class FabricSimulator : public ns3::SimulatorImpl {
   // A 4-ary heap.  While an event runs the root is a hole, which the first event that it
   // schedules fills: for a packet-hop that saves the second half of the heap's work.
   std::vector<Entry> heap_;
-  bool hole_ = false, look_ = false;
+  bool hole_ = false, look_ = false, settle_ = false;
   int64_t tick_steps_ = 1;
   Tick now_ = 0;
   uint64_t order_ = 0, next_order_ = kFirstOrder, next_last_ = 0;

@@ -55,11 +55,20 @@ int64_t SharedBufferSwitch::SharedUse(const Port& port, uint32_t queue) const {
   return std::max<int64_t>(0, port.ingress_bytes[queue] - fabric->parameters.reserve_bytes);
 }
 
+void SharedBufferSwitch::SetUse(Port& ingress, const std::array<int64_t, kQueues>& bytes) {
+  for (uint32_t queue = 0; queue < kQueues; ++queue) {
+    const int64_t before = SharedUse(ingress, queue);
+    buffered_bytes_ += bytes[queue] - ingress.ingress_bytes[queue];
+    ingress.ingress_bytes[queue] = bytes[queue];
+    shared_bytes_ += SharedUse(ingress, queue) - before;
+  }
+}
+
 void SharedBufferSwitch::SendPause(Port& port, uint32_t queue, bool pause) {
   const uint32_t bit = 1u << queue;
   port.pausing = pause ? port.pausing | bit : port.pausing & ~bit;
   ++(pause ? port.pauses : port.resumes);
-  ++fabric->disturbances;
+  port.Irregular();
   trace_pfc(port.link, pause);
   if (fabric->pause_events.size() < fabric->parameters.pfc_rows)
     fabric->pause_events.push_back({fabric->sim->NowTick(), port.link, queue, pause});
@@ -92,11 +101,13 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
   Port* egress = fabric->NextHop(*this, packet);
   if (egress == nullptr || !egress->up) {
     ++ingress.peer->drops;
-    ++fabric->disturbances;
+    ingress.Irregular();
     trace_drop(ingress.peer->link, packet->wire_bytes);
     fabric->Free(packet);
     return;
   }
+  if (left_out && Pressed()) [[unlikely]]
+    fabric->replay->MakeUpAt(*this);
   if (queue != 0) {
     const int64_t reserve = fabric->parameters.reserve_bytes;
     const int64_t threshold = PauseThreshold(ingress);
@@ -109,7 +120,7 @@ void SharedBufferSwitch::Receive(Port& ingress, PacketRecord* packet) {
     if (full || (headroom + bytes > ingress.headroom_limit &&
                  bytes + SharedUse(ingress, queue) > threshold)) {
       ++ingress.peer->drops;
-      ++fabric->disturbances;
+      ingress.Irregular();
       trace_drop(ingress.peer->link, packet->wire_bytes);
       fabric->Free(packet);
       return;
@@ -205,10 +216,10 @@ void SharedBufferSwitch::Unbuffer(Port& ingress, uint32_t queue, int64_t bytes) 
 
 // RED on the queue that the packet leaves behind (Floyd and Jacobson, 1993, without averaging), as
 // in section 3.1 of the DCQCN paper.
-bool SharedBufferSwitch::Mark(const Port& port, uint32_t queue) {
+bool SharedBufferSwitch::Mark(Port& port, uint32_t queue) {
   const int64_t length = port.egress_bytes[queue];
   if (length <= port.kmin) return false;
-  ++fabric->disturbances;
+  port.Irregular();
   if (length > port.kmax) return true;
   const double probability = port.pmax * static_cast<double>(length - port.kmin) /
                              static_cast<double>(port.kmax - port.kmin);

@@ -56,6 +56,8 @@ class Transport {
   }
   bool stopped() const { return stop_; }
   const std::string& failure() const { return failure_; }  // why it cannot go on, or empty
+  // What was left out so far happens now, so that statistics have it.
+  virtual void CatchUp() {}
   virtual std::string Statistics() const = 0;  // JSON
   virtual std::string WhereStuck() const = 0;
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ns-3 that moves on by whole periods: the same numbers, in less time; and trains of packets."""
+"""ns-3 that leaves out what is known: the same numbers, in less time."""
 
 from __future__ import annotations
 
@@ -159,89 +159,140 @@ def test_conformance_holds(mode: str) -> None:
     assert not [v for v in verdicts if v.outcome == "fail"]
 
 
-def steady(config: NetworkConfig, flows: Any, faults: Any = ()) -> tuple[Any, dict[str, Any], Any]:
-    """Relative error of each flow's duration; the statistics with trains, and without."""
-    times, plain = net.run(config, flows, faults)
+def steady(config: NetworkConfig, flows: Any, faults: Any = (), ties: bool = False) -> float:
+    """The share of packet-hops that were left out; all else is the same without.
+
+    With ``ties`` groups of pairs that did the same at the same picosecond meet: which packet is
+    then first may be decided otherwise, so that a message may end a little earlier or later.
+
+    Two things are not compared: the count of events, which is of those that were simulated; and in
+    which order messages stand in the table that end at the same picosecond in different places.
+    """
+    plain, there = net.run(config, flows, faults)
     options = {**config.options, "fast_forward": "steady"}
-    with_trains, statistics = net.run(
+    times, statistics = net.run(
         NetworkConfig(config.endpoints, config.nodes, config.links, options), flows, faults
     )
-    starts = np.array([flow[3] for flow in flows])
-    durations = np.array(times) - starts
-    return np.abs(np.array(with_trains) - times) / durations, statistics, plain
+    left_out = {k: statistics.pop(k) for k in [*statistics] if k.startswith("fast_forward")}
+    assert statistics.pop("events") <= there.pop("events") * 1.01 + 100
+    for numbers in (there, statistics):
+        table = numbers["tables"]["flows"]
+        numbers["tables"]["flows"] = sorted(zip(*table.values(), strict=True))
+    if ties:
+        error = np.abs(np.array(times) - plain) / (np.array(plain) - [flow[3] for flow in flows])
+        assert error.mean() < 0.01
+        assert np.quantile(error, 0.99) < 0.03
+    else:
+        assert (times, statistics) == (plain, there)
+    return float(left_out["fast_forward_left_out_hops"] / max(1, statistics["packet_hops"]))
 
 
-TRAINS = {"window": "pair", "congestion_control": "dcqcn-sigcomm15"}
+STEADY = {"window": "pair", "congestion_control": "dcqcn-sigcomm15"}
 
 
-def same_bytes(statistics: dict[str, Any], plain: dict[str, Any]) -> bool:
-    """But for the acknowledgements that were under way at the end."""
-    some, all_of_it = (sum(one["tables"]["links"]["bytes"]) for one in (statistics, plain))
-    return bool(abs(some / all_of_it - 1) < 0.005)
-
-
-def test_trains_carry_the_messages_of_pairs_that_share_no_link() -> None:
-    """Each pair at its own time, so that nothing repeats itself as a whole."""
-    flows = [
-        (host, (host + 1) % 8, 4 * MIB, round(begin * 1.37e6) + host * 137_137)
-        for begin in range(0, 2000, 200)
-        for host in range(8)
+def rounds(hosts: int, size: int, period: int, skew: int = 0, shift: int = 1) -> Any:
+    """Ten rounds of a ring in which each host begins a little later than the one before it."""
+    return [
+        (host, (host + shift) % hosts, size, begin * period + host * skew)
+        for begin in range(10)
+        for host in range(hosts)
     ]
-    error, statistics, plain = steady(star(8, **TRAINS), flows)
-    assert error.mean() < 0.01
-    assert np.quantile(error, 0.99) < 0.03
-    assert statistics["fast_forward_trains"] > 40
-    assert statistics["fast_forward_train_packets"] > 0.5 * plain["data_packets"]
-    assert statistics["events"] < 0.5 * plain["events"]
-    assert 0 < statistics["fast_forward_bound_ppm"] < 30_000
-    assert statistics["data_packets"] == plain["data_packets"]
-    assert same_bytes(statistics, plain)
 
 
-def test_a_train_ends_where_another_pair_comes_to_its_link() -> None:
+@pytest.mark.parametrize("skew", [0, 137_137])
+def test_what_a_component_did_before_is_left_out(skew: int) -> None:
+    """Each round begins at a time of its own, so that nothing repeats itself as a whole."""
+    assert steady(star(8, **STEADY), rounds(8, 4 * MIB, 274 * US, skew)) > 0.75
+
+
+def test_components_that_are_alike_learn_from_one_another() -> None:
+    """Four pairs of hosts, one after the other: the first one shows the others."""
+    flows = [(2 * pair, 2 * pair + 1, 4 * MIB, pair * 500 * US) for pair in range(4)]
+    assert steady(star(8, **STEADY), flows) > 0.9
+
+
+def test_components_that_begin_together_are_simulated_once() -> None:
+    sizes = [300 * net.MTU + 1, 700 * net.MTU]
+    flows = [(2 * pair, 2 * pair + 1, size, 0) for size in sizes for pair in range(4)]
+    assert steady(star(8, **STEADY), flows) > 0.7
+
+
+def test_messages_that_meet_on_a_link_end_when_they_would() -> None:
+    """What was left out is made up for when another pair comes to the link."""
     first = [(0, 1, 4 * MIB, 0), (0, 1, 8 * MIB, 150 * US)]
     joins = [(2, 1, 2 * MIB, 250 * US + 12_345), (0, 3, MIB, 280 * US)]
-    error, statistics, plain = steady(star(4, **TRAINS, ecn="false"), first + joins)
-    assert error.max() < 0.03
-    assert same_bytes(statistics, plain)
+    assert steady(star(4, **STEADY, ecn="false"), first + joins) > 0.2
 
 
-def test_a_train_outlives_a_link_that_fails() -> None:
+@pytest.mark.parametrize(("hosts_per_leaf", "least"), [(2, 0.5), (4, 0.001)])
+def test_messages_that_meet_at_spines_end_when_they_would(
+    hosts_per_leaf: int, least: float
+) -> None:
+    """Oversubscribed up to twice, and by chance of ECMP more; every round begins out of step."""
+    fabric = net.leaf_spine(4, hosts_per_leaf, 2, 100 * GBPS, 100 * GBPS, US, **STEADY, ecn="false")
+    flows = rounds(4 * hosts_per_leaf, 4 * MIB, 1000 * US, 137_137, shift=hosts_per_leaf)
+    assert steady(fabric, flows) > least
+
+
+def test_marks_and_pauses_happen_as_without() -> None:
+    options = STEADY | {"window": "none", "buffer_bytes": "600000"}
+    marks = "100000000000:20000:80000:0.2"
+    fabric = net.leaf_spine(2, 4, 2, 100 * GBPS, 100 * GBPS, US, **options, ecn_map=marks)
+    steady(fabric, rounds(8, MIB, 250 * US, shift=4) + rounds(8, MIB, 250 * US, 7, shift=1))
+
+
+def test_a_link_that_fails_is_not_left_out() -> None:
     flows = [(0, 1, 4 * MIB, 150 * US * k) for k in range(4)]
     faults = [(0, 340 * US, 0.0), (0, 360 * US, 1.0)]
-    error, statistics, _ = steady(star(2, **TRAINS, rto_us=50), flows, faults)
-    assert error[:2].max() < 0.01
-    assert statistics["timeouts"] > 0  # and all of it has arrived
+    assert steady(star(2, **STEADY, rto_us=50), flows, faults) > 0.1
 
 
-@settings(max_examples=30, deadline=None)
+# Not at random: a tie may come about by chance as well.
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_trains_of_disjoint_pairs_are_in_time(data: st.DataObject) -> None:
-    """Whatever the sizes and starts: one partner for each host, both ways."""
-    hosts = data.draw(st.sampled_from([2, 4, 6]))
-    options = TRAINS | {
-        "congestion_control": data.draw(st.sampled_from(["none", "dcqcn", "dcqcn-sigcomm15"])),
-        "queue_pairs": data.draw(st.sampled_from([1, 0])),
-        "completion": data.draw(st.sampled_from(["data", "ack"])),
+def test_whatever_meets_steady_changes_no_time(data: st.DataObject) -> None:
+    def draw(*values: Any) -> Any:
+        return data.draw(st.sampled_from(values))
+
+    options = {
+        "congestion_control": draw("none", "dcqcn", "dcqcn-sigcomm15"),
+        "window": draw("none", "pair", "global"),
+        "mtu_bytes": draw(1000, 4096),
+        "queue_pairs": draw(1, 1, 2, 0),
+        "ack_interval_bytes": draw(0, 5000, 16384),
+        "ack_high_priority": draw("true", "false"),
+        "completion": draw("data", "ack"),
+        "tick_ps": draw(1, 1, 1000),
+        "ecn": draw("true", "false"),
+        "buffer_bytes": draw(32 << 20, 600_000),
     }
+    hosts = draw(4, 8)
+    config = (
+        star(hosts, draw(100, 400) * GBPS, **options)
+        if draw(True, False)
+        else net.leaf_spine(2, hosts // 2, 2, 100 * GBPS, draw(50, 100) * GBPS, US, **options)
+    )
+    size, skew = draw(50, 200, 400) * 4096, draw(0, 0, 137_137)
     flows = [
-        (
-            host,
-            host ^ 1,
-            data.draw(st.integers(1, 2000)) * 2000,
-            data.draw(st.integers(0, 900)) * US,
-        )
+        (host, (host + shift) % hosts, size, begin * 200 * US + host * skew)
+        for begin, shift in enumerate(draw(1, 2, 3) for _ in range(draw(2, 5)))
         for host in range(hosts)
-        for _ in range(3)
     ]
-    error, statistics, plain = steady(star(hosts, **options), flows)
-    assert error.mean() < 0.01
-    assert statistics["data_packets"] == plain["data_packets"]
+    flows += [
+        (src, dst, draw(1, 77, 200) * 4096 - draw(0, 1), draw(0, 7, 190, 210) * US + 10_007 * src)
+        for src, dst in (data.draw(st.permutations(range(hosts)))[:2] for _ in range(draw(0, 1, 3)))
+    ]
+    faults = [(draw(0, 1, 2), draw(50, 300) * US, draw(0.5, 0.0, 2.0))] if draw(0, 0, 1) else []
+    faults += [(link, at + 30 * US, 1.0) for link, at, _ in faults]
+    ties = skew == 0 or options["tick_ps"] == 1000
+    steady(config, sorted(flows, key=lambda flow: flow[3]), faults, ties)
 
 
-def test_a_run_says_what_went_in_trains() -> None:
-    result = all_reduce(fast_forward="steady")
-    assert re.search(r"packets in .* trains, .* within \d+\.\d\d % on average", summary(result))
+def test_a_run_says_what_was_left_out() -> None:
+    plain, result = all_reduce(), all_reduce(fast_forward="steady")
+    assert result.finish_ps.tolist() == plain.finish_ps.tolist()
+    assert result.network["fast_forward_replays"] + result.network["fast_forward_repeats"] > 0
+    assert re.search(r"\d+\.\d% of the packet-hops left out", summary(result))
 
 
 def test_the_benchmark_prints_what_a_mode_takes() -> None:
