@@ -85,6 +85,8 @@ def wavefronts(program: Program, *, meets: bool) -> NDArray[np.int64]:
         raise NoWavefront("there are custom collectives")
     if (program.nodes["op"] == Op.MEMORY).any() and (program.memory_server >= 0).any():
         raise NoWavefront("accesses of several ranks to remote memory wait for one another")
+    if (program.machines["streams_per_queue"] > 1).any():
+        raise NoWavefront("several chunks of a queue run at a time")
     if not len(phases):
         raise NoWavefront("there are no collectives")
     own_bus = (phases["bus"] == Bus.FAST) | (

@@ -370,7 +370,7 @@ def pair(trace: TraceBuilder, rank: int) -> None:
         ),
         (
             {"system": system(active_chunks_per_dimension=2)},
-            "messages may meet on a link, first at rank 0 at 0 ns",
+            "several chunks of a queue run at a time",
         ),
         (
             {
@@ -378,7 +378,7 @@ def pair(trace: TraceBuilder, rank: int) -> None:
                 "system": system(["ring"] * 2, active_chunks_per_dimension=2),
                 "network": network("Ring Ring", [4, 4], [50, 50], [500, 500]),
             },
-            "the order of what happens at once may matter, first at rank",
+            "several chunks of a queue run at a time",
         ),
         (
             {
