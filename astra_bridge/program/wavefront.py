@@ -87,6 +87,8 @@ def wavefronts(program: Program, *, meets: bool) -> NDArray[np.int64]:
         raise NoWavefront("accesses of several ranks to remote memory wait for one another")
     if (program.machines["streams_per_queue"] > 1).any():
         raise NoWavefront("several chunks of a queue run at a time")
+    if program.queues_per_level > 1:
+        raise NoWavefront("a dimension has several queues")
     if not len(phases):
         raise NoWavefront("there are no collectives")
     own_bus = (phases["bus"] == Bus.FAST) | (
