@@ -73,7 +73,8 @@ def summary(result: Result) -> str:
             parts.append(_tiers(result.tiers))
     if result.folding.asked:
         parts.append(f"note: {result.folding.sentence()}")
-    if result.wavefront.asked:
+    # Why none was is in the result; here it would be a line under most runs.
+    if result.wavefront.phases or result.wavefront.threads > 1:
         parts.append(f"note: {result.wavefront.sentence()}")
     forward = _fast_forward(result)
     if forward:
