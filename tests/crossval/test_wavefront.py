@@ -29,7 +29,7 @@ from astra_bridge.trace import CommType, Workload
 from astra_bridge.validation.cases import write_golden_case
 from astra_bridge.workload import TraceBuilder, collective
 from benchmarks.transformer import Transformer, transformer
-from tests.effort import examples
+from tests.effort import examples, spread
 from tests.golden.test_analytical import CASES, LONG, OWN
 from tests.golden_run import GOLDEN
 from tests.golden_run import run as run_golden
@@ -303,7 +303,9 @@ def test_folding_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*OWN, *(path for path in CASES if path.stem not in LONG)], ids=lambda path: path.stem
+    "path",
+    spread([*OWN, *(path for path in CASES if path.stem not in LONG)], 8),
+    ids=lambda path: path.stem,
 )
 @pytest.mark.usefixtures("few")
 def test_golden_cases(path: Path, tmp_path: Path) -> None:
