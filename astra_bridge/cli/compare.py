@@ -104,7 +104,7 @@ def _run(**values: Any) -> int:
     _write(comparison, values)
     print("\n\n".join(_parts(comparison)))
     if values["output"] is not None:
-        print(f"\nFiles in {one_line(values['output'])}/.")
+        print(f"\nFiles in {one_line(str(values['output']))}/.")
     return _failed(comparison)
 
 
