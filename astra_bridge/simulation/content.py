@@ -79,8 +79,11 @@ def _feed(state: Any, value: Any) -> None:
         _feed(state, value.read_bytes())
     elif isinstance(value, Workload):
         # Whether equal traces stand once or several times does not matter.
-        hashes = [content_hash(columns) for columns in value.columns]
-        _feed(state, [hashes[index] for index in value.rank_to_columns])
+        hashes = [content_hash(columns).encode() for columns in value.columns]
+        # As a list of texts, but there may be a million ranks.
+        each = [b"s%d;%s" % (len(one), one) for one in hashes]
+        state.update(b"l%d;" % len(value.rank_to_columns))
+        state.update(b"".join([each[index] for index in value.rank_to_columns]))
     elif isinstance(value, msgspec.Struct) or is_dataclass(value):
         _feed(state, type(value).__name__)
         for name in _compared(value):
