@@ -22,6 +22,8 @@ from astra_bridge.text import one_line
 
 __all__ = ["NewFiles", "new_file", "new_folder", "user_cache", "write_file"]
 
+_FOLDER, _PROTECTED = "is a folder", "the file is write-protected"
+
 
 class NewFiles:
     """Files that appear together at the end of a ``with`` block, or not at all.
@@ -80,14 +82,14 @@ class NewFiles:
             path = Path(os.path.realpath(path))
             old = _status(path)
             if old is not None and stat.S_ISDIR(old.st_mode):
-                raise InputError("cannot write: is a folder", file=shown)
+                raise InputError(f"cannot write: {_FOLDER}", file=shown)
             if old is not None and not stat.S_ISREG(old.st_mode):
                 with path.open("wb") as out:
                     yield out
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             if old is not None and not os.access(path, os.W_OK):
-                raise InputError("cannot write: the file is write-protected", file=shown)
+                raise InputError(f"cannot write: {_PROTECTED}", file=shown)
             with _unnamed(path.parent) as (out, keep):
                 yield out
                 out.flush()
@@ -149,9 +151,9 @@ def _refuse(name: str, path: Path, why: Callable[[], str | None]) -> None:
 def _why_no_file(path: Path) -> str | None:
     """None where a file can be written or replaced."""
     if path.is_dir():
-        return "it is a folder"
+        return _FOLDER
     if path.exists() and not os.access(path, os.W_OK):
-        return "it is write-protected"
+        return _PROTECTED
     # A device or a pipe is written where it is.
     return None if path.exists() and not path.is_file() else _why_no_folder(path.parent)
 

@@ -61,6 +61,17 @@ def missing() -> Callable[[str, str], None]:
     return _skip_unless_required
 
 
+@pytest.fixture
+def native_engine(missing: Callable[[str, str], None]) -> None:
+    """The native engine and the analytical networks in C++, or no test."""
+    from astra_bridge.engine import native
+    from astra_bridge.network.registry import backend
+
+    reason = native.unavailable() or backend("analytical-aware").unavailable()
+    if reason is not None:
+        missing("native", reason)
+
+
 @pytest.fixture(scope="session")
 def mock_library() -> Path:
     """The C reference backend."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astra_bridge.arguments import number_text
@@ -157,9 +156,9 @@ def _write(comparison: Comparison, values: dict[str, Any]) -> None:
 
     with NewFiles() as files:
         if values["json"] is not None:
-            write_json(files, Path(values["json"]), comparison.to_dict())
+            write_json(files, values["json"], comparison.to_dict())
         if values["output"] is not None:
-            comparison.write(files, Path(values["output"]))
+            comparison.write(files, values["output"])
 
 
 def _failed(comparison: Comparison) -> int:

@@ -273,7 +273,7 @@ def _write(
     result: Result, values: dict[str, Any], now: datetime, drawn: list[int]
 ) -> list[tuple[int, str]]:
     """Write all files that were asked for; return rank and peak memory where they are tracked."""
-    output = None if values["output"] is None else Path(values["output"])
+    output: Path | None = values["output"]
     folder = values["logging_folder"] or (output and output / "log")
     tracked = result.system.enabled("track-local-mem", result.semantics)
     if not (tracked or values["json"] or output or folder):
@@ -284,7 +284,7 @@ def _write(
     with NewFiles() as files:
         peaks = list(save_local_memory(files, result, output or Path())) if tracked else []
         if values["json"] is not None:
-            write_json(files, Path(values["json"]), result.to_dict())
+            write_json(files, values["json"], result.to_dict())
         if output is not None:
             result.write(files, output, drawn if result.has_nodes else None)
         if folder is not None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.trace.writer import varint
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -41,26 +43,17 @@ _MOST_EVENTS = 1 << 16
 _CATEGORY, _NAME, _NOTE = 1, 2, 3
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _tag(field: int, wire: int) -> bytes:
-    return _varint(field << 3 | wire)
+    return varint(field << 3 | wire)
 
 
 def _number(field: int, value: int) -> bytes:
-    return _tag(field, _VARINT) + _varint(value)
+    return _tag(field, _VARINT) + varint(value)
 
 
 def _message(field: int, *parts: bytes) -> bytes:
     content = b"".join(parts)
-    return _tag(field, _LEN) + _varint(len(content)) + content
+    return _tag(field, _LEN) + varint(len(content)) + content
 
 
 def _text(field: int, text: str) -> bytes:
@@ -96,7 +89,7 @@ _Parts = list["bytes | _Column"]
 
 def _nested(field: int, parts: _Parts) -> _Parts:
     size = sum(part.width if isinstance(part, _Column) else len(part) for part in parts)
-    return [_tag(field, _LEN) + _varint(size), *parts]
+    return [_tag(field, _LEN) + varint(size), *parts]
 
 
 def _rows(parts: _Parts, count: int) -> Bytes:

@@ -39,15 +39,10 @@ from tests.random_programs import experiment
 from tests.small import network, per_rank, run, system
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("native_engine")
+
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-aware", "analytical-unaware")
-
-
-@pytest.fixture(autouse=True)
-def _native(missing: Callable[[str, str], None]) -> None:
-    reason = native.unavailable() or backend(MODELS[0]).unavailable()
-    if reason is not None:
-        missing("native", reason)
 
 
 @pytest.fixture(scope="module")

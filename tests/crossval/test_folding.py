@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from astra_bridge import Experiment, Result
-from astra_bridge.engine import native
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.isolation import RunRequest, run_here
 from astra_bridge.network.registry import backend
@@ -37,6 +35,8 @@ from tests.golden_run import run as run_golden
 from tests.random_programs import experiment
 from tests.small import network, per_rank, same_on_all, system
 
+pytestmark = pytest.mark.usefixtures("native_engine")
+
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-unaware", "analytical-aware")
 Model = tuple[str, Any]
@@ -44,13 +44,6 @@ BOTH: tuple[Model, ...] = (
     *((name, "native") for name in MODELS),
     *((f"{name}-python", "python") for name in MODELS),
 )
-
-
-@pytest.fixture(autouse=True)
-def _native(missing: Callable[[str, str], None]) -> None:
-    reason = native.unavailable() or backend(MODELS[0]).unavailable()
-    if reason is not None:
-        missing("native", reason)
 
 
 @pytest.fixture

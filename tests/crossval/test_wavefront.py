@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from astra_bridge import Experiment, Result
-from astra_bridge.engine import native
 from astra_bridge.isolation import RunRequest, run_here
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
@@ -36,15 +35,10 @@ from tests.golden_run import run as run_golden
 from tests.random_programs import experiment
 from tests.small import network, per_rank, same_on_all, system
 
+pytestmark = pytest.mark.usefixtures("native_engine")
+
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MODELS = ("analytical-unaware", "analytical-aware")
-
-
-@pytest.fixture(autouse=True)
-def _native(missing: Callable[[str, str], None]) -> None:
-    reason = native.unavailable() or backend(MODELS[0]).unavailable()
-    if reason is not None:
-        missing("native", reason)
 
 
 @pytest.fixture
