@@ -320,6 +320,16 @@ void DcqcnSigcomm15::OnPortRate(QueuePair& qp) {
     StartTimer(qp, kIncrease, Microseconds(increase_interval_us));
 }
 
+uint64_t CongestionControl::PeriodsLeft(const QueuePair& qp, uint64_t bytes) const {
+  if (bytes == 0) return UINT64_MAX;
+  if (qp.oldest == nullptr) return 0;
+  const auto room = [bytes](uint64_t at, uint64_t end) {
+    return end > at ? (end - 1 - at) / bytes : 0;
+  };
+  return std::min({room(qp.next_seq, qp.send_end), room(qp.expected_seq, qp.receive_end),
+                   room(qp.acked_seq, qp.oldest->end), BytesToChange(qp) / bytes});
+}
+
 // How many bytes it has counted is the business of BytesToChange.
 bool DcqcnSigcomm15::Describe(const QueuePair& qp, std::vector<uint64_t>* words) const {
   const CnpState& s = qp.cnp;

@@ -35,6 +35,9 @@ class CongestionControl : public ns3::Object {
   // So many bytes may be sent before it reacts to their number, and so many have been.
   virtual uint64_t BytesToChange(const QueuePair&) const { return UINT64_MAX; }
   virtual void Skipped(QueuePair&, uint64_t /*bytes*/) {}
+  // How often the pair can move on by so many bytes before a message of it ends, or is sent or
+  // acknowledged as a whole, or it counts to an end.
+  uint64_t PeriodsLeft(const QueuePair& qp, uint64_t bytes) const;
   // Whether the pair's rate stays as it is while no packet is marked.
   virtual bool Settled(const QueuePair& qp) const;
 

@@ -19,11 +19,6 @@ bool Idle(const QueuePair& qp) {
   return qp.Finished() && qp.in_network == 0 && qp.timer == std::array<uint64_t, 3>{};
 }
 
-// How often `step` fits before `end` is reached.
-uint64_t Room(uint64_t at, uint64_t end, uint64_t step) {
-  return end > at ? (end - 1 - at) / step : 0;
-}
-
 }  // namespace
 
 void Repetition::Asked(const QueuePair* qp) {
@@ -179,14 +174,8 @@ uint64_t Repetition::Periods(const Description& before, const Description& now, 
   uint64_t periods =
       last > now.now ? static_cast<uint64_t>((last - now.now) / period) : uint64_t{0};
   for (size_t i = 0; i < pairs_.size(); ++i) {
-    const QueuePair& qp = *pairs_[i];
     const uint64_t bytes = now.sent[i] - before.sent[i];
-    if (bytes == 0) continue;
-    if (qp.oldest == nullptr) return 0;
-    periods = std::min({periods, Room(qp.next_seq, qp.send_end, bytes),
-                        Room(qp.expected_seq, qp.receive_end, bytes),
-                        Room(qp.acked_seq, qp.oldest->end, bytes),
-                        fabric_->control->BytesToChange(qp) / bytes});
+    periods = std::min(periods, fabric_->control->PeriodsLeft(*pairs_[i], bytes));
   }
   return periods;
 }

@@ -521,20 +521,11 @@ void Replay::Repeat(Run* run) {
 
 // So many that no message ends, is sent or is acknowledged as a whole, and no counter expires.
 uint64_t Replay::Periods(const Run& run) const {
-  const auto room = [](uint64_t at, uint64_t end, uint64_t step) {
-    return end > at ? (end - 1 - at) / step : 0;
-  };
   const Past& before = run.past[run.same];
   uint64_t periods = UINT64_MAX;
   for (size_t i = 0; i < run.pairs.size(); ++i) {
     const QueuePair& qp = *run.pairs[i];
-    const uint64_t bytes = qp.next_seq - before.sent[i];
-    if (bytes == 0) continue;
-    if (qp.oldest == nullptr) return 0;
-    periods = std::min({periods, room(qp.next_seq, qp.send_end, bytes),
-                        room(qp.expected_seq, qp.receive_end, bytes),
-                        room(qp.acked_seq, qp.oldest->end, bytes),
-                        fabric_->control->BytesToChange(qp) / bytes});
+    periods = std::min(periods, fabric_->control->PeriodsLeft(qp, qp.next_seq - before.sent[i]));
   }
   return periods == UINT64_MAX ? 0 : periods;
 }
