@@ -8,7 +8,6 @@ when all is there.  What stood there before stays until then, whatever happens i
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -210,7 +209,7 @@ def _unnamed(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[], Path]]]:
     Where the system can, it has no name before, so that nothing is left of a process that is
     killed.
     """
-    part = folder / f".astra-bridge-{secrets.token_hex(8)}.part"
+    part = folder / f".astra-bridge-{os.urandom(8).hex()}.part"
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
         named = False
