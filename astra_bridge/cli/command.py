@@ -112,6 +112,9 @@ class Command(NamedTuple):
         A command line, without the name of the program; lines of at most 78 columns.
     notes : str
         Further words at the end of ``--help``.
+    work : str
+        What it says that it is still doing where it takes long, such as "generating traces";
+        empty: it shows its progress itself, or is always quick.
     """
 
     summary: str
@@ -119,6 +122,7 @@ class Command(NamedTuple):
     run: Callable[..., int | None]
     example: str
     notes: str = ""
+    work: str = ""
 
 
 class Group(NamedTuple):
@@ -174,7 +178,13 @@ def dispatch(entry: Command | Group, words: Sequence[str], program: str = "astra
         if not set(_HELP).isdisjoint(words):
             print(_command_help(entry, parser), end="")
             return 0
-        return entry.run(**_values(entry, parser, words)) or 0
+        values = _values(entry, parser, words)
+        if not entry.work:
+            return entry.run(**values) or 0
+        from astra_bridge.cli.progress import StillWorking
+
+        with StillWorking(entry.work):
+            return entry.run(**values) or 0
     if not words or words[0] in _HELP:
         print(_group_help(entry, program), end="")
         return 0 if words else 2

@@ -171,6 +171,7 @@ COMMAND = group_of(
             },
             _replay,
             "garnet replay messages.json --json delivered.json",
+            work="replaying the messages",
         ),
         "traffic": Command(
             "Latency against load for synthetic traffic.",
@@ -206,6 +207,7 @@ COMMAND = group_of(
             },
             _traffic,
             "garnet traffic --topology torus 4x4 --rate 0.1 --rate 0.2",
+            work="sending the traffic",
         ),
         "heat-map": Command(
             "Draw the load of each link in a run.",

@@ -19,10 +19,46 @@ if TYPE_CHECKING:
     from astra_bridge.engine.outcome import Progress
     from astra_bridge.program import Program
 
-__all__ = ["ProgressReport"]
+__all__ = ["ProgressReport", "StillWorking"]
 
 _CLEAR = "\r\x1b[K"  # the rest of the line
 _FIRST_S, _TERMINAL_S, _PLAIN_S = 1.0, 0.2, 10.0
+
+
+class StillWorking:
+    """Says every ten seconds that work goes on which has no measure, until `done` or the end.
+
+    Parameters
+    ----------
+    work : str
+        As people say it: ``"generating traces"``.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._done = threading.Event()
+
+    def __enter__(self) -> StillWorking:
+        threading.Thread(target=self._say, daemon=True).start()
+        return self
+
+    def _say(self) -> None:
+        waited_s = 0.0
+        while not self._done.wait(_PLAIN_S):
+            waited_s += _PLAIN_S
+            say("note", f"{waited_s:.0f} s: still {self._work}")
+
+    def done(self) -> None:
+        """Say no more."""
+        self._done.set()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.done()
 
 
 class ProgressReport:
@@ -46,18 +82,11 @@ class ProgressReport:
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._begin_s = self._last_s = time.monotonic()
         self._last_events = 0
-        self._begun = threading.Event()  # the simulation itself, or the end
+        self._preparation = StillWorking("preparing (traces, plans, compiling)")
 
     def __enter__(self) -> ProgressReport:
-        threading.Thread(target=self._preparing, daemon=True).start()
+        self._preparation.__enter__()
         return self
-
-    def _preparing(self) -> None:
-        """Say that something goes on before the first event, where that takes long."""
-        waited_s = 0.0
-        while not self._begun.wait(_PLAIN_S):
-            waited_s += _PLAIN_S
-            say("note", f"{waited_s:.0f} s: still preparing (traces, plans, compiling)")
 
     def __exit__(
         self,
@@ -65,12 +94,12 @@ class ProgressReport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._begun.set()
+        self._preparation.done()
         if self._live:
             _write(_CLEAR)
 
     def __call__(self, progress: Progress) -> None:
-        self._begun.set()
+        self._preparation.done()
         now_s = time.monotonic()
         if self._first is None:
             self._first = now_s, progress.events

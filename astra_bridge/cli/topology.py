@@ -146,6 +146,7 @@ def _command(name: str, kind: Callable[..., NetworkLinks], example: str) -> Comm
         {"fabric": [*rows, *([] if "dims" in own else [_DIMS])], "output": _OUTPUT},
         run,
         f"topology {name} {example}",
+        work="making the fabric",
     )
 
 
@@ -231,6 +232,7 @@ _CONVERT = Command(
     },
     lambda **given: _convert(source=given.pop("from"), **given),
     "topology convert spectrum_x.txt -o spectrum_x.yml",
+    work="converting the topology",
 )  # fmt: skip
 
 COMMAND = group_of(

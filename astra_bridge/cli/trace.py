@@ -282,6 +282,7 @@ COMMAND = group_of(
             _check,
             "trace check out/step",
             "Exit code 2 where something would stop a simulation.",
+            work="checking the traces",
         ),
         "show": Command(
             "Show where the time and the bytes of the traces of all ranks are.",
@@ -295,6 +296,7 @@ COMMAND = group_of(
             },
             _show,
             "trace show out/step",
+            work="reading the traces",
         ),
         "merge": Command(
             "Join the workloads of several jobs to one.",
@@ -314,6 +316,7 @@ COMMAND = group_of(
             },
             _merge,
             "trace merge out/train out/serve out/both --place 0-7 --place 8-15",
+            work="merging the traces",
         ),
         "dump": Command(
             "Print a summary of a trace and its nodes.",
@@ -363,6 +366,7 @@ COMMAND = group_of(
             _convert,
             "trace convert --kineto 'kineto.{rank}.json.gz' \\\n"
             "      --et 'et.{rank}.json.gz' out/step",
+            work="converting the traces",
         ),
     },
 )  # fmt: skip

@@ -87,6 +87,7 @@ def _command(generator: Generator) -> Command:
         {"arguments": [*placed, prefix], "options": [*options, output, PER_RANK]},
         run,
         f"workload {generator.name} {generator.example or f'out/{generator.name}{needed}'}",
+        work="generating traces",
     )
 
 

@@ -262,6 +262,26 @@ def test_progress_says_how_long_it_takes_inside_one_collective(
     assert second.endswith("50.0% done, about 50 min left")
 
 
+def test_work_without_measure_says_that_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astra_bridge.cli.progress._PLAIN_S", 0.02)
+    said = []
+
+    def run() -> None:
+        deadline = time.monotonic() + 10
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said.extend(capsys.readouterr().err.splitlines())
+
+    assert dispatch(Command("Work.", {}, run, "work", work="generating traces"), []) == 0
+    assert said[0] == "note: 0 s: still generating traces"
+    time.sleep(0.05)
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("backend", ["analytical-aware", "analytical-unaware"])
 @pytest.mark.parametrize("algorithm", ["ring", "direct", "halvingDoubling", "doubleBinaryTree"])
 def test_how_many_events_there_will_be(algorithm: str, backend: str) -> None:
