@@ -274,7 +274,9 @@ def test_work_without_measure_says_that_it_goes_on(
             time.sleep(0.01)
             said.extend(capsys.readouterr().err.splitlines())
 
-    assert dispatch(Command("Work.", {}, run, "work", work="generating traces"), []) == 0
+    assert (
+        dispatch(Command("Work.", {"options": ()}, run, "work", work="generating traces"), []) == 0
+    )
     assert said[0] == "note: 0 s: still generating traces"
     time.sleep(0.05)
     capsys.readouterr()
