@@ -48,7 +48,7 @@ class Aware final : public Core<Aware> {
     for (const Rate& rate : rates) speeds_.push_back({rate});
     index_.emplace(link_count(0));
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
-    folds_ = dimensions_ && dimensions_->folds();
+    folds_ = dimensions_ && dimensions_->turns().any();
     special_ = cut_through_ || load_.on() || folds_;
   }
 

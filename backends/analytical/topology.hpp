@@ -51,6 +51,43 @@ struct Ends {
   int32_t src, dst;
 };
 
+// Ways to turn a network onto itself: endpoints that differ in these digits of their numbers alone,
+// endpoint / stride % size, are alike.  A turn is named by the endpoint to which it takes endpoint 0.
+class Turns {
+ public:
+  void add(int32_t stride, int32_t size) { digits_.push_back({stride, size}); }
+  bool any() const { return !digits_.empty(); }
+  // An endpoint after a turn, and before it.
+  int32_t turned(int32_t endpoint, int32_t by) const {
+    for (const Digit& one : digits_) {
+      const int32_t digit = endpoint / one.stride % one.size;
+      const int32_t more = by / one.stride % one.size;
+      endpoint += ((digit + more) % one.size - digit) * one.stride;
+    }
+    return endpoint;
+  }
+  int32_t back(int32_t endpoint, int32_t by) const {
+    for (const Digit& one : digits_) {
+      const int32_t digit = endpoint / one.stride % one.size;
+      const int32_t less = by / one.stride % one.size;
+      endpoint += ((digit - less + one.size) % one.size - digit) * one.stride;
+    }
+    return endpoint;
+  }
+  // Which turn takes the endpoint that stands for this one to it.
+  int32_t to(int32_t endpoint) const {
+    int32_t by = 0;
+    for (const Digit& one : digits_) by += endpoint / one.stride % one.size * one.stride;
+    return by;
+  }
+
+ private:
+  struct Digit {
+    int32_t stride, size;
+  };
+  std::vector<Digit> digits_;
+};
+
 // A network of dimensions, from the options topology, npus_count, bandwidth and latency.
 class Dimensions {
  public:
@@ -113,27 +150,24 @@ class Dimensions {
   const std::vector<Rate>& rates() const { return rates_; }
   int64_t link_count() const { return link_count_; }
 
-  // Whether some ranks stand for others (the option fold), and the link that stands for a link:
-  // turned until the endpoint that it belongs to is one that runs.
-  bool folds() const { return !fold_.empty(); }
+  // How ranks may be turned, of which some then stand for others (the option fold); the turn that
+  // takes the link that stands for a link to it; and that link, which is of an endpoint that runs.
+  const Turns& turns() const { return turns_; }
+  int32_t turn_of(int64_t link) const {
+    const Dimension& one = dimensions_[static_cast<size_t>(rate_of(link))];
+    return turns_.to(static_cast<int32_t>((link - one.first_link) / one.links_per_endpoint));
+  }
   int64_t folded(int64_t link) const {
     const Dimension& one = dimensions_[static_cast<size_t>(rate_of(link))];
     const int64_t at = link - one.first_link;
     const auto node = static_cast<int32_t>(at / one.links_per_endpoint);
     auto which = static_cast<int32_t>(at % one.links_per_endpoint);
-    int32_t peer = node;
+    const int32_t by = turns_.to(node);
+    const int32_t owner = node - by;
     if (one.kind == Kind::kFullyConnected) {
       const int32_t digit = node / one.stride % one.size;
-      peer += ((which < digit ? which : which + 1) - digit) * one.stride;
-    }
-    int32_t owner = node;
-    for (const Fold& fold : fold_) {
-      const int32_t by = owner / fold.stride % fold.size;
-      const int32_t digit = peer / fold.stride % fold.size;
-      owner -= by * fold.stride;
-      peer += ((digit - by + fold.size) % fold.size - digit) * fold.stride;
-    }
-    if (one.kind == Kind::kFullyConnected) {
+      const int32_t ahead = (which < digit ? which : which + 1) - digit;
+      const int32_t peer = turns_.back(node + ahead * one.stride, by);
       const int32_t from = owner / one.stride % one.size, to = peer / one.stride % one.size;
       which = to < from ? to : to - 1;
     }
@@ -232,10 +266,6 @@ class Dimensions {
     int64_t first_link;
   };
 
-  struct Fold {
-    int32_t stride, size;
-  };
-
   // "stride:size,...": endpoints that differ in these digits alone are alike, and one stands for all.
   void read_fold(const std::string& text) {
     if (text.empty()) return;
@@ -245,7 +275,7 @@ class Dimensions {
       const double size = colon == std::string::npos ? 0 : number("fold", digit.substr(colon + 1));
       if (!(stride >= 1 && size >= 2 && stride * size <= endpoints_))
         refuse("option 'fold' has '" + digit + "', which is no digit of the endpoints");
-      fold_.push_back({static_cast<int32_t>(stride), static_cast<int32_t>(size)});
+      turns_.add(static_cast<int32_t>(stride), static_cast<int32_t>(size));
     }
   }
 
@@ -272,7 +302,7 @@ class Dimensions {
 
   int32_t endpoints_;
   bool first_only_;
-  std::vector<Fold> fold_;
+  Turns turns_;
   std::vector<Dimension> dimensions_;
   std::vector<Rate> rates_;
   std::vector<int32_t> digits_;  // of each endpoint: dividing takes longer than all the rest

@@ -69,7 +69,9 @@ class Flow final : public astra_net::Model {
     else
       graph_.emplace(config);
     const double tolerance = config.options.number("tolerance", 0.1, 0, 1);
-    sharing_.emplace(graph_ && graph_->by_message(), tolerance);
+    if (dimensions_) folds_ = dimensions_->turns().any();
+    sharing_.emplace(graph_ && graph_->by_message(), tolerance,
+                     folds_ ? dimensions_->turns() : analytical::Turns());
     index_.emplace(link_count(0));
     recent_.assign(static_cast<size_t>(config.endpoints), -1);
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
@@ -172,6 +174,7 @@ class Flow final : public astra_net::Model {
     return "{\"transfers\": " + std::to_string(transfers_) +
            ", \"bytes\": " + std::to_string(bytes_) +
            ", \"sharings\": " + std::to_string(sharings_) + ", " + load_.interval_json() +
+           (folds_ ? "\"fold_ties\": " + std::to_string(ties_ + sharing_->ties()) + ", " : "") +
            "\"tables\": {\"links\": {\"link\": [" + link + "], \"src\": [" + src + "], \"dst\": [" +
            dst + "], \"bytes\": [" + bytes + "], \"busy_ps\": [" + busy + "]}" +
            load_.table_json(counted) + "}}";
@@ -245,10 +248,17 @@ class Flow final : public astra_net::Model {
       if (A::kReads) last_bytes = -1;
     }
   };
+  // With folded ranks: when a message last came to a link, left it, and of which connection; and when
+  // it was last shared, or had messages of several connections in one instant.
+  struct Noted {
+    int64_t came_ps = -1, left_ps = -1, at_ps = -1, shared_ps = -1;
+    int32_t connection = -1;
+  };
   struct Link {
     int64_t number = 0;
     double bytes_per_ps = 0, scale = 1;
     double bytes = 0, wire_bytes = 0;  // of messages that began, of pairs that are forgotten
+    Noted noted;
     template <class A>
     void visit(A& archive) {
       archive(number, bytes_per_ps, scale, bytes, wire_bytes);
@@ -354,6 +364,7 @@ class Flow final : public astra_net::Model {
       const Waiting one = waiting(timer.subject);
       free(timer.subject);
       --connection(one.connection).flowing;
+      if (folds_) note(one.connection, true);
       flow_now(one.connection, one.id, one.bytes);
       return kNobody;
     }
@@ -393,6 +404,7 @@ class Flow final : public astra_net::Model {
     astra_net::add_bytes(bytes_, transfer.bytes);
     const int32_t index = connection_of(transfer.src, transfer.dst);
     Connection& one = connection(index);
+    if (folds_) note(index, true);
     const bool flows = one.flow >= 0 && !sharing_->is_over(one.flow, now_ps_);
     if (one.flowing + flows < queue_pairs_) {
       if (one.flowing == 0 && one.flow < 0) --idle_;
@@ -431,6 +443,7 @@ class Flow final : public astra_net::Model {
     }
     const int32_t flow = sharing_->begin(now_ps_, id, way.last_wire_bytes, index);
     heed();
+    measure(way, bytes);  // others of its way may have been woken
     if (static_cast<size_t>(flow) >= messages_.size()) messages_.resize(2 * messages_.size() + 1);
     message(flow).connection = index;
     if (may_be_sure(way, flow)) {
@@ -440,9 +453,10 @@ class Flow final : public astra_net::Model {
     ++way.flowing;
     send(flow, index, id, bytes);
   }
-  // Loads are recorded at the end of a message, and round trips begin there.
+  // Loads are recorded at the end of a message, round trips begin there, and what comes to a link is
+  // compared with it where ranks are folded.
   bool may_be_sure(const Connection& way, int32_t flow) const {
-    return way.flow < 0 && sharing_->is_loose(flow) && !load_.on() && round_trips_ == 0;
+    return way.flow < 0 && sharing_->is_loose(flow) && !load_.on() && round_trips_ == 0 && !folds_;
   }
   // The message flows from `since_ps` on, and nobody will touch it: when it is there is known.
   void plan(Connection& way, Message& one, int64_t since_ps, int64_t id, int64_t bytes) {
@@ -555,6 +569,7 @@ class Flow final : public astra_net::Model {
     const Message& one = message(flow);
     if (load_.on()) record(one, one.left);
     const int32_t index = one.connection;
+    if (folds_) note(index, false);
     Connection& way = connection(index);
     measure(way, one.bytes);
     set_timer(astra_net::add_ps(now_ps_, way.last_tail_ps), one.id, Stage::kArrives, -1);
@@ -641,6 +656,22 @@ class Flow final : public astra_net::Model {
     free_waiting_ = slot;
   }
 
+  // With folded ranks: a message comes to its way, or leaves it.  Where both happen to a link in one
+  // instant, which is first may differ from turn to turn, and so whether shares are found; unless the
+  // link has one pair's messages, one at a time: then the next one has it for itself as well.
+  void note(int32_t index, bool comes) {
+    sharing_->each_leg(index, [&](int32_t number, double) {
+      Noted& noted = links_[static_cast<size_t>(number)].noted;
+      const size_t flows = sharing_->flows(number);
+      const bool others = noted.at_ps == now_ps_ && noted.connection != index;
+      if (others || flows > 1 || (queue_pairs_ > 1 && comes && flows > 0))
+        noted.shared_ps = now_ps_;
+      (comes ? noted.came_ps : noted.left_ps) = noted.at_ps = now_ps_;
+      noted.connection = index;
+      ties_ += noted.came_ps == now_ps_ && noted.left_ps == now_ps_ && noted.shared_ps == now_ps_;
+    });
+  }
+
   // -- ways ------------------------------------------------------------------------------------
 
   int32_t connection_of(int32_t src, int32_t dst) {
@@ -693,9 +724,9 @@ class Flow final : public astra_net::Model {
     one.latency_ps = one.per_byte_ps = 0;
     double slowest_ps = 0;
     const auto cross = [&](int64_t number, const Rate& rate, double weight, bool counts) {
-      const int32_t index = link_state(number);
+      const int32_t index = link_state(folds_ ? dimensions_->folded(number) : number);
       const double per_byte_ps = 1 / links_[static_cast<size_t>(index)].bytes_per_ps;
-      legs_.push_back({index, weight});
+      legs_.push_back({index, weight, folds_ ? dimensions_->turn_of(number) : 0});
       if (!counts) return;
       one.latency_ps += rate.latency_ns * 1000;
       one.per_byte_ps += per_byte_ps;
@@ -735,6 +766,7 @@ class Flow final : public astra_net::Model {
   std::optional<Dimensions> dimensions_;
   std::optional<LinkList> graph_;
   std::optional<Sharing> sharing_;
+  bool folds_ = false;  // some links stand for others
   int64_t now_ps_ = 0;
   int64_t share_ps_ = kNever;  // when the rates of many flows are to be found
   std::optional<LinkIndex> index_;
@@ -757,6 +789,7 @@ class Flow final : public astra_net::Model {
   size_t next_change_ = 0;
   int64_t changed_ = 0;
   int64_t transfers_ = 0, bytes_ = 0, sharings_ = 0;
+  int64_t ties_ = 0;  // with folded ranks: orders that may be others elsewhere
 };
 
 }  // namespace

@@ -19,6 +19,11 @@
 // after `tolerance` of the time in which the group would send all its messages, at the earliest.
 // Until then those that come get what is free on their ways, and no more than an equal share of each
 // link.  A change of a link counts at once.
+//
+// Where one endpoint stands for many that are alike ("Folded ranks" in docs/contract.md), a link and a
+// flow stand for one of each turn of the network, and shares are those of all.  Whether a group is one
+// of many is then found by walking through the flows and links of all turns.  Where the flows of one
+// group might not get the same bits in all turns, or something depends on an order, ties() counts it.
 #ifndef ASTRA_FLOW_SHARING_HPP
 #define ASTRA_FLOW_SHARING_HPP
 
@@ -28,16 +33,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "topology.hpp"
+
 namespace flow {
 
-// A part of a flow's way: the flow sends `weight` of its rate over this link.
+// A part of a flow's way: the flow sends `weight` of its rate over this link; with folded ranks, over
+// the one to which the turn `by` takes it.
 struct Leg {
   int32_t link;
   double weight;
+  int32_t by = 0;
 };
 
 // A few numbers, in the record of whom they are of, or more elsewhere.  In no order.
@@ -89,8 +99,12 @@ class Sharing {
  public:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
-  // `weighted`: legs may have weights other than 1.
-  Sharing(bool weighted, double tolerance) : tolerance_(tolerance), weighted_(weighted) {}
+  // `weighted`: legs may have weights other than 1.  `turns`: by which links stand for others.
+  Sharing(bool weighted, double tolerance, analytical::Turns turns)
+      : tolerance_(tolerance),
+        turns_(std::move(turns)),
+        weighted_(weighted),
+        folds_(turns_.any()) {}
 
   int32_t add_link(double bytes_per_ps) {
     links_.emplace_back();
@@ -135,6 +149,12 @@ class Sharing {
   // Which way flows of that number take; none may flow.
   void set_way(int32_t number, const std::vector<Leg>& legs) {
     if (static_cast<size_t>(number) >= ways_.size()) ways_.resize(static_cast<size_t>(number) + 1);
+    if (folds_) {
+      turns_of_ways_.resize(ways_.size());
+      std::vector<int32_t>& turns = turns_of_ways_[static_cast<size_t>(number)];
+      turns.clear();
+      for (const Leg& leg : legs) turns.push_back(leg.by);
+    }
     Way& way = ways_[static_cast<size_t>(number)];
     way.legs.count = static_cast<int32_t>(legs.size());
     const bool apart = weighted_ || legs.size() > Legs::kFew;
@@ -251,6 +271,11 @@ class Sharing {
                        [&](int32_t index) { return !is_over(index, now_ps); });
   }
 
+  // With folded ranks: how many flows cross the link, and how often it is not known that all turns of
+  // one got the same.
+  size_t flows(int32_t link) const { return at(link).members.size(); }
+  int64_t ties() const { return ties_; }
+
   // Whether flows came or went in this instant where shares depend on it.
   bool asks() const { return !recent_.empty(); }
 
@@ -267,11 +292,11 @@ class Sharing {
     for (const int32_t number : recent_) {
       Link& link = at(number);
       link.recent = false;
-      if (!link.many && link.seen < first && !simple(number, link, apply)) {
+      if (!link.many && link.seen < first && (folds_ || !simple(number, link, apply))) {
         seek(number);
         int32_t met = -1;
         if (gather(least, kFew, met)) {
-          if (!fill_few()) fill(weighted_);
+          if (folds_ || !fill_few()) fill(weighted_);
           give(apply);
         } else {
           join(met);
@@ -297,7 +322,7 @@ class Sharing {
       seek(number);
       int32_t met = -1;
       gather(0, std::numeric_limits<size_t>::max(), met);
-      const bool many = together_.size() > kFew;
+      const bool many = together_.size() > kFew || (folds_ && are_many(number, 0));
       fill(true);
       const double patience_ps = many ? tolerance_ * turnover_ps() : 0;
       for (const int32_t other : around_) {
@@ -385,6 +410,7 @@ class Sharing {
   // Of a link, while shares are found: what is left for how many flows, of what weight if not each 1.
   struct Fill {
     double left = 0, weight = 0;
+    double offered = 0;  // the last share that it was known to have
     int32_t open = 0;
     double share(bool weighted) const { return left > 0 ? left / (weighted ? weight : open) : 0; }
   };
@@ -476,7 +502,11 @@ class Sharing {
     Link& link = at(number);
     if (!link.touched) touched_.push_back(number);
     link.touched = true;
-    due_ps_ = std::min(due_ps_, due_ps(link, now_ps));
+    const int64_t due = due_ps(link, now_ps);
+    due_ps_ = std::min(due_ps_, due);
+    // The last bit of how long shares are kept depends on the order of all flows; and so does who
+    // gets what is free meanwhile.
+    ties_ += folds_ && due > now_ps;
   }
   static int64_t due_ps(const Link& link, int64_t now_ps) {
     const double due = static_cast<double>(link.shared_ps) + std::ceil(link.patience_ps);
@@ -542,7 +572,9 @@ class Sharing {
         if (open[index] != 0) continue;
         const Flow& flow = flows[index];
         if (flow.tight == 0 && flow.rate == flow.cap) continue;
-        if (flow.rate <= stays && flow.rate > 0 && flow.held_by != number) continue;
+        if (untouched(flow, number, stays)) continue;
+        // Whether that link holds it up, or the same one of another turn, is not known.
+        ties_ += folds_ && flow.rate > 0 && flow.rate <= stays && crossings(flow, number) > 1;
         if (together_.size() == most) return give_up();
         together_.push_back(index);
         open[index] = static_cast<uint16_t>(std::min(together_.size(), size_t{UINT16_MAX}));
@@ -556,7 +588,43 @@ class Sharing {
         }
       }
     }
-    return true;
+    return !folds_ || most != kFew || !are_many(around_[0], least) || give_up();
+  }
+  // A flow that is no faster than what a change leaves alone, and is held up by another link.
+  static bool untouched(const Flow& flow, int32_t number, double least) {
+    return flow.rate <= least && flow.rate > 0 && flow.held_by != number;
+  }
+  int64_t crossings(const Flow& flow, int32_t number) const {
+    const int32_t* links = links_of(flow);
+    return std::count(links, links + flow.legs.count, number);
+  }
+  // With folded ranks: whether what gather() has found are more than kFew flows of all ranks.
+  bool are_many(int32_t number, double least) {
+    using Turned = std::pair<int32_t, int32_t>;  // a link or flow, and the turn that takes it there
+    std::set<Turned> flows, links{{number, 0}};
+    std::vector<Turned> ahead{{number, 0}};
+    for (size_t i = 0; i < ahead.size(); ++i) {
+      const auto [here, by] = ahead[i];
+      const Link& link = at(here);
+      for (const int32_t index : link.members) {
+        const Flow& flow = flow_at(index);
+        if (untouched(flow, here, link.tight ? least : kAll)) continue;
+        const int32_t* legs = links_of(flow);
+        const std::vector<int32_t>& turns = turns_of_ways_[static_cast<size_t>(flow.way)];
+        for (size_t leg = 0; leg < turns.size(); ++leg) {
+          if (legs[leg] != here) continue;
+          const int32_t turn = turns_.back(by, turns[leg]);
+          if (!flows.emplace(index, turn).second) continue;
+          if (flows.size() > kFew) return true;
+          if (flow.tight <= (link.tight ? 1 : 0)) continue;
+          for (size_t other = 0; other < turns.size(); ++other) {
+            const Turned next{legs[other], turns_.turned(turn, turns[other])};
+            if (at(legs[other]).tight && links.insert(next).second) ahead.push_back(next);
+          }
+        }
+      }
+    }
+    return false;
   }
   bool give_up() {
     for (const int32_t index : together_) open(index) = 0;
@@ -600,12 +668,14 @@ class Sharing {
     }
     double narrowest = link.bytes_per_ps;
     int32_t holds = link.tight ? number : -1;
+    bool alike = true;
     if (first.tight > 1) {
       const int32_t* links = links_of(first);
       for (int32_t i = 0; i < first.legs.count; ++i) {
         const Link& other = at(links[i]);
         if (!other.tight || links[i] == number) continue;
         if (other.many || !other.members.same(link.members)) return false;
+        alike &= other.bytes_per_ps == narrowest;
         if (other.bytes_per_ps > narrowest) continue;
         if (other.bytes_per_ps == narrowest && links[i] > holds) continue;
         narrowest = other.bytes_per_ps;
@@ -623,7 +693,7 @@ class Sharing {
     for (size_t i = 0; i < count; ++i) {
       Flow& flow = flow_at(members[i]);
       const double found = link.tight ? share : flow.cap;
-      flow.held_by = holds;
+      flow.held_by = alike && first.tight > 1 ? first_tight(flow) : holds;
       if (found == flow.rate) continue;
       flow.rate = found;
       apply(members[i], found);
@@ -647,8 +717,10 @@ class Sharing {
       fill.open = static_cast<int32_t>(link.members.size());
       if (weighted_) fill.weight = weight_of(number);
       if (!all) leave_out(link, fill);
-      if (fill.open > 0) offers_.emplace_back(fill.share(weighted_), number);
+      fill.offered = fill.share(weighted_);
+      if (fill.open > 0) offers_.emplace_back(fill.offered, number);
     }
+    if (!weighted_ && fill_alike()) return;
     const bool heap = offers_.size() > kFewLinks;
     if (heap)
       for (size_t i = offers_.size() / 2; i-- > 0;) sink(i);
@@ -663,10 +735,10 @@ class Sharing {
         if (cap > offered) break;
         if (open(index)) close(index, cap, -1);
       }
-      const Fill& fill = fill_at(number);
+      Fill& fill = fill_at(number);
       const double share = fill.share(weighted_);
       if (fill.open > 0 && share > offered) {  // its flows got less elsewhere
-        least->first = share;
+        least->first = fill.offered = share;
         if (heap) sink(0);
         continue;
       }
@@ -732,6 +804,9 @@ class Sharing {
       ++used;
     }
     given_.clear();
+    bool alike = used > 0;
+    for (size_t i = 1; i < used; ++i) alike &= links[i].offered == links[0].offered;
+    if (alike && give_alike(links[0].offered)) return true;
     uint32_t rest = (1u << count) - 1;
     const auto close = [&](size_t place, double share, int32_t number) {
       rest &= ~(1u << place);
@@ -780,6 +855,31 @@ class Sharing {
     }
     return true;
   }
+  // Where all links of the group have the same share for each of their flows, which could all bear
+  // it, all flows get it: whatever order the links are filled in, but for rounding.
+  bool fill_alike() {
+    if (offers_.empty()) return false;
+    const double share = offers_[0].first;
+    for (const Offer& offer : offers_)
+      if (offer.first != share) return false;
+    return give_alike(share);
+  }
+  bool give_alike(double share) {
+    for (const int32_t index : together_)
+      if (flow_at(index).tight > 0 && flow_at(index).cap < share) return false;
+    for (const int32_t index : together_) {
+      open(index) = 0;
+      const int32_t held_by = first_tight(flow_at(index));
+      found(index, held_by < 0 ? flow_at(index).cap : share, held_by);
+    }
+    return true;
+  }
+  int32_t first_tight(const Flow& flow) const {
+    if (flow.tight == 0) return -1;
+    const int32_t* link = links_of(flow);
+    while (!at(*link).tight) ++link;
+    return *link;
+  }
   // What is left to the others by those whose rates stay.  These are the slowest, and are taken away
   // in the order in which a filling of all would close them.
   void leave_out(const Link& link, Fill& fill) {
@@ -815,6 +915,7 @@ class Sharing {
     for (const int32_t index : at(number).members) {
       if (open[index] == 0) continue;
       open[index] = 0;
+      if (folds_) note_closing(flow_at(index), share, number);
       found(index, share, number);
       take(flow_at(index), share);
     }
@@ -832,6 +933,7 @@ class Sharing {
   }
   void close(int32_t index, double share, int32_t number) {
     open(index) = 0;
+    if (folds_ && number >= 0) note_closing(flow_at(index), share, number);
     found(index, share, number);
     const Flow& flow = flow_at(index);
     if (!weighted_) return take(flow, share);
@@ -842,6 +944,18 @@ class Sharing {
       fill.left -= weight(way, i) * share;
       fill.weight -= weight(way, i);
       --fill.open;
+    }
+  }
+  // With folded ranks: a link gives its share to a flow.  Its turns do so one after the other; where
+  // one changes what is left of another, or of a link that has its turn among them, the last bit may
+  // depend on the order.
+  void note_closing(const Flow& flow, double share, int32_t number) {
+    ties_ += crossings(flow, number) > 1;
+    const int32_t* links = links_of(flow);
+    for (int32_t i = 0; i < flow.legs.count; ++i) {
+      const Link& link = at(links[i]);
+      ties_ += links[i] != number && link.tight && link.seen == stamp_ &&
+               fill_at(links[i]).offered <= share;
     }
   }
   void found(int32_t index, double share, int32_t number) {
@@ -876,6 +990,8 @@ class Sharing {
   std::vector<uint16_t> open_;  // of each flow: its share is yet to be found
   std::vector<int32_t> free_;  // of flows_
   double tolerance_;
+  analytical::Turns turns_;
+  std::vector<std::vector<int32_t>> turns_of_ways_;  // with folded ranks: of each leg
   std::vector<int32_t> touched_;  // links with changes that wait for share()
   std::vector<int32_t> recent_, fresh_;  // links that changed, and flows that came, in this instant
   std::vector<int32_t> woken_, ended_;  // what tell() tells
@@ -887,7 +1003,8 @@ class Sharing {
   int64_t due_ps_ = kNever;  // when the first of touched_ is due
   int64_t rates_set_ = 0;  // how often
   uint64_t stamp_ = 0;
-  bool weighted_;
+  int64_t ties_ = 0;
+  bool weighted_, folds_;
 };
 
 }  // namespace flow

@@ -258,6 +258,14 @@ def test_alone_shared_and_in_order() -> None:
     ]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_unequal_messages_of_one_pair_at_once(order: tuple[int, int]) -> None:
+    """The second one shares what the first one had alone: each sends as much as it has."""
+    times = [2 * WIRE_PS + TAIL_PS, 3 * WIRE_PS + TAIL_PS]
+    messages = [(0, (which + 1) * MiB, 0, 1) for which in order]
+    assert arrivals(star(3, queue_pairs=2), messages) == [times[which] for which in order]
+
+
 def test_what_is_left_goes_to_the_others() -> None:
     """0 -> 2 and 1 -> 2 share the link to 2; 1 -> 3 gets the other half of the link from 1.  When
     the short one ends, both others double."""

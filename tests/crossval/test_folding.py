@@ -38,11 +38,13 @@ from tests.small import network, per_rank, same_on_all, system
 pytestmark = pytest.mark.usefixtures("native_engine")
 
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-MODELS = ("analytical-unaware", "analytical-aware")
+ANALYTICAL = ("analytical-unaware", "analytical-aware")
+MODELS = (*ANALYTICAL, "flow")
 Model = tuple[str, Any]
 BOTH: tuple[Model, ...] = (
     *((name, "native") for name in MODELS),
-    *((f"{name}-python", "python") for name in MODELS),
+    *((f"{name}-python", "python") for name in ANALYTICAL),
+    ("flow", "python"),
 )
 
 
@@ -181,6 +183,70 @@ def test_collectives(
     event("not folded" if compared(program, asked, model) else "folded")
 
 
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=CHECKS)
+@given(
+    shape=st.sampled_from(
+        (
+            *NETWORKS,
+            network("Switch", 24),  # more flows than are shared at once
+            network("Switch", 40, 37, 300),
+            network("Switch Ring", [6, 4], [90, 30], [100, 900]),
+            network("FullyConnected Switch", [4, 8], [77, 33], [1, 2]),
+        )
+    ),
+    kind=st.sampled_from(("all-reduce", "all-gather", "reduce-scatter", "all-to-all")),
+    names=st.lists(st.sampled_from(("ring", "direct", "direct2")), min_size=3, max_size=3),
+    size=st.sampled_from((1000, 65536, 2**20, 1_000_003)),
+    chunks=st.sampled_from((1, 3, 8)),
+    active=st.sampled_from((1, 2, 4)),
+    delay=st.sampled_from((0, 10, 700)),
+    queue_pairs=st.sampled_from((1, 2, 8)),
+    tolerance=st.sampled_from(("0", "0.1", "0.5")),
+    header=st.sampled_from((0, 82)),
+    round_trips=st.sampled_from((0, 0, 2)),
+)
+def test_fair_shares(
+    shape: dict[str, Any],
+    kind: str,
+    names: list[str],
+    size: int,
+    chunks: int,
+    active: int,
+    delay: int,
+    queue_pairs: int,
+    tolerance: str,
+    header: int,
+    round_trips: int,
+) -> None:
+    """Links that many flows share, and groups of so many that shares are kept for a while."""
+    ranks = int(np.prod(shape["npus_count"]))
+    setting = system(
+        names[: len(shape["npus_count"])],
+        preferred_dataset_splits=chunks,
+        active_chunks_per_dimension=active,
+        endpoint_delay=delay,
+        local_mem_bw=400,
+    )
+    program = Experiment(collective(kind, size, ranks), setting, shape).lower().program
+    options = {
+        "queue_pairs": str(queue_pairs),
+        "tolerance": tolerance,
+        "header_bytes": str(header),
+        "start_up_round_trips": str(round_trips),
+    }
+    asked = NetworkRequest(network=shape, options=options)
+    event(compared(program, asked, ("flow", "native")).partition("time(s)")[2] or "folded")
+
+
+@pytest.mark.parametrize("ranks", [16, 24, 64])
+@pytest.mark.parametrize("kind", ["all-to-all", "reduce-scatter"])
+def test_an_exchange_of_all_with_all_on_shared_links(ranks: int, kind: str) -> None:
+    setting = system("direct", preferred_dataset_splits=4), network("Switch", ranks)
+    result = same(Experiment(collective(kind, 2**24, ranks), *setting, backend="flow"))
+    assert result.folding.copies == ranks
+    assert result.network["sharings"] >= 8  # of each chunk when it begins and ends
+
+
 def same(tried: Experiment) -> Result:
     """Run it folded and not: everything that a user can see is the same."""
     some, everyone = tried.run(), tried.replace(fold="off", wavefront="off").run()
@@ -244,6 +310,10 @@ def test_a_hierarchical_all_reduce(model: str, dims: tuple[int, ...]) -> None:
     result = same(
         Experiment(collective("all-reduce", 2**30, ranks), HIERARCHICAL, net, backend=model)
     )
+    if (model, dims) == ("flow", (8, 4, 2)):
+        # A message of one chunk begins on a link when one of another chunk leaves it.
+        assert "messages came to a link at once" in result.folding.reason
+        return
     assert (result.folding.ran, result.folding.copies) == (1, ranks)
     assert result.folding.digits == ((1, 8), (8, 4), (32, 2)) or dims != (8, 4, 2)
 
@@ -379,7 +449,10 @@ def two_senders(micros: list[int], waits: list[set[int]]) -> Any:
         ([{1}, {2}, set()], False),
     ],
 )
-@pytest.mark.parametrize("model", BOTH[::2], ids=lambda model: model[0])  # the link is full else
+# The link is full else.
+@pytest.mark.parametrize(
+    "model", [one for one in BOTH if "unaware" in one[0]], ids=lambda model: model[0]
+)
 @pytest.mark.usefixtures("few")
 def test_a_message_that_only_counts_ties_with_none(
     model: Model, waits: list[set[int]], folds: bool
@@ -417,8 +490,8 @@ def unreceived(ranks: int) -> Any:
         ({"faults": [Slowdown(3, 0, 2.0)]}, "some ranks become slower meanwhile"),
         ({"faults": [LinkFault(0, 1000, 0.5)]}, "some links change meanwhile"),
         (
-            {"network": {"topology": "rail", "links": [[0, 16, 50.0, 500.0]]}, "backend": "flow"},
-            "backend flow knows of no ranks of this network that are alike",
+            {"network_options": {"backends": "flow"}, "backend": "composite"},
+            "backend composite knows of no ranks of this network that are alike",
         ),
         (
             {"network_options": {"sample_interval_us": "10"}},
@@ -443,8 +516,6 @@ def unreceived(ranks: int) -> Any:
     ids=lambda value: "" if isinstance(value, dict) else value[:30],
 )
 def test_why_not(changes: dict[str, Any], expected: str) -> None:
-    if changes.get("backend") == "flow":
-        changes = {**changes, "network": RING}
     assert expected in reason(**changes)
 
 

@@ -16,7 +16,7 @@ from astra_bridge.semantics import Semantics
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
 
-__all__ = ["BACKENDS", "OF_LINKS", "prepare", "topology_options"]
+__all__ = ["BACKENDS", "OF_LINKS", "prepare", "symmetry", "topology_options"]
 
 OF_LINKS = {"routing": ROUTINGS, "endpoints_forward": ("true", "false")}
 """Options that networks of links have, and those of dimensions have not."""
@@ -108,14 +108,14 @@ def topology_options(source: object, options: dict[str, str]) -> Prepared:
     return Prepared(config, topology.dims, names=network.names)
 
 
-def _symmetry(config: NetworkConfig) -> Symmetry | None:
+def symmetry(config: NetworkConfig) -> Symmetry | None:
     """Networks of dimensions are alike all round, unless loads over time are asked for."""
     if "topology" not in config.options or config.options.get("sample_interval_us"):
         return None
     # Imported here: small runs do not fold.
-    from astra_bridge.network.analytical.folding import symmetry
+    from astra_bridge.network.analytical.folding import symmetry_of
 
-    return symmetry(config)
+    return symmetry_of(config)
 
 
 def _knows_ways(config: NetworkConfig) -> bool:
@@ -173,7 +173,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware_python,
         isolate=False,
-        symmetry=_symmetry,
+        symmetry=symmetry,
         ways=_aware_ways,
     ),
     BackendSpec(
@@ -182,7 +182,7 @@ BACKENDS = (
         prepare,
         _open_unaware_python,
         isolate=False,
-        symmetry=_symmetry,
+        symmetry=symmetry,
         ways=_unaware_ways,
     ),
     BackendSpec(
@@ -191,7 +191,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware,
         isolate=False,
-        symmetry=_symmetry,
+        symmetry=symmetry,
         ways=_aware_ways,
         library=lambda: library_path("analytical_aware"),
     ),
@@ -201,7 +201,7 @@ BACKENDS = (
         prepare,
         _open_unaware,
         isolate=False,
-        symmetry=_symmetry,
+        symmetry=symmetry,
         ways=_unaware_ways,
         library=lambda: library_path("analytical_unaware"),
     ),

@@ -13,10 +13,10 @@ from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.spec import Symmetry
 from astra_bridge.program.folding import Turn
 
-__all__ = ["symmetry"]
+__all__ = ["symmetry_of"]
 
 
-def symmetry(config: NetworkConfig) -> Symmetry:
+def symmetry_of(config: NetworkConfig) -> Symmetry:
     """All dimensions may be turned; the ranks of a Switch, or a FullyConnected one, change places.
 
     A transfer crosses dimensions in ascending order, a ring the shorter way round, clockwise where
@@ -25,7 +25,7 @@ def symmetry(config: NetworkConfig) -> Symmetry:
     Examples
     --------
     >>> ring = {"topology": "Ring", "npus_count": "4", "bandwidth": "1", "latency": "0"}
-    >>> of_ring = symmetry(NetworkConfig(4, 4, options=ring | {"fold": "1:4"}))
+    >>> of_ring = symmetry_of(NetworkConfig(4, 4, options=ring | {"fold": "1:4"}))
     >>> of_ring.turns
     (Turn(size=4, any=False),)
     >>> link, src, dst = of_ring.turned(np.array([1]), np.array([0, 1]))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from astra_bridge.errors import InputError
-from astra_bridge.network.analytical.backend import OF_LINKS, topology_options
+from astra_bridge.network.analytical.backend import OF_LINKS, symmetry, topology_options
 from astra_bridge.network.native import library_path, not_built, open_own
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.text import nearest
@@ -43,6 +43,7 @@ BACKENDS = (
         lambda config: open_own("flow", config),
         unavailable=lambda: not_built("flow"),
         isolate=False,
+        symmetry=symmetry,
         library=lambda: library_path("flow"),
     ),
 )
