@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_bridge.trace.writer import varint
+from astra_bridge.trace.varint import varint
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

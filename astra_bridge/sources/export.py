@@ -17,6 +17,7 @@ from astra_bridge.trace.columns import CommType, NodeType, Workload
 from astra_bridge.trace.per_rank import write_per_rank
 from astra_bridge.trace.reader import parse_trace
 from astra_bridge.trace.schema import GlobalMetadata
+from astra_bridge.trace.varint import varint
 from astra_bridge.trace.writer import (
     VERSION,
     TraceNode,
@@ -26,7 +27,6 @@ from astra_bridge.trace.writer import (
     encode_node,
     frame_records,
     name_field,
-    varint,
 )
 
 __all__ = ["RecordedWorkload", "encoded_trace"]

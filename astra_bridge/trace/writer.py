@@ -20,14 +20,13 @@ from astra_bridge.trace.schema import (
     IOInfo,
     NodeRecord,
 )
+from astra_bridge.trace.varint import varint
 
 VERSION = "0.0.4"
 """Version of Chakra's schema that is written by default."""
 
 _Made = TypeVar("_Made")
 _MAX_CACHED_ATTRIBUTES = 1 << 16
-_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
-_MORE = [bytes((value | 0x80,)) for value in range(0x80)]
 _INT32_ATTRIBUTES = frozenset(("comm_src", "comm_dst", "comm_tag", "comm_priority"))
 
 
@@ -136,22 +135,6 @@ class _Encoder:
         return bytes(record.SerializeToString())
 
 
-def varint(value: int) -> bytes:
-    """A number >= 0 as protobuf writes it."""
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    if value < 0x4000:
-        return _MORE[value & 0x7F] + _ONE_BYTE[value >> 7]
-    if value < 0x200000:
-        return _MORE[value & 0x7F] + _MORE[value >> 7 & 0x7F] + _ONE_BYTE[value >> 14]
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def encode_any(node: TraceNode) -> bytes:
     """Encode one node.
 
@@ -192,7 +175,7 @@ def encode_node(
     fields : bytes
         Those that :func:`name_field` and :func:`attribute_field` give, one after the other.
     """
-    record = b"\x08" + node_id + b"\x18" + _ONE_BYTE[node_type]
+    record = b"\x08" + node_id + b"\x18" + varint(node_type)
     if ctrl_deps:
         record += b"\x22" + varint(len(ctrl_deps)) + ctrl_deps
     if data_deps:
