@@ -8,13 +8,18 @@ step; what the host waits in a call is not part of it.
 
 What CUDA's events connect is not in a trace, unless CUPTI recorded them (``cuda_sync``): which
 stream waits and for what is inferred from the order of calls, and never against recorded times.
+
+Steps are replayed as they are made: each starts when all that it waits for has ended.  Where a
+kernel would start too early, for the gaps that a busy stream has between its kernels add up, a
+pause stands before it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -47,8 +52,8 @@ _MOST_UNWAITED = 256
 # Kinds of marks, in the order in which those of one instant are looked at.
 (
     _END, _DONE, _RESUME, _CALL, _ISSUE, _WORK, _MOVE, _JOIN, _AWAIT, _RECORD, _STREAM_WAIT,
-    _SYNC, _LAUNCH, _WAIT, _FINISH,
-) = range(15)  # fmt: skip
+    _SYNC, _STRAY, _LAUNCH, _WAIT, _FINISH,
+) = range(16)  # fmt: skip
 
 _COMP = NodeType.COMP  # looked up once, not for each kernel
 _Stream = tuple[int, int]
@@ -118,6 +123,8 @@ class _Linker:
         self.where = f"{recording.file.name}"
         self.steps: list[Step] = []
         self.ends: list[int] = []  # recorded end of each step
+        self.replayed: list[int] = []  # and its end, where all start as soon as they can
+        self.begin_ns = 0
         self.threads = [_Thread(number) for number in range(len(recording.threads))]
         self.last: dict[_Stream, list[int]] = {}  # what ends a stream so far
         self.comm_last: dict[str, int] = {}  # last communication without a kernel, by group
@@ -139,6 +146,7 @@ class _Linker:
         for index, gpu in enumerate(recording.gpu):
             self.launched_by[gpu.correlation].append(index)
         self.has_gpu = bool(recording.gpu)
+        self.launches = True
         self.number_of = _stream_numbers({gpu.stream for gpu in recording.gpu})
         self.later_kernels = self._kernels_outside_of_calls()
 
@@ -174,16 +182,11 @@ class _Linker:
                 marks.append((start, kind, len(marks), thread, (end, name, correlation)))
         orphans = [i for key, many in launched_by.items() if key not in known for i in many]
         if orphans:
-            # As if the thread that launches most had done so when they start.
-            launching = Counter(mark[3] for mark in marks if mark[1] == _LAUNCH)
-            if launching:
-                thread = launching.most_common(1)[0][0]
-            else:
-                thread = len(self.threads)
-                self.threads.append(_Thread(thread))
-            self._launch_behind(orphans, marks)
-            for i in orphans:
-                marks.append((gpu[i].start_ns, _LAUNCH, len(marks), thread, ([i], 0, -1)))
+            orphans.sort(key=lambda i: gpu[i].start_ns)
+            self.launches = any(mark[1] == _LAUNCH for mark in marks)
+            times = self._before_launches(orphans, marks)
+            for at, i in zip(times, orphans, strict=True):
+                marks.append((at, _STRAY, len(marks), -1, gpu[i]))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
         for one in self.communications:
             marks.append((one.start_ns, _CALL, len(marks), one.thread, one))
@@ -201,24 +204,28 @@ class _Linker:
             marks.append((one.end_ns, _WAIT, len(marks), one.thread, one))
         return marks
 
-    def _launch_behind(
+    def _before_launches(
         self, orphans: list[int], marks: list[tuple[int, int, int, int, Any]]
-    ) -> None:
-        """Launch what follows a kernel without a launch behind it: a stream keeps its order."""
+    ) -> list[int]:
+        """When to look at kernels without a launch: before what follows them is launched."""
         gpu = self.recording.gpu
-        starts: dict[_Stream, list[int]] = defaultdict(list)
+        followers: dict[_Stream, list[tuple[int, int]]] = defaultdict(list)
+        for mark in marks:
+            if mark[1] == _LAUNCH:
+                for i in mark[4][0]:
+                    followers[gpu[i].stream].append((gpu[i].start_ns, mark[0]))
+        earliest: dict[_Stream, tuple[list[int], list[int]]] = {}
+        for stream, found in followers.items():
+            found.sort()
+            first = list(accumulate((launched for _, launched in reversed(found)), min))
+            earliest[stream] = [start for start, _ in found], first[::-1]
+        times = []
         for i in orphans:
-            starts[gpu[i].stream].append(gpu[i].start_ns)
-        for mine in starts.values():
-            mine.sort()
-        for place, mark in enumerate(marks):
-            if mark[1] != _LAUNCH:
-                continue
-            for one in (gpu[i] for i in mark[4][0]):
-                before = starts.get(one.stream, [])
-                at = bisect_left(before, one.start_ns)
-                if at and before[at - 1] >= marks[place][0]:
-                    marks[place] = before[at - 1] + 1, *mark[1:]
+            start = gpu[i].start_ns
+            starts, launched = earliest.get(gpu[i].stream, ([], []))
+            at = bisect_left(starts, start)
+            times.append(min(start, launched[at]) if at < len(starts) else start)
+        return times
 
     def run(self) -> Rank:
         marks = self._marks()
@@ -234,6 +241,8 @@ class _Linker:
                 final[thread] = max(final[thread], end)
         for thread, start in first.items():
             self.threads[thread].resume_ns = start
+        starts_ns = [*first.values(), *(gpu.start_ns for gpu in self.recording.gpu)]
+        self.begin_ns = min(starts_ns, default=0)
         for thread, end in final.items():
             marks.append((end, _FINISH, len(marks), thread, None))
         marks.sort()  # numbers differ, so nothing behind them is compared
@@ -241,16 +250,15 @@ class _Linker:
             _CALL: self._call, _END: self._call_end, _RECORD: self._record, _ISSUE: self._issue,
             _WORK: self._work, _MOVE: self._move, _DONE: self._done, _AWAIT: self._await,
             _STREAM_WAIT: self._stream_wait, _SYNC: self._sync, _LAUNCH: self._launch,
-            _WAIT: self._wait, _JOIN: self._join, _RESUME: self._foreign, _FINISH: self._finish,
+            _STRAY: self._stray, _WAIT: self._wait, _JOIN: self._join, _RESUME: self._foreign,
+            _FINISH: self._finish,
         }  # fmt: skip
         for at, kind, _, thread, what in marks:
             handlers[kind](thread, at, what)
         lost = [one for one in self.communications if not one.steps]
         if lost:
             self.made.note("a call of communication left out", lost[0].name, len(lost))
-        starts_ns, ends_ns = list(first.values()), list(final.values())
-        starts_ns += [gpu.start_ns for gpu in self.recording.gpu]
-        ends_ns += [gpu.end_ns for gpu in self.recording.gpu]
+        ends_ns = [*final.values(), *(gpu.end_ns for gpu in self.recording.gpu)]
         ends_ns += [one.ran_ns[1] for one in self.communications]
         return Rank(
             rank=self.rank,
@@ -258,7 +266,7 @@ class _Linker:
             steps=self._needed(),
             groups=self.groups,
             source=self.recording.file,
-            span_ns=max(ends_ns, default=0) - min(starts_ns, default=0),
+            span_ns=max(ends_ns, default=0) - self.begin_ns,
         )
 
     def _needed(self) -> list[Step]:
@@ -372,7 +380,16 @@ class _Linker:
     def _add(self, step: Step) -> int:
         self.steps.append(step)
         self.ends.append(step.start_ns + step.duration_ns)
+        self.replayed.append(self._ready(step.deps) + step.duration_ns)
         return len(self.steps) - 1
+
+    def _ready(self, deps: Iterable[int]) -> int:
+        """When a step could start in a replay."""
+        ready, replayed = self.begin_ns, self.replayed
+        for step in deps:
+            if replayed[step] > ready:
+                ready = replayed[step]
+        return ready
 
     def _advance(self, thread: _Thread, at: int, name: str) -> None:
         """A stretch of the host that ends at a point that matters."""
@@ -669,14 +686,47 @@ class _Linker:
                 deps.update(self.stream_waits.pop(stream))
             work = self._compute if gpu.args is None else self._communication
             steps = self.last[stream] = work(index, at, gpu, deps)
-            recent = self.recent
-            recent += steps
-            if len(recent) > _MOST_RECENT:
-                del recent[: -_MOST_RECENT // 2]
+            self._remember(steps)
         if call_end >= gpus[-1].end_ns > at:
             # The call itself waits, as copies to memory that is not pinned do.
             thread.awaited += self.last[gpus[-1].stream]
             thread.resume_ns = max(thread.resume_ns, gpus[-1].end_ns)
+
+    def _stray(self, _index: int, _at: int, gpu: Gpu) -> None:
+        """What the GPU runs without a launch: behind what is before it in its stream."""
+        stream = gpu.stream
+        deps = set(self.last.get(stream, ()))
+        if gpu.args is None:
+            steps = [self._kernel(gpu, self.begin_ns, deps)]
+        else:
+            steps = self._stray_communication(gpu, deps)
+        self.last[stream] = steps
+        self._remember(steps)
+
+    def _remember(self, steps: list[int]) -> None:
+        recent = self.recent
+        recent += steps
+        if len(recent) > _MOST_RECENT:
+            del recent[: -_MOST_RECENT // 2]
+
+    def _stray_communication(self, gpu: Gpu, deps: set[int]) -> list[int]:
+        given = facts("record_param_comms", gpu.args or {}, None)
+        if given.kind is None:
+            given = Facts(kind=_kernel_kind(gpu.name))
+        sized = given.in_bytes is not None or given.out_bytes is not None
+        # What was called before the recording began says nothing; a trace of the GPU alone must.
+        if given.kind is None or given.kind == "wait" or (self.launches and not sized):
+            return [self._communication_pause(gpu, self.begin_ns, deps)]
+        self._find_cause(gpu, self.begin_ns, deps)
+        one = Communication(-1, gpu.start_ns, gpu.start_ns, gpu.name, given)
+        took = gpu.end_ns - gpu.start_ns
+        number = self.number_of[gpu.stream]
+        return [self._communicate(one, gpu.start_ns, took, sorted(deps), number)]
+
+    def _communication_pause(self, gpu: Gpu, at: int, deps: set[int]) -> int:
+        """Keep the time of what communicates nobody knows what."""
+        self.made.note("a communication kernel without a call is a pause", gpu.name)
+        return self._kernel(gpu, at, deps, NodeType.METADATA)
 
     def _compute(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
         """A kernel, a copy or a fill."""
@@ -697,11 +747,11 @@ class _Linker:
             inside.launched = [*inside.launched, *steps]
         return steps
 
-    def _kernel(self, gpu: Gpu, at: int, deps: set[int]) -> int:
+    def _kernel(self, gpu: Gpu, at: int, deps: set[int], node: NodeType = _COMP) -> int:
         self._find_cause(gpu, at, deps)
         start = gpu.start_ns
         took = gpu.end_ns - start
-        step = Step(_COMP, gpu.name, start, took, sorted(deps), False, self.number_of[gpu.stream])
+        step = Step(node, gpu.name, start, took, sorted(deps), False, self.number_of[gpu.stream])
         return self._add(step)
 
     def _communication(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
@@ -713,8 +763,7 @@ class _Linker:
             deps.update(step for step in before if self.ends[step] <= gpu.start_ns)
         calls = self._calls_of(index, at, gpu)
         if not calls:
-            self.made.note("a communication kernel without a call is compute", gpu.name)
-            return [self._kernel(gpu, at, deps)]
+            return [self._communication_pause(gpu, at, deps)]
         self._find_cause(gpu, at, deps)
         return self._kernel_of(calls, gpu, sorted(deps))
 
@@ -759,6 +808,7 @@ class _Linker:
                 for step in one.steps:
                     self.steps[step].duration_ns += took
                     self.ends[step] = gpu.end_ns
+                    self.replayed[step] += took
                 steps += one.steps
                 continue
             if len(calls) == 1:
@@ -823,29 +873,28 @@ class _Linker:
         Processes that share a GPU wait for one another's time slices, for one.
         """
         ends, late = self.ends, gpu.start_ns - _LATE_NS
-        if at > late:
+        ready = self._ready(deps)
+        if ready > late:
             return
-        for step in deps:
-            if ends[step] > late:
-                return
-        causes = [
-            step
-            for step in self.recent
-            if step not in deps and gpu.start_ns - _CAUSE_NS <= self.ends[step] <= gpu.start_ns
-        ]
-        if causes:
-            deps.add(max(causes, key=lambda step: self.ends[step]))
-            self.made.note("a kernel starts when another stream has ended", self.where)
-            return
-        # It stands between what the kernel waits for and the kernel, and occupies nothing.
         free = max([at, *(ends[step] for step in deps)])
+        if free <= late:
+            causes = [
+                step
+                for step in self.recent
+                if step not in deps and gpu.start_ns - _CAUSE_NS <= ends[step] <= gpu.start_ns
+            ]
+            if causes:
+                deps.add(max(causes, key=ends.__getitem__))
+                self.made.note("a kernel starts when another stream has ended", self.where)
+                return
+            self.made.note("a kernel starts as late as recorded, for no known reason", self.where)
+        # It stands between what the kernel waits for and the kernel, and occupies nothing.
         pause = Step(
-            NodeType.METADATA, "pause", free, gpu.start_ns - free, sorted(deps), False,
+            NodeType.METADATA, "pause", free, gpu.start_ns - ready, sorted(deps), False,
             self.number_of[gpu.stream],
         )  # fmt: skip
         deps.clear()
         deps.add(self._add(pause))
-        self.made.note("a kernel starts as late as recorded, for no known reason", self.where)
 
 
 def _stream_numbers(streams: set[_Stream]) -> dict[_Stream, int]:

@@ -103,9 +103,76 @@ def test_a_kernel_that_starts_late_for_no_known_reason_pauses(tmp_path: Path) ->
     assert rank.steps[relu].deps == [pause]
     step = rank.steps[pause]
     assert (step.type, step.cpu, step.stream) == (NodeType.METADATA, False, 7)
-    assert (step.start_ns, step.duration_ns) == (115_000, 285_000)
-    assert max(ends_ns(rank.steps)) == 12_000 + 100_000 + 285_000 + 7_000
+    # The first kernel starts with its launch, 3 us too early: the pause makes up for that, too.
+    assert (step.start_ns, step.duration_ns) == (115_000, 288_000)
+    assert max(ends_ns(rank.steps)) == 12_000 + 100_000 + 288_000 + 7_000 == 407_000
     assert any("starts as late as recorded" in line for line in made.lines())
+
+
+def test_gaps_of_a_busy_stream_add_up_to_pauses(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 1000)
+    for i in range(200):
+        # Launched long before; 2 us pass between one kernel and the next one.
+        recording.kernel(1 + 4 * i, 10 + 12 * i, 10)
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    kernels = named(rank, "gemm")
+    early = [
+        rank.steps[i].start_ns + 10_000 - end
+        for i, end in enumerate(ends_ns(rank.steps)) if i in set(kernels)
+    ]  # fmt: skip
+    assert min(early) >= 0
+    assert max(early) < 20_000, "no kernel is 20 us earlier than recorded"
+    assert len(named(rank, "pause")) == 200 * 2 // 20
+    assert sum(rank.steps[i].duration_ns for i in kernels) == 200 * 10_000
+    assert not any("kernel" in line for line in made.lines()), "the gaps are in the recording"
+
+
+def stray(recording: Recording, start: float, dur: float, name: str, stream: int = 7) -> None:
+    """A kernel that was launched before the recording began."""
+    recording.kernel(0, start, dur, name, stream)
+    launch = recording.events[-2]
+    assert launch["name"] == "cudaLaunchKernel"
+    recording.events.remove(launch)
+
+
+def test_communication_from_before_the_recording_is_no_compute(tmp_path: Path) -> None:
+    recording = Recording(world=8)
+    stray(recording, 0, 300, "ncclDevKernel_Generic(ncclDevKernelArgsStorage<4096ul>)", 20)
+    stray(recording, 400, 200, "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgs)", 20)
+    stray(recording, 50, 500, "gemm")
+    recording.op(0, 700)
+    recording.kernel(60, 560, 40, "relu")
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    gpu = [step for step in rank.steps if step.stream >= 0]
+    assert sum(one.duration_ns for one in gpu if one.type == NodeType.COMP) == 540_000
+    paused = [one for one in gpu if one.type == NodeType.METADATA and "nccl" in one.name]
+    assert [one.duration_ns for one in paused] == [300_000, 200_000]
+    assert not any(one.type == NodeType.COMM_COLL for one in gpu)
+    (line,) = [line for line in made.lines() if "without a call" in line]
+    assert "2 x a communication kernel without a call is a pause" in line
+    assert max(ends_ns(rank.steps)) == 700_000
+
+
+def test_what_was_launched_before_the_recording_takes_no_waits_of_the_host(tmp_path: Path) -> None:
+    """It is still running when the host, which is ahead, has waited for a collective."""
+    recording = Recording(world=2)
+    recording.op(0, 300)
+    for i in range(5):
+        stray(recording, 100 * i, 90, "old")
+    recording.kernel(10, 500, 50, "first")
+    recording.collective(40, 700, stream=20)
+    recording.op(80, 1, "record_param_comms", **recording.described("wait", 0, "0"))
+    recording.kernel(100, 760, 50, "second")
+    rank = linked(recording, tmp_path)
+    (reduced,) = [i for i, one in enumerate(rank.steps) if one.type == NodeType.COMM_COLL]
+    for i in (*named(rank, "old"), *named(rank, "first")):
+        assert reduced not in before(rank, i)
+    (second,) = named(rank, "second")
+    assert reduced in before(rank, second)
+    assert {*named(rank, "old")} < before(rank, *named(rank, "first"))
 
 
 def test_a_synchronisation_is_no_work_of_the_host(tmp_path: Path) -> None:
