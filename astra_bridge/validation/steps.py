@@ -275,11 +275,14 @@ def _profile(name: str) -> Hardware:
 
 
 def _model(row: dict[str, str], count: Any) -> Model:
-    """The model of that name, else one of these sizes: gated and without biases after 2022."""
+    """The model of that name and size, else one of the size: gated, without biases after 2022."""
     plain = re.sub(r"[^a-z0-9.]", "", row["model"].lower())
     for name in model_names():
-        if name.replace("-", "") == plain and plain.startswith("gpt") is False:
-            return named_model(name)
+        if name.replace("-", "") == plain:
+            known = named_model(name)
+            size = known.depth, known.hidden
+            if size == (count("layers", size[0]), count("hidden", size[1])):
+                return known
     early = row["precision"] == "fp16"
     heads, hidden = count("heads"), count("hidden")
     layer = Layer(
