@@ -108,9 +108,10 @@ def test_parameters_of_deepseek_v3() -> None:
     MTP, its copies of embedding and head, and the scales of fp8 blocks; README_WEIGHTS.md: 0.9B
     each for embedding and head, 11.5B for the module of MTP, without the product of its inputs.
 
-    The 37B are without the embedding and with the head: with both they would be 38B.  The 36.7B of
-    README_WEIGHTS.md, "including 0.9B for Embedding and 0.9B for the output Head", are 0.2 % more
-    than with one of them and 2.3 % less than with both.
+    Its makers corrected README_WEIGHTS.md on Hugging Face (deepseek-ai/DeepSeek-V3-Base, commit
+    32950e4): 36.6B active, "including 0.9B for the output Head".  That is what is computed here,
+    to 0.1 %.  Before, as in the copy on GitHub, it said 36.7B with embedding and head, which no way
+    of counting gives; the 37B of the paper are the 36.6B, rounded.
     """
     model = named_model("deepseek-v3")
     h, v = model.hidden, model.vocabulary
@@ -131,8 +132,10 @@ def test_parameters_of_deepseek_v3() -> None:
     active = 61 * (latent + 2 * h) + 3 * 3 * h * 18432 + 58 * (257 * h + 256 - h + 9 * 3 * h * 2048)
     active += h + v * h
     assert active_parameters(model) == active == 36_625_618_432
+    assert active == pytest.approx(36.6e9, rel=0.001)
     assert round(active / 1e9) == 37
     assert active_parameters(model, embedding=True) == active + v * h == 37_552_297_472
+    assert active - v * h == 35_698_939_392, "without either"
 
 
 def test_the_table_of_models_names_files_too(
@@ -836,7 +839,7 @@ def test_command_prints_memory_and_flags(
     more = ["--global-batch-size", "8", "--dp", "2"]
     assert dispatch(ROOT, [*words, *more, "-o", str(prefix)]) == 0
     said = capsys.readouterr().out
-    assert "8.030 x 10^9 parameters" in said
+    assert "8,030,261,248 parameters, 7,504,924,672 active (with the output head" in said
     assert f"  --workload-configuration={prefix}\n  --semantics=corrected\n" in said
     workload = read_workload(prefix, 16)
     assert len(workload.columns) == 2

@@ -601,6 +601,13 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ('{"scheduling-policy": "LIFO"}', "a system configuration.*`--system-configuration=w"),
         ("# x\ntopology: [ Ring ]\n", "a network configuration.*`--network-configuration=w"),
         ("SQLite format 3\0", "this is a database"),
+        ('{"architectures": ["A"]}', "a model's configuration .*`astra-bridge workload model w"),
+        ("name: x\ncomponents:\n- name: y\nlinks:\n- name: z\nedges:\n", "an InfraGraph"),
+        ('{"name": "x", "collective": "allreduce", "gpus": []}', "an execution plan of MSCCL"),
+        ('<?xml version="1.0"?>\n<system version="1">', "a topology or graph of NCCL"),
+        ('{"rocprofiler-sdk-tool": []}', "a profile of rocprofv3"),
+        ("\n\x08\x12\x0e/host:metadata", "a profile of JAX"),
+        ("<tests><test/></tests>", "XML, but no algorithm of MSCCL"),
     ],
 )
 def test_a_wrong_kind_of_file_is_named(

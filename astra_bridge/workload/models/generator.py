@@ -185,8 +185,9 @@ def _model(
         made = serving(run, accelerator)
     flops = flops_per_token(named, sequence_length, backward=not inference)
     said = [
-        f"{named.name}: {parameters(named) / 1e9:.3f} x 10^9 parameters, of which a token meets "
-        f"{active_parameters(named) / 1e9:.3f}; {flops / 1e9:.1f} x 10^9 operations per token",
+        f"{named.name}: {parameters(named):,} parameters, {active_parameters(named):,} active "
+        f"(with the output head, without the embedding); {flops / 1e9:.1f} x 10^9 operations per "
+        "token",
         memory_text(needed, accelerator),
     ]
     if accelerator is None:
