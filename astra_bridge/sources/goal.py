@@ -27,6 +27,7 @@ from astra_bridge.workload.builder import GeneratedWorkload, TraceBuilder
 __all__ = ["FORMAT", "read_goal"]
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|#[^\n]*", re.DOTALL)
+_SPACE = re.compile(r"\s*")
 _HEAD = re.compile(r"\s*num_ranks\s+(\d+)")
 _RANK = re.compile(r"rank\s+(\d+)\s*\{")
 _PLACE = r"(?:\s+(?:cpu|nic)\s+\d+)*"
@@ -65,9 +66,9 @@ def read_goal(file: Path, made: Inferences) -> GeneratedWorkload:
     ranks = in_file(whole_text(1, MAX_RANKS), head.group(1), file=file, key="num_ranks")
     traces = [TraceBuilder() for _ in range(ranks)]
     seen: set[int] = set()
-    at = head.end()
-    while text[at:].strip():
-        at += len(text[at:]) - len(text[at:].lstrip())
+    lines = _Lines(text)
+    at = _after_space(text, head.end())
+    while at < len(text):
         begin = _RANK.match(text, at)
         if begin is None:
             raise _wrong("rank NUMBER { ... }", text, at, file)
@@ -79,9 +80,26 @@ def read_goal(file: Path, made: Inferences) -> GeneratedWorkload:
         end = text.find("}", begin.end())
         if end < 0:
             raise InputError("the brace is never closed", file=file, key=f"rank {rank}")
-        _read_rank(text, begin.end(), end, traces[rank], rank, ranks, file, made)
-        at = end + 1
+        _read_rank(text, begin.end(), end, traces[rank], rank, ranks, file, made, lines)
+        at = _after_space(text, end + 1)
     return GeneratedWorkload(traces)
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+class _Lines:
+    """Numbers of lines, for places that come in order: counted from one to the next."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._at, self._line = text, 0, 1
+
+    def of(self, at: int) -> int:
+        self._line += self._text.count("\n", self._at, at)
+        self._at = at
+        return self._line
 
 
 def _line(text: str, at: int) -> int:
@@ -104,12 +122,12 @@ def _read_rank(
     ranks: int,
     file: Path,
     made: Inferences,
+    lines: _Lines,
 ) -> None:
     ids: dict[str, int] = {}
     orders: list[tuple[str, bool, str, int]] = []
     while True:
-        while at < end and text[at].isspace():
-            at += 1
+        at = _after_space(text, at)
         if at >= end:
             break
         if work := _WORK.match(text, at, end):
@@ -118,7 +136,7 @@ def _read_rank(
                 raise InputError(
                     f"label {label} is given twice", file=file, key=f"line {_line(text, at)}"
                 )
-            ids[label] = _add(work, trace, rank, ranks, f"line {_line(text, at)}", file, made)
+            ids[label] = _add(work, trace, rank, ranks, f"line {lines.of(at)}", file, made)
             at = work.end()
         elif order := _ORDER.match(text, at, end):
             orders.append((order.group(1), order.group(2) == "irequires", order.group(3), at))

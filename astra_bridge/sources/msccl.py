@@ -52,11 +52,14 @@ def read_msccl(file: Path, size_bytes: int) -> GeneratedWorkload:
         raise InputError(f"not valid XML: {one_line(str(error))}", file=file) from None
     if root.tag != "algo":
         raise InputError(f"expected an element algo, found {show(root.tag)}", file=file)
+    gpus = list(root.iter("gpu"))
+    # The first versions of the format left it out.
+    root.attrib.setdefault("ngpus", str(len(gpus)))
     ranks = _number(root, "ngpus", 1, MAX_RANKS, "algo", file)
     chunk = -(-size_bytes // _number(root, "nchunksperloop", 1, 2**31, "algo", file))
     traces = [TraceBuilder() for _ in range(ranks)]
     seen: set[int] = set()
-    for gpu in root.iter("gpu"):
+    for gpu in gpus:
         rank = _number(gpu, "id", 0, ranks - 1, "gpu", file)
         if rank in seen:
             raise InputError("is given twice", file=file, key=f"gpu {rank}")

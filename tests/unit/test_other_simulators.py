@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import runpy
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ import astra_bridge
 from astra_bridge.cli import main
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.groups import read_comm_groups
+from astra_bridge.sources import goal
 from astra_bridge.sources.goal import read_goal
 from astra_bridge.sources.msccl import read_msccl
 from astra_bridge.sources.simai import read_simai
@@ -92,6 +94,32 @@ def test_what_is_wrong_with_a_goal_schedule_is_said(text: str, said: str, tmp_pa
         read_goal(tmp_path / "s.goal", Inferences())
 
 
+def test_a_long_schedule_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it costs grows with its length: no line is counted from the start of the file."""
+    rank = "\n".join(f"l{i}: calc 5\nl{i} requires l{max(0, i - 1)}" for i in range(1, 400))
+    text = "num_ranks 3\n" + "".join(f"rank {r} {{\nl0: calc 5\n{rank}\n}}\n" for r in range(3))
+    counted: list[int] = []
+
+    class Lines(goal._Lines):
+        def of(self, at: int) -> int:
+            counted.append(abs(at - self._at))
+            return super().of(at)
+
+    monkeypatch.setattr(goal, "_Lines", Lines)
+    monkeypatch.setattr(goal, "_line", None)
+    path = tmp_path / "s.goal"
+    path.write_text(text)
+    made = read_goal(path, Inferences()).workload()
+    assert [len(made.of_rank(r)) for r in range(3)] == [400] * 3
+    assert len(counted) == 3 * 400
+    assert sum(counted) < len(text)
+    monkeypatch.undo()
+    path.write_text(text.replace("}\n", "x: calc 1\nx: calc 2\n}\n"))
+    with pytest.raises(InputError, match="label x is given twice") as failed:
+        read_goal(path, Inferences())
+    assert failed.value.key == "line 803"
+
+
 def ring_all_reduce(ranks: int) -> str:
     """A ring: reduce-scatter, then all-gather; a chunk per rank."""
     gpus = []
@@ -160,6 +188,17 @@ def test_what_is_wrong_with_an_algorithm_is_said(text: str, said: str, tmp_path:
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(InputError, match=said):
         read_msccl(tmp_path / "a.xml", 1024)
+
+
+def test_an_algorithm_that_does_not_say_how_many_gpus_it_has(tmp_path: Path) -> None:
+    text = ring_all_reduce(4)
+    path = tmp_path / "ring.xml"
+    path.write_text(text)
+    expected = read_msccl(path, 4096).workload()
+    path.write_text(re.sub(r' ngpus="4"', "", text))
+    found = read_msccl(path, 4096).workload()
+    assert found.ranks == expected.ranks == 4
+    assert found.of_rank(3).comm_size.tolist() == expected.of_rank(3).comm_size.tolist()
 
 
 def test_steps_wait_for_steps_of_other_blocks(tmp_path: Path) -> None:
@@ -296,6 +335,24 @@ def test_the_bytes_of_a_workload_of_simai_are_those_of_the_file(name: str, tmp_p
     assert main(["trace", "convert", str(path), str(tmp_path / "m"), "--manifest"]) == 0
     assert len(list(tmp_path.glob("m.*"))) == 2
     assert bytes_by_kind(read_workload(tmp_path / "m", 16), {}) == expected
+
+
+def test_a_size_that_ranks_cannot_share_is_rounded_up(tmp_path: Path) -> None:
+    """SimAI divides and drops the rest, so that its all-gather of 1 byte moves nothing."""
+    rows = "".join(f"l{size} -1 1 ALLGATHER {size} 1 NONE 0 1 NONE 0 1\n" for size in (1, 100, 64))
+    path = simai("model_parallel_NPU_group: 8 all_gpus: 8", tmp_path, rows)
+    read = read_workload(path, 8)
+    trace = read.of_rank(0)
+    assert trace.comm_size[trace.type == NodeType.COMM_COLL].tolist() == [1, 13, 8]
+    assert bytes_by_kind(read, None)["ALLGATHER"] == 8 * (8 + 104 + 64)
+
+
+def test_what_is_computed_again_communicates_again(tmp_path: Path) -> None:
+    """As SimAI and ASTRA-sim 1.0 do it; the sum of bytes is more than that of the lines."""
+    rows = "".join(f"l{i} -1 1 ALLREDUCE {100 + i} 1 NONE 0 1 NONE 0 1\n" for i in range(3))
+    head = "model_parallel_NPU_group: 8 all_gpus: 8 checkpoints: 1 0 checkpoint_initiates: 1 2"
+    read = read_workload(simai(head, tmp_path, rows), 8)
+    assert bytes_by_kind(read, None)["ALLREDUCE"] == 8 * (100 + 101 + 102 + 100 + 101)
 
 
 def test_ranks_that_the_file_is_not_for_are_said(tmp_path: Path) -> None:
