@@ -38,30 +38,33 @@ _SILENT = (
     "attn_logit_softcapping", "attn_rotary_emb", "attn_scale", "attn_temperature_tuning",
     "auto_map", "aux_loss_alpha", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
     "cache_implementation", "calc_logits_for_entire_prompt", "chunk_size_feed_forward",
-    "classifier_dropout", "compression_config", "cross_attention_hidden_size",
+    "classifier_dropout", "clip_qkv", "compression_config", "cross_attention_hidden_size",
     "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
     "dual_chunk_attention_config", "early_stopping", "embd_pdrop", "embedding_multiplier",
     "encoder_no_repeat_ngram_size", "eos_token_id", "ep_size", "experts_per_token",
     "exponential_decay_length_penalty", "final_logit_softcapping", "finetuning_task", "flash_attn",
     "floor_scale", "for_llm_compressor", "forced_bos_token_id", "forced_eos_token_id",
-    "fused_add_norm", "gradient_checkpointing", "hidden_act", "hidden_activation", "hidden_dropout",
-    "hidden_dropout_prob", "id2label", "ignore_keys_at_rope_validation", "initial_context_length",
-    "initializer_range", "is_decoder", "is_encoder_decoder", "kv_cache_scheme", "label2id",
-    "layer_norm_eps", "layer_norm_epsilon", "length_penalty", "logits_scaling", "mamba_hidden_act",
-    "max_length", "max_position_embeddings", "max_window_layers", "min_length", "mlp_hidden_act",
-    "model_max_length", "model_type", "n_ctx", "n_group", "n_special_tokens", "name_or_path",
+    "full_attn_mod", "fused_add_norm", "gradient_checkpointing", "hidden_act", "hidden_activation",
+    "hidden_dropout", "hidden_dropout_prob", "id2label", "ignore_keys_at_rope_validation",
+    "initial_context_length", "initializer_range", "interpolate_factor", "is_decoder",
+    "is_encoder_decoder", "is_llama_config", "kv_cache_scheme", "label2id", "layer_norm_eps",
+    "layer_norm_epsilon", "length_penalty", "load_balance_coeff", "logits_scaling",
+    "mamba_hidden_act", "max_length", "max_model_len", "max_position_embeddings",
+    "max_window_layers", "min_length", "mlp_hidden_act", "model_max_length", "model_type",
+    "mtp_transformer_layers", "n_ctx", "n_group", "n_special_tokens", "name_or_path",
     "neftune_noise_alpha", "no_repeat_ngram_size", "no_rope_layer_interval", "no_rope_layers",
     "norm_before_gate", "norm_eps", "norm_topk_prob", "num_beam_groups", "num_beams", "num_labels",
-    "num_logits_to_keep", "num_return_sequences", "original_max_position_embeddings",
-    "output_attentions", "output_hidden_states", "output_router_logits", "output_scores",
-    "pad_token_id", "partial_rotary_factor", "predict_special_tokens", "prefix", "pretraining_tp",
-    "problem_type", "pruned_heads", "qk_head_dim", "quantization_config", "query_pre_attn_scalar",
-    "remove_invalid_values", "reorder_and_upcast_attn", "repetition_penalty",
-    "rescale_prenorm_residual", "residual_in_fp32", "residual_multiplier", "return_dict",
-    "return_dict_in_generate", "rms_norm", "rms_norm_eps", "rope_interleave",
-    "rope_local_base_freq", "rope_parameters", "rope_scaling", "rope_theta", "rope_type",
-    "rotary_emb_base", "rotary_pct", "routed_scaling_factor", "router_aux_loss_coef",
-    "router_jitter_noise", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scoring_func",
+    "num_logits_to_keep", "num_mtp_modules", "num_return_sequences",
+    "original_max_position_embeddings", "output_attentions", "output_hidden_states", "output_past",
+    "output_router_logits", "output_scores", "pad_token_id", "partial_rotary_factor",
+    "predict_special_tokens", "prefix", "pretraining_tp", "problem_type", "pruned_heads",
+    "qk_head_dim", "quantization_config", "query_pre_attn_scalar", "remove_invalid_values",
+    "reorder_and_upcast_attn", "repetition_penalty", "rescale_prenorm_residual",
+    "residual_in_fp32", "residual_multiplier", "return_dict", "return_dict_in_generate",
+    "rms_norm", "rms_norm_eps", "rope_interleave", "rope_interleaved", "rope_local_base_freq",
+    "rope_parameters", "rope_scaling", "rope_theta", "rope_type", "rotary_dim", "rotary_emb_base",
+    "rotary_pct", "routed_scaling_factor", "router_aux_loss_coef", "router_jitter_noise",
+    "router_z_loss_coef", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scoring_func",
     "sep_token_id", "seq_aux", "sliding_window_size", "sparsity_config", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
     "suppress_tokens", "swiglu_alpha", "swiglu_limit", "task_specific_params", "temperature",
@@ -69,8 +72,15 @@ _SILENT = (
     "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "tokenizer_class",
     "top_k", "top_p", "topk_group", "topk_method", "torch_dtype", "torchscript",
     "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
-    "use_bidirectional_attention", "use_cache", "use_flash_attn", "use_mamba_kernels", "use_mrope",
-    "use_parallel_residual", "use_qk_norm", "z_loss_coefficient",
+    "use_bidirectional_attention", "use_cache", "use_flash_attn", "use_grouped_mm",
+    "use_mamba_kernels", "use_mrope", "use_mtp", "use_parallel_residual", "use_qk_norm",
+    "z_loss_coefficient",
+)  # fmt: skip
+
+# Parts that some models have: understood where a file says that its model has none.
+_ABSENT = (
+    "attention_out_bias", "lm_head_bias", "qkv_bias", "shared_expert_intermediate_size",
+    "shared_intermediate_size",
 )  # fmt: skip
 
 
@@ -272,6 +282,11 @@ def _deepseek(reader: Reader, name: str) -> Model:
         reader.integer("qk_rope_head_dim", None, 1, _MOST),
         reader.integer("v_head_dim", None, 1, _MOST),
     )
+    return _routed(reader, name, attention)
+
+
+def _routed(reader: Reader, name: str, attention: Attention | LatentAttention) -> Model:
+    """Dense layers, then routed and shared experts, as DeepSeek has them."""
     width = reader.integer("moe_intermediate_size", None, 1, _MOST)
     experts = Experts(
         reader.integer("n_routed_experts", None, 1, _MOST),
@@ -290,6 +305,47 @@ def _deepseek(reader: Reader, name: str) -> Model:
     )
     predictors = reader.integer("num_nextn_predict_layers", 0, 0, 100)
     return replace(_model(reader, name, layers), predictors=predictors)
+
+
+def _glm4_moe(reader: Reader, name: str) -> Model:
+    """Grouped queries, biased but for the output, and DeepSeek-V3's experts (arXiv 2508.06471)."""
+    normed = _flag(reader, "use_qk_norm", False)
+    attention = replace(_attention(reader, head_norms=normed), out_bias=False)
+    return _routed(reader, name, attention)
+
+
+def _minimax_m2(reader: Reader, name: str) -> Model:
+    """Norms of all heads of queries, and of keys, at once; experts in every layer."""
+    attention = _whole_norms(_attention(reader), _flag(reader, "use_qk_norm", True))
+    kinds = _list(reader, "attn_type_list", ())
+    if any(kind != 1 for kind in kinds):
+        raise reader.fail("attn_type_list", f"{show(kinds)} is not allowed; allowed: 1 everywhere")
+    if (norm := reader.text("qk_norm_type", "per_layer")) != "per_layer":
+        raise reader.fail("qk_norm_type", f"{show(norm)} is not allowed; allowed: per_layer")
+    experts = Experts(
+        reader.integer("num_local_experts", None, 1, _MOST),
+        reader.integer("num_experts_per_tok", None, 1, _MOST),
+        reader.integer("intermediate_size", None, 1, _MOST),
+        router_bias=_flag(reader, "use_routing_bias", True),
+    )
+    _check_experts(reader, experts, "num_experts_per_tok")
+    return _model(reader, name, _stack(reader, attention, experts, 2, _WINDOW))
+
+
+def _olmo2(reader: Reader, name: str) -> Model:
+    """Norms of all heads of queries, and of keys, at once (arXiv 2501.00656)."""
+    attention = _whole_norms(_attention(reader), True)
+    return _model(reader, name, _stack(reader, attention, _mlp(reader), 2, _WINDOW))
+
+
+def _whole_norms(attention: Attention, normed: bool) -> Attention:
+    wide = (attention.heads + attention.kv_heads) * attention.head_dim
+    return replace(attention, head_norms=wide if normed else 0)
+
+
+def _smollm3(reader: Reader, name: str) -> Model:
+    layers = _stack(reader, _attention(reader, windowed=False), _mlp(reader), 2, _WINDOW)
+    return _model(reader, name, layers, tied=True)
 
 
 def _check_experts(reader: Reader, experts: Experts, key: str) -> None:
@@ -452,10 +508,13 @@ _QWEN_EXPERTS = (
     *_DENSE, "num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step",
     "mlp_only_layers",
 )  # fmt: skip
-_DEEPSEEK = (
-    *_DENSE, "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+_ROUTED = (
     "moe_intermediate_size", "n_routed_experts", "num_experts_per_tok", "n_shared_experts",
     "first_k_dense_replace", "moe_layer_freq", "num_nextn_predict_layers",
+)  # fmt: skip
+_DEEPSEEK = (
+    *_DENSE, *_ROUTED, "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim",
+    "v_head_dim",
 )  # fmt: skip
 _MAMBA = (
     "hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings", "n_groups",
@@ -482,6 +541,9 @@ _DEFAULTS: dict[str, dict[str, int]] = {
         "num_key_value_heads": 8, "head_dim": 64, "sliding_window": 128, "attention_bias": True,
     },
     "llama4_text": {"num_key_value_heads": 8, "head_dim": 128, "attention_chunk_size": 8192},
+    "glm4_moe": {"num_key_value_heads": 8},
+    "minimax_m2": {"num_key_value_heads": 8, "head_dim": 128},
+    "smollm3": {"num_key_value_heads": 4},
     "jamba": {"num_key_value_heads": 8},
     "bamba": {"num_key_value_heads": 8},
 }  # fmt: skip
@@ -509,6 +571,14 @@ ARCHITECTURES: dict[str, tuple[Callable[[Reader, str], Model], tuple[str, ...]]]
     "deepseek_v2": (_deepseek, _DEEPSEEK),
     "deepseek_v3": (_deepseek, _DEEPSEEK),
     "kimi_k2": (_deepseek, _DEEPSEEK),
+    "glm4_moe": (_glm4_moe, (*_DENSE, *_ROUTED, "use_qk_norm")),
+    "minimax_m2": (
+        _minimax_m2,
+        (*_DENSE, "num_local_experts", "num_experts_per_tok", "attn_type_list", "use_qk_norm",
+         "qk_norm_type", "use_routing_bias"),
+    ),
+    "olmo2": (_olmo2, _DENSE),
+    "smollm3": (_smollm3, _DENSE),
     "gpt2": (
         _gpt2,
         ("n_embd", "n_head", "n_inner", "n_positions", "n_layer", "vocab_size", "attn_pdrop",
@@ -584,7 +654,12 @@ def read_model(path: str | Path) -> Model:
     said = {key: value for key, value in known.items() if value is not None}
     reader = Reader(said, file, reader.where)
     for key, value in reader.raw.items():
-        if key not in keys and key not in _SILENT and not key.startswith(("_", "$")):
+        if key in keys or key in _SILENT or key.startswith(("_", "$")):
+            continue
+        if key in _ABSENT:
+            if value:
+                raise reader.fail(key, f"{show(value)} is not understood; allowed: false or 0")
+        else:
             raise reader.fail(
                 key,
                 f"{show(value)}: unknown key of a {given}{nearest(key, keys)}; those that count: "
