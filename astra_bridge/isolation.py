@@ -254,7 +254,7 @@ def _calls(network: Network) -> str:
 # How arrays of an outcome cross over: little-endian int64, in this order, then the waits, then the
 # statistics as JSON.
 _ARRAYS = ("finish_ps", "task_finish_ps", "node_start_ps", "node_end_ps")
-_COUNTS = ("events", "transfers", "relieved")
+_COUNTS = ("events", "transfers", "relieved", "ties")
 _MOST_WAITS = 1 << 24
 _MOST_INSIDE = 1 << 26
 """Chunks in phases, and as many messages, that may cross over."""
@@ -273,7 +273,8 @@ def run_isolated(
     BackendError
         The child died, fell silent or answered nonsense; says in which call, and its last words.
     """
-    config, program = request.config, request.program
+    config = request.config
+    program = request.program if request.fold is None else request.fold.program
     config = replace(config, options={str(key): str(v) for key, v in config.options.items()})
     request = msgspec.structs.replace(request, config=config)
     offsets = np.concatenate([[0], np.cumsum(program.task_nodes, dtype=np.int64)])
@@ -360,6 +361,7 @@ def _write(
         cpu_s=cpu_s,
         sizes=[len(array) for array in [*arrays, *records]],
         failed=None if failed is None else describe(failed),
+        first_tie=[int(value) for value in outcome.first_tie],
         **{name: int(getattr(outcome, name)) for name in _COUNTS},
     )
 
@@ -400,6 +402,7 @@ def _read(
         _hold(bool(((waits[column] >= least) & (waits[column] < most)).all()))
     _hold(all(bool((array >= -1).all()) for array in arrays) and min(counts.values()) >= 0)
     stats = msgspec.json.decode(body[at:])
+    tied, tied_ps = map(int, message.head["first_tie"])
     outcome = Outcome(
         finish_ps=arrays[0],
         task_finish_ps=arrays[1],
@@ -409,6 +412,8 @@ def _read(
         events=counts["events"],
         transfers=counts["transfers"],
         relieved=counts["relieved"],
+        ties=counts["ties"],
+        first_tie=(tied, tied_ps),
         waits=waits,
         stays=stays,
         deliveries=deliveries,

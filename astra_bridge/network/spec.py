@@ -271,7 +271,7 @@ class BackendSpec(Spec):
         one that is made of others tells their tables as one.
     symmetry
         In which ways the ranks of a network are alike; None where the backend, or this network,
-        does not know of any.
+        does not know of any, or `NotFolded` where it can say why.
     ways
         What transfers take that meet nobody; None where the backend, or this network, cannot say.
     make_ready

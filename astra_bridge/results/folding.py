@@ -135,4 +135,9 @@ def scaled(statistics: Mapping[str, Any], copies: int) -> dict[str, Any]:
             result[name] *= copies
     if "quirks" in result:
         result["quirks"] = {name: count * copies for name, count in result["quirks"].items()}
+    if "parts" in result:
+        result["parts"] = [
+            part | {"hops": part["hops"] * copies, "statistics": scaled(part["statistics"], copies)}
+            for part in result["parts"]
+        ]
     return result

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "astra_net.hpp"
+#include "astra_turns.hpp"
 
 namespace analytical {
 
@@ -51,43 +52,6 @@ struct Ends {
   int32_t src, dst;
 };
 
-// Ways to turn a network onto itself: endpoints that differ in these digits of their numbers alone,
-// endpoint / stride % size, are alike.  A turn is named by the endpoint to which it takes endpoint 0.
-class Turns {
- public:
-  void add(int32_t stride, int32_t size) { digits_.push_back({stride, size}); }
-  bool any() const { return !digits_.empty(); }
-  // An endpoint after a turn, and before it.
-  int32_t turned(int32_t endpoint, int32_t by) const {
-    for (const Digit& one : digits_) {
-      const int32_t digit = endpoint / one.stride % one.size;
-      const int32_t more = by / one.stride % one.size;
-      endpoint += ((digit + more) % one.size - digit) * one.stride;
-    }
-    return endpoint;
-  }
-  int32_t back(int32_t endpoint, int32_t by) const {
-    for (const Digit& one : digits_) {
-      const int32_t digit = endpoint / one.stride % one.size;
-      const int32_t less = by / one.stride % one.size;
-      endpoint += ((digit - less + one.size) % one.size - digit) * one.stride;
-    }
-    return endpoint;
-  }
-  // Which turn takes the endpoint that stands for this one to it.
-  int32_t to(int32_t endpoint) const {
-    int32_t by = 0;
-    for (const Digit& one : digits_) by += endpoint / one.stride % one.size * one.stride;
-    return by;
-  }
-
- private:
-  struct Digit {
-    int32_t stride, size;
-  };
-  std::vector<Digit> digits_;
-};
-
 // A network of dimensions, from the options topology, npus_count, bandwidth and latency.
 class Dimensions {
  public:
@@ -97,7 +61,7 @@ class Dimensions {
     const auto sizes = split(config.options.text("npus_count", ""));
     const auto bandwidths = split(config.options.text("bandwidth", ""));
     const auto latencies = split(config.options.text("latency", ""));
-    read_fold(config.options.text("fold", ""));
+    turns_ = astra_net::Turns(config.options.text("fold", ""), endpoints_);
     if (kinds.size() != sizes.size() || kinds.size() != bandwidths.size() ||
         kinds.size() != latencies.size())
       refuse("options topology, npus_count, bandwidth, latency differ in length");
@@ -152,7 +116,7 @@ class Dimensions {
 
   // How ranks may be turned, of which some then stand for others (the option fold); the turn that
   // takes the link that stands for a link to it; and that link, which is of an endpoint that runs.
-  const Turns& turns() const { return turns_; }
+  const astra_net::Turns& turns() const { return turns_; }
   int32_t turn_of(int64_t link) const {
     const Dimension& one = dimensions_[static_cast<size_t>(rate_of(link))];
     return turns_.to(static_cast<int32_t>((link - one.first_link) / one.links_per_endpoint));
@@ -266,19 +230,6 @@ class Dimensions {
     int64_t first_link;
   };
 
-  // "stride:size,...": endpoints that differ in these digits alone are alike, and one stands for all.
-  void read_fold(const std::string& text) {
-    if (text.empty()) return;
-    for (const std::string& digit : split(text)) {
-      const size_t colon = digit.find(':');
-      const double stride = number("fold", digit.substr(0, colon));
-      const double size = colon == std::string::npos ? 0 : number("fold", digit.substr(colon + 1));
-      if (!(stride >= 1 && size >= 2 && stride * size <= endpoints_))
-        refuse("option 'fold' has '" + digit + "', which is no digit of the endpoints");
-      turns_.add(static_cast<int32_t>(stride), static_cast<int32_t>(size));
-    }
-  }
-
   [[noreturn]] static void refuse(const std::string& message) {
     throw Error(ASTRA_NET_INVALID, message);
   }
@@ -302,7 +253,7 @@ class Dimensions {
 
   int32_t endpoints_;
   bool first_only_;
-  Turns turns_;
+  astra_net::Turns turns_;
   std::vector<Dimension> dimensions_;
   std::vector<Rate> rates_;
   std::vector<int32_t> digits_;  // of each endpoint: dividing takes longer than all the rest

@@ -12,6 +12,9 @@
 // comes before all else, answers to its completions are handed to it before anything else happens,
 // and what starts besides is handed to it when all others are done with the instant.  That is how a
 // host runs it alone, so alone it gives the same.
+//
+// With folded ranks ("Folded ranks" in docs/contract.md) every part gets the option `fold`, and what it
+// is given is turned until its destination is an endpoint that stands for others.
 #include <algorithm>
 #include <cstdint>
 #include <deque>
@@ -21,6 +24,8 @@
 #include <vector>
 
 #include "astra_net.hpp"
+#include "astra_turns.hpp"
+#include "borders.hpp"
 #include "part.hpp"
 #include "ways.hpp"
 
@@ -57,6 +62,7 @@ class Composite final : public astra_net::Model {
     const std::vector<astra_net::Part> given = config.take_parts();
     if (given.empty()) throw Error(ASTRA_NET_INVALID, "a composite network needs parts");
     ways_ = std::make_unique<Ways>(config, static_cast<int32_t>(given.size()));
+    turns_ = astra_net::Turns(config.options.text("fold", ""), config.endpoints);
     border_bytes_ = config.options.integer("border_bytes", 16384, 0, int64_t{1} << 62);
     for (const astra_net::Part& part : given) {
       if (part.config->endpoints < config.endpoints)
@@ -65,6 +71,8 @@ class Composite final : public astra_net::Model {
       const Part& made = sides_.back()->part;
       if (!made.can(ASTRA_NET_CAP_PEEK))
         throw Error(ASTRA_NET_INVALID, part.backend + " cannot be a part: PEEK is not declared");
+      if (turns_.any() && !sides_.back()->ordered)
+        throw Error(ASTRA_NET_INVALID, part.backend + " cannot be folded: ORDERED is not declared");
     }
   }
 
@@ -116,7 +124,7 @@ class Composite final : public astra_net::Model {
       for (const astra_net_completion& record : done_) {
         const Arrived arrived = arrive(*side, record);
         if (arrived.piece >= 0) {
-          forward(arrived.piece, next_id_++);
+          forward(arrived.piece, next_id_++, arrived.waited_ps);
         } else if (arrived.message != kNobody) {
           arrived.lost ? lose(arrived.message, now_ps_) : deliver(arrived.message, now_ps_);
         }
@@ -207,7 +215,9 @@ class Composite final : public astra_net::Model {
       parts += (parts.empty() ? "" : ", ") + ("{\"backend\": \"" + escaped(side->part.backend())) +
                "\", \"hops\": " + std::to_string(side->hops) +
                ", \"statistics\": " + side->part.stats() + "}";
-    return "{\"transfers\": " + std::to_string(transfers_) + ", \"parts\": [" + parts + "]}";
+    return "{\"transfers\": " + std::to_string(transfers_) +
+           (turns_.any() ? ", \"fold_ties\": " + std::to_string(borders_.ties()) : "") +
+           ", \"parts\": [" + parts + "]}";
   }
 
  private:
@@ -235,10 +245,19 @@ class Composite final : public astra_net::Model {
     int32_t node;  // where its hop leads
     int64_t bytes;
   };
+  // With folded ranks: what else is known of a piece.
+  struct Trail {
+    int64_t start_ps = -1;  // of its message,
+    int64_t since_ps = -1;  // of this hop,
+    int32_t from = -1;  // and where that began, as its part knows it
+    bool forwarded = false;
+  };
   struct Arrived {
     int32_t piece;  // that goes on, or -1
     int64_t message;  // the id of one that is there, or kNobody
     bool lost;
+    int64_t
+        waited_ps;  // with folded ranks: since its start, until the place of its arrival was drawn
   };
   struct Held {
     Side* side;
@@ -270,6 +289,9 @@ class Composite final : public astra_net::Model {
     const Hop hop = ways_->next(transfer.src, transfer.dst, transfer.src);
     // Only what crosses a border is cut for it.
     const bool whole = hop.to == transfer.dst || border_bytes_ == 0;
+    if (turns_.any())
+      borders_.starts(border(transfer.src, hop.part), now_ps_,
+                      !whole && transfer.bytes > border_bytes_);
     int64_t id = exchanging_ ? transfer.id : next_id_++;
     for (int64_t left = transfer.bytes; left > 0;) {
       const int64_t bytes = whole ? left : std::min(left, border_bytes_);
@@ -297,15 +319,40 @@ class Composite final : public astra_net::Model {
                      " ps; another, whose peek was wrong, sends something at " +
                      std::to_string(now_ps_));
     side.waiting.push_back({id, now_ps_, what.bytes, from, to, kept, 0, 0});
+    if (turns_.any()) turn(piece, side.waiting.back());
     ++side.hops;
   }
+  // Folded ranks: in the form in which it ends at an endpoint that stands for others.
+  void turn(int32_t piece, astra_net_transfer& hop) {
+    const int32_t by = turns_.to(hop.dst);
+    hop.src = turns_.back(hop.src, by);
+    hop.dst = turns_.back(hop.dst, by);
+    const auto index = static_cast<size_t>(piece);
+    if (index >= trails_.size()) trails_.resize(pieces_.items.size());
+    Trail& trail = trails_[index];
+    trail.forwarded = trail.start_ps >= 0;
+    if (!trail.forwarded) trail.start_ps = now_ps_;
+    trail.since_ps = now_ps_;
+    trail.from = hop.src;
+  }
+  // A node, of all that are alike, and the part that something goes over from there.
+  int64_t border(int32_t node, int32_t part) const {
+    return static_cast<int64_t>(node - turns_.to(node)) << 32 | part;
+  }
+
   // From where it is to where its next hop leads.
-  void forward(int32_t piece, int64_t id) {
+  void forward(int32_t piece, int64_t id, int64_t waited_ps) {
     Piece& what = pieces_[piece];
     const Message& message = messages_[what.message];
     const int32_t node = what.node;
     const Hop hop = ways_->next(message.src, message.dst, node);
     what.node = hop.to;
+    if (turns_.any()) {
+      const Trail& trail = trails_[static_cast<size_t>(piece)];
+      const int64_t drawn_ps = trail.start_ps + waited_ps;
+      borders_.goes_on(border(node, hop.part), now_ps_, drawn_ps,
+                       drawn_ps == trail.since_ps ? trail.from : -1);
+    }
     send(piece, hop.part, node, id);
   }
 
@@ -324,19 +371,34 @@ class Composite final : public astra_net::Model {
   // A part says that something has arrived.
   Arrived arrive(Side& side, const astra_net_completion& record) {
     const int32_t index = carried(side, record);
-    if (record.kind == ASTRA_NET_SENT) return {-1, kNobody, false};
+    if (record.kind == ASTRA_NET_SENT) return {-1, kNobody, false, 0};
     side.part.carried.erase(record.id);
     side.room = true;
     now_ps_ = record.time_ps;
     const Piece piece = pieces_[index];
     Message& message = messages_[piece.message];
-    if (record.outcome == 0 && piece.node != message.dst) return {index, kNobody, false};
+    const bool goes_on = record.outcome == 0 && piece.node != message.dst;
+    const int64_t waited_ps = turns_.any() ? waited(side, record, index, goes_on) : 0;
+    if (goes_on) return {index, kNobody, false, waited_ps};
     pieces_.free.push_back(index);
     message.left_bytes -= piece.bytes;
     message.lost = message.lost || record.outcome != 0;
-    if (message.left_bytes > 0) return {-1, kNobody, false};
+    if (message.left_bytes > 0) return {-1, kNobody, false, 0};
     messages_.free.push_back(piece.message);
-    return {-1, message.id, message.lost};
+    return {-1, message.id, message.lost, waited_ps};
+  }
+  // With folded ranks: how long after the start of its message the place of an arrival was drawn.
+  int64_t waited(const Side& side, const astra_net_completion& record, int32_t piece,
+                 bool goes_on) {
+    Trail& trail = trails_[static_cast<size_t>(piece)];
+    if (record.reserved < 0 || record.reserved > record.time_ps - trail.since_ps)
+      side.part.lies("it drew the place of a record " + std::to_string(record.reserved) +
+                     " ps after the start of its transfer");
+    const int64_t waited_ps = trail.since_ps - trail.start_ps + record.reserved;
+    // Not its sender's own order, though it may look like that.
+    if (waited_ps == 0 && trail.forwarded) borders_.doubt();
+    if (!goes_on) trail = Trail();
+    return waited_ps;
   }
 
   // Completions in order; a transfer that goes on draws a place, so the host answers first (the
@@ -351,11 +413,12 @@ class Composite final : public astra_net::Model {
       const Arrived arrived = arrive(*side, record);
       if (arrived.message != kNobody) {
         x.completions[x.completion_count++] = {arrived.message, now_ps_, ASTRA_NET_DELIVERED,
-                                               arrived.lost ? ASTRA_NET_MODEL : 0, 0};
+                                               arrived.lost ? ASTRA_NET_MODEL : 0,
+                                               arrived.waited_ps};
         answer_ = answer_ || !side->ordered;
       }
       if (arrived.piece < 0) continue;
-      forward(arrived.piece, fresh_id());
+      forward(arrived.piece, fresh_id(), arrived.waited_ps);
       for (const auto& one : sides_) hand_over(*one);
     }
   }
@@ -456,8 +519,11 @@ class Composite final : public astra_net::Model {
   std::unique_ptr<Ways> ways_;
   std::vector<std::unique_ptr<Side>> sides_;
   int64_t border_bytes_ = 0;
+  astra_net::Turns turns_;  // by which endpoints stand for others
+  Borders borders_;
   Pool<Message> messages_;
   Pool<Piece> pieces_;
+  std::vector<Trail> trails_;  // of these, with folded ranks
   std::vector<astra_net_completion> done_;
   std::deque<Held> held_;  // completions of parts that the host has not seen
   int64_t now_ps_ = 0, place_ = 0, next_id_ = 0, transfers_ = 0;

@@ -71,7 +71,7 @@ class Flow final : public astra_net::Model {
     const double tolerance = config.options.number("tolerance", 0.1, 0, 1);
     if (dimensions_) folds_ = dimensions_->turns().any();
     sharing_.emplace(graph_ && graph_->by_message(), tolerance,
-                     folds_ ? dimensions_->turns() : analytical::Turns());
+                     folds_ ? dimensions_->turns() : astra_net::Turns());
     index_.emplace(link_count(0));
     recent_.assign(static_cast<size_t>(config.endpoints), -1);
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
@@ -281,7 +281,7 @@ class Flow final : public astra_net::Model {
   void visit(A& archive) {
     archive(now_ps_, share_ps_, links_, messages_, waiting_, free_waiting_, connections_,
             free_connections_, idle_, ends_, timers_, changes_, next_change_, changed_, *sharing_,
-            transfers_, bytes_, sharings_, load_);
+            transfers_, bytes_, sharings_, shared_ps_, load_);
     if (!A::kReads) return;
     next_known_ = false;
     index_->insert_all(links_);
@@ -336,14 +336,19 @@ class Flow final : public astra_net::Model {
   const Key& settled() {
     const Key& next = next_key();
     if (!sharing_->asks() || next.time_ps <= now_ps_) return next;
-    ++sharings_;
+    count_sharing();
     share_ps_ =
         sharing_->settle(now_ps_, [this](int32_t flow, double rate) { set_rate(flow, rate); });
     next_known_ = false;
     return next_key();
   }
+  // Instants, not calls: how often a host asks within one is its own matter.
+  void count_sharing() {
+    sharings_ += shared_ps_ != now_ps_;
+    shared_ps_ = now_ps_;
+  }
   void share() {
-    ++sharings_;
+    count_sharing();
     share_ps_ =
         sharing_->share(now_ps_, [this](int32_t flow, double rate) { set_rate(flow, rate); });
   }
@@ -788,7 +793,7 @@ class Flow final : public astra_net::Model {
   std::vector<Change> changes_;  // by time; those before next_change_ have been
   size_t next_change_ = 0;
   int64_t changed_ = 0;
-  int64_t transfers_ = 0, bytes_ = 0, sharings_ = 0;
+  int64_t transfers_ = 0, bytes_ = 0, sharings_ = 0, shared_ps_ = -1;
   int64_t ties_ = 0;  // with folded ranks: orders that may be others elsewhere
 };
 

@@ -38,7 +38,7 @@
 #include <utility>
 #include <vector>
 
-#include "topology.hpp"
+#include "astra_turns.hpp"
 
 namespace flow {
 
@@ -100,7 +100,7 @@ class Sharing {
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
   // `weighted`: legs may have weights other than 1.  `turns`: by which links stand for others.
-  Sharing(bool weighted, double tolerance, analytical::Turns turns)
+  Sharing(bool weighted, double tolerance, astra_net::Turns turns)
       : tolerance_(tolerance),
         turns_(std::move(turns)),
         weighted_(weighted),
@@ -990,7 +990,7 @@ class Sharing {
   std::vector<uint16_t> open_;  // of each flow: its share is yet to be found
   std::vector<int32_t> free_;  // of flows_
   double tolerance_;
-  analytical::Turns turns_;
+  astra_net::Turns turns_;
   std::vector<std::vector<int32_t>> turns_of_ways_;  // with folded ranks: of each leg
   std::vector<int32_t> touched_;  // links with changes that wait for share()
   std::vector<int32_t> recent_, fresh_;  // links that changed, and flows that came, in this instant

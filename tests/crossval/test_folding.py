@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from astra_bridge import Experiment, Result
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.isolation import RunRequest, run_here
+from astra_bridge.network.api import TIME_NEVER, TRANSFER
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Program
@@ -236,6 +237,121 @@ def test_fair_shares(
     }
     asked = NetworkRequest(network=shape, options=options)
     event(compared(program, asked, ("flow", "native")).partition("time(s)")[2] or "folded")
+
+
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)
+@given(
+    shape=st.sampled_from(
+        (
+            *(one for one in NETWORKS if len(one["npus_count"]) > 1),
+            network("Switch Switch", [4, 4], [100, 50], [300, 300]),
+            network("FullyConnected FullyConnected", [4, 4], [50, 50], [500, 500]),
+            network("Switch Switch Switch", [2, 4, 4], [100, 40, 25], [300, 700, 0]),
+        )
+    ),
+    parts=st.lists(st.sampled_from(MODELS), min_size=3, max_size=3),
+    engine=st.sampled_from(("native", "python")),
+    kinds=st.lists(
+        st.sampled_from((CommType.ALL_TO_ALL, CommType.ALL_REDUCE)), min_size=1, max_size=3
+    ),
+    at_once=st.booleans(),
+    algorithm=st.sampled_from(("ring", "direct", "direct2")),
+    crossing=st.booleans(),
+    size=st.sampled_from((1000, 65536, 1_000_003)),
+    chunks=st.sampled_from((1, 4)),
+    border=st.sampled_from((0, 300, 16384)),
+    semantics=st.sampled_from(("astra-sim", "corrected")),
+)
+def test_parts_of_a_composite_network(
+    shape: dict[str, Any],
+    parts: list[str],
+    engine: Any,
+    kinds: list[CommType],
+    at_once: bool,
+    algorithm: str,
+    crossing: bool,
+    size: int,
+    chunks: int,
+    border: int,
+    semantics: str,
+) -> None:
+    """Messages that cross parts are those of groups that are no dimension."""
+    dims = len(shape["npus_count"])
+    ranks, low = int(np.prod(shape["npus_count"])), shape["npus_count"][0]
+    groups = {place: list(range(place, ranks, low)) for place in range(low)} if crossing else {}
+
+    def fill(trace: Any, rank: int) -> None:
+        last: list[Any] = []
+        for kind in kinds:
+            made = trace.coll(kind, size, deps=last, **({"group": rank % low} if groups else {}))
+            last = [] if at_once else [made]
+
+    setting = system([algorithm] * dims, preferred_dataset_splits=chunks, endpoint_delay=10)
+    tried = Experiment(
+        per_rank(ranks, fill), setting, shape, semantics=semantics, comm_groups=groups
+    )
+    options = {"backends": ",".join(parts[:dims]), "border_bytes": str(border)}
+    asked = NetworkRequest(network=shape, options=options, semantics=semantics)
+    why = compared(tried.lower().program, asked, ("composite", engine))
+    event(why.partition("time(s)")[2] or why or "folded")
+
+
+@pytest.mark.parametrize(("kind", "algorithm"), [("all-reduce", "ring"), ("all-to-all", "direct")])
+def test_parts_that_run_in_a_process_of_their_own(kind: str, algorithm: str) -> None:
+    parts = {"backends": "flow,analytical-aware", "border_bytes": "1000"}
+    result = same(
+        Experiment(
+            collective(kind, 2**20, 64),
+            system([algorithm] * 2),
+            network("Ring Switch", [4, 16], [100, 50], [500, 700]),
+            backend="composite",
+            network_options=parts,
+        )
+    )
+    assert result.folding.copies == 64
+
+
+def test_its_ties_are_told() -> None:
+    said = reason(
+        system=system("direct", active_chunks_per_dimension=2),
+        backend="composite",
+        network_options={"backends": "analytical-unaware"},
+    )
+    assert said == reason(
+        system=system("direct", active_chunks_per_dimension=2), backend="analytical-unaware"
+    )
+
+
+def test_what_meets_where_parts_meet_is_in_doubt() -> None:
+    """At the rank between the parts: whose message goes on first, and what is cut for it."""
+    shape = network("FullyConnected Switch", [4, 4], [50, 50], [500, 500])
+
+    def ties(*sends: tuple[int, int, int]) -> int:
+        options = {"backends": "analytical-aware,analytical-unaware", "border_bytes": "1000"}
+        spec = backend("composite")
+        config = spec.prepare(NetworkRequest(network=shape, options=options)).config
+        config = replace(config, options={**config.options, "fold": "4:4"})
+        items = np.zeros(len(sends), TRANSFER)
+        for index, (src, dst, size) in enumerate(sends):
+            items[index] = (4 * index, 0, size, src, dst, 0, 0, 0)
+        with spec.open(config) as opened:
+            opened.submit(items)
+            left = len(sends)
+            while left:
+                opened.advance(TIME_NEVER, 0)
+                left -= len(opened.poll())
+            assert spec.statistics is not None
+            found = spec.statistics(opened.stats(), config)
+        assert "fold_ties" not in found["parts"][0]["statistics"]
+        return int(found["fold_ties"])
+
+    # From ranks 0 and 1 of the last row by rank 2 there, or of different sizes: not at once.
+    assert ties((12, 2, 1000)) == 0
+    assert ties((12, 2, 1000), (13, 2, 1000)) > 0
+    assert ties((12, 2, 1000), (13, 2, 900)) == 0
+    # One sender has an order of its own, but where the first message is cut.
+    assert ties((12, 2, 1000), (12, 1, 2000)) == 0
+    assert ties((12, 2, 2000), (12, 1, 1000)) > 0
 
 
 @pytest.mark.parametrize("ranks", [16, 24, 64])
@@ -490,8 +606,11 @@ def unreceived(ranks: int) -> Any:
         ({"faults": [Slowdown(3, 0, 2.0)]}, "some ranks become slower meanwhile"),
         ({"faults": [LinkFault(0, 1000, 0.5)]}, "some links change meanwhile"),
         (
-            {"network_options": {"backends": "flow"}, "backend": "composite"},
-            "backend composite knows of no ranks of this network that are alike",
+            {
+                "network_options": {"backends": "flow", "sample_interval_us": "10"},
+                "backend": "composite",
+            },
+            "the part flow knows of no ranks that are alike",
         ),
         (
             {"network_options": {"sample_interval_us": "10"}},

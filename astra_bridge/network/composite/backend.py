@@ -25,10 +25,10 @@ from astra_bridge.inputs.network import (
 )
 from astra_bridge.network.api import LINK, NetworkConfig
 from astra_bridge.network.composite.border import Border
-from astra_bridge.network.composite.tables import merged
+from astra_bridge.network.composite.tables import merged, part_of_links
 from astra_bridge.network.native import NativeNetwork, library_path, not_built
 from astra_bridge.network.registry import backend
-from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
 
@@ -194,10 +194,31 @@ def part_library(name: str) -> Any:
     return library()
 
 
+def _folded(config: NetworkConfig) -> NetworkConfig:
+    """Where ranks are folded, parts have to know."""
+    fold = config.options.get("fold")
+    if fold is None:
+        return config
+    parts = [
+        (name, replace(one, options={**one.options, "fold": fold})) for name, one in config.parts
+    ]
+    return replace(config, parts=tuple(parts))
+
+
+def _symmetry(config: NetworkConfig) -> Symmetry | None:
+    if len(config.links):
+        return None
+    # Imported here: small runs do not fold.
+    from astra_bridge.network.composite.folding import symmetry_of
+
+    parts = [(name, backend(name).symmetry(one)) for name, one in _folded(config).parts]
+    return symmetry_of(parts, part_of_links(config))
+
+
 def _open(config: NetworkConfig) -> NativeNetwork:
     try:
         return NativeNetwork.open(
-            library_path("composite"), config, lend=part_library, statistics=merged
+            library_path("composite"), _folded(config), lend=part_library, statistics=merged
         )
     except ContractError as error:
         raise InputError(str(error), key="network") from None
@@ -212,5 +233,6 @@ BACKENDS = (
         unavailable=lambda: not_built("composite"),
         library=lambda: library_path("composite"),
         statistics=merged,
+        symmetry=_symmetry,
     ),
 )

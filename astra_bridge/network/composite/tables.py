@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from astra_bridge.network.api import NetworkConfig
 
-__all__ = ["merged"]
+__all__ = ["merged", "part_of_links"]
 
 Columns = dict[str, list[Any]]
+
+
+def part_of_links(config: NetworkConfig) -> NDArray[np.int64]:
+    """Which part has each link of the whole, shape (links,)."""
+    runs = [run.split("*") for run in config.options["part_of_link"].split(",") if run]
+    return np.repeat([int(part) for _, part in runs], [int(count) for count, _ in runs])
 
 
 def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
@@ -26,8 +32,7 @@ def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
     config
         Of the whole: whose parts count their own links only, where it has a list of them.
     """
-    runs = [run.split("*") for run in config.options["part_of_link"].split(",") if run]
-    owner = np.repeat([int(part) for _, part in runs], [int(count) for count, _ in runs])
+    owner = part_of_links(config)
     nodes = _nodes(config)
     pieces: dict[str, list[Columns]] = {}
     for index, part in enumerate(stats.get("parts", ())):
@@ -53,6 +58,9 @@ def merged(stats: dict[str, Any], config: NetworkConfig) -> dict[str, Any]:
             count = len(next(iter(columns.values()), []))
             columns["backend"] = [part["backend"]] * count
             pieces.setdefault(name, []).append(columns)
+    ties = [part["statistics"].pop("fold_ties", 0) for part in stats.get("parts", ())]
+    if "fold_ties" in stats:
+        stats = stats | {"fold_ties": stats["fold_ties"] + sum(ties)}
     tables = {}
     for name, several in pieces.items():
         keys = [key for key in several[0] if all(key in columns for columns in several)]
