@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from astra_bridge import Experiment, Result
+from astra_bridge import Experiment, Result, fabrics
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.isolation import RunRequest, run_here
 from astra_bridge.network.api import TIME_NEVER, TRANSFER
@@ -610,11 +610,19 @@ def unreceived(ranks: int) -> Any:
                 "network_options": {"backends": "flow", "sample_interval_us": "10"},
                 "backend": "composite",
             },
-            "the part flow knows of no ranks that are alike",
+            "loads over time are kept of every link (sample_interval_us)",
+        ),
+        (
+            {"network_options": {"backends": "garnet"}, "backend": "composite"},
+            "the part garnet knows of no ranks that are alike",
+        ),
+        (
+            {"network": fabrics.rail(16), "backend": "flow"},
+            "which ranks of a list of links are alike is not known",
         ),
         (
             {"network_options": {"sample_interval_us": "10"}},
-            "backend analytical-aware knows of no ranks of this network that are alike",
+            "loads over time are kept of every link (sample_interval_us)",
         ),
         ({"system": system("doubleBinaryTree")}, "no two ranks do the same"),
         (

@@ -108,10 +108,14 @@ def topology_options(source: object, options: dict[str, str]) -> Prepared:
     return Prepared(config, topology.dims, names=network.names)
 
 
-def symmetry(config: NetworkConfig) -> Symmetry | None:
-    """Networks of dimensions are alike all round, unless loads over time are asked for."""
-    if "topology" not in config.options or config.options.get("sample_interval_us"):
-        return None
+def symmetry(config: NetworkConfig) -> Symmetry:
+    """Networks of dimensions are alike all round, unless loads over time are asked for.
+
+    Raises
+    ------
+    NotFolded
+        The network is a list of links, or has loads over time.
+    """
     # Imported here: small runs do not fold.
     from astra_bridge.network.analytical.folding import symmetry_of
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from astra_bridge.network.analytical.topologies import Dimensions
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.spec import Symmetry
-from astra_bridge.program.folding import Turn
+from astra_bridge.program.folding import NotFolded, Turn
 
 __all__ = ["symmetry_of"]
 
@@ -21,6 +21,11 @@ def symmetry_of(config: NetworkConfig) -> Symmetry:
 
     A transfer crosses dimensions in ascending order, a ring the shorter way round, clockwise where
     both are equally long: all of which a turn leaves as it is.
+
+    Raises
+    ------
+    NotFolded
+        The network is a list of links, or has loads over time.
 
     Examples
     --------
@@ -32,6 +37,10 @@ def symmetry_of(config: NetworkConfig) -> Symmetry:
     >>> link.tolist(), src.tolist(), dst.tolist()
     ([[1, 3]], [[0, 1]], [[3, 0]])
     """
+    if "topology" not in config.options:
+        raise NotFolded("which ranks of a list of links are alike is not known")
+    if config.options.get("sample_interval_us"):
+        raise NotFolded("loads over time are kept of every link (sample_interval_us)")
     network = Dimensions(config.options, config.endpoints, first_only=False)
 
     def turned(

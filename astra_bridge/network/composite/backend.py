@@ -206,8 +206,6 @@ def _folded(config: NetworkConfig) -> NetworkConfig:
 
 
 def _symmetry(config: NetworkConfig) -> Symmetry | None:
-    if len(config.links):
-        return None
     # Imported here: small runs do not fold.
     from astra_bridge.network.composite.folding import symmetry_of
 
