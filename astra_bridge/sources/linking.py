@@ -17,7 +17,7 @@ pause stands before it.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
@@ -183,10 +183,17 @@ class _Linker:
         orphans = [i for key, many in launched_by.items() if key not in known for i in many]
         if orphans:
             orphans.sort(key=lambda i: gpu[i].start_ns)
-            self.launches = any(mark[1] == _LAUNCH for mark in marks)
+            # As if the thread that launches most had done so when they start.
+            launching = Counter(mark[3] for mark in marks if mark[1] == _LAUNCH)
+            self.launches = bool(launching)
+            if launching:
+                thread = launching.most_common(1)[0][0]
+            else:
+                thread = len(self.threads)
+                self.threads.append(_Thread(thread))
             times = self._before_launches(orphans, marks)
             for at, i in zip(times, orphans, strict=True):
-                marks.append((at, _STRAY, len(marks), -1, gpu[i]))
+                marks.append((at, _STRAY, len(marks), thread, gpu[i]))
             self.made.note("a kernel without a launch starts as recorded", self.where, len(orphans))
         for one in self.communications:
             marks.append((one.start_ns, _CALL, len(marks), one.thread, one))
@@ -692,14 +699,24 @@ class _Linker:
             thread.awaited += self.last[gpus[-1].stream]
             thread.resume_ns = max(thread.resume_ns, gpus[-1].end_ns)
 
-    def _stray(self, _index: int, _at: int, gpu: Gpu) -> None:
-        """What the GPU runs without a launch: behind what is before it in its stream."""
-        stream = gpu.stream
+    def _stray(self, index: int, at: int, gpu: Gpu) -> None:
+        """What the GPU runs without a launch.
+
+        It starts when it did by the clock of a thread, unless what follows it in its stream was
+        launched before: then it was launched before that, and waits for its stream alone.
+        """
+        stream, thread = gpu.stream, self.threads[index]
         deps = set(self.last.get(stream, ()))
-        if gpu.args is None:
-            steps = [self._kernel(gpu, self.begin_ns, deps)]
+        if at == gpu.start_ns:
+            self._advance(thread, at, "host")
+            if thread.step >= 0:
+                deps.add(thread.step)
         else:
-            steps = self._stray_communication(gpu, deps)
+            at = self.begin_ns
+        if gpu.args is None:
+            steps = [self._kernel(gpu, at, deps)]
+        else:
+            steps = self._stray_communication(gpu, at, deps)
         self.last[stream] = steps
         self._remember(steps)
 
@@ -709,15 +726,15 @@ class _Linker:
         if len(recent) > _MOST_RECENT:
             del recent[: -_MOST_RECENT // 2]
 
-    def _stray_communication(self, gpu: Gpu, deps: set[int]) -> list[int]:
+    def _stray_communication(self, gpu: Gpu, at: int, deps: set[int]) -> list[int]:
         given = facts("record_param_comms", gpu.args or {}, None)
         if given.kind is None:
             given = Facts(kind=_kernel_kind(gpu.name))
         sized = given.in_bytes is not None or given.out_bytes is not None
         # What was called before the recording began says nothing; a trace of the GPU alone must.
         if given.kind is None or given.kind == "wait" or (self.launches and not sized):
-            return [self._communication_pause(gpu, self.begin_ns, deps)]
-        self._find_cause(gpu, self.begin_ns, deps)
+            return [self._communication_pause(gpu, at, deps)]
+        self._find_cause(gpu, at, deps)
         one = Communication(-1, gpu.start_ns, gpu.start_ns, gpu.name, given)
         took = gpu.end_ns - gpu.start_ns
         number = self.number_of[gpu.stream]

@@ -148,7 +148,22 @@ def joined(found: list[Rank], ranks: int | None, made: Inferences) -> Job:
                 file=found[0].source,
             )
         found[0].rank = 0
+    if ranks is None and len(found) == 1 and (lonely := _among_unknown(found[0])):
+        raise InputError(
+            f"communicates ({lonely}), and does not say how many ranks the job has: give the "
+            "traces of all (a pattern with {rank}), or with --ranks COUNT one that stands for all",
+            file=found[0].source,
+        )
     return together(found, made)
+
+
+def _among_unknown(rank: Rank) -> str:
+    """A call of which nothing says among how many ranks; "" where there is none."""
+    if rank.world is not None or rank.groups:
+        return ""
+    return next(
+        (step.name for step in rank.steps if step.facts is not None and step.facts.size is None), ""
+    )
 
 
 def _wanted(name: str) -> bool:

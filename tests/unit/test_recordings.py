@@ -129,6 +129,25 @@ def test_gaps_of_a_busy_stream_add_up_to_pauses(tmp_path: Path) -> None:
     assert not any("kernel" in line for line in made.lines()), "the gaps are in the recording"
 
 
+def test_a_lone_trace_that_communicates_among_nobody_knows_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of CPU-only recordings, whose distributedInfo has the backend's name and no more."""
+    recording = Recording()
+    recording.head["distributedInfo"] = {"backend": "nccl"}
+    recording.op(0, 50)
+    shapes = {"Input Dims": [[64], [64]], "Input type": ["float", "float"]}
+    recording.op(10, 20, "c10d::alltoall_base_", **shapes)
+    path = recording.write(tmp_path / "k.json")
+    assert convert(path, tmp_path / "w") == 2
+    said = capsys.readouterr().err
+    assert "(c10d::alltoall_base_), and does not say how many ranks the job has" in said
+    assert convert(path, tmp_path / "w", "--ranks", 4) == 0
+    trace = read_workload(tmp_path / "w", 4).of_rank(3)
+    assert trace.comm_size[trace.type == NodeType.COMM_COLL].tolist() == [256]
+    assert convert(path, tmp_path / "one", "--ranks", 1) == 0
+
+
 def stray(recording: Recording, start: float, dur: float, name: str, stream: int = 7) -> None:
     """A kernel that was launched before the recording began."""
     recording.kernel(0, start, dur, name, stream)
