@@ -16,6 +16,7 @@ pause stands before it.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -48,6 +49,14 @@ _CAUSE_NS = 15_000
 _MOST_RECENT = 64
 _MOST_UNWAITED = 256
 """Communication that nobody has waited for after so much more of it was never waited for."""
+
+# Kernels that communicate without NCCL, of which a recording has no bytes: DeepEP's and NVSHMEM's,
+# the all-reduces of vLLM, SGLang and TensorRT-LLM, PyTorch's symmetric memory, MSCCL++.
+_ON_THEIR_OWN = re.compile(
+    r"(?:nv|roc)shmem|\bdeep_?ep\b|\bep::|\b(?:inter|intra)node(?:_ll)?::|cross_device_reduce"
+    r"|(?:one|two)_?shot_?all_?reduce|multimem_|mscclpp",
+    re.IGNORECASE,
+)
 
 # Kinds of marks, in the order in which those of one instant are looked at.
 (
@@ -262,6 +271,12 @@ class _Linker:
         }  # fmt: skip
         for at, kind, _, thread, what in marks:
             handlers[kind](thread, at, what)
+        kernels = Counter(gpu.name for gpu in self.recording.gpu if gpu.args is None)
+        for name in filter(_ON_THEIR_OWN.search, kernels):
+            self.made.note(
+                "a kernel that communicates without NCCL is compute, of its recorded time",
+                name, kernels[name],
+            )  # fmt: skip
         lost = [one for one in self.communications if not one.steps]
         if lost:
             self.made.note("a call of communication left out", lost[0].name, len(lost))

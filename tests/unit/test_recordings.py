@@ -148,6 +148,25 @@ def test_a_lone_trace_that_communicates_among_nobody_knows_how_many(
     assert convert(path, tmp_path / "one", "--ranks", 1) == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["void deep_ep::internode::dispatch<false, 8>(int4*)", "nvshmem_put_kernel(char*)",
+     "void vllm::cross_device_reduce_1stage<__nv_bfloat16, 8>(vllm::RankData*)",
+     "void (anonymous namespace)::multimem_all_reduce_kernel<c10::BFloat16, 16>(char*)"],
+)  # fmt: skip
+def test_kernels_that_communicate_without_nccl_are_said(name: str, tmp_path: Path) -> None:
+    recording = Recording()
+    recording.op(0, 40)
+    recording.kernel(10, 15, 100, name)
+    recording.kernel(20, 115, 30, "void at::native::step::mul_kernel(float*)")
+    made = Inferences()
+    rank = linked(recording, tmp_path, made)
+    assert sum(step.duration_ns for step in rank.steps if step.stream == 7) == 130_000
+    (line,) = [line for line in made.lines() if "NCCL" in line]
+    assert line.startswith("1 x a kernel that communicates without NCCL is compute")
+    assert name[:20] in line
+
+
 def stray(recording: Recording, start: float, dur: float, name: str, stream: int = 7) -> None:
     """A kernel that was launched before the recording began."""
     recording.kernel(0, start, dur, name, stream)
