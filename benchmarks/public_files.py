@@ -2,8 +2,9 @@
 """What becomes of recordings and text workloads that others publish.
 
 ``python benchmarks/public_files.py --param DIR --hta DIR ...`` takes clones of
-facebookresearch/param, facebookresearch/HolisticTraceAnalysis, mlcommons/chakra, aliyun/aicb
-(``--aicb``), aliyun/SimAI, astra-sim/tutorials and astra-sim/astra-sim (branch ASTRA-sim-1.0);
+facebookresearch/param, facebookresearch/HolisticTraceAnalysis, mlcommons/chakra,
+AMD-AGI/TraceLens, deepseek-ai/profile-data (``--profile-data``), aliyun/aicb (``--aicb``),
+aliyun/SimAI, astra-sim/tutorials and astra-sim/astra-sim (branch ASTRA-sim-1.0);
 ``--recordings`` a folder of folders NAME_RANKS with ``kineto.RANK.json.gz`` and
 ``et.RANK.json.gz``.  Prints a line for each file: ranks, nodes of a rank, and what became of it. Of
 a recording that is how its compute, and the end of a replay, differ from the recorded; of a text
@@ -72,6 +73,22 @@ RECORDINGS = {
         ("mtia_trace_single_rank/*.json.gz", "", 8),
         ("negative_queue_length_values_check/*.json.gz", "", 16),
     ),
+    "tracelens": (
+        ("mi300/resnet_act_checkpoint.json.gz", "", 8),
+        ("b200/eager_trace.json.gz", "", 8),
+        *((f"{gpu}/{model}*.json.gz", "", None)
+          for gpu in ("h100", "mi300")
+          for model in ("Falconsai", "Qwen", "facebook_times", "gaunernst", "google_owlv2")),
+        ("vllm_decode_full/graph_execution.json.gz", "", None),
+        ("vllm_prefilldecode_piecewise/graph_execution.json.gz", "", None),
+        ("sglang_decode/sglang*.json.gz", "", None),
+        ("sglang_prefilldecode/sglang*.json.gz", "", None),
+        ("xdit_flux.1_aiter_sage/profile*.json.gz", "", None),
+        ("xdit_sd_3.5/profile*.json.gz", "", None),
+        ("gpu_only_trace/*.json.gz", "", None),
+        ("torch_compile_triton/*.json.gz", "", None),
+    ),
+    "profile-data": (("train.json", "", 64),),
     "chakra": (("", "1.0.2-chakra.0.0.4.json", 2), ("chakra.0.et", "", None)),
     "tutorials": (("", "demo3/pytorch_traces/pytorch_et_{rank}.json", None),),
 }  # fmt: skip
@@ -283,7 +300,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     for name in (*RECORDINGS, "recordings", "aicb", "simai", "astra-sim"):
         parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
-    given = {name: path for name, path in vars(parser.parse_args()).items() if path}
+    given = {
+        name.replace("_", "-"): path for name, path in vars(parser.parse_args()).items() if path
+    }
     print("| file | ranks | nodes | verdict |\n|---|---|---|---|")
     for name, path in given.items():
         if name in RECORDINGS:
