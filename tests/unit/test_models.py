@@ -202,6 +202,27 @@ def test_parameters_of_olmo_2_and_smollm_3(tmp_path: Path) -> None:
     assert parameters(own_model(tmp_path, model_type="olmo2", **sizes)) == 7_298_617_344
 
 
+def test_the_text_of_a_model_that_sees(tmp_path: Path) -> None:
+    """Whether the head is the embedding may stand outside; the text's own word counts first."""
+    text = {
+        "model_type": "qwen3_vl_text", "hidden_size": 4096, "intermediate_size": 12288,
+        "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128, "vocab_size": 151936,
+    }  # fmt: skip
+    whole = {"model_type": "qwen3_vl", "text_config": text, "vision_config": {"depth": 27}}
+    path = tmp_path / "config.json"
+    ends = 151936 * 4096
+    for outer, inner, tied in (
+        ({}, {}, False),
+        ({"tie_word_embeddings": False}, {}, False),
+        ({"tie_word_embeddings": True}, {}, True),
+        ({"tie_word_embeddings": True}, {"tie_word_embeddings": False}, False),
+        ({}, {"tie_word_embeddings": True}, True),
+    ):
+        path.write_text(json.dumps(whole | outer | {"text_config": text | inner}))
+        assert parameters(read_model(path)) == 8_190_735_360 - ends * tied, "that of Qwen3 8B"
+
+
 @pytest.mark.parametrize(
     "key", ["qkv_bias", "lm_head_bias", "attention_out_bias", "shared_expert_intermediate_size"]
 )

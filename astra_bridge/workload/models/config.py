@@ -48,33 +48,36 @@ _SILENT = (
     "hidden_dropout", "hidden_dropout_prob", "id2label", "ignore_keys_at_rope_validation",
     "initial_context_length", "initializer_range", "interpolate_factor", "is_decoder",
     "is_encoder_decoder", "is_llama_config", "kv_cache_scheme", "label2id", "layer_norm_eps",
-    "layer_norm_epsilon", "length_penalty", "load_balance_coeff", "logits_scaling",
+    "layer_norm_epsilon", "layernorm_full_attention_alpha", "layernorm_full_attention_beta",
+    "layernorm_linear_attention_alpha", "layernorm_linear_attention_beta", "layernorm_mlp_alpha",
+    "layernorm_mlp_beta", "length_penalty", "load_balance_coeff", "logits_scaling",
     "mamba_hidden_act", "max_length", "max_model_len", "max_position_embeddings",
-    "max_window_layers", "min_length", "mlp_hidden_act", "model_max_length", "model_type",
-    "mtp_transformer_layers", "n_ctx", "n_group", "n_special_tokens", "name_or_path",
-    "neftune_noise_alpha", "no_repeat_ngram_size", "no_rope_layer_interval", "no_rope_layers",
-    "norm_before_gate", "norm_eps", "norm_topk_prob", "num_beam_groups", "num_beams", "num_labels",
-    "num_logits_to_keep", "num_mtp_modules", "num_return_sequences",
-    "original_max_position_embeddings", "output_attentions", "output_hidden_states", "output_past",
-    "output_router_logits", "output_scores", "pad_token_id", "partial_rotary_factor",
-    "predict_special_tokens", "prefix", "pretraining_tp", "problem_type", "pruned_heads",
-    "qk_head_dim", "quantization_config", "query_pre_attn_scalar", "remove_invalid_values",
+    "max_sequence_length", "max_window_layers", "min_length", "mlp_hidden_act", "model_max_length",
+    "model_name", "model_type", "mtp_transformer_layers", "n_ctx", "n_group", "n_special_tokens",
+    "name_or_path", "neftune_noise_alpha", "no_repeat_ngram_size", "no_rope_layer_interval",
+    "no_rope_layers", "norm_before_gate", "norm_eps", "norm_topk_prob", "num_beam_groups",
+    "num_beams", "num_expert_group", "num_labels", "num_logits_to_keep", "num_mtp_modules",
+    "num_parameters", "num_return_sequences", "original_max_position_embeddings",
+    "output_attentions", "output_hidden_states", "output_past", "output_router_logits",
+    "output_scores", "pad_token_id", "partial_rotary_factor", "postnorm", "predict_special_tokens",
+    "prefix", "pretraining_tp", "problem_type", "pruned_heads", "qk_head_dim",
+    "quantization_config", "query_pre_attn_scalar", "remove_invalid_values",
     "reorder_and_upcast_attn", "repetition_penalty", "rescale_prenorm_residual",
     "residual_in_fp32", "residual_multiplier", "return_dict", "return_dict_in_generate",
     "rms_norm", "rms_norm_eps", "rope_interleave", "rope_interleaved", "rope_local_base_freq",
     "rope_parameters", "rope_scaling", "rope_theta", "rope_type", "rotary_dim", "rotary_emb_base",
     "rotary_pct", "routed_scaling_factor", "router_aux_loss_coef", "router_jitter_noise",
     "router_z_loss_coef", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scoring_func",
-    "sep_token_id", "seq_aux", "sliding_window_size", "sparsity_config", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
-    "suppress_tokens", "swiglu_alpha", "swiglu_limit", "task_specific_params", "temperature",
-    "tf_legacy_loss", "tie_encoder_decoder", "time_step_floor", "time_step_init_scheme",
-    "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "tokenizer_class",
-    "top_k", "top_p", "topk_group", "topk_method", "torch_dtype", "torchscript",
+    "sep_token_id", "seq_aux", "shared_moe_mode", "sliding_window_size", "sparsity_config",
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj", "suppress_tokens", "swiglu_alpha", "swiglu_limit", "task_specific_params",
+    "temperature", "tf_legacy_loss", "tie_encoder_decoder", "time_step_floor",
+    "time_step_init_scheme", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank",
+    "tokenizer_class", "top_k", "top_p", "topk_group", "topk_method", "torch_dtype", "torchscript",
     "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
     "use_bidirectional_attention", "use_cache", "use_flash_attn", "use_grouped_mm",
-    "use_mamba_kernels", "use_mrope", "use_mtp", "use_parallel_residual", "use_qk_norm",
-    "z_loss_coefficient",
+    "use_grouped_topk", "use_mamba_kernels", "use_mrope", "use_mtp", "use_parallel_residual",
+    "use_qk_norm", "z_loss_coefficient",
 )  # fmt: skip
 
 # Parts that some models have: understood where a file says that its model has none.
@@ -530,6 +533,9 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "qwen2_moe": {"num_key_value_heads": 16},
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
     "qwen3_moe": {"num_key_value_heads": 4},
+    "qwen2_5_vl_text": {"num_key_value_heads": 8},
+    "qwen3_vl_text": {"num_key_value_heads": 32, "head_dim": 128},
+    "qwen3_vl_moe_text": {"num_key_value_heads": 16},
     "gemma": {"num_key_value_heads": 16, "head_dim": 256},
     "gemma2": {"num_key_value_heads": 4, "head_dim": 256, "sliding_window": 4096},
     "gemma3_text": {
@@ -556,6 +562,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[Reader, str], Model], tuple[str, ...]]]
     "phi3": (_llama, (*_DENSE, "resid_pdrop")),
     "qwen2": (_qwen2, _DENSE),
     "qwen3": (_qwen3, _DENSE),
+    "qwen2_5_vl_text": (_qwen2, _DENSE),
+    "qwen3_vl_text": (_qwen3, _DENSE),
+    "qwen3_vl_moe_text": (_qwen3_moe, _QWEN_EXPERTS),
     "qwen2_moe": (_qwen2_moe, (*_QWEN_EXPERTS, "shared_expert_intermediate_size")),
     "qwen3_moe": (_qwen3_moe, _QWEN_EXPERTS),
     "gemma": (_gemma, _DENSE),
@@ -575,7 +584,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[Reader, str], Model], tuple[str, ...]]]
     "minimax_m2": (
         _minimax_m2,
         (*_DENSE, "num_local_experts", "num_experts_per_tok", "attn_type_list", "use_qk_norm",
-         "qk_norm_type", "use_routing_bias"),
+         "qk_norm_type", "use_routing_bias", "mlp_intermediate_size"),
     ),
     "olmo2": (_olmo2, _DENSE),
     "smollm3": (_smollm3, _DENSE),
@@ -641,8 +650,11 @@ def read_model(path: str | Path) -> Model:
     given = reader.raw.get("model_type")
     if given not in tuple(ARCHITECTURES) and "text_config" in reader.raw:
         # A model that sees or hears, too: what it reads and writes is within.
-        reader = Reader(reader.raw["text_config"], file, "text_config")
+        outer = reader.raw
+        reader = Reader(outer["text_config"], file, "text_config")
         given = reader.raw.get("model_type")
+        tied = {"tie_word_embeddings": outer.get("tie_word_embeddings")}
+        reader = Reader(tied | dict(reader.raw), file, "text_config")
     if not isinstance(given, str) or given not in ARCHITECTURES:
         hint = nearest(given, ARCHITECTURES) if isinstance(given, str) else ""
         raise reader.fail(
