@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -201,10 +201,21 @@ class Symmetry:
         With the option ``fold``: from numbers of links (a row of the table "links" each), and
         distances of ranks: the numbers of the links that these become where all ranks are moved by
         so much, and both their ends; all of shape (links, distances).
+    kept
+        Of digits (stride, size), the lowest first, those that turn all ways between pairs of ranks
+        (source, destination) onto ways of the same kind; with what the network has to be told of
+        them as options.  None where any ways are turned as the dimensions say.
     """
 
     turns: tuple[Turn, ...]
     turned: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+    kept: (
+        Callable[
+            [Sequence[tuple[int, int]], NDArray[Any], NDArray[Any]],
+            tuple[tuple[tuple[int, int], ...], dict[str, str]],
+        ]
+        | None
+    ) = None
 
 
 class Hops(NamedTuple):

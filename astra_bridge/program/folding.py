@@ -20,8 +20,8 @@ Whether one rank may then run for all is decided by its run: see `astra_bridge.e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -36,6 +36,8 @@ __all__ = ["Fold", "NotFolded", "Turn", "fold"]
 
 _MOST_DISTANCES = 1 << 24
 """Ranks times distances to peers that are looked at."""
+_MOST_PAIRS = 1 << 16
+"""Pairs of ranks whose ways are compared."""
 
 Digit = tuple[int, int]
 """(stride, size)"""
@@ -73,11 +75,14 @@ class Fold:
         The digits that are folded, the lowest first.
     ranks : int
         Of the whole Program.
+    options : dict
+        What the network has to be told besides.
     """
 
     program: Program
     digits: tuple[Digit, ...]
     ranks: int
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def copies(self) -> int:
@@ -93,7 +98,13 @@ class Fold:
         return kinds
 
 
-def fold(program: Program, turns: Sequence[Turn]) -> Fold:
+Kept = Callable[
+    [Sequence[Digit], NDArray[np.int64], NDArray[np.int64]],
+    tuple[tuple[Digit, ...], dict[str, str]],
+]
+
+
+def fold(program: Program, turns: Sequence[Turn], kept: Kept | None = None) -> Fold:
     """One rank for each set of ranks that are alike.
 
     Parameters
@@ -102,6 +113,8 @@ def fold(program: Program, turns: Sequence[Turn]) -> Fold:
         One that is valid.
     turns : sequence of Turn
         The dimensions of the network.
+    kept : callable, optional
+        Which digits its ways between pairs of ranks agree with, as `Symmetry.kept`.
 
     Raises
     ------
@@ -122,7 +135,7 @@ def fold(program: Program, turns: Sequence[Turn]) -> Fold:
     >>> folded.digits, folded.kind_of_rank.tolist()
     (((1, 2),), [0, 0, 1, 1])
     """
-    return _Search(program, turns).found()
+    return _Search(program, turns, kept).found()
 
 
 class _Group(NamedTuple):
@@ -132,12 +145,14 @@ class _Group(NamedTuple):
     size: int
     relative: bool  # some peers are named by their distance
     xor: bool  # some by an exclusive or
+    distances: frozenset[int]  # to these,
+    masks: frozenset[int]  # and with these
     places: tuple[NDArray[np.int32], ...]  # schedule of each position, where they differ
 
 
 class _Search:
-    def __init__(self, program: Program, turns: Sequence[Turn]) -> None:
-        self._program, self._turns = program, turns
+    def __init__(self, program: Program, turns: Sequence[Turn], kept: Kept | None) -> None:
+        self._program, self._turns, self._kept = program, turns, kept
         self._ranks = program.ranks
         self._refuse()
         self._groups = self._groups_of_phases()
@@ -176,6 +191,15 @@ class _Search:
         last = first + program.schedules["step_count"]
         has_xor = before_xor[last] > before_xor[first]
         has_relative = before_relative[last] > before_relative[first]
+
+        def peers(part: slice, *, xor: bool) -> frozenset[int]:
+            """Whom the steps of these schedules name."""
+            if self._kept is None:
+                return frozenset()
+            steps = program.steps[int(first[part].min()) : int(last[part].max())]
+            steps = steps[((steps["peers"] == Peers.XOR) == xor) & (steps["send_bytes"] > 0)]
+            return frozenset(np.unique(steps["send_to"]).tolist())
+
         found: dict[int, _Group] = {}
         layouts = phases["layout"].tolist()
         pairs = zip(layouts, phases["family0"].tolist(), phases["family1"].tolist(), strict=True)
@@ -183,7 +207,8 @@ class _Search:
             size, stride, _, _ = program.groups[layout].tolist()
             if stride == 0:
                 raise NotFolded("a group is a list of ranks without a common distance")
-            old = found.get(layout, _Group(stride, size, False, False, ()))
+            none: frozenset[int] = frozenset()
+            old = found.get(layout, _Group(stride, size, False, False, none, none, ()))
             for family in {family0, family1}:
                 start, positions, schedule, count = program.families[family].tolist()
                 part = slice(schedule, schedule + count)
@@ -193,6 +218,8 @@ class _Search:
                 old = old._replace(
                     relative=old.relative or bool(has_relative[part].any()),
                     xor=old.xor or bool(has_xor[part].any()),
+                    distances=old.distances | peers(part, xor=False),
+                    masks=old.masks | peers(part, xor=True),
                     places=places,
                 )
             found[layout] = old
@@ -201,12 +228,23 @@ class _Search:
     def found(self) -> Fold:
         # Digits of single bits, where an exclusive or wants them, or whole ones: what folds more.
         best: tuple[Digit, ...] = ()
+        options: dict[str, str] = {}
+        differs = False
         for bits in (False, True):
             if bits and not any(group.xor for group in self._groups):
                 continue
             digits = tuple(one for one in self._digits(bits) if self._turns_round(one))
+            told: dict[str, str] = {}
+            if self._kept is not None and digits:
+                digits, told = self._kept(digits, *self._pairs)
+                differs = differs or not digits
             if _copies(digits) > _copies(best):
-                best = digits
+                best, options = digits, told
+        if not best and differs:
+            raise NotFolded(
+                "the ways between ranks differ: how long they are, which of several that are "
+                "equally good a hash picks, or which links they share"
+            )
         if not best:
             raise NotFolded("no two ranks do the same, each with its own peers")
         program = self._program
@@ -226,7 +264,7 @@ class _Search:
             machine_of_rank=program.machine_of_rank[runs],
             memory_server=program.memory_server[runs],
         )
-        return Fold(quotient, best, self._ranks)
+        return Fold(quotient, best, self._ranks, options)
 
     def _digits(self, bits: bool) -> list[Digit]:
         """Digits between all borders that matter; none where these do not divide one another."""
@@ -287,6 +325,37 @@ class _Search:
                 if ((ranks + distance) // stride % size != digit).any():
                     return False
         return True
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Who may send to whom: at least all that do."""
+        ranks = np.arange(self._ranks)
+        found = [np.zeros(0, np.int64)]
+        looked_at = 0
+
+        def add(src: NDArray[np.int64], dst: NDArray[np.int64]) -> None:
+            nonlocal looked_at
+            looked_at += len(src)
+            if looked_at > _MOST_PAIRS:
+                raise NotFolded("there are too many pairs of ranks to compare their ways")
+            found.append((src * self._ranks + dst)[src != dst])
+
+        for group in self._groups:
+            own = ranks // group.stride % group.size
+            for xor, values in ((False, group.distances), (True, group.masks)):
+                for value in values:
+                    peer = own ^ value if xor else (own + value) % group.size
+                    among = peer < group.size
+                    add(ranks[among], (ranks + (peer - own) * group.stride)[among])
+        for some, distances in self._distances:
+            for distance in distances:
+                add(some, some + distance)
+                add(some + distance, some)  # or it names a sender
+        both = np.unique(np.concatenate(found))
+        src, dst = np.divmod(both, self._ranks)
+        if self._program.rendezvous_bytes:  # the receiver says first that it is there
+            both = np.unique(np.concatenate([both, dst * self._ranks + src]))
+        return both // self._ranks, both % self._ranks
 
     @cached_property
     def _distances(self) -> list[tuple[NDArray[np.int64], list[int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from astra_bridge.results.table import Table
 
-__all__ = ["FoldedLinks", "Folding", "scaled"]
+__all__ = ["FoldedLinks", "Folding", "NamesOfEnds", "scaled"]
 
 Digit = tuple[int, int]
 Turned = Callable[
     [npt.NDArray[Any], npt.NDArray[Any]],
     tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]],
 ]
+NamesOfEnds = Callable[[npt.NDArray[Any], npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]
 
 
 class Folding:
@@ -79,14 +80,31 @@ class FoldedLinks:
     Parameters
     ----------
     table : Table
-        The links that stand for others, in ascending order.
+        The links that stand for others, in ascending order; each is the first of those that it
+        stands for.
     folding : Folding
     turned : callable
         As `Symmetry.turned`.
+    names_of_ends : callable, optional
+        Gives the columns ``src_name`` and ``dst_name`` of such links.
+    ascending : bool
+        Whether the numbers of links ascend with the distance that they are turned by.
     """
 
-    def __init__(self, table: Table, folding: Folding, turned: Turned) -> None:
-        self.table, self._folding, self._turned = table, folding, turned
+    def __init__(
+        self,
+        table: Table,
+        folding: Folding,
+        turned: Turned,
+        names_of_ends: NamesOfEnds | None = None,
+        *,
+        ascending: bool = True,
+    ) -> None:
+        self._folding, self._turned = folding, turned
+        self._names_of_ends, self._ascending = names_of_ends, ascending
+        names = {} if names_of_ends is None else names_of_ends(table["src"], table["dst"])
+        columns = {name: partial(table.__getitem__, name) for name in [*table.keys()]}
+        self.table = Table("links", {**columns, **names}, len(table))
 
     def unfolded(self) -> Table:
         """All links, made column by column when they are asked for."""
@@ -97,6 +115,9 @@ class FoldedLinks:
         }
         for name in [*self.table.keys()]:
             columns.setdefault(name, self._column(name))
+        if self._names_of_ends is not None:
+            columns["src_name"] = lambda: self._names["src_name"]
+            columns["dst_name"] = lambda: self._names["dst_name"]
         return Table("links", columns, len(self.table) * self._folding.copies)
 
     def _column(self, name: str) -> Callable[[], npt.NDArray[Any]]:
@@ -115,15 +136,24 @@ class FoldedLinks:
     def _ends(self) -> tuple[npt.NDArray[Any], ...]:
         return tuple(one[self._order] for one in self._all)
 
+    @cached_property
+    def _names(self) -> dict[str, npt.NDArray[Any]]:
+        assert self._names_of_ends is not None
+        return self._names_of_ends(self._ends[1], self._ends[2])
+
     def busiest(self, count: int) -> Table:
         """The links that were busy longest, those with the least number first among equals."""
-        first = self._folding.distances[:count]
+        first = self._folding.distances
+        if self._ascending:
+            first = first[:count]
         numbers, src, dst = (one.reshape(-1) for one in self._turned(self.table["link"], first))
         of_link = np.repeat(np.arange(len(self.table)), len(first))
         best = np.lexsort((numbers, -self.table["busy_ps"][of_link]))[:count]
         columns: dict[str, Any] = {"link": numbers[best], "src": src[best], "dst": dst[best]}
         for name, values in self.table.items():
             columns.setdefault(name, values[of_link[best]])
+        if self._names_of_ends is not None:
+            columns |= self._names_of_ends(src[best], dst[best])
         return Table("links", columns)
 
 

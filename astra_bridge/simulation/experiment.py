@@ -389,14 +389,14 @@ class Experiment:
 
     def _named(self, table: str, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Links with the names of their ends, where the network gives its nodes names."""
-        names = self.prepared.names
-        if table != "links" or not names:
+        if table != "links" or not self.prepared.names:
             return columns
-        ends = [columns[end] for end in ("src", "dst")]
-        nodes = 1 + max(int(end.max(initial=-1)) for end in ends)
-        labels = node_labels(names, self.prepared.config.endpoints, nodes)
-        src, dst = (labels[end] for end in ends)
-        return {**columns, "src_name": src, "dst_name": dst}
+        return {**columns, **self._names_of_ends(columns["src"], columns["dst"])}
+
+    def _names_of_ends(self, src: NDArray[Any], dst: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        nodes = 1 + max(int(end.max(initial=-1)) for end in (src, dst))
+        labels = node_labels(self.prepared.names, self.prepared.config.endpoints, nodes)
+        return {"src_name": labels[src], "dst_name": labels[dst]}
 
     def _ready(self, engine: EngineName) -> BackendSpec:
         """The backend, or why it cannot run here; bad input of the network comes first."""
@@ -665,7 +665,7 @@ class Experiment:
         if not isinstance(folded, Folding):
             copies, kind_of_row = folding.copies, folded.fold.kind_of_rank
             lowered, stats = folded.kinds_of(lowered), folded.unfolded_stats()
-            links = folded.links()
+            links = folded.links(self._names_of_ends if self.prepared.names else None)
         program = lowered.program
         start_ps, end_ps = _in_file_order(lowered, outcome)
         finish_ps, exposed_ps = outcome.task_finish_ps, exposed_comm_ps(lowered, outcome)

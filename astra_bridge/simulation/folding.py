@@ -16,7 +16,7 @@ from astra_bridge.network.spec import BackendSpec, Symmetry
 from astra_bridge.program import Program
 from astra_bridge.program.folding import Fold, NotFolded, fold
 from astra_bridge.results import Table
-from astra_bridge.results.folding import FoldedLinks, Folding, scaled
+from astra_bridge.results.folding import FoldedLinks, Folding, NamesOfEnds, scaled
 
 __all__ = ["FoldedRun", "NotFolded", "folded_run"]
 
@@ -50,12 +50,18 @@ class FoldedRun:
             lowered, program=self.fold.program, trace_of_task=lowered.trace_of_task[rows]
         )
 
-    def links(self) -> FoldedLinks | None:
-        """The links that stand for others."""
+    def links(self, names_of_ends: NamesOfEnds | None = None) -> FoldedLinks | None:
+        """The links that stand for others; with names of their ends, where these have any."""
         columns = self.run.tables.get("links")
         if columns is None:
             return None
-        return FoldedLinks(Table("links", columns), self.folding, self.symmetry.turned)
+        return FoldedLinks(
+            Table("links", columns),
+            self.folding,
+            self.symmetry.turned,
+            names_of_ends,
+            ascending=self.symmetry.kept is None,
+        )
 
 
 def folded_run(
@@ -89,9 +95,11 @@ def folded_run(
     symmetry = spec.symmetry(request.config)
     if symmetry is None:
         raise NotFolded(f"backend {spec.name} knows of no ranks of this network that are alike")
-    found = fold(request.program, symmetry.turns)
+    found = fold(request.program, symmetry.turns, symmetry.kept)
     digits = ",".join(f"{stride}:{size}" for stride, size in found.digits)
-    config = replace(request.config, options={**request.config.options, "fold": digits})
+    config = replace(
+        request.config, options={**request.config.options, "fold": digits, **found.options}
+    )
     request = msgspec.structs.replace(
         request, config=config, fold=found, record_nodes=record_nodes(found.program)
     )

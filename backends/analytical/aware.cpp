@@ -48,7 +48,7 @@ class Aware final : public Core<Aware> {
     for (const Rate& rate : rates) speeds_.push_back({rate});
     index_.emplace(link_count(0));
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
-    folds_ = dimensions_ && dimensions_->turns().any();
+    folds_ = (dimensions_ ? dimensions_->turns() : graph_->turns()).any();
     special_ = cut_through_ || load_.on() || folds_;
   }
 
@@ -267,7 +267,7 @@ class Aware final : public Core<Aware> {
   }
 
   size_t link_state(int64_t number) {
-    if (folds_) number = dimensions_->folded(number);
+    if (folds_) number = dimensions_ ? dimensions_->folded(number) : graph_->folded(number);
     int32_t index = index_->find(number);
     if (index < 0) {
       index = static_cast<int32_t>(links_.size());

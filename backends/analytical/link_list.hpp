@@ -8,11 +8,14 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "astra_net.hpp"
 #include "astra_routes.hpp"
+#include "astra_turns.hpp"
 #include "topology.hpp"
 
 namespace analytical {
@@ -29,7 +32,15 @@ class LinkList {
       if (fresh) rates_.push_back(rate);
       rate_of_.push_back(same->second);
     }
+    turns_ = astra_net::Turns(config.options.text("fold", ""), config.endpoints);
+    read_folded(config.options.text("fold_links", ""));
   }
+
+  // How ranks may be turned, of which some then stand for others; the link that stands for a link; and
+  // the turn that takes it there.
+  const astra_net::Turns& turns() const { return turns_; }
+  int64_t folded(int64_t link) const { return fold_of(link).stands; }
+  int32_t turn_of(int64_t link) const { return fold_of(link).by; }
 
   const std::vector<Rate>& rates() const { return rates_; }
   int64_t link_count() const { return static_cast<int64_t>(links_.size()); }
@@ -99,6 +110,34 @@ class LinkList {
   int32_t rate_of(int64_t link) const { return rate_of_[static_cast<size_t>(link)]; }
 
  private:
+  // With folded ranks: what stands for a link, and the turn that takes it there.
+  struct Fold {
+    int64_t stands = -1;
+    int32_t by = 0;
+  };
+  const Fold& fold_of(int64_t link) const {
+    const Fold& fold = folds_[static_cast<size_t>(link)];
+    if (fold.stands < 0)
+      throw Error(ASTRA_NET_MODEL, "link " + std::to_string(link) + " is none of 'fold_links'");
+    return fold;
+  }
+  // "link,stands,by;...": all links that are used.
+  void read_folded(const std::string& text) {
+    if (!turns_.any()) return;
+    folds_.resize(links_.size());
+    std::istringstream rows(text);
+    int64_t link = 0, stands = 0, by = 0;
+    for (char comma = 0; rows >> link >> comma >> stands >> comma >> by; rows >> comma) {
+      const int64_t count = link_count();
+      if (link < 0 || link >= count || stands < 0 || stands >= count || by < 0 || by > INT32_MAX)
+        throw Error(ASTRA_NET_INVALID, "option 'fold_links' has a row of link " +
+                                           std::to_string(link) + ", which does not fit");
+      folds_[static_cast<size_t>(link)] = {stands, static_cast<int32_t>(by)};
+    }
+  }
+
+  astra_net::Turns turns_;
+  std::vector<Fold> folds_;
   astra_net::Routes routes_;
   std::vector<astra_net_link> links_;
   std::vector<Rate> rates_;

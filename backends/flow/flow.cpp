@@ -69,9 +69,9 @@ class Flow final : public astra_net::Model {
     else
       graph_.emplace(config);
     const double tolerance = config.options.number("tolerance", 0.1, 0, 1);
-    if (dimensions_) folds_ = dimensions_->turns().any();
-    sharing_.emplace(graph_ && graph_->by_message(), tolerance,
-                     folds_ ? dimensions_->turns() : astra_net::Turns());
+    const astra_net::Turns& turns = dimensions_ ? dimensions_->turns() : graph_->turns();
+    folds_ = turns.any();
+    sharing_.emplace(graph_ && graph_->by_message(), tolerance, turns);
     index_.emplace(link_count(0));
     recent_.assign(static_cast<size_t>(config.endpoints), -1);
     load_ = astra_net::LinkLoad(astra_net::sample_interval_ps(config.options));
@@ -729,9 +729,9 @@ class Flow final : public astra_net::Model {
     one.latency_ps = one.per_byte_ps = 0;
     double slowest_ps = 0;
     const auto cross = [&](int64_t number, const Rate& rate, double weight, bool counts) {
-      const int32_t index = link_state(folds_ ? dimensions_->folded(number) : number);
+      const int32_t index = link_state(folds_ ? folded(number) : number);
       const double per_byte_ps = 1 / links_[static_cast<size_t>(index)].bytes_per_ps;
-      legs_.push_back({index, weight, folds_ ? dimensions_->turn_of(number) : 0});
+      legs_.push_back({index, weight, folds_ ? turn_of(number) : 0});
       if (!counts) return;
       one.latency_ps += rate.latency_ns * 1000;
       one.per_byte_ps += per_byte_ps;
@@ -748,6 +748,12 @@ class Flow final : public astra_net::Model {
       }
     }
     one.per_byte_ps = std::max(0.0, one.per_byte_ps - slowest_ps);
+  }
+  int64_t folded(int64_t link) const {
+    return dimensions_ ? dimensions_->folded(link) : graph_->folded(link);
+  }
+  int32_t turn_of(int64_t link) const {
+    return dimensions_ ? dimensions_->turn_of(link) : graph_->turn_of(link);
   }
   const std::vector<Rate>& rates() const {
     return dimensions_ ? dimensions_->rates() : graph_->rates();

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from astra_bridge import Experiment, Result, fabrics
 from astra_bridge.errors import AstraBridgeError
+from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.isolation import RunRequest, run_here
 from astra_bridge.network.api import TIME_NEVER, TRANSFER
 from astra_bridge.network.registry import backend
@@ -354,6 +355,95 @@ def test_what_meets_where_parts_meet_is_in_doubt() -> None:
     assert ties((12, 2, 2000), (12, 1, 1000)) > 0
 
 
+FABRICS = (
+    fabrics.rail(16, gpus_per_host=4),
+    fabrics.rail(64),
+    fabrics.rail(32, gpus_per_host=4, hosts_per_leaf=2, oversubscription=2),
+    fabrics.rail(32, gpus_per_host=4, nvlink_gbps=0.0),
+    fabrics.torus(dims=(4, 4)),
+    fabrics.torus(dims=(2, 3, 4)),
+    fabrics.leaf_spine(32, gpus_per_host=1, nvlink_gbps=0.0),
+    fabrics.fat_tree(16, gpus_per_host=1, nvlink_gbps=0.0),
+    fabrics.dragonfly(72),
+)
+
+
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=CHECKS)
+@given(
+    fabric=st.sampled_from(FABRICS),
+    model=st.sampled_from(MODELS),
+    engine=st.sampled_from(("native", "python")),
+    routing=st.sampled_from(("ecmp", "static")),
+    kind=st.sampled_from(("all-reduce", "all-gather", "reduce-scatter", "all-to-all")),
+    algorithm=st.sampled_from(("ring", "direct", "halvingDoubling")),
+    size=st.sampled_from((1000, 65536, 1_000_003)),
+    chunks=st.sampled_from((1, 4)),
+    active=st.sampled_from((1, 2)),
+    delay=st.sampled_from((0, 10)),
+    rendezvous=st.booleans(),
+    semantics=st.sampled_from(("astra-sim", "corrected")),
+)
+def test_lists_of_links(
+    fabric: NetworkLinks,
+    model: str,
+    engine: Any,
+    routing: str,
+    kind: str,
+    algorithm: str,
+    size: int,
+    chunks: int,
+    active: int,
+    delay: int,
+    rendezvous: bool,
+    semantics: str,
+) -> None:
+    names = [algorithm] * len(fabric.dims)
+    if kind == "all-to-all" and algorithm == "halvingDoubling":
+        names = ["direct"] * len(names)
+    setting = system(
+        names,
+        preferred_dataset_splits=chunks,
+        active_chunks_per_dimension=active,
+        endpoint_delay=delay,
+        local_mem_bw=400,
+    )
+    tried = Experiment(
+        collective(kind, size, fabric.endpoints),
+        setting,
+        fabric,
+        rendezvous_protocol=rendezvous,
+        semantics=semantics,
+    )
+    try:
+        program = tried.lower().program
+    except AstraBridgeError:
+        event("refused")
+        return
+    asked = NetworkRequest(network=fabric, options={"routing": routing}, semantics=semantics)
+    why = compared(program, asked, (model, engine))
+    event(why.partition("time(s)")[2] or why or "folded")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("fabric", "algorithm", "digits"),
+    [
+        (fabrics.rail(64), "ring", ((1, 8), (8, 8))),
+        (fabrics.rail(64), "halvingDoubling", ((1, 2), (2, 2), (4, 2), (8, 2), (16, 2), (32, 2))),
+        (fabrics.torus(dims=(4, 8)), "ring", ((1, 4), (4, 8))),
+        # Hosts of a leaf have the next one there, or behind a spine; all rails are alike.
+        (fabrics.rail(64, hosts_per_leaf=4, oversubscription=4), "ring", ((1, 8),)),
+    ],
+    ids=["rail", "rail halving", "torus", "leaves"],
+)
+def test_a_fabric_whose_ways_agree(
+    model: str, fabric: NetworkLinks, algorithm: str, digits: tuple[tuple[int, int], ...]
+) -> None:
+    setting = system([algorithm] * 2, preferred_dataset_splits=4)
+    work = collective("all-reduce", 2**24, fabric.endpoints)
+    assert same(Experiment(work, setting, fabric, backend=model)).folding.digits == digits
+
+
 @pytest.mark.parametrize("ranks", [16, 24, 64])
 @pytest.mark.parametrize("kind", ["all-to-all", "reduce-scatter"])
 def test_an_exchange_of_all_with_all_on_shared_links(ranks: int, kind: str) -> None:
@@ -617,8 +707,17 @@ def unreceived(ranks: int) -> Any:
             "the part garnet knows of no ranks that are alike",
         ),
         (
-            {"network": fabrics.rail(16), "backend": "flow"},
-            "which ranks of a list of links are alike is not known",
+            {"network": fabrics.leaf_spine(16, gpus_per_host=4), "backend": "flow"},
+            "the ways between ranks differ",
+        ),
+        (
+            {"network": fabrics.rail(16), "network_options": {"routing": "spray"}},
+            "messages of one pair of ranks take different ways",
+        ),
+        (
+            # Two ways round, and only the next rank of both is as far from all.
+            {"network": fabrics.torus(dims=(16,)), "system": system("direct")},
+            "the ways between ranks differ",
         ),
         (
             {"network_options": {"sample_interval_us": "10"}},

@@ -109,17 +109,21 @@ def topology_options(source: object, options: dict[str, str]) -> Prepared:
 
 
 def symmetry(config: NetworkConfig) -> Symmetry:
-    """Networks of dimensions are alike all round, unless loads over time are asked for.
+    """In which ways ranks are alike, for networks that know the options ``fold*``.
 
     Raises
     ------
     NotFolded
-        The network is a list of links, or has loads over time.
+        The network has loads over time, or is a list of links whose messages each go their own way.
     """
     # Imported here: small runs do not fold.
     from astra_bridge.network.analytical.folding import symmetry_of
 
     return symmetry_of(config)
+
+
+def _symmetry_of_dims(config: NetworkConfig) -> Symmetry | None:
+    return symmetry(config) if "topology" in config.options else None
 
 
 def _knows_ways(config: NetworkConfig) -> bool:
@@ -177,7 +181,7 @@ BACKENDS = (
         _prepare_aware,
         _open_aware_python,
         isolate=False,
-        symmetry=symmetry,
+        symmetry=_symmetry_of_dims,
         ways=_aware_ways,
     ),
     BackendSpec(
@@ -186,7 +190,7 @@ BACKENDS = (
         prepare,
         _open_unaware_python,
         isolate=False,
-        symmetry=symmetry,
+        symmetry=_symmetry_of_dims,
         ways=_unaware_ways,
     ),
     BackendSpec(

@@ -209,6 +209,8 @@ def _symmetry(config: NetworkConfig) -> Symmetry | None:
     # Imported here: small runs do not fold.
     from astra_bridge.network.composite.folding import symmetry_of
 
+    if len(config.links):
+        return None
     parts = [(name, backend(name).symmetry(one)) for name, one in _folded(config).parts]
     return symmetry_of(parts, part_of_links(config))
 
