@@ -87,6 +87,10 @@ def _feeder_node(entry: Any, index: int, file: Path | None) -> TraceNode:
     )
 
 
+_KNOWN = {"version", "attr", "id", "name", "type"}
+"""Of what a Chakra trace as JSON may begin with, a file has at least one."""
+
+
 def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
     """Convert the content of a Chakra JSON file to that of an ``.et`` file.
 
@@ -115,6 +119,14 @@ def json_to_et(data: bytes, *, file: str | Path | None = None) -> bytes:
             if error.file is not None:
                 raise
             raise InputError(error.reason, file=path, key=error.key) from None
+
+    if isinstance(first, dict) and first and not first.keys() & _KNOWN:
+        keys = ", ".join(show(key) for key in list(first)[:5])
+        raise InputError(
+            f"holds no trace: its keys are {keys}; known are Kineto's traces (traceEvents), "
+            "execution traces (schema, nodes), and Chakra's (version, or workload_graph)",
+            file=path,
+        )
 
     def records() -> Iterator[bytes]:
         message = GlobalMetadata()

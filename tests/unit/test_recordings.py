@@ -662,6 +662,15 @@ def test_a_wrong_kind_of_file_is_named(
         read_trace("w.json")
 
 
+def test_json_of_another_kind_says_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "ops.json"
+    path.write_text('{"torch.mm": {"build": []}, "torch.add": {}}')
+    with pytest.raises(
+        InputError, match=r"holds no trace: its keys are 'torch\.mm', 'torch\.add'; "
+    ):
+        read_trace(path)
+
+
 @pytest.mark.parametrize("flag", ["--from=pytorch", "--kineto", "--from=goal", "--from=msccl"])
 def test_a_forced_format_does_not_hide_what_a_file_is(
     flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
