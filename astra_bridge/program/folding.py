@@ -201,9 +201,20 @@ class _Search:
             return frozenset(np.unique(steps["send_to"]).tolist())
 
         found: dict[int, _Group] = {}
-        layouts = phases["layout"].tolist()
-        pairs = zip(layouts, phases["family0"].tolist(), phases["family1"].tolist(), strict=True)
-        for layout, family0, family1 in dict.fromkeys(pairs):
+        # Which way round: either, where ranks take turns, or queues of both ways are next.
+        either = phases["variant"] == Variant.ALTERNATE
+        if program.queues_per_level > 1:
+            either |= phases["pick"] == QueuePick.NEXT
+        columns = (
+            phases["layout"],
+            phases["family0"],
+            phases["family1"],
+            either | (phases["pick"] != QueuePick.LAST),
+            either | (phases["pick"] == QueuePick.LAST),
+        )
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for layout, family0, family1, takes0, takes1 in dict.fromkeys(rows):
+            taken = {family for family, takes in ((family0, takes0), (family1, takes1)) if takes}
             size, stride, _, _ = program.groups[layout].tolist()
             if stride == 0:
                 raise NotFolded("a group is a list of ranks without a common distance")
@@ -218,8 +229,8 @@ class _Search:
                 old = old._replace(
                     relative=old.relative or bool(has_relative[part].any()),
                     xor=old.xor or bool(has_xor[part].any()),
-                    distances=old.distances | peers(part, xor=False),
-                    masks=old.masks | peers(part, xor=True),
+                    distances=old.distances | (peers(part, xor=False) if family in taken else none),
+                    masks=old.masks | (peers(part, xor=True) if family in taken else none),
                     places=places,
                 )
             found[layout] = old

@@ -433,8 +433,9 @@ def test_lists_of_links(
         (fabrics.torus(dims=(4, 8)), "ring", ((1, 4), (4, 8))),
         # Hosts of a leaf have the next one there, or behind a spine; all rails are alike.
         (fabrics.rail(64, hosts_per_leaf=4, oversubscription=4), "ring", ((1, 8),)),
+        (fabrics.rail(512), "ring", ((1, 8),)),
     ],
-    ids=["rail", "rail halving", "torus", "leaves"],
+    ids=["rail", "rail halving", "torus", "leaves", "two leaves"],
 )
 def test_a_fabric_whose_ways_agree(
     model: str, fabric: NetworkLinks, algorithm: str, digits: tuple[tuple[int, int], ...]
