@@ -399,10 +399,12 @@ class _Linker:
 
     # Handlers
 
-    def _add(self, step: Step) -> int:
+    def _add(self, step: Step, ready: int | None = None) -> int:
         self.steps.append(step)
         self.ends.append(step.start_ns + step.duration_ns)
-        self.replayed.append(self._ready(step.deps) + step.duration_ns)
+        if ready is None:
+            ready = self._ready(step.deps)
+        self.replayed.append(ready + step.duration_ns)
         return len(self.steps) - 1
 
     def _ready(self, deps: Iterable[int]) -> int:
@@ -780,11 +782,11 @@ class _Linker:
         return steps
 
     def _kernel(self, gpu: Gpu, at: int, deps: set[int], node: NodeType = _COMP) -> int:
-        self._find_cause(gpu, at, deps)
+        ready = self._find_cause(gpu, at, deps)
         start = gpu.start_ns
         took = gpu.end_ns - start
         step = Step(node, gpu.name, start, took, sorted(deps), False, self.number_of[gpu.stream])
-        return self._add(step)
+        return self._add(step, ready)
 
     def _communication(self, index: int, at: int, gpu: Gpu, deps: set[int]) -> list[int]:
         """A kernel of a communication library."""
@@ -899,15 +901,16 @@ class _Linker:
         done.update(found)
         return found
 
-    def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> None:
+    def _find_cause(self, gpu: Gpu, at: int, deps: set[int]) -> int:
         """Add what a kernel that starts late must have waited for: a pause where that is not known.
 
-        Processes that share a GPU wait for one another's time slices, for one.
+        Processes that share a GPU wait for one another's time slices, for one.  Returns when the
+        kernel can start in a replay.
         """
         ends, late = self.ends, gpu.start_ns - _LATE_NS
         ready = self._ready(deps)
         if ready > late:
-            return
+            return ready
         free = max([at, *(ends[step] for step in deps)])
         if free <= late:
             causes = [
@@ -916,9 +919,10 @@ class _Linker:
                 if step not in deps and gpu.start_ns - _CAUSE_NS <= ends[step] <= gpu.start_ns
             ]
             if causes:
-                deps.add(max(causes, key=ends.__getitem__))
+                cause = max(causes, key=ends.__getitem__)
+                deps.add(cause)
                 self.made.note("a kernel starts when another stream has ended", self.where)
-                return
+                return max(ready, self.replayed[cause])
             self.made.note("a kernel starts as late as recorded, for no known reason", self.where)
         # It stands between what the kernel waits for and the kernel, and occupies nothing.
         pause = Step(
@@ -926,7 +930,8 @@ class _Linker:
             self.number_of[gpu.stream],
         )  # fmt: skip
         deps.clear()
-        deps.add(self._add(pause))
+        deps.add(self._add(pause, ready))
+        return gpu.start_ns
 
 
 def _stream_numbers(streams: set[_Stream]) -> dict[_Stream, int]:
