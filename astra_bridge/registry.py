@@ -17,6 +17,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from astra_bridge import process
 from astra_bridge.errors import AstraBridgeError, InputError, MissingDependency, PluginError
 from astra_bridge.text import nearest, one_line, show
 
@@ -204,6 +205,7 @@ class Registry(Generic[S]):
 
     def _plugged_in(self, entry: EntryPoint) -> S:
         who = f"plug-in {self.kind} {entry.name!r}"
+        process.share()
         found = _guarded(who, entry.load)()
         if _several(found):
             found = next((s for s in found if getattr(s, "name", None) == entry.name), None)

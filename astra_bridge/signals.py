@@ -69,6 +69,7 @@ def unwinding() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _arrived = 0
 
 
 @contextmanager

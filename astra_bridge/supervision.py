@@ -5,6 +5,10 @@ Code that we did not write runs in a child process.  The parent believes nothing
 a message is framed, bounded and checked, and carries JSON and plain bytes, never objects.  The
 child's modules come from where the parent's come from, never from the working directory.  It dies
 with its parent, whatever ends that.
+
+A child is a copy of the parent where that has run nothing but a command of ours (`process.copy`),
+else a new Python.  Either has a session of its own, no descriptor of the parent but the three pipes
+between them, default handlers of signals, and ends without anybody's cleaning up.
 """
 
 from __future__ import annotations
@@ -20,15 +24,20 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import astra_bridge
-from astra_bridge import errors
+from astra_bridge import errors, process
 from astra_bridge.errors import AstraBridgeError, BackendError, InputError, NetworkError
+from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = [
     "NONSENSE",
@@ -85,6 +94,24 @@ class Message(NamedTuple):
     body: bytes
 
 
+class _Start(NamedTuple):
+    """What a child is told besides its request."""
+
+    entry: str
+    token: bytes
+    parent: int
+    cleans_up: bool
+    level: int
+
+
+class _Ends(NamedTuple):
+    """The child's ends of the three pipes."""
+
+    orders: int
+    answers: int
+    said: int
+
+
 class ChildEnded(Exception):
     """A child ended or broke the protocol: how, and the last that it printed."""
 
@@ -109,18 +136,49 @@ def _here() -> set[Path]:
 _STARTED_IN = _here()
 
 
+def _unsafe() -> set[Path]:
+    """The working directory, and the script's folder."""
+    unsafe = _STARTED_IN | _here()
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script:
+        unsafe.add(Path(script).resolve().parent)
+    return unsafe
+
+
 def safe_path() -> list[str]:
     """``sys.path`` without the working directory, the script's folder, and relative entries.
 
     A child searches there first, then where its interpreter does by itself, without regard to the
     working directory (what is installed, also in place).
     """
-    unsafe = _STARTED_IN | _here()
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if script:
-        unsafe.add(Path(script).resolve().parent)
+    unsafe = _unsafe()
     entries = [entry for entry in sys.path if isinstance(entry, str) and Path(entry).is_absolute()]
     return [entry for entry in entries if Path(entry).resolve() not in unsafe]
+
+
+def _is_safe() -> bool:
+    """Whether all modules are from the safe path, on which nothing is missing.
+
+    It is where only the first entry, which Python puts there for the script or the working
+    directory, is left out, and nothing came from it but this package.
+    """
+    if safe_path() not in (sys.path, sys.path[1:]):
+        return False
+    unsafe = {str(folder) for folder in _unsafe()}
+    for name, module in list(sys.modules.items()):
+        if (
+            "." in name
+            or name in ("__main__", "astra_bridge")
+            or not isinstance(module, ModuleType)
+        ):
+            continue
+        file = vars(module).get("__file__")
+        if isinstance(file, str):
+            folder, base = os.path.split(file)
+            place = os.path.dirname(folder) if base.startswith("__init__.") else folder  # noqa: PTH120
+            if place in unsafe or os.path.realpath(place) in unsafe:
+                return False
+    return True
 
 
 class Child:
@@ -133,12 +191,14 @@ class Child:
     entry : str
         "module:function"; the function gets a :class:`Parent`.
     request : object
-        What the function is asked; pickled.
+        What the function is asked; can be pickled.
     most_body : int
         Bound of the bytes of one message; a longer one is a broken protocol.
     cleans_up : bool
         The function cleans up when its parent is gone (``Parent.on_end``), else the child just
         dies.
+    afresh : bool
+        Never a copy of this process: what it takes in all is to be measured.
 
     Attributes
     ----------
@@ -148,61 +208,81 @@ class Child:
     """
 
     def __init__(
-        self, entry: str, request: object, *, most_body: int = 0, cleans_up: bool = False
+        self,
+        entry: str,
+        request: object,
+        *,
+        most_body: int = 0,
+        cleans_up: bool = False,
+        afresh: bool = False,
     ) -> None:
         # Imported here: most runs have no child.
         import logging
-        import pickle
         import selectors
-        import subprocess
 
         self.silent_s = 0.0
         self._most_body, self._cleans_up = most_body, cleans_up
         self._token = os.urandom(8)
-        self._outgoing = memoryview(pickle.dumps(request))
+        self._outgoing = memoryview(b"")
         self._answers, self._words = bytearray(), bytearray()
         self._open = {"answers", "words"}
-        package = Path(astra_bridge.__file__).resolve()
+        self._number, self._python = 0, None
+        orders, self._orders = os.pipe()
         readable, writable = os.pipe()
         words, said = os.pipe()
-        code = _BOOT.format(
-            path=safe_path(),
-            init=str(package),
-            folder=str(package.parent),
-            entry=entry,
-            answers=writable,
-            token=self._token.hex(),
-            parent=os.getpid(),
-            cleans_up=cleans_up,
-            level=logging.getLogger("astra_bridge").getEffectiveLevel(),
-        )
-        flags = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        ours, theirs = (self._orders, readable, words), _Ends(orders, writable, said)
+        child = _Start(
+            entry, self._token, os.getpid(), cleans_up,
+            logging.getLogger("astra_bridge").getEffectiveLevel(),
+        )  # fmt: skip
         try:
-            # A session of its own: the terminal's signals are for the parent, which passes them on.
-            self._process = subprocess.Popen(
-                [sys.executable, *flags, "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=said,
-                pass_fds=(writable,),
-                start_new_session=True,
-            )
+            if not afresh and process.is_ours() and _is_safe():
+                with deferred():  # or nobody knew the number of the copy
+                    self._number = process.copy(partial(_become, child, request, theirs)) or 0
+            if not self._number:
+                self._python = self._new_python(child, request, theirs)
+                self._number = self._python.pid
         except BaseException:
-            os.close(readable)
-            os.close(words)
+            self._end_all()
+            for descriptor in ours:
+                os.close(descriptor)
             raise
         finally:
-            os.close(writable)
-            os.close(said)
-        assert self._process.stdin is not None
-        self._stdin = self._process.stdin
+            for descriptor in theirs:
+                os.close(descriptor)
         self._descriptors = {"answers": readable, "words": words}
         self._selector = selectors.DefaultSelector()
         for name, descriptor in self._descriptors.items():
             os.set_blocking(descriptor, False)
             self._selector.register(descriptor, selectors.EVENT_READ, name)
-        os.set_blocking(self._stdin.fileno(), False)
-        self._selector.register(self._stdin, selectors.EVENT_WRITE, "request")
+        os.set_blocking(self._orders, False)
+        if self._outgoing:
+            self._selector.register(self._orders, selectors.EVENT_WRITE, "request")
+
+    def _new_python(self, child: _Start, request: object, theirs: _Ends) -> subprocess.Popen[bytes]:
+        """Start another interpreter, to which the request has to be sent."""
+        import pickle
+        import subprocess
+
+        self._outgoing = memoryview(pickle.dumps(request))
+        package = Path(astra_bridge.__file__).resolve()
+        code = _BOOT.format(
+            path=safe_path(),
+            init=str(package),
+            folder=str(package.parent),
+            answers=theirs.answers,
+            **child._asdict() | {"token": child.token.hex()},
+        )
+        flags = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        # A session of its own: the terminal's signals are for the parent, which passes them on.
+        return subprocess.Popen(
+            [sys.executable, *flags, "-c", code],
+            stdin=theirs.orders,
+            stdout=theirs.said,
+            stderr=theirs.said,
+            pass_fds=(theirs.answers,),
+            start_new_session=True,
+        )
 
     def __enter__(self) -> Child:
         return self
@@ -213,17 +293,29 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        os.close(self._orders)
         if self._cleans_up:
             self._wait(10.0)
-        # Not yet waited for, so the number is still the child's.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._end_all()
         self._selector.close()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
+
+    def _end_all(self) -> None:
+        """End the child, if there is one, and all that it has started."""
+        if not self._number:
+            return
+        # Not yet waited for, so the number is still the child's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._number, signal.SIGKILL)
+        if self._python is not None:
+            self._python.wait()
+        else:
+            # A copy makes its session itself, and may not have come so far.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._number, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._number, 0)
 
     def progressed(self) -> None:
         """Count silence from now on."""
@@ -261,7 +353,7 @@ class Child:
     def interrupt(self, grace_s: float = _GRACE_S) -> None:
         """Ask it to stop, and wait a little until it has."""
         with contextlib.suppress(OSError):
-            os.write(self._stdin.fileno(), b"i")
+            os.write(self._orders, b"i")
         end_s = time.monotonic() + grace_s
         with contextlib.suppress(ChildEnded):
             while (left_s := end_s - time.monotonic()) > 0:
@@ -291,7 +383,7 @@ class Child:
 
     def _send(self) -> None:
         try:
-            sent = os.write(self._stdin.fileno(), self._outgoing[:_BLOCK])
+            sent = os.write(self._orders, self._outgoing[:_BLOCK])
         except BlockingIOError:
             return
         except OSError:  # it died early; its end says more
@@ -299,7 +391,7 @@ class Child:
         self.progressed()
         self._outgoing = self._outgoing[sent:]
         if not self._outgoing:
-            self._selector.unregister(self._stdin)
+            self._selector.unregister(self._orders)
 
     def _message(self) -> Message | None:
         buffer = self._answers
@@ -342,10 +434,11 @@ class Child:
     def _status(self) -> tuple[bool, int] | None:
         """None while it lives, else whether it exited by itself, and the code or signal."""
         if not hasattr(os, "waitid"):
-            code = self._process.poll()
+            assert self._python is not None
+            code = self._python.poll()
             return None if code is None else (code >= 0, abs(code))
         # Without collecting it: see __exit__.
-        end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        end = os.waitid(os.P_PID, self._number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None if end is None else (end.si_code == os.CLD_EXITED, end.si_status)
 
     def _wait(self, limit_s: float) -> None:
@@ -380,13 +473,14 @@ def ask(
     timeout_s: float = NO_PROGRESS_TIMEOUT_S,
     advice: str = "",
     most_body: int = 0,
+    afresh: bool = False,
     progress: Callable[[tuple[int, ...]], None] | None = None,
 ) -> Message:
     """Ask a child that runs a backend; return its result.
 
     Parameters
     ----------
-    entry, request, most_body
+    entry, request, most_body, afresh
         As for :class:`Child`.
     backend : str
         Its name, for messages.
@@ -410,7 +504,7 @@ def ask(
     def failed(what: str) -> BackendError:
         return BackendError(f"{backend}: {call}: {what}", backend=backend, call=call)
 
-    with Child(entry, request, most_body=most_body) as child:
+    with Child(entry, request, most_body=most_body, afresh=afresh) as child:
         while True:
             try:
                 message = child.receive(timeout_s or math.inf)
@@ -546,7 +640,7 @@ def _forward_logs(parent: Parent, level: int) -> None:
             parent.send("log", logger=record.name, level=record.levelno, text=text)
 
     logger = logging.getLogger("astra_bridge")
-    logger.addHandler(Forward())
+    logger.handlers[:] = [Forward()]  # those of a parent that this is a copy of are its own
     logger.propagate = False
     logger.setLevel(level)
 
@@ -562,23 +656,52 @@ def contained() -> bool:
 def serve(
     entry: str, answers: int, token: bytes, parent_id: int, cleans_up: bool, log_level: int
 ) -> NoReturn:
-    """The child: read the request, run the function, send what it raises."""
+    """The child that is a new Python: read the request, and do it."""
     import pickle
 
-    global _contained
-    _contained = True
-    if not cleans_up:
-        die_with(parent_id)
+    start = _Start(entry, token, parent_id, cleans_up, log_level)
+    _guard(start)
     request = pickle.load(sys.stdin.buffer)
-    lifeline = _out_of_reach(sys.stdin.fileno())
+    orders = _out_of_reach(sys.stdin.fileno())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    parent = Parent(_out_of_reach(answers), token, request)
-    threading.Thread(target=_listen, args=(parent, lifeline), daemon=True).start()
-    _forward_logs(parent, log_level)
+    _serve(start, request, orders, _out_of_reach(answers))
+
+
+def _become(start: _Start, request: object, ends: _Ends) -> NoReturn:
+    """The child that is a copy of its parent: have what a new process would have, and do it."""
+    _guard(start)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in (1, 2):
+        os.dup2(ends.said, number)
+    # What the parent has not written yet stays in its streams.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    kept = orders, answers = _out_of_reach(ends.orders), _out_of_reach(ends.answers)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+        if descriptor > 2 and descriptor not in kept:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(descriptor)
+    sys.path[:] = safe_path()
+    _serve(start, request, orders, answers)
+
+
+def _guard(start: _Start) -> None:
+    global _contained
+    _contained = True
+    if not start.cleans_up:
+        die_with(start.parent)
+
+
+def _serve(start: _Start, request: object, orders: int, answers: int) -> NoReturn:
+    """Run the function, and send what it raises."""
+    parent = Parent(answers, start.token, request)
+    threading.Thread(target=_listen, args=(parent, orders), daemon=True).start()
+    _forward_logs(parent, start.level)
     try:
-        module, _, function = entry.partition(":")
+        module, _, function = start.entry.partition(":")
         getattr(import_module(module), function)(parent)
     except BaseException as error:
         parent.fail(error)
@@ -608,10 +731,10 @@ def _out_of_reach(descriptor: int) -> int:
     return os.dup(descriptor)
 
 
-def _listen(parent: Parent, lifeline: int) -> None:
+def _listen(parent: Parent, orders: int) -> None:
     """Hear the parent's orders, and its end, whatever the main thread does."""
     with contextlib.suppress(OSError):
-        while os.read(lifeline, 1) == b"i":
+        while os.read(orders, 1) == b"i":
             parent.interrupted = True
             parent.on_interrupt()
     if parent.on_end is not None:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from astra_bridge import process, supervision
 from astra_bridge.network.native import library_path
 from tests.effort import EVERYTHING
 
@@ -79,3 +83,28 @@ def mock_library() -> Path:
     if not path.exists():
         _skip_unless_required("native", "not built; run: python setup.py build_native --parts=mock")
     return path
+
+
+@pytest.fixture(params=["python", "copy"])
+def every_kind_of_child(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children are new Pythons, then copies of this process as of a command, threads or not."""
+    if request.param == "python":
+        return
+    if sys.platform != "linux":
+        pytest.skip("only copied on Linux")
+
+    def copied(run: Callable[[], None]) -> int | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+            number = copy(run)
+        assert number or not on_main_thread()
+        return number
+
+    def on_main_thread() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    copy = process.copy
+    monkeypatch.setattr(process, "_ours", True)
+    monkeypatch.setattr(process, "_has_one_thread", on_main_thread)
+    monkeypatch.setattr(process, "copy", copied)
+    monkeypatch.setattr(supervision, "_is_safe", lambda: True)

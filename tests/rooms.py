@@ -27,6 +27,7 @@ LEVELS = {
     "sealed": 0,
     "semantics": 0,
     "registry": 0,
+    "process": 0,
     "inputs": 1,
     "trace": 1,
     "workload": 2,

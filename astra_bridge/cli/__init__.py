@@ -30,9 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     # What imports make stays: searching it for garbage every 700 objects is 3 % of a small run.
     gc.set_threshold(50_000)
+    from astra_bridge import process
     from astra_bridge.errors import AstraBridgeError
     from astra_bridge.signals import Ended, unwinding
 
+    if arguments is None:
+        process.claim()
     try:
         with unwinding():
             code = _dispatch(given)

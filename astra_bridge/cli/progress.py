@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from astra_bridge.cli.terminal import columns, say
+from astra_bridge.process import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,21 +36,19 @@ class StillWorking:
 
     def __init__(self, work: str) -> None:
         self._work = work
-        self._done = threading.Event()
+        self._begin_s = time.monotonic()
+        self._aside = Aside(self._say, _PLAIN_S)
 
     def __enter__(self) -> StillWorking:
-        threading.Thread(target=self._say, daemon=True).start()
+        self._aside.begin()
         return self
 
     def _say(self) -> None:
-        waited_s = 0.0
-        while not self._done.wait(_PLAIN_S):
-            waited_s += _PLAIN_S
-            say("note", f"{waited_s:.0f} s: still {self._work}")
+        say("note", f"{time.monotonic() - self._begin_s:.0f} s: still {self._work}")
 
     def done(self) -> None:
         """Say no more."""
-        self._done.set()
+        self._aside.end()
 
     def __exit__(
         self,

@@ -121,6 +121,7 @@ def measure(
         timeout_s=no_progress_timeout_s,
         advice="; --no-progress-timeout sets how long",
         most_body=8 * (rows + 2 * nodes),
+        afresh=True,
         progress=report,
     )
     try:

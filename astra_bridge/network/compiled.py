@@ -112,24 +112,9 @@ class Adapter:
     def unavailable(self) -> str | None:
         """None where the backend can run (or be compiled), else why not and what to do."""
         try:
-            simulator = self.find()
+            self._place()
         except BackendUnavailable as error:
             return str(error)
-        compiler = _compiler()
-        if compiler is None:
-            wanted = f" (CXX={one_line(os.environ['CXX'], 200)})" if os.environ.get("CXX") else ""
-            return f"a C++20 compiler is needed on first use (Debian: apt install g++){wanted}"
-        if not self.folder.is_dir():
-            return f"the sources {self.folder} are missing from this installation"
-        target = self._target(simulator, compiler)
-        foreign = _not_ours(target)
-        if foreign is not None:
-            return foreign
-        if _is_whole(target):
-            return None
-        missing = [name for name in ("cmake", "ninja") if _tool(name) is None]
-        if missing:
-            return f"{' and '.join(missing)} needed on first use; {self.tools}"
         return None
 
     def version(self) -> str:
@@ -155,13 +140,8 @@ class Adapter:
         BackendUnavailable
             Something is missing, or it does not compile; the message has the compiler's words.
         """
-        reason = self.unavailable()
-        if reason:
-            raise BackendUnavailable(reason)
-        simulator, compiler = self.find(), _compiler()
-        assert compiler is not None
-        target = self._target(simulator, compiler)
-        if _is_whole(target):
+        simulator, compiler, target, is_there = self._place()
+        if is_there:
             return target
         try:
             _make_folder(target.parent)
@@ -174,6 +154,34 @@ class Adapter:
                 "folder that can be written"
             ) from None
         return target
+
+    def _place(self) -> tuple[Simulator, list[str], Path, bool]:
+        """Simulator, compiler, where the library belongs, and whether it is there and whole.
+
+        Raises
+        ------
+        BackendUnavailable
+            Something is missing, or what is there may not be used.
+        """
+        simulator, compiler = self.find(), _compiler()
+        if compiler is None:
+            wanted = f" (CXX={one_line(os.environ['CXX'], 200)})" if os.environ.get("CXX") else ""
+            raise BackendUnavailable(
+                f"a C++20 compiler is needed on first use (Debian: apt install g++){wanted}"
+            )
+        if not self.folder.is_dir():
+            raise BackendUnavailable(
+                f"the sources {self.folder} are missing from this installation"
+            )
+        target = self._target(simulator, compiler)
+        foreign = _not_ours(target)
+        if foreign is not None:
+            raise BackendUnavailable(foreign)
+        is_there = _is_whole(target)
+        missing = [name for name in ("cmake", "ninja") if not is_there and _tool(name) is None]
+        if missing:
+            raise BackendUnavailable(f"{' and '.join(missing)} needed on first use; {self.tools}")
+        return simulator, compiler, target, is_there
 
     def _target(self, simulator: Simulator, compiler: list[str]) -> Path:
         version = re.sub(r"[^-.\w]+", "-", simulator.version)
@@ -264,9 +272,17 @@ def _is_whole(target: Path) -> bool:
     """Whether the library is there as it was written."""
     try:
         written = _sum_file(target).read_text(encoding="ascii").strip()
-        return hashlib.sha256(target.read_bytes()).hexdigest() == written
+        file = target.stat()
+        marks = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+        return _sum_of(target, marks) == written
     except (OSError, ValueError):
         return False
+
+
+@functools.lru_cache(maxsize=16)
+def _sum_of(path: Path, _marks: tuple[int, ...]) -> str:
+    """Of a file, read once as long as its marks are the same."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import astra_bridge
+from astra_bridge import process
 from astra_bridge.errors import (
     AstraBridgeError,
     BackendError,
@@ -297,6 +298,8 @@ def serve(parent: Parent) -> None:
 def _load(path: Path) -> Library:
     parsed = ffi()
     _on_call("load")
+    if path.parent != _OWN:
+        process.share()
     try:
         library = parsed.dlopen(str(path), os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:

@@ -23,6 +23,8 @@ from tests.faults.test_signals import left_of
 from tests.foreign import foreign_library
 from tests.small import network, system
 
+pytestmark = pytest.mark.usefixtures("every_kind_of_child")
+
 RANKS = 4
 TIMEOUT_S = 3.0
 """Enough for a child to start on a busy machine."""

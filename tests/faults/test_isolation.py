@@ -28,6 +28,8 @@ from astra_bridge.trace import CommType
 from astra_bridge.workload import collective
 from tests.small import network, same_on_all, system
 
+pytestmark = pytest.mark.usefixtures("every_kind_of_child")
+
 ENGINES = ("python",) if native.unavailable() else ("python", "native")
 RANKS = 4
 

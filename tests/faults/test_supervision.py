@@ -28,6 +28,8 @@ from astra_bridge.trace import CommType
 from tests.effort import examples
 from tests.small import same_on_all, system
 
+pytestmark = pytest.mark.usefixtures("every_kind_of_child")
+
 RANKS = 4
 CHILDREN = "tests.faults.children"
 
