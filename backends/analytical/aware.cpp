@@ -5,10 +5,10 @@
 // link for floor(bytes / bandwidth) ns and is at the next node, whole, floor(latency + bytes /
 // bandwidth) ns after it got the link: store and forward.  With store-and-forward=false the next
 // link may take it as soon as its head is there: cut-through.
-#include <deque>
 #include <optional>
 #include <unordered_map>
 
+#include "astra_blocks.hpp"
 #include "astra_load.hpp"
 #include "core.hpp"
 #include "link_index.hpp"
@@ -65,16 +65,17 @@ class Aware final : public Core<Aware> {
       schedule(EventKind::kRelease, now_ps, times.free_ns, &link - links_.data());
       return;
     }
-    begin_way(transfer, recent.hop, now_ps);
+    begin_way(transfer, recent.hop, recent.link, now_ps);
   }
 
   // A transfer that needs several links, or has to wait.
-  [[gnu::noinline]] void begin_way(const astra_net_transfer& transfer, const Hop& hop,
+  [[gnu::noinline]] void begin_way(const astra_net_transfer& transfer, const Hop& hop, size_t link,
                                    int64_t now_ps) {
     over_several_ += !is_last(hop.next, transfer.dst);
-    const int32_t slot = allocate();
+    const int32_t slot = allocate(links_[link].waiting);
     Message& message = messages_[static_cast<size_t>(slot)];
-    message = {transfer.id, transfer.bytes, transfer.src, transfer.dst, -1, -1};
+    message = {transfer.id, transfer.bytes, transfer.dst, -1};
+    if (graph_) sources_[static_cast<size_t>(slot)] = transfer.src;
     if (special_) {
       Way& way = ways_[static_cast<size_t>(slot)];
       way = {};
@@ -90,12 +91,13 @@ class Aware final : public Core<Aware> {
       link.busy = false;
       if (link.first >= 0) serve(link, now_ps);
     } else if (kind == EventKind::kForward) {
-      const Message& message = messages_[static_cast<size_t>(subject)];
-      const Position at =
-          folds_ ? way_of(subject).at : links_[static_cast<size_t>(message.link)].next;
-      const Hop hop = next(message.src, message.dst, at, message.id);
-      if (folds_) note_entry(hop, now_ps, way_of(subject).drawn_ps, false);
-      enter(static_cast<int32_t>(subject), hop, now_ps);
+      const auto [slot, link] = crossing(subject);
+      const Message& message = messages_[static_cast<size_t>(slot)];
+      const Position at = end_of(links_[link], slot);
+      const int32_t src = graph_ ? sources_[static_cast<size_t>(slot)] : -1;
+      const Hop hop = next(src, message.dst, at, message.id);
+      if (folds_) note_entry(hop, now_ps, way_of(slot).drawn_ps, false);
+      enter(slot, hop, now_ps);
     } else {
       const Change& change = changes_[static_cast<size_t>(subject)];
       Link& link = links_[link_state(change.link)];
@@ -105,9 +107,23 @@ class Aware final : public Core<Aware> {
     }
   }
 
+  bool is_large() const { return messages_.size() > kMessagesNear; }
+  [[gnu::always_inline]] void fetch(const Event& event, bool near) const {
+    if (event.kind == EventKind::kForward) {
+      if (!near) __builtin_prefetch(&messages_[static_cast<size_t>(crossing(event.subject).first)]);
+    } else if (event.kind == EventKind::kRelease) {
+      const Link& link = links_[static_cast<size_t>(event.subject)];
+      if (!near)
+        __builtin_prefetch(&link, 1);
+      else if (link.first >= 0)
+        __builtin_prefetch(&messages_[static_cast<size_t>(link.first)], 1);
+    }
+  }
+
   template <class A>
   void visit(A& archive) {
-    archive(links_, messages_, ways_, free_, changes_, transfers_, bytes_, over_several_, load_);
+    archive(links_, messages_, sources_, ways_, shelves_, shelf_of_, changes_, transfers_, bytes_,
+            over_several_, load_);
     archive(waited_, ties_);
     if (A::kReads) index_->insert_all(links_);
   }
@@ -178,12 +194,11 @@ class Aware final : public Core<Aware> {
   // many millions.
   struct Message {
     int64_t id, bytes;
-    int32_t src, dst;
-    int32_t link;   // the state of the one that it waits for or is on
+    int32_t dst;
     int32_t after;  // the next one in the link's queue, or in the list of free ones
     template <class A>
     void visit(A& archive) {
-      archive(id, bytes, src, dst, link, after);
+      archive(id, bytes, dst, after);
     }
   };
   // What only some models know of a message.
@@ -213,7 +228,7 @@ class Aware final : public Core<Aware> {
     int64_t number;
     int64_t bytes = 0, busy_ns = 0;
     double scale = 1;  // of the bandwidth; 0 is down
-    int32_t first = -1, last = -1;  // queue of messages
+    int32_t first = -1, last = -1, waiting = 0;  // queue of messages
     bool busy = false;
     int32_t rate = 0;   // where a message has come to it
     Position next{};    // and that message's end of it
@@ -221,7 +236,8 @@ class Aware final : public Core<Aware> {
     int64_t came_ps = -1, drawn_ps = -1;
     template <class A>
     void visit(A& archive) {
-      archive(number, bytes, busy_ns, scale, first, last, busy, rate, next, came_ps, drawn_ps);
+      archive(number, bytes, busy_ns, scale, first, last, waiting, busy, rate, next, came_ps,
+              drawn_ps);
     }
   };
   struct Times {
@@ -233,6 +249,16 @@ class Aware final : public Core<Aware> {
     int64_t bytes = 0;
     Times times{};
   };
+  // Slots for messages.  Those that stand equally far behind in their queues are served at about
+  // the same time, and so stand on one shelf: a queue of thousands is many pages of memory, and
+  // there are thousands of queues, of which all have to be looked at before the next one's turn.
+  struct Shelf {
+    int32_t free = -1;  // first of the slots that were in use
+    int32_t next = 0, end = 0;  // those of the last row that were not
+  };
+  static constexpr int32_t kTogether = 8;  // messages of a queue
+  static constexpr size_t kShelves = 512, kRow = 128;
+  static constexpr size_t kMessagesNear = size_t{1} << 14;
   struct Change {
     int64_t link;
     double scale;
@@ -249,6 +275,13 @@ class Aware final : public Core<Aware> {
     std::sort(all.begin(), all.end());
     return all;
   }
+  // What comes to a node on its way: a message, and the state of the link that it was on.
+  int64_t crossed_by(const Link& link, int32_t slot) const {
+    return (&link - links_.data()) << 32 | slot;
+  }
+  static std::pair<int32_t, size_t> crossing(int64_t subject) {
+    return {static_cast<int32_t>(subject), static_cast<size_t>(subject >> 32)};
+  }
   Way& way_of(int64_t slot) { return ways_[static_cast<size_t>(slot)]; }
   Position end_of(const Link& link, int32_t slot) { return folds_ ? way_of(slot).at : link.next; }
   static bool is_last(const Position& at, int32_t dst) { return at.node == dst && at.hub < 0; }
@@ -261,6 +294,12 @@ class Aware final : public Core<Aware> {
   }
 
   [[gnu::noinline]] void find_way(const astra_net_transfer& transfer, Recent& recent) {
+    // To a switch it is the same way for all behind it.
+    const int32_t hub = recent.hop.next.hub;
+    if (hub >= 0 && dimensions_->difference(transfer.src, transfer.dst).dimension == hub) {
+      recent.dst = transfer.dst;
+      return;
+    }
     const Hop hop = next(transfer.src, transfer.dst, {transfer.src, -1}, transfer.id);
     const bool direct = is_last(hop.next, transfer.dst) && !load_.on() && !folds_;
     recent = {transfer.dst, hop, link_state(hop.link), direct};
@@ -285,7 +324,6 @@ class Aware final : public Core<Aware> {
     Link& link = links_[state];
     link.next = hop.next;
     link.rate = hop.rate;
-    message.link = static_cast<int32_t>(state);
     message.after = -1;
     if (folds_) way_of(slot).at = hop.next;
     if (is_free(link)) {
@@ -297,6 +335,7 @@ class Aware final : public Core<Aware> {
     else
       messages_[static_cast<size_t>(link.last)].after = slot;
     link.last = slot;
+    ++link.waiting;
   }
 
   // The first message that waits for a link gets it, if the link is up and idle.
@@ -304,6 +343,7 @@ class Aware final : public Core<Aware> {
     if (link.first < 0 || link.busy || !(link.scale > 0)) return;
     const int32_t slot = link.first;
     link.first = messages_[static_cast<size_t>(slot)].after;
+    --link.waiting;
     transmit(link, slot, now_ps);
   }
 
@@ -350,7 +390,7 @@ class Aware final : public Core<Aware> {
       schedule(EventKind::kDeliver, now_ps, times.arrival_ns, message.id);
       release(slot);
     } else {
-      schedule(EventKind::kForward, now_ps, times.arrival_ns, slot);
+      schedule(EventKind::kForward, now_ps, times.arrival_ns, crossed_by(link, slot));
     }
     schedule(EventKind::kRelease, now_ps, times.free_ns, &link - links_.data());
   }
@@ -378,7 +418,7 @@ class Aware final : public Core<Aware> {
       way.arrived_ps = later(now_ps, head_ns);
       way.carry_ns = rate.latency_ns + carry_ns - static_cast<double>(head_ns);
       way.tail_ns = rate.latency_ns + held_ns - static_cast<double>(head_ns);
-      schedule(EventKind::kForward, now_ps, head_ns, slot);
+      schedule(EventKind::kForward, now_ps, head_ns, crossed_by(link, slot));
     }
     hold(link, message.bytes, free_ns);
     schedule(EventKind::kRelease, now_ps, free_ns, &link - links_.data());
@@ -408,21 +448,31 @@ class Aware final : public Core<Aware> {
             whole_ns(rate.latency_ns + serialisation_ns, kArrival)};
   }
 
-  int32_t allocate() {
-    const int32_t slot = free_;
-    if (slot < 0) {
-      if (messages_.size() == INT32_MAX)
-        throw Error(ASTRA_NET_MODEL, "more than 2^31 - 1 transfers wait or are on their way");
-      messages_.emplace_back();
-      if (special_) ways_.emplace_back();
-      return static_cast<int32_t>(messages_.size() - 1);
+  // For a message before which so many wait.
+  int32_t allocate(int32_t before) {
+    const auto number = static_cast<uint16_t>(before / kTogether % kShelves);
+    Shelf& shelf = shelves_[number];
+    const int32_t slot = shelf.free;
+    if (slot >= 0) {
+      shelf.free = messages_[static_cast<size_t>(slot)].after;
+      return slot;
     }
-    free_ = messages_[static_cast<size_t>(slot)].after;
-    return slot;
+    if (shelf.next == shelf.end) {
+      if (messages_.size() > INT32_MAX - kRow)
+        throw Error(ASTRA_NET_MODEL, "more than 2^31 - 1 transfers wait or are on their way");
+      shelf.next = static_cast<int32_t>(messages_.size());
+      shelf.end = shelf.next + static_cast<int32_t>(kRow);
+      messages_.resize(messages_.size() + kRow);
+      if (special_) ways_.resize(messages_.size());
+      if (graph_) sources_.resize(messages_.size());
+      shelf_of_.push_back(number);
+    }
+    return shelf.next++;
   }
   void release(int32_t slot) {
-    messages_[static_cast<size_t>(slot)].after = free_;
-    free_ = slot;
+    Shelf& shelf = shelves_[shelf_of_[static_cast<size_t>(slot) / kRow]];
+    messages_[static_cast<size_t>(slot)].after = shelf.free;
+    shelf.free = slot;
   }
 
   bool cut_through_ = false, special_ = false, by_message_ = false, folds_ = false;
@@ -433,10 +483,12 @@ class Aware final : public Core<Aware> {
   std::optional<LinkIndex> index_;
   std::vector<Link> links_;  // those in use
   astra_net::LinkLoad load_;  // of these
-  // They grow without being copied, which would take twice the memory for a while.
-  std::deque<Message> messages_;
-  std::deque<Way> ways_;  // of the messages_, or empty
-  int32_t free_ = -1;  // first of the messages_ that are not in use
+  astra::Blocks<Message> messages_;
+  // Of the messages_, or empty: where they come from, which only lists of links ask, and more.
+  astra::Blocks<int32_t> sources_;
+  astra::Blocks<Way> ways_;
+  Shelf shelves_[kShelves];
+  std::vector<uint16_t> shelf_of_;  // by row of the messages_
   std::vector<Change> changes_;
   int64_t transfers_ = 0, bytes_ = 0;
   int64_t over_several_ = 0;  // transfers of more than one link

@@ -4,6 +4,8 @@
 // drives it.  A model (Derived) has
 //   void begin(const astra_net_transfer&, int64_t now_ps);  // start it at the present
 //   void handle(EventKind, int64_t subject, int64_t now_ps);  // any event but kDeliver
+//   bool is_large();  // more waits than stays in the nearest caches,
+//   void fetch(const Event&, bool near);  // and this is handled soon
 //   void settle(astra_net_exchange&);  // complete the records of an exchange
 //   void visit(A& archive);  // all that changes
 // and the first two call schedule().  Times are in ps on the grid of whole ns, as in ASTRA-sim.
@@ -11,6 +13,7 @@
 #define ASTRA_ANALYTICAL_CORE_HPP
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -149,6 +152,8 @@ class Core : public astra_net::Model {
   int64_t now_ps_ = 0;
 
  private:
+  static constexpr std::ptrdiff_t kAhead = 8;  // events
+
   Derived& self() { return static_cast<Derived&>(*this); }
   template <class A>
   void visit_all(A& archive) {
@@ -180,7 +185,7 @@ class Core : public astra_net::Model {
   // ASTRA-sim the host answers first.  A stop before the end of the instant sets x.stop.
   void run_instant(astra_net_exchange& x) {
     const int64_t time_ps = queue_.first_time();
-    const bool limited = time_ps == x.until_ps;
+    const bool limited = time_ps == x.until_ps, fetches = self().is_large();
     auto [event, end] = queue_.first();
     const Event* begin = event;
     for (; event != end; x.now_ps = time_ps) {
@@ -192,6 +197,10 @@ class Core : public astra_net::Model {
         continue;
       }
       if (x.completion_count > 0) break;
+      if (fetches && end - event > 2 * kAhead) {
+        self().fetch(event[2 * kAhead], false);
+        self().fetch(event[kAhead], true);
+      }
       // Taken first: what it schedules may belong to this instant.
       const auto [place, subject, kind] = *event++;
       queue_.take(static_cast<size_t>(event - begin));

@@ -18,7 +18,7 @@ namespace analytical {
 // As wide as its neighbours in Event: see astra::Calendar::add.
 enum class EventKind : uint64_t {
   kDeliver,  // subject: id of a transfer; schedules nothing and changes nothing
-  kForward,  // subject: a message that reached a node on its way
+  kForward,  // subject: a message that reached a node on its way, and its link
   kRelease,  // subject: a link that becomes free
   kChange,   // subject: a change of a link
 };

@@ -57,6 +57,8 @@ class Unaware final : public Core<Unaware> {
   }
 
   void handle(EventKind, int64_t, int64_t) {}
+  static constexpr bool is_large() { return false; }
+  void fetch(const Event&, bool) const {}
   void settle(astra_net_exchange&) {}
 
   template <class A>

@@ -46,6 +46,28 @@ struct Numbering {
     while (parts[i].schedule != schedule) ++i;
     return parts[i];
   }
+  // Where the word of a message stands among those of a group of `size`.  Members send at about the
+  // same time what has about the same number: so the words of some numbers of all members stand
+  // together, as otherwise each member's are on a page of memory of their own.
+  int64_t words(int32_t size) const { return int64_t{size} * row(); }
+  int64_t word(int32_t sender, int32_t number, int32_t size) const {
+    const int32_t first = number / kTogether * kTogether;
+    return int64_t{first} * size + int64_t{sender} * together(first) + (number - first);
+  }
+  struct Message {
+    int32_t sender, number;
+  };
+  Message message(int64_t word, int32_t size) const {
+    const auto all = static_cast<uint64_t>(size) * kTogether, at = static_cast<uint64_t>(word);
+    // Division of 32 bits is faster.
+    const uint64_t block =
+        at >> 32 == 0 ? static_cast<uint32_t>(at) / static_cast<uint32_t>(all) : at / all;
+    const auto first = static_cast<int32_t>(block) * kTogether;
+    const auto rest = static_cast<uint32_t>(at - block * all);
+    const auto most = static_cast<uint32_t>(together(first));
+    const uint32_t sender = most == kTogether ? rest / kTogether : rest / most;
+    return {static_cast<int32_t>(sender), first + static_cast<int32_t>(rest - sender * most)};
+  }
   int32_t receiver(int32_t sender, int32_t number, int32_t size) const {
     const int32_t lane = lanes[static_cast<size_t>(number)];
     if (peers == Peers::kXor) return sender ^ lane;
@@ -56,6 +78,10 @@ struct Numbering {
     if (peers == Peers::kXor) return receiver ^ lane;
     return receiver >= lane ? receiver - lane : receiver - lane + size;
   }
+
+ private:
+  static constexpr int32_t kTogether = 32;  // words, four cache lines
+  int32_t together(int32_t first) const { return std::min(kTogether, row() - first); }
 };
 
 // The numberings of the phases of a Program.

@@ -338,7 +338,7 @@ void Engine::join_meeting(Stream& stream, Chunk& chunk, const Phase& phase) {
     made.streams.assign(static_cast<size_t>(chunk.size), -1);
     for (int32_t i = 0; i < chunk.size; ++i)
       made.ranks.push_back(peer_of(chunk, Peers::kRelative, i - chunk.position));
-    made.first = words_.take(int64_t{chunk.size} * numbering.row(), found->second);
+    made.first = words_.take(numbering.words(chunk.size), found->second);
     widen_ids(2 * static_cast<int64_t>(words_.size()) + 1);
   }
   stream.sends = {Remembered::kMeets, found->second};
@@ -359,8 +359,8 @@ void Engine::leave_meeting(Stream& stream) {
 void Engine::close_if_over(int32_t index) {
   Meeting& meeting = meetings_[index];
   if (meeting.to_come > 0 || meeting.open > 0) return;
-  words_.give_back(meeting.first, static_cast<int64_t>(meeting.ranks.size()) *
-                                      numberings_[meeting.numbering].row());
+  const auto size = static_cast<int32_t>(meeting.ranks.size());
+  words_.give_back(meeting.first, numberings_[meeting.numbering].words(size));
   meeting_of_.erase(meeting.key);
   meeting = {};
   meetings_.give_back(index);
@@ -368,8 +368,8 @@ void Engine::close_if_over(int32_t index) {
 
 void Engine::send_numbered(Meeting& meeting, const Numbering& numbering, const Stream& stream,
                            int32_t position, int32_t number) {
-  const int64_t word = meeting.first + int64_t{position} * numbering.row() + number;
   const auto size = static_cast<int32_t>(meeting.ranks.size());
+  const int64_t word = meeting.first + numbering.word(position, number, size);
   const int32_t to = numbering.receiver(position, number, size);
   words_[word] = start_transfer(2 * word + 1, stream.rank, meeting.ranks[static_cast<size_t>(to)],
                                 numbering.bytes[static_cast<size_t>(number)], stream.level);
@@ -381,7 +381,7 @@ void Engine::receive_numbered(Meeting& meeting, const Numbering& numbering, Stre
   if (meeting.early == 0) return;
   const auto size = static_cast<int32_t>(meeting.ranks.size());
   const int32_t from = numbering.sender(position, number, size);
-  int64_t& word = words_[meeting.first + int64_t{from} * numbering.row() + number];
+  int64_t& word = words_[meeting.first + numbering.word(from, number, size)];
   if (word != MessageWords::kArrived) return;
   word = MessageWords::kReceived;
   --meeting.early;
@@ -394,15 +394,11 @@ Engine::Numbered Engine::numbered(int64_t index) const {
   found.meeting = words_.owner(index);
   const Meeting& meeting = meetings_[found.meeting];
   const Numbering& numbering = numberings_[meeting.numbering];
-  const auto offset = static_cast<uint64_t>(index - meeting.first);
-  const auto row = static_cast<uint64_t>(numbering.row());
-  // Division of 32 bits is faster.
-  const uint64_t sender =
-      offset >> 32 == 0 ? static_cast<uint32_t>(offset) / static_cast<uint32_t>(row) : offset / row;
-  found.sender = static_cast<int32_t>(sender);
-  found.number = static_cast<int32_t>(offset - sender * row);
-  found.receiver =
-      numbering.receiver(found.sender, found.number, static_cast<int32_t>(meeting.ranks.size()));
+  const auto size = static_cast<int32_t>(meeting.ranks.size());
+  const Numbering::Message message = numbering.message(index - meeting.first, size);
+  found.sender = message.sender;
+  found.number = message.number;
+  found.receiver = numbering.receiver(message.sender, message.number, size);
   return found;
 }
 
@@ -443,9 +439,12 @@ void Engine::wait_for_numbered(std::vector<Wait>& waits) const {
     const Meeting& meeting = meetings_[index];
     const Numbering& numbering = numberings_[meeting.numbering];
     const auto size = static_cast<int32_t>(meeting.ranks.size());
-    for (int64_t i = 0; i < int64_t{size} * numbering.row(); ++i) {
-      const int64_t word = words_[meeting.first + i];
-      const Numbered found = numbered(meeting.first + i);
+    for (int64_t i = 0; i < numbering.words(size); ++i) {
+      const auto sender = static_cast<int32_t>(i / numbering.row());
+      const auto number = static_cast<int32_t>(i % numbering.row());
+      const int64_t at = meeting.first + numbering.word(sender, number, size);
+      const int64_t word = words_[at];
+      const Numbered found = numbered(at);
       const int32_t src = meeting.ranks[static_cast<size_t>(found.sender)];
       const int32_t dst = meeting.ranks[static_cast<size_t>(found.receiver)];
       const int64_t bytes = numbering.bytes[static_cast<size_t>(found.number)];

@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from astra_bridge import Experiment
 from astra_bridge.engine import Outcome, Session, native
 from astra_bridge.errors import ContractError, InputError, SimulationError, Unsupported
+from astra_bridge.network.analytical.backend import prepare
 from astra_bridge.network.registry import backend
+from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import SLOWDOWN, Program
 from astra_bridge.program.join import joined, placed
+from astra_bridge.workload import collective
 from tests.effort import examples
 from tests.program_fuzz import drawn
+from tests.small import network, system
 
 SEEDS = range(examples(25))
 
@@ -220,3 +225,33 @@ def test_a_checkpoint_is_refused_where_it_does_not_fit(
         if other != one.config:
             with pytest.raises(ContractError, match="another configuration"):
                 Session.load(file, backend(one.backend).open(other))
+
+
+@pytest.mark.usefixtures("native_engine")
+@pytest.mark.parametrize("ranks", [9, 17, 64, 100])
+def test_queues_of_many_messages(ranks: int, tmp_path: Path) -> None:
+    """All members of an all-to-all start all that they send at once: copies and files hold it."""
+    work = collective("all-to-all", ranks * 5_000, ranks)
+    shape = network("Switch", ranks, 1, 500)
+    program = Experiment(work, system("direct", preferred_dataset_splits=2), shape).lower().program
+    config = prepare(NetworkRequest(network=shape)).config
+
+    def opened(stack: ExitStack, engine: Any) -> Session:
+        name = "analytical-aware" + ("-python" if engine == "python" else "")
+        return stack.enter_context(Session(program, backend(name).open(config), engine=engine))
+
+    with ExitStack() as stack:
+        whole = answer(opened(stack, "python"))
+        session = opened(stack, "native")
+        assert answer(opened(stack, "native")) == whole
+        end_ps = max(whole[0])
+        copies = []
+        for cut in range(1, 4):
+            session.advance(cut * end_ps // 4)
+            copies.append(stack.enter_context(session.snapshot()))
+            file = tmp_path / f"{cut}"
+            session.save(file)
+            network_again = backend("analytical-aware").open(config)
+            copies.append(stack.enter_context(Session.load(file, network_again)))
+        for each in (*copies, session):
+            assert answer(each) == whole
