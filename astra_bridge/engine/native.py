@@ -46,6 +46,8 @@ class NativeEngine:
         Digits in which the ranks are alike: see `astra_bridge.engine.folding`.
     waves : Waves, optional
         Which phases may be wavefronts, in a run to the end.
+    by_number : bool
+        Whether messages of collectives may meet by number, which is faster.
     """
 
     name = "native"
@@ -59,6 +61,7 @@ class NativeEngine:
         inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
         waves: Waves | None = None,
+        by_number: bool = True,
     ) -> None:
         self._network = network
         table, sim = network.handle
@@ -75,7 +78,12 @@ class NativeEngine:
             inside=int(inside),
             folded=list(folded),
             waves=waves,
+            by_number=by_number,
         )
+
+    def missed(self) -> bool:
+        """Whether messages that meet by number still wait."""
+        return bool(self._session.missed())
 
     def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:
         def tick(*reached: int) -> bool:

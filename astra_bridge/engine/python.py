@@ -125,6 +125,7 @@ class PythonEngine:
         inside: Inside = Inside.NOTHING,
         folded: Sequence[tuple[int, int]] = (),
         waves: Waves | None = None,  # noqa: ARG002 - all phases are events
+        by_number: bool = True,  # noqa: ARG002 - all messages are searched for
     ) -> None:
         self.folding = Folding(folded, program.ranks) if folded else None
         # Arrivals of one chunk may change places, as all packets cross a bus.
@@ -221,6 +222,10 @@ class PythonEngine:
             self._end_ps += [-1] * more
 
     # What a session asks for
+
+    def missed(self) -> bool:
+        """Whether messages that meet by number still wait: none do."""
+        return False
 
     def advance(self, until_ps: int, progress: ProgressCallback | None) -> Stop:
         """Run everything before ``until_ps``, or to the end of the instant of what is watched."""

@@ -45,6 +45,8 @@ class _Engine(Protocol):
 
     def progress(self) -> Progress: ...
 
+    def missed(self) -> bool: ...
+
     def outcome(self, *, last: bool = False) -> Outcome: ...
 
     def copy(self, network: Any) -> _Engine: ...
@@ -102,6 +104,9 @@ class Session:
     waves : Waves, optional
         Which phases may be wavefronts, of the native engine: the outcome counts only where it has
         no doubt.  Such a session runs to its end.
+    by_number : bool
+        Whether messages of collectives may meet by number, which is faster; of different
+        collectives they then do not meet (`missed`).
 
     Attributes
     ----------
@@ -127,6 +132,7 @@ class Session:
         progress: ProgressCallback | None = None,
         fold: Fold | None = None,
         waves: Waves | None = None,
+        by_number: bool = True,
     ) -> None:
         program.validate()
         self._program, self._network, self._report = program, network, progress
@@ -139,6 +145,7 @@ class Session:
             inside=inside,
             folded=folded,
             waves=waves,
+            by_number=by_number,
         )
         self._inside = inside
         self._record_nodes = record_nodes
@@ -159,6 +166,15 @@ class Session:
     def progress(self) -> Progress:
         """How far the simulation is."""
         return self._engine.progress()
+
+    @property
+    def missed(self) -> bool:
+        """Whether messages that meet by number still wait.
+
+        At the end that is where ranks run different collectives in different orders: in ASTRA-sim,
+        where each message is searched for, they meet if they have one size.
+        """
+        return self._engine.missed()
 
     @property
     def program(self) -> Program:

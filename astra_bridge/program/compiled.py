@@ -25,7 +25,7 @@ _MODULE = "astra_bridge._native._engine"
 
 SESSION = (
     *("arrays", "table", "sim", "capabilities", "resolution_ps", "max_in_flight", "levels"),
-    *("record_nodes", "inside", "folded", "waves"),
+    *("record_nodes", "inside", "folded", "waves", "by_number"),
 )
 """What the native engine's ``Session`` takes, by name."""
 

@@ -20,7 +20,7 @@ constexpr size_t kAhead = 8;  // completions: see Engine::react
 
 Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
                const astra_net_info& info, bool record_nodes, Inside inside,
-               std::vector<Digit> folded, Waves waves)
+               std::vector<Digit> folded, Waves waves, bool by_number)
     : program_(std::move(program)),
       folding_(std::move(folded), static_cast<size_t>(program_.ranks())),
       network_(network),
@@ -34,7 +34,7 @@ Engine::Engine(Program program, const astra_net_backend& network, astra_net_sim*
       pieces_(ordered_ && (info.capabilities & ASTRA_NET_CAP_PIECES) != 0),
       // What folds, or has a control message, is searched for; and a word has no room for SENT, or
       // for what is kept of a message.
-      numbers_(!folding_ && !keeps_deliveries_ && program_.rendezvous_bytes == 0 &&
+      numbers_(by_number && !folding_ && !keeps_deliveries_ && program_.rendezvous_bytes == 0 &&
                (info.capabilities & ASTRA_NET_CAP_SENT) == 0),
       interrupt_((info.capabilities & ASTRA_NET_CAP_INTERRUPT) != 0 ? network.interrupt : nullptr),
       most_in_flight_(info.max_in_flight),

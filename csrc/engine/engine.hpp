@@ -222,10 +222,11 @@ class Engine {
  public:
   // `info`: what the network has declared.  The Program's arrays must outlive the engine.  `folded`:
   // digits in which the ranks are alike; the Program has the tasks of one of them, and the network
-  // knows.  `waves`: phases that may be wavefronts, in a run to the end.
+  // knows.  `waves`: phases that may be wavefronts, in a run to the end.  `by_number`: messages may meet
+  // by number, where that is faster.
   Engine(Program program, const astra_net_backend& network, astra_net_sim* sim,
          const astra_net_info& info, bool record_nodes, Inside inside, std::vector<Digit> folded,
-         Waves waves);
+         Waves waves, bool by_number);
   // The same state on a copy of the network.
   Engine(const Engine& other, astra_net_sim* sim);
   Engine& operator=(const Engine&) = delete;
@@ -245,6 +246,9 @@ class Engine {
 
   Progress progress() const { return {now_ps_, events_ + wave_.events, nodes_done_, nodes_total_}; }
   std::vector<Wait> waits() const;
+  // Whether messages that meet by number still wait.  In the end that is where ranks have different
+  // collectives under one tag, whose messages, searched for, might have met.
+  bool missed() const { return !meeting_of_.empty(); }
 
   // Write or read all that changes; the Program is the caller's business.
   template <class A>

@@ -136,7 +136,7 @@ class Session {
   Session(const py::dict& arrays, uintptr_t table, uintptr_t sim, uint64_t capabilities,
           int64_t resolution_ps, int64_t max_in_flight, uint32_t levels, bool record_nodes,
           int32_t inside, const std::vector<std::pair<int64_t, int64_t>>& folded,
-          const py::object& waves) {
+          const py::object& waves, bool by_number) {
     astra_net_info info{};
     info.capabilities = capabilities;
     info.resolution_ps = resolution_ps;
@@ -148,8 +148,8 @@ class Session {
     for (const auto& [stride, size] : folded) digits.push_back({stride, size});
     engine_ = std::make_unique<Engine>(
         program_of(arrays), *reinterpret_cast<const astra_net_backend*>(table), simulation(sim),
-        info, record_nodes, static_cast<engine::Inside>(inside), std::move(digits),
-        waves_of(waves));
+        info, record_nodes, static_cast<engine::Inside>(inside), std::move(digits), waves_of(waves),
+        by_number);
   }
 
   // The same state on another simulation of the network, which is a copy of this one's.
@@ -193,6 +193,8 @@ class Session {
     if (lied) lie = py::make_tuple(lied->call, lied->name, lied->value, lied->bound, lied->item);
     return py::make_tuple(static_cast<int32_t>(stop), failure, lie);
   }
+
+  bool missed() const { return engine_->missed(); }
 
   // All that changes, and into a session of the same Program.
   py::bytes save() {
@@ -256,10 +258,12 @@ PYBIND11_MODULE(_engine, module) {
   py::class_<Session>(module, "Session")
       .def(py::init<const py::dict&, uintptr_t, uintptr_t, uint64_t, int64_t, int64_t, uint32_t,
                     bool, int32_t, const std::vector<std::pair<int64_t, int64_t>>&,
-                    const py::object&>(),
+                    const py::object&, bool>(),
            py::arg("arrays"), py::arg("table"), py::arg("sim"), py::arg("capabilities"),
            py::arg("resolution_ps"), py::arg("max_in_flight"), py::arg("levels"),
-           py::arg("record_nodes"), py::arg("inside"), py::arg("folded"), py::arg("waves"))
+           py::arg("record_nodes"), py::arg("inside"), py::arg("folded"), py::arg("waves"),
+           py::arg("by_number"))
+      .def("missed", &Session::missed)
       .def("copy", &Session::copy, py::arg("sim"))
       .def("append", &Session::append, py::arg("arrays"))
       .def("watch", &Session::watch, py::arg("what"))

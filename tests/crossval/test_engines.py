@@ -10,20 +10,23 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from astra_bridge.engine import Outcome, native
+from astra_bridge.engine import Outcome, Session, native
 from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
+from astra_bridge.isolation import RunRequest, run_here, run_isolated
 from astra_bridge.lowering import lower
 from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.backend import prepare
@@ -32,6 +35,7 @@ from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
 from astra_bridge.program import Inside, Program
+from astra_bridge.simulation import Experiment
 from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.effort import examples
@@ -229,3 +233,34 @@ def test_a_lost_transfer_is_named(narrow: Path) -> None:
     assert second.endswith("4 of 4 ranks never finish")
     assert ranks[0].startswith("rank 0: node 1 (gradients) ALL_REDUCE of 8000 bytes")
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["here", "in a process of its own"])
+@pytest.mark.parametrize("model", MODELS)
+def test_messages_of_different_collectives_meet(model: str, *, alone: bool) -> None:
+    """As in ASTRA-sim, where ranks issue them in different orders and they have one size."""
+    kinds = (CommType.REDUCE_SCATTER, CommType.ALL_TO_ALL)
+
+    def fill(trace: TraceBuilder, rank: int) -> None:
+        first = trace.coll(kinds[rank], 1000)
+        trace.coll(kinds[1 - rank], 1000, deps=[first])
+
+    rules = system("direct", reduce_scatter_implementation=["halvingDoubling"])
+    given = Experiment(per_rank(2, fill), rules, network("Switch", 2), backend=model)
+    program = given.lower().program
+    config = prepare(NetworkRequest(network=given.network, semantics=given.semantics)).config
+    request = RunRequest(config, program)
+    run = partial(run_isolated, model) if alone else partial(run_here, backend(model))
+    found, expected = (
+        run(replaced, None)
+        for replaced in (request, msgspec.structs.replace(request, engine="python"))
+    )
+    assert (found.engine, expected.engine) == ("native", "python")
+    assert found.outcome.finish_ps.tolist() == expected.outcome.finish_ps.tolist()
+    assert min(found.outcome.finish_ps) > 0
+    # A session goes on as it began, and says what it cannot.
+    for by_number in (True, False):
+        with Session(program, backend(model).open(config), by_number=by_number) as session:
+            session.advance()
+            assert session.missed == by_number
+            assert (min(session.outcome().finish_ps) < 0) == by_number
