@@ -378,7 +378,8 @@ bool schedules(const Table<Schedule>& schedules, const Table<Step>& steps,
   const bool rows = all(steps,
                         [](const Step& one) {
                           return within(one.send_bytes, 0, kMost) &&
-                                 within(one.recv_bytes, 0, kMost) && within(one.peers, Peers::kReduced);
+                                 within(one.recv_bytes, 0, kMost) &&
+                                 within(one.peers, Peers::kReduced);
                         }) &&
                     all(packets, [](const Packet& one) {
                       return within(one.bytes, 0, kMost) && within(one.reduce_ps, 0, kMost) &&
