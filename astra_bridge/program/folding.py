@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from astra_bridge.program.program import Program
 from astra_bridge.program.schema import Op, Peers, QueuePick, Variant
+from astra_bridge.program.tables import distinct
 
 __all__ = ["Fold", "NotFolded", "Turn", "fold"]
 
@@ -198,7 +199,7 @@ class _Search:
                 return frozenset()
             steps = program.steps[int(first[part].min()) : int(last[part].max())]
             steps = steps[((steps["peers"] == Peers.XOR) == xor) & (steps["send_bytes"] > 0)]
-            return frozenset(np.unique(steps["send_to"]).tolist())
+            return frozenset(distinct(steps["send_to"]).tolist())
 
         found: dict[int, _Group] = {}
         # Which way round: either, where ranks take turns, or queues of both ways are next.
@@ -362,10 +363,10 @@ class _Search:
             for distance in distances:
                 add(some, some + distance)
                 add(some + distance, some)  # or it names a sender
-        both = np.unique(np.concatenate(found))
+        both = distinct(np.concatenate(found))
         src, dst = np.divmod(both, self._ranks)
         if self._program.rendezvous_bytes:  # the receiver says first that it is there
-            both = np.unique(np.concatenate([both, dst * self._ranks + src]))
+            both = distinct(np.concatenate([both, dst * self._ranks + src]))
         return both // self._ranks, both % self._ranks
 
     @cached_property
@@ -375,7 +376,7 @@ class _Search:
         if not len(program.messages):
             return []
         of_rank = program.tasks["template_index"]
-        for index in np.unique(of_rank).tolist():
+        for index in distinct(of_rank).tolist():
             start, count, _, relative = program.templates[index].tolist()
             nodes = program.nodes[start : start + count]
             args = nodes["arg"][(nodes["op"] == Op.SEND) | (nodes["op"] == Op.RECV)]
@@ -384,7 +385,7 @@ class _Search:
             if not relative:
                 raise NotFolded("several ranks send to one rank, or receive from it")
             ranks = np.flatnonzero(of_rank == index)
-            distances = np.unique(program.messages["peer"][args]).tolist()
+            distances = distinct(program.messages["peer"][args]).tolist()
             looked_at += len(ranks) * len(distances)
             if looked_at > _MOST_DISTANCES:
                 raise NotFolded("there are too many messages between nodes to compare")

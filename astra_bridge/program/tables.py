@@ -34,7 +34,21 @@ from astra_bridge.program.schema import (
     Policy,
 )
 
-__all__ = ["Tables", "machine", "one_job", "tasks"]
+__all__ = ["Tables", "distinct", "machine", "one_job", "tasks"]
+
+
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Sorted, each once: np.unique without the import of masked arrays, which a small run notices.
+
+    Examples
+    --------
+    >>> distinct(np.array([3, 1, 3])).tolist()
+    [1, 3]
+    """
+    values = np.sort(values, axis=None)
+    new = np.ones(len(values), bool)
+    new[1:] = values[1:] != values[:-1]
+    return values[new]
 
 
 def machine(

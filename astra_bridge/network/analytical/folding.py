@@ -13,6 +13,7 @@ from astra_bridge.network.analytical.topologies import Dimensions, LinkList
 from astra_bridge.network.api import NetworkConfig
 from astra_bridge.network.spec import Symmetry
 from astra_bridge.program.folding import NotFolded, Turn
+from astra_bridge.program.tables import distinct
 
 __all__ = ["symmetry_of"]
 
@@ -139,7 +140,7 @@ class _Ways:
         self.count = np.array([len(way) for way in ways], np.int64)
         self.first = np.concatenate([[0], np.cumsum(self.count)])
         self.link = np.array([link for way in ways for link in way], np.int64)
-        self.used = np.unique(self.link)
+        self.used = distinct(self.link)
 
     def image(self, stride: int, size: int) -> NDArray[np.int64] | None:
         """What each link becomes when the digit is turned by one; None where ways do not agree."""
@@ -153,7 +154,7 @@ class _Ways:
         there = self.link[np.repeat(self.first[at], self.count) + inner]
         found = np.full(len(links), -1, np.int64)
         found[self.link] = there
-        one_to_one = len(np.unique(found[self.used])) == len(self.used)
+        one_to_one = len(distinct(found[self.used])) == len(self.used)
         agree = (found[self.link] == there).all() and all(
             (links[name][there] == links[name][self.link]).all()
             for name in ("bytes_per_second", "latency_ps")
@@ -185,7 +186,7 @@ class _Ways:
                     continue
                 stands[ones] = least
                 stands[self.used] = stands[stands[self.used]]
-                ones = np.unique(least)
+                ones = distinct(least)
                 kept.append((stride, size))
                 images.append(image)
         link, by = ones[None, :], np.zeros(1, np.int64)
