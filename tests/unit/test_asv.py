@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shutil
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,7 +61,9 @@ def test_a_row_runs(missing: Callable[[str, str], None]) -> None:
     finally:
         one.teardown(work)
     assert 0 < cpu_s < 60
-    assert 10 < peak_mb < 2000
+    # A child's peak starts with that of the process that starts it, here of all tests before.
+    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert 10 < peak_mb < max(2000, 1.1 * own_mb)
 
 
 @pytest.mark.slow
