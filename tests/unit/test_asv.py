@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import runpy
 import shutil
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
