@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-__all__ = ["Running", "between", "counted", "serving"]
+__all__ = ["Running", "between", "counted", "heard", "serving"]
 
 
 class Running(NamedTuple):
@@ -75,16 +75,21 @@ Change = Callable[[bytes], bytes]
 """What is made of some bytes on their way."""
 
 
+def heard(address: str, each: Callable[[], None]) -> contextlib.AbstractContextManager[str]:
+    """An address that passes everything on, after a call of ``each`` for what a client says."""
+    return _between(address, lambda: -1, lambda data: data, each)
+
+
 @contextlib.contextmanager
 def counted(address: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """An address that passes everything on, and how often a client has said something to it."""
     said = 0
 
-    def heard() -> None:
+    def one_more() -> None:
         nonlocal said
         said += 1
 
-    with _between(address, lambda: -1, lambda data: data, heard) as there:
+    with heard(address, one_more) as there:
         yield there, lambda: said
 
 
@@ -117,7 +122,7 @@ def between(address: str, seed: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _between(
-    address: str, when: Callable[[], int], changed: Change, heard: Callable[[], None]
+    address: str, when: Callable[[], int], changed: Change, each: Callable[[], None]
 ) -> Iterator[str]:
     """Changes the piece of this number, -1 for none, of each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -142,7 +147,7 @@ def _between(
                     if not data:
                         return
                     if one is client:
-                        heard()
+                        each()
                     if number == at:
                         data = changed(data)
                     number += 1

@@ -30,14 +30,13 @@ from astra_bridge.network.remote.library import unavailable
 from astra_bridge.network.remote.server import Server
 from astra_bridge.workload import collective
 from tests.effort import examples
-from tests.remote import Running, between, serving
+from tests.remote import Running, between, heard, serving
 from tests.small import network, system
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 MAGIC = b"ASTRANET"
 MOCK = str(library_path("mock"))
-LONG: tuple[Any, ...] = (collective("all-reduce", 1 << 28, 512), system(), network("Ring", 512))
 SMALL: tuple[Any, ...] = (collective("all-reduce", 1 << 16, 4), system(), network("Ring", 4))
 
 
@@ -60,17 +59,20 @@ def end(server: Running) -> None:
 def test_the_server_dies_during_a_run(tmp_path: Path) -> None:
     """The command says so, with the address, and exit code 4."""
     with serving("flow") as server:
-        ended = []
+        said = 0
 
-        def progress(_: object) -> None:
-            if not ended:
+        def twenty_then_end() -> None:
+            nonlocal said
+            said += 1
+            if said == 20:
                 end(server)
-                ended.append(True)
 
-        with pytest.raises(NetworkError) as caught:
-            simulate(*LONG, backend=server.address, progress=progress)
+        with heard(server.address, twenty_then_end) as address:
+            with pytest.raises(NetworkError) as caught:
+                simulate(*SMALL, backend=address, fold="off")
+    assert said >= 20
     assert caught.value.exit_code == 4
-    assert f"{server.address}: the server has closed the connection" in str(caught.value)
+    assert f"{address}: the server has closed the connection" in str(caught.value)
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
