@@ -67,9 +67,11 @@ def test_the_server_dies_during_a_run(tmp_path: Path) -> None:
             if said == 20:
                 end(server)
 
-        with heard(server.address, twenty_then_end) as address:
-            with pytest.raises(NetworkError) as caught:
-                simulate(*SMALL, backend=address, fold="off")
+        with (
+            heard(server.address, twenty_then_end) as address,
+            pytest.raises(NetworkError) as caught,
+        ):
+            simulate(*SMALL, backend=address, fold="off")
     assert said >= 20
     assert caught.value.exit_code == 4
     assert f"{address}: the server has closed the connection" in str(caught.value)
