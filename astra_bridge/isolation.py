@@ -8,7 +8,9 @@ clear message.  Several such simulations can run side by side.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,7 +168,7 @@ def _run_session(
             progress(now)
         return keep.file is not None and time.monotonic() >= due_s
 
-    if keep.resume is not None:
+    if keep.resume is not None and by_number:
         session = Session.load(keep.resume, network, progress=report, label=keep.label)
     else:
         change_links(network, request.link_faults)
@@ -180,12 +182,27 @@ def _run_session(
     return session
 
 
-def _misses(session: Session, request: RunRequest) -> bool:
-    """Whether messages have missed each other that might meet if they were searched for.
+@contextlib.contextmanager
+def _ended(
+    backend: BackendSpec,
+    request: RunRequest,
+    progress: ProgressCallback,
+    opened: Callable[[Network], None],
+) -> Iterator[tuple[Network, Session]]:
+    """The network on which all of it has run, still open, and the session that has ended.
 
-    So they do where ranks run different collectives of equal sizes in different orders.
+    Messages that miss each other by their numbers might meet where they are searched for: so it
+    is where ranks run different collectives of equal sizes in different orders.  Then it runs once
+    more on a new network, from the start also where it went on from a checkpoint.
     """
-    return request.checkpoint is None and session.missed
+    for by_number in (True, False):
+        with backend.open(request.config) as network:
+            opened(network)
+            session = _run_session(request, network, progress, by_number)
+            if by_number and session.missed:
+                continue
+            yield network, session
+            return
 
 
 class Run(NamedTuple):
@@ -230,6 +247,12 @@ def run_here(
     reached: Progress | None = None
     since_s = time.monotonic()
 
+    network: Network
+
+    def opened(new: Network) -> None:
+        nonlocal network
+        network = new
+
     # The engine's own clock interrupts a long call of the network and then reports.
     def report(now: Progress) -> None:
         nonlocal reached, since_s
@@ -246,15 +269,9 @@ def run_here(
         if progress is not None:
             progress(now)
 
-    by_number = True
-    while True:
-        with backend.open(request.config) as network:
-            session = _run_session(request, network, report, by_number)
-            if by_number and _misses(session, request):
-                by_number = False
-                continue
-            stats, tables = statistics.checked(network.info.name, network.stats())
-            return Run(session.outcome(last=True), session.engine, stats, tables, session.cpu_s)
+    with _ended(backend, request, report, opened) as (network, session):
+        stats, tables = statistics.checked(network.info.name, network.stats())
+        return Run(session.outcome(last=True), session.engine, stats, tables, session.cpu_s)
 
 
 def _calls(network: Network) -> str:
@@ -337,26 +354,23 @@ def serve(parent: Parent) -> None:
             raise BackendError("interrupted")
         parent.send("progress", progress=[int(value) for value in progress])
 
+    def opened(network: Network) -> None:
+        parent.on_interrupt = network.interrupt
+        parent.call(_calls(network))
+
     failed: SimulationError | None = None
     stats = b"{}"
     name, cpu_s = "", 0.0
-    for by_number in (True, False):
-        with find_backend(backend).open(request.config) as network:
-            parent.on_interrupt = network.interrupt
-            parent.call(_calls(network))
-            try:
-                session = _run_session(request, network, report, by_number)
-                if by_number and _misses(session, request):
-                    continue
-                outcome, name, cpu_s = session.outcome(last=True), session.engine, session.cpu_s
-                parent.call("stats")
-                stats = _json(network.stats())
-            except SimulationError as error:
-                if error.outcome is None:
-                    raise
-                failed, outcome = error, error.outcome
+    try:
+        with _ended(find_backend(backend), request, report, opened) as (network, session):
+            outcome, name, cpu_s = session.outcome(last=True), session.engine, session.cpu_s
+            parent.call("stats")
+            stats = _json(network.stats())
             parent.call("destroy")
-        break
+    except SimulationError as error:
+        if error.outcome is None:
+            raise
+        failed, outcome = error, error.outcome
     _write(parent, outcome, name, cpu_s, stats, failed)
 
 

@@ -456,6 +456,8 @@ class Experiment:
             engine=engine,
             record_nodes=record_nodes,
             progress=progress,
+            # Who steps cannot begin anew where messages have missed each other by their numbers.
+            by_number=False,
         )
 
     def run_program(

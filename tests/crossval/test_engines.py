@@ -26,7 +26,7 @@ from astra_bridge.engine import run as run_engine
 from astra_bridge.errors import BackendUnavailable, StalledError
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import read_system
-from astra_bridge.isolation import RunRequest, run_here, run_isolated
+from astra_bridge.isolation import Checkpoint, RunRequest, run_here, run_isolated
 from astra_bridge.lowering import lower
 from astra_bridge.network.analytical.aware import AwareNetwork
 from astra_bridge.network.analytical.backend import prepare
@@ -237,7 +237,7 @@ def test_a_lost_transfer_is_named(narrow: Path) -> None:
 
 @pytest.mark.parametrize("alone", [False, True], ids=["here", "in a process of its own"])
 @pytest.mark.parametrize("model", MODELS)
-def test_messages_of_different_collectives_meet(model: str, *, alone: bool) -> None:
+def test_messages_of_different_collectives_meet(model: str, tmp_path: Path, *, alone: bool) -> None:
     """As in ASTRA-sim, where ranks issue them in different orders and they have one size."""
     kinds = (CommType.REDUCE_SCATTER, CommType.ALL_TO_ALL)
 
@@ -264,3 +264,13 @@ def test_messages_of_different_collectives_meet(model: str, *, alone: bool) -> N
             session.advance()
             assert session.missed == by_number
             assert (min(session.outcome().finish_ps) < 0) == by_number
+    with given.open() as session:
+        session.advance()
+        assert session.outcome().finish_ps.tolist() == expected.outcome.finish_ps.tolist()
+    file = tmp_path / "state"
+    with Session(program, backend(model).open(config)) as session:
+        session.advance(1)
+        session.save(file, label="it")
+    for checkpoint in (Checkpoint("it", tmp_path / "new"), Checkpoint("it", resume=file)):
+        found = run(msgspec.structs.replace(request, checkpoint=checkpoint), None)
+        assert found.outcome.finish_ps.tolist() == expected.outcome.finish_ps.tolist()
