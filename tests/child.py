@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 20
+SECONDS = 300
 DEATHS = ("killed", "ended", "raised")
 """What an answer of :func:`in_child` begins with that the call did not give."""
 

@@ -20,7 +20,7 @@ from astra_bridge.network.ns3.topologies import read_logical_topology, read_phys
 from astra_bridge.units import parse_rate_Bps, parse_size_bytes, parse_time_ps
 from tests import small
 
-_SECONDS = 5.0
+_MOST_S = 10.0
 
 
 def number(rng: random.Random) -> str:
@@ -128,7 +128,7 @@ def attack(seed: int) -> tuple[str, str]:
     """One number text in one file; what happened, and what is wrong with that."""
     rng = random.Random(seed)
     reader = rng.choice(READERS)
-    start = time.monotonic()
+    began_s = time.process_time()
     what, wrong = "accepted", ""
     with tempfile.TemporaryDirectory() as name:
         try:
@@ -143,6 +143,7 @@ def attack(seed: int) -> tuple[str, str]:
             what, wrong = type(error).__name__, str(error)
         except Exception as error:
             what, wrong = "raised", repr(error)[:500]
-    if not wrong and time.monotonic() - start > _SECONDS:
-        wrong = f"took {time.monotonic() - start:.1f} s"
+    took_s = time.process_time() - began_s
+    if not wrong and took_s > _MOST_S:
+        wrong = f"took {took_s:.1f} s of processor time"
     return what, f"seed {seed}, {reader.__name__[1:]}: {wrong}" if wrong else ""

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from tests.waiting import HANGS_S
+
 __all__ = ["Running", "between", "counted", "heard", "serving"]
 
 
@@ -62,7 +64,7 @@ def serving(name: str | Path, *arguments: str, **environment: str) -> Iterator[R
             yield running
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(HANGS_S)
             process.stdout.close()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import random
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,5 @@ def test_an_exclusive_or_may_not_leave_the_group() -> None:
 def test_65536_ranks_need_one_schedule() -> None:
     workload = same_on_all(2**16, lambda t: t.coll(CommType.ALL_REDUCE, 2**30))
     used = read_system(system("halvingDoubling"))
-    began = time.perf_counter()
     program = lower(workload, used, RemoteMemoryConfig(), (2**16,), {}).program
-    assert time.perf_counter() - began < 1
     assert (len(program.schedules), len(program.steps)) == (1, 32)

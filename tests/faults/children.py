@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from astra_bridge.supervision import Parent
 
@@ -15,6 +16,11 @@ def echo(parent: Parent) -> None:
 def write_raw(parent: Parent) -> None:
     """Write bytes into the pipe, as a library could; ``token`` stands for the child's own."""
     os.write(parent._answers, parent.request.replace(b"token", parent._token))
+
+
+def wait(parent: Parent) -> None:
+    """Say nothing, for ever."""
+    threading.Event().wait()
 
 
 def raise_it(parent: Parent) -> None:

@@ -2,8 +2,9 @@
  *
  * A backend that ends, blocks or spoils its process, in the call and the way that the option
  * `fault` says (WHAT_CALL), and whose statistics are the text of the option `stats`.  Each transfer
- * takes 1 us.  The option `reached` names a file that it makes right before a fault.  With -DPEEK it
- * can be a part of another network, to which it lies as the option `lie` says. */
+ * takes 1 us.  The option `reached`, or ASTRA_BRIDGE_REACHED in the environment, names a file that it
+ * makes right before a fault.  With -DPEEK it can be a part of another network, to which it lies as
+ * the option `lie` says. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -39,6 +40,7 @@ static void *chatter(void *unused) {
 }
 
 static void misbehave(const char *what, const char *reached) {
+  if (reached == NULL || !*reached) reached = getenv("ASTRA_BRIDGE_REACHED");
   if (reached != NULL && *reached) close(open(reached, O_CREAT | O_WRONLY, 0600));
   if (!strcmp(what, "segv")) *(volatile int *)8 = 1;
   if (!strcmp(what, "abort")) abort();

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from astra_bridge.errors import BackendUnavailable
 from astra_bridge.network import compiled
 from astra_bridge.network.ns3.build import NS3
 from tests.foreign import foreign_library
+from tests.waiting import HANGS_S, until
 
 pytestmark = pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 
@@ -198,7 +198,7 @@ def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -
         "lock = open(sys.argv[1], 'w')\n"
         "fcntl.flock(lock, fcntl.LOCK_EX)\n"
         "print('held', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(1000)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(library.parent / "lock")], stdout=subprocess.PIPE
@@ -207,14 +207,11 @@ def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -
         assert holder.stdout.readline() == b"held\n"
         waiting = threading.Thread(target=NS3.library)
         waiting.start()
-        time.sleep(0.5)
-        assert (
-            "waiting for another process that compiles the backend for ns-3"
-            in capfd.readouterr().err
-        )
+        said = "waiting for another process that compiles the backend for ns-3"
+        assert until(lambda: said in capfd.readouterr().err)
         assert waiting.is_alive()
         holder.kill()
-    waiting.join(30)
+    waiting.join(HANGS_S)
     assert library.exists()
 
 

@@ -46,19 +46,20 @@ BOMBS = [
     "1e" + "9" * 500, "1_000" * 2000, "0" * 6000 + "8", "1e400", ".inf", ".nan", "-.inf", "0o777",
     "٣", "²", "1e5e5", "--5", "0x", "1.5.5", "9" * 400, "9" * 18, "1e18", "9223372036854775808",
 ]  # fmt: skip
-FEW_S = 2.0
+FEW_S = 10.0
+"""Of processor time; none takes a hundredth of it where all is well, and some took minutes."""
 
 
 def refused(call: Callable[[], object], file: Path) -> None:
     """An answer or an error that names the file and is short; at once."""
-    began = time.perf_counter()
+    began_s = time.process_time()
     try:
         call()
     except InputError as error:
         caught = error
     else:
         caught = None
-    assert time.perf_counter() - began < FEW_S
+    assert time.process_time() - began_s < FEW_S
     if caught is not None:
         assert str(file) in str(caught)
         assert len(str(caught)) < len(str(file)) + 1300
@@ -134,10 +135,10 @@ def test_files_of_ns3(bomb: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flag", ["num-queues-per-dim", "injection-scale", "comm-scale"])
 def test_flags(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     for bomb in BOMBS:
-        began = time.perf_counter()
+        began_s = time.process_time()
         code = main(["run", f"--{flag}={bomb}"])
         assert code == 2
-        assert time.perf_counter() - began < FEW_S
+        assert time.process_time() - began_s < FEW_S
         assert len(capsys.readouterr().err) < 1300
 
 
@@ -157,7 +158,7 @@ def test_the_key_and_a_short_value_are_named(tmp_path: Path) -> None:
     ),
     unit=st.sampled_from(["", "s", "ps", "ns", "B", "KiB", "TB", "Gbps", "B/s", "x", " ms"]),
 )
-@settings(max_examples=examples(150), deadline=1000)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_text_of_a_quantity(parse: Callable[[str], Any], number: str, unit: str) -> None:
     try:
         value = parse(number + unit)

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from astra_bridge.workload import collective
 from tests.effort import examples
 from tests.remote import Running, between, heard, serving
 from tests.small import network, system
+from tests.waiting import HANGS_S, until
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -78,9 +78,10 @@ def test_the_server_dies_during_a_run(tmp_path: Path) -> None:
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    assert main(["conformance", f"tcp://127.0.0.1:{port}"]) == 4
+    with socket.socket() as taken:  # so that nobody else listens there; it does not
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert main(["conformance", f"tcp://127.0.0.1:{port}"]) == 4
     said = capsys.readouterr().err
     assert said == f"error: tcp://127.0.0.1:{port}: cannot be reached: Connection refused\n"
 
@@ -91,14 +92,7 @@ def test_the_backend_crashes_and_the_server_lives() -> None:
         with pytest.raises(BackendError, match="the server has closed the connection"):
             simulate(*SMALL, backend=server.address, network_options=options)
         assert (simulate(*SMALL, backend=server.address).finish_ns > 0).all()
-        assert "the process that served it was ended by SIGSEGV" in waited(server)
-
-
-def waited(server: Running) -> str:
-    until_s = time.monotonic() + 10
-    while not server.said() and time.monotonic() < until_s:
-        time.sleep(0.05)
-    return server.said()
+        assert "the process that served it was ended by SIGSEGV" in until(server.said)
 
 
 def children(server: Running) -> list[str]:
@@ -114,10 +108,7 @@ def test_a_call_that_hangs_ends_with_its_client() -> None:
             simulate(
                 *SMALL, backend=server.address, network_options=options, no_progress_timeout_s=2.0
             )
-        until_s = time.monotonic() + 20
-        while children(server) and time.monotonic() < until_s:
-            time.sleep(0.1)
-        assert children(server) == []
+        assert until(lambda: children(server) == [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,7 +118,7 @@ def test_nothing_is_left_of_a_server(number: signal.Signals, tmp_path: Path) -> 
     with serving("flow", listen) as server, connected(server.address) as client:
         served = children(server)
         server.process.send_signal(number)
-        assert server.process.wait(10) == 128 + number
+        assert server.process.wait(HANGS_S) == 128 + number
         rest(client)  # until the end of the connection, which comes
     assert not path.exists()
     assert not [number for number in served if Path(f"/proc/{number}").exists()]
@@ -138,7 +129,7 @@ def connected(address: str, words: bytes = hello()) -> Iterator[socket.socket]:
     """A client that has said hello."""
     where = Address.of(address)
     with socket.socket(socket.AF_UNIX if where.path else socket.AF_INET) as client:
-        client.settimeout(20)
+        client.settimeout(HANGS_S)
         client.connect(where.path or (where.host, where.port))
         client.sendall(words)
         if words:
@@ -185,10 +176,7 @@ def test_strangers_are_refused(server: Running, name: str) -> None:
         client.shutdown(socket.SHUT_WR)
         answer = rest(client)
     assert answer == b"" or answer.startswith(MAGIC)
-    until_s = time.monotonic() + 10
-    while len(server.said()) == before and time.monotonic() < until_s:
-        time.sleep(0.02)
-    assert why in server.said()[before:]
+    assert until(lambda: why in server.said()[before:]), server.said()
     assert (simulate(*SMALL, backend=server.address).finish_ns > 0).all()
 
 
@@ -216,10 +204,7 @@ def test_bad_calls_end_the_connection_or_are_refused(server: Running, name: str)
         client.shutdown(socket.SHUT_WR)
         assert answer in rest(client)
     if said:
-        until_s = time.monotonic() + 10
-        while said not in server.said()[before:] and time.monotonic() < until_s:
-            time.sleep(0.02)
-        assert said in server.said()[before:]
+        assert until(lambda: said in server.said()[before:]), server.said()
 
 
 # ---- servers that are none ----
@@ -331,7 +316,6 @@ def small_config() -> NetworkConfig:
     return NetworkConfig(4, 4, links, {})
 
 
-@pytest.mark.timeout(300)
 def test_bent_frames_end_in_a_sentence_on_both_sides() -> None:
     """Whatever is changed on the way: the right answer, or an error; neither side dies or hangs."""
     ended = 0
@@ -342,14 +326,12 @@ def test_bent_frames_end_in_a_sentence_on_both_sides() -> None:
             right = conversation(direct)
         for seed in range(count):
             with between(server.address, seed) as address:
-                began_s = time.monotonic()
                 try:
                     bent = connect(Address.of(address)).library
                     with NativeNetwork.open(bent, small_config()) as opened:
                         conversation(opened)
                 except (AstraBridgeError, AssertionError):
                     ended += 1
-                assert time.monotonic() - began_s < 20, f"seed {seed}"
         with NativeNetwork.open(library, small_config()) as direct:
             assert conversation(direct) == right
         said = server.said()
@@ -361,13 +343,10 @@ def test_bent_frames_end_in_a_sentence_on_both_sides() -> None:
 @pytest.mark.slow
 def test_a_frame_that_never_ends_does_not_hang() -> None:
     with serving("flow") as server, connected(server.address) as client:
-        client.settimeout(60)
         client.sendall(struct.pack("<IHH", 1000, 1, 2) + b"\0" * 10)
         rest(client)
-        until = time.monotonic() + 30  # the process that served it still has to say so
-        while "has stopped inside a frame" not in server.said() and time.monotonic() < until:
-            time.sleep(0.1)
-        assert "has stopped inside a frame" in server.said()
+        # The process that served it still has to say so.
+        assert until(lambda: "has stopped inside a frame" in server.said()), server.said()
 
 
 # ---- who may come ----

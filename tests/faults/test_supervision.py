@@ -8,6 +8,7 @@ import struct
 import zlib
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from astra_bridge.supervision import NONSENSE, Child, ChildEnded, Message, ask, 
 from astra_bridge.trace import CommType
 from tests.effort import examples
 from tests.small import same_on_all, system
+from tests.waiting import HANGS_S
 
 pytestmark = pytest.mark.usefixtures("every_kind_of_child")
 
@@ -55,10 +57,10 @@ assert supervision._FRAME.size == 8 + struct.calcsize("<IQI")
 def test_a_message_crosses(size: int) -> None:
     content = np.random.default_rng(1).bytes(size)
     with Child(f"{CHILDREN}:echo", content, most_body=size) as child:
-        message = child.receive(60)
+        message = child.receive(HANGS_S)
         assert message == Message("echo", {"length": size}, content)
         with pytest.raises(ChildEnded, match="ended with exit code 0"):
-            child.receive(60)
+            child.receive(HANGS_S)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_a_message_crosses(size: int) -> None:
 )
 def test_nonsense_in_the_pipe(raw: bytes) -> None:
     with pytest.raises(BackendError, match=r"mine: start: the process that runs it (wrote|ended)"):
-        ask(f"{CHILDREN}:write_raw", raw, backend="mine", timeout_s=20)
+        ask(f"{CHILDREN}:write_raw", raw, backend="mine", timeout_s=HANGS_S)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,24 @@ def test_nonsense_in_the_pipe(raw: bytes) -> None:
 )  # fmt: skip
 def test_messages_of_a_wrong_form(head: str) -> None:
     with pytest.raises(BackendError, match="sent an answer of a wrong form"):
-        ask(f"{CHILDREN}:write_raw", frame(head.encode()), backend="mine", timeout_s=20)
+        ask(f"{CHILDREN}:write_raw", frame(head.encode()), backend="mine", timeout_s=HANGS_S)
+
+
+def test_time_in_which_the_parent_is_stopped_is_not_the_childs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+
+    def an_hour_later() -> float:
+        nonlocal looks
+        looks += 1
+        return 3600.0 * looks
+
+    with Child(f"{CHILDREN}:wait", None) as child, monkeypatch.context() as patch:
+        patch.setattr(supervision, "time", SimpleNamespace(monotonic=an_hour_later))
+        assert child.receive(2.0) is None
+        assert child.silent_s == 2.0
+        assert looks == 1 + 2.0 / 0.5  # each counts as two ticks of a quarter of a second
 
 
 def test_errors_cross_as_themselves() -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from astra_bridge.network.api import Advance, Capability, NetworkConfig, Network
 from astra_bridge.results import Result
 from astra_bridge.workload import collective
 from tests.small import network, system
+from tests.waiting import HANGS_S
 
 RANKS = 4
 
@@ -43,7 +43,7 @@ class Stubborn(UnawareNetwork):
     def advance(self, until_ps: int, lookahead_ps: int = 0) -> Advance:
         if self._left > 0:
             self._left -= 1
-            self._asked.wait(60)
+            assert self._asked.wait(HANGS_S), "nobody interrupts"
             self._asked.clear()
             error = Interrupted("stubborn: advance: interrupted")
             error.now_ps = self.now_ps if hasattr(self, "now_ps") else 0
@@ -61,10 +61,8 @@ def run(kind: type[UnawareNetwork], **arguments: Any) -> Result:
 
 
 def test_no_progress_is_an_error() -> None:
-    began = time.monotonic()
     with pytest.raises(BackendError, match="no progress for 1 s") as caught:
         run(Stubborn, no_progress_timeout_s=1.0)
-    assert time.monotonic() - began < 4
     assert caught.value.exit_code == 4
     assert "submit, advance or poll" in str(caught.value)
 

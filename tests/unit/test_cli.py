@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from astra_bridge.errors import BackendError, InputError, StalledError
 from astra_bridge.trace import CommType
 from tests.made_result import PAIR, make
 from tests.small import network, same_on_all, system
+from tests.waiting import until
 
 REQUIRED = {
     "workload-configuration": "trace",
@@ -266,22 +268,19 @@ def test_work_without_measure_says_that_it_goes_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("astra_bridge.cli.progress._PLAIN_S", 0.02)
+    monkeypatch.setattr("astra_bridge.cli.progress.time", SimpleNamespace(monotonic=lambda: 7.0))
+    before = set(threading.enumerate())
     said = []
 
     def run() -> None:
-        deadline = time.monotonic() + 10
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.01)
-            said.extend(capsys.readouterr().err.splitlines())
+        said.append(until(lambda: capsys.readouterr().err))
+        assert len(set(threading.enumerate()) - before) == 1
 
     assert (
         dispatch(Command("Work.", {"options": ()}, run, "work", work="generating traces"), []) == 0
     )
-    assert said[0] == "note: 0 s: still generating traces"
-    time.sleep(0.05)
-    capsys.readouterr()
-    time.sleep(0.05)
-    assert capsys.readouterr().err == ""
+    assert said[0].startswith("note: 0 s: still generating traces\n")
+    assert until(lambda: set(threading.enumerate()) <= before)
 
 
 @pytest.mark.parametrize("backend", ["analytical-aware", "analytical-unaware"])
@@ -321,17 +320,15 @@ def test_a_long_preparation_says_that_it_goes_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("astra_bridge.cli.progress._PLAIN_S", 0.02)
-    said = ""
+    monkeypatch.setattr("astra_bridge.cli.progress.time", SimpleNamespace(monotonic=lambda: 7.0))
+    before = set(threading.enumerate())
     with ProgressReport() as report:
-        deadline = time.monotonic() + 10
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.01)
-            said = capsys.readouterr().err
+        said = until(lambda: capsys.readouterr().err)
         assert said.startswith("note: 0 s: still preparing")
+        assert len(set(threading.enumerate()) - before) == 1
         report(Progress(now_ps=0, events=0, nodes_done=0, nodes_total=1))
-        time.sleep(0.05)
+        assert until(lambda: set(threading.enumerate()) <= before)
         capsys.readouterr()
-        time.sleep(0.05)
     assert capsys.readouterr().err == ""
 
 

@@ -9,19 +9,21 @@ import http.client
 import io
 import json
 import stat
-import time
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from astra_bridge.errors import InputError
-from astra_bridge.service import Refusal, Service
+from astra_bridge.service import Refusal, Service, job
 from astra_bridge.service.configuration import configure
 from astra_bridge.service.http import HttpServer
 from astra_bridge.workload import collective
+from tests.waiting import HANGS_S, until
 
 JSON = "application/json"
 
@@ -64,11 +66,21 @@ def service(archive: bytes) -> Iterator[Service]:
         yield made
 
 
-def finished(service: Service, most_s: float = 60) -> str:
-    until_s = time.monotonic() + most_s
-    while service.status() == "running" and time.monotonic() < until_s:
-        time.sleep(0.05)
+def finished(service: Service) -> str:
+    until(lambda: service.status() != "running")
     return service.status()
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jobs that are started run once this file is there."""
+    file, script = tmp_path / "gate", tmp_path / "python"
+    script.write_text(
+        f'#!/bin/sh\nwhile [ ! -e "{file}" ]; do sleep 0.02; done\nexec "{sys.executable}" "$@"\n'
+    )
+    script.chmod(0o700)
+    monkeypatch.setattr(job, "sys", SimpleNamespace(executable=str(script)))
+    return file
 
 
 def refusal(call: Any, *arguments: Any) -> Refusal:
@@ -80,7 +92,7 @@ def refusal(call: Any, *arguments: Any) -> Refusal:
 # ---- a job ----
 
 
-def test_a_job_from_upload_to_results(service: Service) -> None:
+def test_a_job_from_upload_to_results(service: Service, gate: Path) -> None:
     assert service.status() == "inactive"
     message, warnings = service.configure(config(logging={"sink": []}, cmd_parameters={}))
     assert message == "the configuration is accepted"
@@ -88,6 +100,7 @@ def test_a_job_from_upload_to_results(service: Service) -> None:
     assert service.control(START) == "the simulation runs on analytical-aware"
     assert refusal(service.upload, b"").code == 409
     assert refusal(service.control, START).code == 409
+    gate.touch()
     assert finished(service) == "completed"
     listed = json.loads(service.result({"choice": "metadata"}))
     names = [one["filename"] for one in listed]
@@ -128,24 +141,26 @@ def test_a_job_that_fails_says_why(service: Service) -> None:
     assert "error: " in service.result({"filename": "simulation.log"}).decode()
 
 
-def test_a_job_is_stopped(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_stopped(service: Service, gate: Path) -> None:
     assert refusal(service.control, {"choice": "stop"}).code == 409
     service.configure(config())
     service.control(START)
-    if service.status() == "running":
-        assert service.control({"choice": "stop"}) == "the simulation was stopped"
-        assert service.status() == "terminated"
+    assert service.status() == "running"
+    assert service.control({"choice": "stop"}) == "the simulation was stopped"
+    assert service.status() == "terminated"
+    gate.touch()
     service.control(START)
     assert finished(service) == "completed"
 
 
-def test_closing_ends_what_runs(archive: bytes) -> None:
+def test_closing_ends_what_runs(archive: bytes, gate: Path) -> None:
     with Service() as service:
         service.upload(archive)
         service.configure(config())
         service.control(START)
         process, folder = service._process, service._folder
-    assert process is not None
+        assert process is not None
+        assert process.poll() is None
     assert process.poll() is not None
     assert not folder.exists()
 
@@ -302,7 +317,7 @@ class Client:
     def __call__(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self.host, timeout=20)
+        connection = http.client.HTTPConnection(self.host, timeout=HANGS_S)
         sent = {"Content-Type": JSON} | {key.replace("_", "-"): v for key, v in headers.items()}
         with contextlib.closing(connection):
             connection.request(method, path, body, sent)

@@ -12,10 +12,8 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -32,6 +30,7 @@ from astra_bridge.sweeping.points import Store, run_point
 from astra_bridge.sweeping.ranking import fronts
 from astra_bridge.sweeping.search import search_of
 from tests.small import network, system
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = {
@@ -435,30 +434,50 @@ def test_the_yaml_of_the_page_is_understood() -> None:
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """A scheduler and two workers, as people start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
+    file = folder / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     calls = [
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
-        *[[*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
-           "--local-directory", str(folder / f"worker{one}")] for one in range(2)],
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+         "--scheduler-file", str(file)],
+        *[[*dask, "worker", "--scheduler-file", str(file), "--local-directory",
+           str(folder / f"worker{one}"), "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+          for one in range(2)],
     ]  # fmt: skip
     running = []
     try:
         for at, call in enumerate(calls):
             with (folder / f"dask{at}.log").open("wb") as log:
                 running.append(subprocess.Popen(call, stdout=log, stderr=log, env=env))
-        yield address
+            if at == 0:
+                assert until(lambda: file.exists() and file.read_bytes().endswith(b"}"))
+        yield json.loads(file.read_bytes())["address"]
     finally:
         for one in reversed(running):
             one.kill()
             one.wait()
 
 
-@pytest.mark.timeout(300)
+KILLED = """
+import os, signal, sys
+from astra_bridge.cli import main
+from astra_bridge.sweeping import points
+last, moment = int(sys.argv.pop(1)), sys.argv.pop(1)
+stored, write = 0, points.write_file
+def write_or_end(file, content):
+    global stored
+    stored += 1
+    if stored == last and moment == "before":
+        os.killpg(0, signal.SIGKILL)
+    write(file, content)
+    if stored == last and moment == "after":
+        os.killpg(0, signal.SIGKILL)
+points.write_file = write_or_end
+sys.exit(main(sys.argv[1:]))
+"""
+"""A command that ends itself and its children when it stores that point."""
+
+
 def test_200_points_on_dask_killed_twice(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     spec, out = tmp_path / "sweep.yaml", tmp_path / "out"
@@ -472,20 +491,15 @@ def test_200_points_on_dask_killed_twice(tmp_path: Path) -> None:
     with cluster(tmp_path) as address:
         call = command(str(spec), "--dask", address, "--output", str(out))
         kept: dict[str, int] = {}
-        for until in (40, 110):
-            running = subprocess.Popen(call, start_new_session=True, stderr=subprocess.DEVNULL)
-            end_s = time.monotonic() + 100
-            while len(stored()) < until:
-                assert running.poll() is None
-                assert time.monotonic() < end_s
-                time.sleep(0.002)
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
+        for last, moment, left in ((40, "after", 40), (71, "before", 110)):
+            killed = [sys.executable, "-c", KILLED, str(last), moment, *call[3:]]
+            ended = subprocess.run(killed, start_new_session=True, stderr=subprocess.DEVNULL)
+            assert ended.returncode == -signal.SIGKILL
             now = stored()
             assert now.items() >= kept.items()
-            assert until <= len(now) < 200
+            assert len(now) == left
             kept = now
-        done = subprocess.run(call, capture_output=True, text=True, check=True, timeout=100)
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert f"200 of 200 points, {len(kept)} stored before" in done.stderr
     # Whole files, none written a second time, and a line in the log for each that was stored.
     assert stored().items() >= kept.items()
@@ -493,7 +507,7 @@ def test_200_points_on_dask_killed_twice(tmp_path: Path) -> None:
     assert all(json.loads((points / name).read_bytes())["error"] == "" for name in stored())
     logged = [line.split()[1] for line in (out / "runs.log").read_text().splitlines()]
     assert len(set(logged)) == len(logged)
-    assert len(logged) >= 198  # a kill may come between a file and its line
+    assert len(logged) == 199  # the first kill came between a file and its line
     with (out / "sweep.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert len({(row[BANDWIDTH], row[LATENCY]) for row in rows}) == len(rows) == 200
