@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """``python -m astra_bridge`` is ``astra-bridge``."""
 
-import sys
+from astra_bridge.cli import command
 
-from astra_bridge.cli import main
-
-sys.exit(main())
+command()

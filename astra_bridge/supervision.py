@@ -37,6 +37,7 @@ from astra_bridge.signals import deferred
 from astra_bridge.text import one_line
 
 if TYPE_CHECKING:
+    import logging
     import subprocess
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "ask",
     "contained",
     "die_with",
+    "logger",
     "received",
     "safe_path",
 ]
@@ -217,7 +219,6 @@ class Child:
         afresh: bool = False,
     ) -> None:
         # Imported here: most runs have no child.
-        import logging
         import selectors
 
         self.silent_s = 0.0
@@ -231,10 +232,7 @@ class Child:
         readable, writable = os.pipe()
         words, said = os.pipe()
         ours, theirs = (self._orders, readable, words), _Ends(orders, writable, said)
-        child = _Start(
-            entry, self._token, os.getpid(), cleans_up,
-            logging.getLogger("astra_bridge").getEffectiveLevel(),
-        )  # fmt: skip
+        child = _Start(entry, self._token, os.getpid(), cleans_up, _level())
         try:
             if not afresh and process.is_ours() and _is_safe():
                 with deferred():  # or nobody knew the number of the copy
@@ -537,6 +535,12 @@ def ask(
                 progress(reached)
 
 
+def _level() -> int:
+    """From which level on somebody here wants to hear what is logged."""
+    logging = sys.modules.get("logging")
+    return 30 if logging is None else logging.getLogger("astra_bridge").getEffectiveLevel()
+
+
 def _log(head: Mapping[str, Any]) -> None:
     import logging
 
@@ -630,8 +634,21 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {"error": name, "text": one_line(f"{name}: {error}")}
 
 
+def logger(name: str) -> logging.Logger:
+    """Of a part of this package; what a child's says goes to its parent."""
+    import logging  # 2 ms that a run in which nobody logs need not pay
+
+    _before_logs()
+    return logging.getLogger(f"astra_bridge.{name}")
+
+
+_before_logs: Callable[[], object] = bool  # in a child: see _serve
+
+
 def _forward_logs(parent: Parent, level: int) -> None:
     """Send what is logged to the parent."""
+    global _before_logs
+    _before_logs = bool
     import logging
 
     class Forward(logging.Handler):
@@ -697,9 +714,12 @@ def _guard(start: _Start) -> None:
 
 def _serve(start: _Start, request: object, orders: int, answers: int) -> NoReturn:
     """Run the function, and send what it raises."""
+    global _before_logs
     parent = Parent(answers, start.token, request)
     threading.Thread(target=_listen, args=(parent, orders), daemon=True).start()
-    _forward_logs(parent, start.level)
+    _before_logs = partial(_forward_logs, parent, start.level)
+    if "logging" in sys.modules or not process.is_ours():  # others do not ask for our `logger`
+        _before_logs()
     try:
         module, _, function = start.entry.partition(":")
         getattr(import_module(module), function)(parent)

@@ -50,7 +50,7 @@ from astra_bridge.network.boundary import Boundary, broken
 from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.network.statistics import MOST_BYTES
-from astra_bridge.supervision import Parent, ask, contained
+from astra_bridge.supervision import Parent, ask, contained, logger
 from astra_bridge.text import one_line
 from astra_bridge.topology import links_of_dims, topology_of
 
@@ -509,10 +509,8 @@ def _made(
     parsed = ffi()
 
     def log(_context: Any, level: int, message: Any) -> None:
-        import logging  # 2 ms that a run in which nobody logs need not pay
-
-        logger = logging.getLogger(f"astra_bridge.network.{library.info.name}")
-        logger.log(level, "%s", one_line(parsed.string(message).decode("utf-8", "replace")))
+        said = one_line(parsed.string(message).decode("utf-8", "replace"))
+        logger(f"network.{library.info.name}").log(level, "%s", said)
 
     callback = parsed.callback("void(void *, int32_t, const char *)", log)
     host = parsed.new("astra_net_host *")

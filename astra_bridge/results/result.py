@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
-from astra_bridge.notebook import bar, card, table
+from astra_bridge.notebook import bar, card, escaped, table
 from astra_bridge.results.chunks import Chunks
 from astra_bridge.results.folding import FoldedLinks, Folding
 from astra_bridge.results.rates import rates
@@ -417,7 +416,7 @@ class Result(RankTimes):
             self._breakdown_html(),
             self._links_html(),
             f"<details><summary>all ranks, tables</summary>{self.ranks._repr_html_()}"
-            f"<pre>{escape(repr(self))}</pre></details>",
+            f"<pre>{escaped(repr(self))}</pre></details>",
         )
 
     def _breakdown_html(self) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from astra_bridge.errors import BackendUnavailable
-from astra_bridge.network import compiled
+from astra_bridge.network import cached, compiled, compiling
 from astra_bridge.network.ns3.build import NS3
 from tests.foreign import foreign_library
 from tests.waiting import HANGS_S, until
@@ -30,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ASTRA_BRIDGE_CACHE", str(folder))
     made = foreign_library(tmp_path)
     monkeypatch.setattr(
-        compiled,
+        compiling,
         "_commands",
         lambda *parts: [["cp", str(made), f"{parts[-1]}/libastra_net_ns3.so"]],
     )
@@ -41,7 +40,7 @@ def names(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.glob("*/*"))
 
 
-WHOLE = ["libastra_net_ns3.sha256", "libastra_net_ns3.so", "lock"]
+WHOLE = ["libastra_net_ns3.so", "libastra_net_ns3.sum", "lock"]
 
 
 def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -65,14 +64,14 @@ def test_compiled_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_how_much_is_left_is_said(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (copy,) = compiled._commands(Path(), None, [], Path("/made"))  # type: ignore[arg-type]
+    (copy,) = compiling._commands(Path(), None, [], Path("/made"))  # type: ignore[arg-type]
 
     def commands(*parts: object) -> list[list[str]]:
         script = f"echo '[1/4] one'; echo '[2/4] two'; cp {copy[1]} {parts[-1]}/libastra_net_ns3.so"
         return [["sh", "-c", script]]
 
-    monkeypatch.setattr(compiled, "_commands", commands)
-    monkeypatch.setattr(compiled, "_SAID_EVERY_S", 0.0)
+    monkeypatch.setattr(compiling, "_commands", commands)
+    monkeypatch.setattr(compiling, "_SAID_EVERY_S", 0.0)
     NS3.library()
     said = capfd.readouterr().err
     for done in (1, 2):
@@ -92,7 +91,7 @@ def test_a_damaged_one_is_compiled_again(size: int, cache: Path) -> None:
 
 def test_what_is_only_half_installed_is_compiled_again(cache: Path) -> None:
     library = NS3.library()
-    library.with_suffix(".sha256").unlink()
+    library.with_suffix(".sum").unlink()
     (library.parent / "build-stale").mkdir()
     NS3.library()
     assert names(cache) == WHOLE
@@ -115,7 +114,7 @@ def test_what_belongs_to_another_is_not_loaded(cache: Path) -> None:
     library = NS3.library()
     content = library.read_bytes() + b"\0"
     library.write_bytes(content)
-    library.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    library.with_suffix(".sum").write_text(cached.checksum(content))
     os.chown(library, 12345, -1)
     with pytest.raises(BackendUnavailable, match="belongs to another user"):
         NS3.library()
@@ -126,7 +125,9 @@ def test_what_cannot_be_loaded_is_not_kept(
 ) -> None:
     bad = foreign_library(tmp_path, '-DCONSTRUCTOR="segv"', name="bad.so")
     monkeypatch.setattr(
-        compiled, "_commands", lambda *parts: [["cp", str(bad), f"{parts[-1]}/libastra_net_ns3.so"]]
+        compiling,
+        "_commands",
+        lambda *parts: [["cp", str(bad), f"{parts[-1]}/libastra_net_ns3.so"]],
     )
     with pytest.raises(BackendUnavailable, match="was ended by SIGSEGV"):
         NS3.library()
@@ -153,7 +154,7 @@ def test_the_errors_are_the_compilers(
         "echo 'cc1plus: fatal error: z.s: No space left on device'\n"
         "exit 3\n"
     )
-    monkeypatch.setattr(compiled, "_commands", lambda *_parts: [["sh", "-c", script]])
+    monkeypatch.setattr(compiling, "_commands", lambda *_parts: [["sh", "-c", script]])
     with pytest.raises(BackendUnavailable) as caught:
         NS3.library()
     assert ": x.cc:3:7: error: 'y' was not declared in this scope; cc1plus: fatal error: z.s" in (
@@ -188,6 +189,23 @@ def test_the_compiler_of_the_environment(
     if words is None:
         assert "a C++20 compiler is needed" in str(NS3.unavailable())
         assert text in str(NS3.unavailable())
+
+
+def test_another_compiler_makes_another_library(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new version has the old one's place, and the launcher in front of it stays."""
+    launcher, compiler = tmp_path / "launcher", tmp_path / "c++"
+    for program in (launcher, compiler):
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{launcher} {compiler}")
+    first = NS3.library()
+    assert NS3.library() == first
+    compiler.write_text("#!/bin/sh\n# version 2\n")
+    assert NS3.library().parent != first.parent
+    monkeypatch.setenv("CXX", f"{launcher} {compiler} -O3")
+    assert NS3.note().endswith("to be compiled on first use")
 
 
 def test_whoever_waits_says_so(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
