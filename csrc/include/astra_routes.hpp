@@ -2,7 +2,8 @@
 //
 // Which links a transfer crosses in any directed graph, the same in every backend: fewest hops, and
 // where several links lead one hop closer (parallel ones too), a rule picks one.  An endpoint passes
-// nothing on for others unless the network says so.
+// nothing on for others unless the network says so, and begins ways with the fastest of such links:
+// what stays in a host takes NVLink, though a leaf that its adapters share is no farther.
 //
 // Ways lead to a destination alike from and to many nodes, so that little is held:
 //
@@ -72,7 +73,9 @@ class Routes {
   // Reads the options `routing` and `endpoints_forward`.  `most_room` bounds the entries of all
   // tables: any of them can be made again.
   explicit Routes(Config& config, size_t most_room = kMostRoom)
-      : nodes_(static_cast<size_t>(config.nodes)), most_room_(most_room) {
+      : nodes_(static_cast<size_t>(config.nodes)),
+        most_room_(most_room),
+        endpoints_(config.endpoints) {
     const std::string routing =
         config.options.choice("routing", "ecmp", {"ecmp", "static", "spray", "adaptive"});
     routing_ = routing == "ecmp"     ? Routing::kEcmp
@@ -82,33 +85,19 @@ class Routes {
     forward_ = config.options.flag("endpoints_forward", false);
     find_inner(config);
     gather(config.links);
+    if (!forward_) find_rates(config.links);
     find_kinds();
     if (routing_ == Routing::kStatic) find_heights(config);
   }
 
   Routing routing() const { return routing_; }
 
-  // The links at `node` that lead one hop closer to `dst`; none where there is no way.
+  // The links at `node` that a way to `dst` may take; none where there is no way.
   Choice choices(int32_t dst, int32_t node) {
-    const Choice direct = between(node, dst);
-    if (direct.count_ > 0) return direct;
-    if (inner(node)) return toward(dst, node);
-    const Choice out = all(out_first_, out_, node);
-    if (out.count_ == 0) return {};
-    const int32_t first = out.ways_[0].dst;
-    const auto same = [first](const Way& way) { return way.dst == first; };
-    if (std::all_of(out.ways_, out.ways_ + out.count_, same))
-      return distance(first, dst) == kFar ? Choice{} : out;
-    int32_t least = kFar;
-    merged_.clear();
-    for (int32_t i = 0; i < out.count_; ++i) {
-      const int32_t hops = distance(out.ways_[i].dst, dst);
-      if (hops > least || hops == kFar) continue;
-      if (hops < least) merged_.clear();
-      least = hops;
-      merged_.push_back(out.ways_[i]);
-    }
-    return merged();
+    const Choice found = shortest(dst, node);
+    const bool unequal =
+        static_cast<size_t>(node) < unequal_.size() && unequal_[static_cast<size_t>(node)];
+    return unequal && found.count_ > 1 ? fastest(found) : found;
   }
 
   // The link that a flow takes at `node`, or kNone.
@@ -146,6 +135,41 @@ class Routes {
     size_t room() const { return hops.size() + rows.size() + blocks.size(); }
   };
   static constexpr int32_t kFar = std::numeric_limits<int32_t>::max();
+
+  // The links at `node` that lead one hop closer to `dst`.
+  Choice shortest(int32_t dst, int32_t node) {
+    const Choice direct = between(node, dst);
+    if (direct.count_ > 0) return direct;
+    if (inner(node)) return toward(dst, node);
+    const Choice out = all(out_first_, out_, node);
+    if (out.count_ == 0) return {};
+    const int32_t first = out.ways_[0].dst;
+    const auto same = [first](const Way& way) { return way.dst == first; };
+    if (std::all_of(out.ways_, out.ways_ + out.count_, same))
+      return distance(first, dst) == kFar ? Choice{} : out;
+    int32_t least = kFar;
+    merged_.clear();
+    for (int32_t i = 0; i < out.count_; ++i) {
+      const int32_t hops = distance(out.ways_[i].dst, dst);
+      if (hops > least || hops == kFar) continue;
+      if (hops < least) merged_.clear();
+      least = hops;
+      merged_.push_back(out.ways_[i]);
+    }
+    return merged();
+  }
+
+  Choice fastest(const Choice& of) {
+    const auto rate = [&](int32_t i) {
+      return rates_[static_cast<size_t>(of.link(static_cast<size_t>(i)))];
+    };
+    double most = 0;
+    for (int32_t i = 0; i < of.count_; ++i) most = std::max(most, rate(i));
+    fastest_.clear();
+    for (int32_t i = 0; i < of.count_; ++i)
+      if (rate(i) == most) fastest_.push_back({of.link(static_cast<size_t>(i)), 0, 0});
+    return make(fastest_.data(), static_cast<int32_t>(fastest_.size()));
+  }
 
   bool inner(int32_t node) const { return kind_[static_cast<size_t>(node)] >= 0; }
   int32_t kind_of(int32_t node) const { return kind_[static_cast<size_t>(node)]; }
@@ -270,6 +294,21 @@ class Routes {
                               [this](const Way& way) { return !inner(way.dst); }),
                ways.end());
     out_ = sorted(out_first_, ways, &Way::src);
+  }
+
+  // Of the links where ways begin, if they differ at any endpoint.
+  void find_rates(const std::vector<astra_net_link>& links) {
+    std::vector<double> first(static_cast<size_t>(endpoints_));
+    for (const astra_net_link& link : links) {
+      if (link.src >= endpoints_) continue;
+      double& known = first[static_cast<size_t>(link.src)];
+      if (known == 0) known = link.bytes_per_second;
+      if (known == link.bytes_per_second) continue;
+      unequal_.resize(first.size());
+      unequal_[static_cast<size_t>(link.src)] = true;
+    }
+    if (unequal_.empty()) return;
+    for (const astra_net_link& link : links) rates_.push_back(link.bytes_per_second);
   }
 
   void find_kinds() {
@@ -397,6 +436,7 @@ class Routes {
   }
 
   size_t nodes_, most_room_;
+  int32_t endpoints_;
   Routing routing_ = Routing::kEcmp;
   bool forward_ = false;
   std::vector<int32_t> out_first_, in_first_;
@@ -407,7 +447,9 @@ class Routes {
   std::vector<int32_t> before_;  // kinds of the nodes that lead to a kind
   std::vector<int32_t> table_of_;  // index into tables_, or kNone
   std::vector<Table> tables_;
-  std::vector<Way> merged_;
+  std::vector<Way> merged_, fastest_;
+  std::vector<bool> unequal_;  // endpoints whose links differ in rate; empty: none
+  std::vector<double> rates_;  // of links, where any endpoint is unequal
   std::vector<int32_t> height_;  // of kStatic
   size_t room_ = 0;
   uint64_t uses_ = 0;

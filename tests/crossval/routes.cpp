@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Routes of csrc/include/astra_routes.hpp for every pair of endpoints.  Reads "most_room", then
-// graphs "endpoints nodes links routing endpoints_forward", each link as "src dst"; writes a line
+// graphs "endpoints nodes links routing endpoints_forward", each link as "src dst rate"; writes a line
 // per pair, "-" where there is no way.
 #include <iostream>
 
@@ -19,8 +19,7 @@ int main() {
     config.options.add("endpoints_forward", forward);
     for (int i = 0; i < links; ++i) {
       astra_net_link link{};
-      std::cin >> link.src >> link.dst;
-      link.bytes_per_second = 1e9;
+      std::cin >> link.src >> link.dst >> link.bytes_per_second;
       config.links.push_back(link);
     }
     astra_net::Routes routes(config, most_room);

@@ -708,7 +708,12 @@ def unreceived(ranks: int) -> Any:
             "the part garnet knows of no ranks that are alike",
         ),
         (
-            {"network": fabrics.leaf_spine(16, gpus_per_host=4), "backend": "flow"},
+            {
+                "network": fabrics.leaf_spine(32, gpus_per_host=4, hosts_per_leaf=2),
+                "workload": collective("all-reduce", 2**20, 32),
+                "system": system(["direct", "direct"]),
+                "backend": "flow",
+            },
             "the ways between ranks differ",
         ),
         (

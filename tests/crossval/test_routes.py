@@ -17,8 +17,8 @@ from astra_bridge.network.analytical.topologies import LinkList
 from astra_bridge.network.api import LINK, NetworkConfig
 
 ROOT = Path(__file__).parents[2]
-Graph = tuple[int, int, list[tuple[int, int]], str, bool]
-"""Endpoints, nodes, directed links, routing, and whether endpoints forward."""
+Graph = tuple[int, int, list[tuple[int, int]], list[int], str, bool]
+"""Endpoints, nodes, directed links, their rates, routing, and whether endpoints forward."""
 
 
 def random_graph(rng: random.Random) -> Graph:
@@ -45,7 +45,8 @@ def random_graph(rng: random.Random) -> Graph:
     for a, b in cables:
         if a != b:
             links += [(a, b)] if rng.random() < 0.1 else [(a, b), (b, a)]
-    return endpoints, nodes, links, rng.choice(["ecmp", "static"]), rng.random() < 0.5
+    rates = rng.choices(rng.choice([[1], [1, 1, 1, 2]]), k=len(links))
+    return endpoints, nodes, links, rates, rng.choice(["ecmp", "static"]), rng.random() < 0.5
 
 
 def mixed(src: int, dst: int, node: int) -> int:
@@ -59,7 +60,7 @@ def mixed(src: int, dst: int, node: int) -> int:
 def shortest(graph: Graph, ends: set[int], backwards: bool) -> dict[int, int]:
     """Hops to (or from) the nearest of some nodes, by relaxation until nothing changes.  Of a way
     no node between its ends may be an endpoint, unless endpoints forward."""
-    endpoints, _, links, _, forward = graph
+    endpoints, _, links, _, _, forward = graph
     hops, changed = dict.fromkeys(ends, 0), True
     while changed:
         changed = False
@@ -75,7 +76,7 @@ def shortest(graph: Graph, ends: set[int], backwards: bool) -> dict[int, int]:
 
 
 def way_by_definition(graph: Graph, src: int, dst: int) -> list[int] | None:
-    endpoints, _, links, routing, forward = graph
+    endpoints, _, links, rates, routing, forward = graph
     hops = shortest(graph, {dst}, False)
     if src not in hops:
         return None
@@ -89,6 +90,8 @@ def way_by_definition(graph: Graph, src: int, dst: int) -> list[int] | None:
             and hops.get(b, -1) == hops[node] - 1
             and (b == dst or b >= endpoints or forward)
         ]
+        if node < endpoints and not forward:
+            good = [i for i in good if rates[i] == max(rates[i] for i in good)]
         key = mixed(src, dst, node)
         if routing == "static":
             key = dst // len(good) ** max(0, height[node] - 1)
@@ -123,8 +126,10 @@ def ways(graphs: list[Graph]) -> list[list[int] | None]:
 @pytest.mark.parametrize("most_room", [1, 1 << 22])
 def test_python(graphs: list[Graph], ways: list[list[int] | None], most_room: int) -> None:
     found = []
-    for endpoints, nodes, links, routing, forward in graphs:
-        rows = np.array([(a, b, 1e9, 0, 0.0) for a, b in links], LINK)
+    for endpoints, nodes, links, rates, routing, forward in graphs:
+        rows = np.array(
+            [(*ends, 1e9 * rate, 0, 0.0) for ends, rate in zip(links, rates, strict=True)], LINK
+        )
         options = {"routing": routing, "endpoints_forward": str(forward).lower()}
         routes = LinkList(NetworkConfig(endpoints, nodes, rows, options), most_room)
         found += [python_way(routes, *pair) for pair in pairs(endpoints)]
@@ -152,9 +157,9 @@ def test_native(
     graphs: list[Graph], ways: list[list[int] | None], most_room: int, program: Path
 ) -> None:
     text = [str(most_room)]
-    for endpoints, nodes, links, routing, forward in graphs:
+    for endpoints, nodes, links, rates, routing, forward in graphs:
         text.append(f"{endpoints} {nodes} {len(links)} {routing} {str(forward).lower()}")
-        text += [f"{a} {b}" for a, b in links]
+        text += [f"{a} {b} {rate}e9" for (a, b), rate in zip(links, rates, strict=True)]
     said = subprocess.run(
         [program], input="\n".join(text), capture_output=True, text=True, check=True, timeout=100
     )

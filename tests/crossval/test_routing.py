@@ -15,6 +15,7 @@ from astra_bridge.inputs.network import NetworkLinks
 from astra_bridge.network.api import TIME_NEVER, TRANSFER
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import NetworkRequest
+from astra_bridge.topology import topology_of
 
 FABRICS: dict[str, Callable[[], NetworkLinks]] = {
     "rail": lambda: fabrics.rail(32, gpus_per_host=4, hosts_per_leaf=4),
@@ -85,6 +86,25 @@ def test_equal_bytes_per_link(name: str, fabric: str, missing: Callable[[str, st
     assert found.keys() == expected.keys()
     for link, size in expected.items():
         assert size <= found[link] < 1.2 * size + 6000
+
+
+@pytest.mark.parametrize("fabric", ["leaf-spine", "fat-tree with hosts", "dragonfly", "hgx"])
+def test_what_stays_in_a_host_takes_nvlink(fabric: str) -> None:
+    """Though the leaf that a host's adapters share is as near."""
+    network = FABRICS[fabric]()
+    host = network.dims[0]
+    pairs = [(a, b) for a in range(host) for b in range(host) if a != b]
+    switches = {
+        node
+        for tier in network.names
+        if tier.tier == "nvlink"
+        for node in range(tier.first, tier.first + tier.count)
+    }
+    used = payload(network, pairs)
+    ends = topology_of(network)
+    assert {int(node) for link in used for node in (ends.src[link], ends.dst[link])} <= {
+        *range(host), *switches,
+    }  # fmt: skip
 
 
 def test_an_endpoint_forwards_only_where_the_file_says_so() -> None:

@@ -303,7 +303,7 @@ class LinkList(Routes):
     links too), and a rule picks one: ``routing=ecmp`` by a hash of (source, destination, node), so
     that a pair of endpoints always uses the same way; ``static`` by the destination alone;
     ``spray`` and ``adaptive`` by a hash of the message too.  An endpoint passes nothing on for
-    others, unless ``endpoints_forward=true``.
+    others, unless ``endpoints_forward=true``, and begins ways with the fastest of such links.
 
     Ways pass *inner* nodes only, and those to any other node are ways to the inner nodes before
     it, its *entries*: what is kept is the number of hops to each entry.
@@ -370,6 +370,14 @@ class LinkList(Routes):
         return hops
 
     def _choices(self, dst: int, node: int) -> list[int]:
+        """The links at ``node`` that a way to ``dst`` may take, in ascending order."""
+        ways = self._shortest(dst, node)
+        if node >= self.endpoints or self._forward:
+            return ways
+        most = max((self._links[index].bytes_per_ns for index in ways), default=0.0)
+        return [index for index in ways if self._links[index].bytes_per_ns == most]
+
+    def _shortest(self, dst: int, node: int) -> list[int]:
         """The links at ``node`` that lead one hop closer to ``dst``, in ascending order."""
         direct = self._in[dst].get(node)
         if direct:
