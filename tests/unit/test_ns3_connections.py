@@ -261,8 +261,10 @@ def test_flows_share_fabrics_as_max_min_fairness_has_it(name: str) -> None:
         max(simulate(trace, fast, network, backend=backend).finish_ns)
         for backend in ("flow", "ns3")
     )
-    # Headers take 2 %; and packets are stored and forwarded.
-    assert fair < packets < 1.04 * fair
+    # Headers take 2 %, and packets are stored and forwarded.  Where rings meet on uplinks of a fat
+    # tree, a queue that is first come, first served lets a message pass that came just before, and
+    # its ring runs ahead of those that it met: 8 %, with any congestion control or none.
+    assert fair < packets < (1.12 if name == "fat_tree" else 1.04) * fair
 
 
 def two_leaves(hosts: int) -> NetworkLinks:
