@@ -10,13 +10,19 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from astra_bridge import process, supervision
 from astra_bridge.network.native import library_path
-from tests.effort import EVERYTHING
+from tests.effort import EVERYTHING, FACTOR
 
 _MOST_WORKERS = 4
+
+# A suite that passes passes again, on whatever machine: the same examples each time, however long
+# each takes.  What is tried for longer is drawn anew.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=FACTOR == 1)
+hypothesis.settings.load_profile("same")
 
 
 def _skip_unless_required(name: str, reason: str) -> None:

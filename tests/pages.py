@@ -57,7 +57,7 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
-def run(block: Block, folder: Path, timeout_s: int = 120) -> str:
+def run(block: Block, folder: Path) -> str:
     """Run a block of ``sh`` or ``python`` in a folder; what it prints.
 
     Raises
@@ -71,7 +71,7 @@ def run(block: Block, folder: Path, timeout_s: int = 120) -> str:
         input=block.text if block.language == "python" else _NAMES + block.text,
         cwd=folder,
         env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=timeout_s,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"line {block.line}: {done.stderr}"
     printed = (done.stdout + done.stderr).splitlines()

@@ -217,7 +217,6 @@ def load_with(mock_library: Path, fault: str) -> list[object]:
         env={**os.environ, "ASTRA_NET_MOCK": fault, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
         check=True,
     )
     result: list[object] = json.loads(done.stdout)

@@ -10,6 +10,7 @@ import pytest
 from astra_bridge.conformance import run_supervised
 from astra_bridge.errors import AstraBridgeError
 from astra_bridge.network import registry
+from tests.waiting import HANGS_S
 
 NETWORKS = {
     "connected": "topology: [FullyConnected]\nnpus_count: [6]\nbandwidth: [50]\nlatency: [500]\n",
@@ -20,7 +21,6 @@ NETWORKS = {
 }
 
 
-@pytest.mark.timeout(660)  # the first use of a backend may compile it
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", registry.BACKENDS.names())
 def test_backend_conforms(
@@ -40,6 +40,6 @@ def test_backend_conforms(
     dimensions = NETWORKS[network].partition("[")[2].partition("]")[0].count(",") + 1
     parts = {"backends": ",".join(["garnet", "flow"][:dimensions])}
     options = parts if name == "composite" else {}
-    verdicts = run_supervised(name, network=str(file), options=options, limit_s=60)
+    verdicts = run_supervised(name, network=str(file), options=options, limit_s=HANGS_S)
     assert [v for v in verdicts if v.outcome == "fail"] == []
     assert sum(v.outcome == "pass" for v in verdicts) >= 12

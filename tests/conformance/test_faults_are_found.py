@@ -15,6 +15,7 @@ from astra_bridge.errors import BackendError, ContractError, InputError
 from astra_bridge.network.analytical.unaware import UnawareNetwork
 from astra_bridge.network.api import TIME_NEVER, Capability
 from astra_bridge.network.native import library_backend
+from tests.waiting import HANGS_S
 
 SAVE = Capability.SAVE
 
@@ -82,8 +83,9 @@ def test_a_fault_breaks_its_rule(mock_library: Path, fault: str) -> None:
     ],
 )
 def test_bad_manners_end_in_a_verdict(mock_library: Path, fault: str, words: str) -> None:
+    limit_s = 2 if fault == "hang" else HANGS_S
     verdicts = run_supervised(
-        str(mock_library), options=spoilt(fault), rules=["R12", "R11"], limit_s=2
+        str(mock_library), options=spoilt(fault), rules=["R12", "R11"], limit_s=limit_s
     )
     by_rule = {v.rule: v for v in verdicts}
     # A rule after the one that ended the process is still judged.

@@ -33,6 +33,7 @@ from tests.effort import spread
 from tests.golden_run import GOLDEN
 from tests.remote import counted, serving
 from tests.small import network, system
+from tests.waiting import HANGS_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -51,11 +52,10 @@ SERVED: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SERVED, ids=lambda name: Path(name).stem)
 def test_it_conforms(name: str) -> None:
     with serving(name) as server:
-        verdicts = run_supervised(server.address, options=SERVED[name], limit_s=100)
+        verdicts = run_supervised(server.address, options=SERVED[name], limit_s=HANGS_S)
         assert [v for v in verdicts if v.outcome == "fail"] == []
         assert sum(v.outcome == "pass" for v in verdicts) >= 16
         assert server.said() == ""

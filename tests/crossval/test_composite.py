@@ -349,7 +349,6 @@ def test_a_stuck_part_names_the_transfers_of_the_host() -> None:
             opened.advance(TIME_NEVER)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("backends", ["garnet,flow", "flow,analytical-aware", "flow,flow"])
 def test_a_composite_network_conforms(backends: str, tmp_path: Path) -> None:
     file = tmp_path / "network.yml"
@@ -361,7 +360,6 @@ def test_a_composite_network_conforms(backends: str, tmp_path: Path) -> None:
     assert sum(v.outcome == "pass" for v in verdicts) >= 16
 
 
-@pytest.mark.timeout(900)  # the first use of ns-3 compiles the backend
 def test_garnet_ns3_and_flow_together(missing: Callable[[str, str], None], tmp_path: Path) -> None:
     reason = backend("ns3").unavailable()
     if reason is not None:
@@ -376,7 +374,6 @@ def test_garnet_ns3_and_flow_together(missing: Callable[[str, str], None], tmp_p
     assert sum(v.outcome == "pass" for v in verdicts) >= 15
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [1 << 20, 1 << 23])
 def test_an_all_reduce_takes_what_its_phases_take_alone(
     size: int, missing: Callable[[str, str], None]

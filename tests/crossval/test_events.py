@@ -23,10 +23,8 @@ def test_slots_run_in_order(tmp_path: Path, missing: Callable[[str, str], None])
     program, source = tmp_path / "events", Path(__file__).with_name("events.cpp")
     command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
     command += [f"-I{ROOT / 'csrc' / name}" for name in ("engine", "include")]
-    subprocess.run([*command, str(source), "-o", str(program)], check=True, timeout=110)
+    subprocess.run([*command, str(source), "-o", str(program)], check=True)
     count = FACTOR * examples(SEEDS)
-    run = subprocess.run(
-        [program, "0", str(count)], capture_output=True, text=True, timeout=110 * FACTOR
-    )
+    run = subprocess.run([program, "0", str(count)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert int(run.stdout) > 100 * count

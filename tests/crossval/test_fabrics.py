@@ -42,7 +42,6 @@ def least_ns(network: NetworkLinks) -> float:
     "backend", ["analytical-unaware", "analytical-aware", "flow", "garnet", "ns3"]
 )
 @pytest.mark.parametrize("name", FABRICS)
-@pytest.mark.timeout(900)  # ns-3 may have to be compiled first
 def test_an_all_reduce_runs(
     name: str, backend: str, tmp_path: Path, missing: Callable[[str, str], None]
 ) -> None:

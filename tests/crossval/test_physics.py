@@ -63,7 +63,6 @@ def experiments(draw: st.DrawFn) -> tuple[NetworkLinks, list[tuple[int, int, int
     return network, [row for row in rows if row[2] != row[3]]
 
 
-@pytest.mark.timeout(660)  # the first use of ns-3 compiles it
 @pytest.mark.parametrize("name", CUT_PS)
 def test_no_backend_is_faster_than_physics(name: str, missing: Callable[[str, str], None]) -> None:
     try:

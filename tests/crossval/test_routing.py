@@ -60,7 +60,6 @@ def payload(network: NetworkLinks, pairs: list[tuple[int, int]]) -> dict[int, in
     return link_bytes("analytical-aware-python", network, pairs)
 
 
-@pytest.mark.timeout(660)  # the first use of ns-3 compiles it
 @pytest.mark.parametrize("fabric", FABRICS)
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name != "analytical-aware-python"])
 def test_equal_bytes_per_link(name: str, fabric: str, missing: Callable[[str, str], None]) -> None:

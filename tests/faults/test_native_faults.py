@@ -48,7 +48,6 @@ def misbehave(library: Path, fault: str, call: str) -> subprocess.CompletedProce
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
     )
 

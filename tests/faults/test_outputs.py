@@ -37,7 +37,7 @@ def run(*flags: str, shell: str = "", **options: Any) -> subprocess.CompletedPro
     words = " ".join(f"'{word}'" for word in [*RUN, *flags])
     return subprocess.run(
         ["bash", "-c", f"{words} {shell}"],
-        capture_output=True, text=True, errors="replace", check=False, cwd=ROOT, timeout=100,
+        capture_output=True, text=True, errors="replace", check=False, cwd=ROOT,
         **options,
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ def here(tmp_path: Path) -> Path:
 def command(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=here, capture_output=True, text=True, check=False, timeout=100,
+        cwd=here, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_the_module_as_a_command_from_its_own_root(tmp_path: Path) -> None:
     library = foreign_library(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "astra_bridge", *RUN, f"--backend={library}"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

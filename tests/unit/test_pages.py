@@ -185,7 +185,6 @@ def test_every_block_of_data_can_be_read(block: Block) -> None:
     assert isinstance(content, (dict, list))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", RUN)
 def test_every_block_runs_and_prints_what_stands_below(
     page: str, tmp_path: Path, missing: Callable[[str, str], None]
@@ -205,10 +204,10 @@ def test_every_block_runs_and_prints_what_stands_below(
     before = ""  # Python of the page so far: a block goes on where the one before ended
     for one in code_of(page):
         if one.language == "python" and page != "docs/extending.md":
-            run(one._replace(text=before + one.text), tmp_path, 200)
+            run(one._replace(text=before + one.text), tmp_path)
             before += one.text
         else:
-            run(one, tmp_path, 200)
+            run(one, tmp_path)
 
 
 def commands() -> list[Any]:

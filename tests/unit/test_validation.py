@@ -42,7 +42,6 @@ GOALS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(NS3.unavailable() is not None, reason=str(NS3.unavailable()))
 def test_the_page_is_current() -> None:
     """Written by ``astra-bridge validate all --output docs`` (less validation.json)."""
@@ -176,7 +175,6 @@ def test_a_wrong_answer_is_no_parity(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_training_steps_within_their_goal() -> None:
     report = validate("steps")
     found = {one.kind: one for one in report.summaries}
