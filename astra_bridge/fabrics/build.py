@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +19,11 @@ __all__ = ["MAX_GPUS", "NVLINK_LATENCY_NS", "Fabric", "checked", "exact", "named
 
 MAX_GPUS = 1 << 20
 MAX_PORTS = 1 << 16
-MAX_CABLES = 1 << 24
-"""Of one tier to the next; also the most nodes of a tier.  More take all memory."""
+MAX_CABLES = 1 << 25
+"""Of a fabric, all tiers and planes together; also the most nodes of a tier.
+
+A cable takes 140 bytes while the network is made, two links of 32 twice and its ends: 5 GB.
+"""
 
 NVLINK_LATENCY_NS = 25.0
 """Of a GPU's link to the NVSwitch; SimAI's generator of topologies has it as a default, too."""
@@ -110,6 +113,15 @@ def named(network: NetworkLinks) -> list[NodeRange]:
     return ranges
 
 
+class _Cables(NamedTuple):
+    """Cables of one kind, each of which becomes a link there and a link back."""
+
+    one: NDArray[np.int32]
+    other: NDArray[np.int32]
+    bandwidth_GiBps: float
+    latency_ns: float
+
+
 class Fabric:
     """Nodes and cables while a fabric is put together.
 
@@ -120,7 +132,22 @@ class Fabric:
         self.gpus = np.arange(gpus)
         self.nodes = gpus
         self._names = [NodeRange("gpu", 0, gpus)]
-        self._cables: list[list[NDArray[Any]]] = []
+        self._cables: list[_Cables] = []
+        self._count = 0  # of cables
+
+    def planes(self, count: int) -> Iterator[str]:
+        """What the names of each plane begin with; the first says how many cables all have.
+
+        Raises
+        ------
+        InputError
+            They are too many.
+        """
+        before = self._count
+        for plane in range(count):
+            yield f"plane{plane}." if count > 1 else ""
+            if plane == 0:
+                room(before + count * (self._count - before), "planes")
 
     def add(self, tier: str, count: int, name: str) -> NDArray[np.int64]:
         """More switches; their ids."""
@@ -131,15 +158,11 @@ class Fabric:
 
     def join(self, a: ArrayLike, b: ArrayLike, gbps: Fraction | float, latency_ns: float) -> None:
         """A cable from each of ``a`` to that of ``b``, which NumPy broadcasts to one shape."""
-        room(np.broadcast(a, b).size, "gpus")
-        ends = np.stack([one.ravel() for one in np.broadcast_arrays(a, b)], axis=1)
-        both = np.stack([ends, ends[:, ::-1]], axis=1).reshape(-1, 2)
+        self._count = room(self._count + np.broadcast(a, b).size, "gpus")
+        one, other = (end.astype(np.int32).ravel() for end in np.broadcast_arrays(a, b))
         # As "400Gbps" in a file is read: whole bits, then bytes, then GiB.
         bandwidth = float(gbps) * 1e9 / 8 / (1 << 30)
-        count = len(both)
-        self._cables.append(
-            [both[:, 0], both[:, 1], np.full(count, bandwidth), np.full(count, latency_ns)]
-        )
+        self._cables.append(_Cables(one, other, bandwidth, latency_ns))
 
     def hosts(self, per_host: int, gbps: float, latency_ns: float, nvswitches: int = 1) -> None:
         """Join the GPUs of each host through its NVSwitches, which share the rate of a GPU."""
@@ -152,13 +175,23 @@ class Fabric:
 
     def network(self, dims: tuple[int, ...], *, forward: bool = False) -> NetworkLinks:
         """What was put together; ``forward``: GPUs forward for one another."""
-        columns = [np.concatenate(column) for column in zip(*self._cables, strict=True)]
-        columns = columns or [np.zeros(0)] * 4
-        columns.append(np.zeros(len(columns[0])))
+        count = 2 * self._count
+        src, dst = np.empty(count, np.int32), np.empty(count, np.int32)
+        bandwidth, latency = np.empty(count), np.empty(count)
+        at = 0
+        for cables in self._cables:
+            there, back, all_ = (
+                slice(at + first, at + 2 * len(cables.one), step)
+                for first, step in ((0, 2), (1, 2), (0, 1))
+            )
+            src[there] = dst[back] = cables.one
+            dst[there] = src[back] = cables.other
+            bandwidth[all_], latency[all_] = cables.bandwidth_GiBps, cables.latency_ns
+            at += 2 * len(cables.one)
         return NetworkLinks(
             len(self.gpus),
             self.nodes,
-            LinkColumns(*columns),
+            LinkColumns(src, dst, bandwidth, latency, np.broadcast_to(0.0, count)),
             tuple(size for size in dims if size > 1) or (math.prod(dims),),
             names=tuple(self._names),
             endpoints_forward=forward,

@@ -230,8 +230,7 @@ def _two_tiers(
     fabric = Fabric(gpus)
     fabric.hosts(gpus_per_host, nvlink_gbps, nvlink_latency_ns)
     host, place = np.divmod(fabric.gpus, gpus_per_host)
-    for plane in range(planes):
-        before = f"plane{plane}." if planes > 1 else ""
+    for before in fabric.planes(planes):
         tops = []
         for number in range(rails):
             name = f"{before}rail{number}.leaf" if rails > 1 else f"{before}leaf"

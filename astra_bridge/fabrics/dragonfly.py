@@ -112,9 +112,8 @@ def dragonfly(
     far = latency_ns if given["global_latency_ns"] is None else given["global_latency_ns"]
     fabric = Fabric(given["gpus"])
     fabric.hosts(host, given["nvlink_gbps"], given["nvlink_latency_ns"])
-    for plane in range(given["planes"]):
-        name = f"plane{plane}.router" if given["planes"] > 1 else "router"
-        router = fabric.add("router", groups * a, name).reshape(groups, a)
+    for before in fabric.planes(given["planes"]):
+        router = fabric.add("router", groups * a, f"{before}router").reshape(groups, a)
         fabric.join(fabric.gpus, router.ravel()[fabric.gpus // p], rate, given["latency_ns"])
         one, other = np.triu_indices(a, 1)
         fabric.join(router[:, one], router[:, other], rate, given["latency_ns"])

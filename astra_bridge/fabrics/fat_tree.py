@@ -104,8 +104,7 @@ def fat_tree(
     latency = given["latency_ns"]
     fabric = Fabric(given["gpus"])
     fabric.hosts(host, given["nvlink_gbps"], given["nvlink_latency_ns"])
-    for plane in range(given["planes"]):
-        before = f"plane{plane}." if given["planes"] > 1 else ""
+    for before in fabric.planes(given["planes"]):
         edge = fabric.add("edge", edges, f"{before}edge")
         fabric.join(fabric.gpus, edge[fabric.gpus // down], rate, latency)
         if edges == 1:

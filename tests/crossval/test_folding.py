@@ -89,6 +89,16 @@ def compared(program: Program, asked: NetworkRequest, model: Model) -> str:
     return ""
 
 
+def tried_on(tried: Experiment, model: Model, **options: str) -> str:
+    """What `compared` says of an experiment, or "refused"."""
+    try:
+        program = tried.lower().program
+    except AstraBridgeError:
+        return "refused"
+    asked = NetworkRequest(network=tried.network, options=options, semantics=tried.semantics)
+    return compared(program, asked, model)
+
+
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=CHECKS)
 @given(seed=st.integers(0, 2**63), model=st.sampled_from(BOTH), likely=st.booleans())
 def test_random_experiments(seed: int, model: Model, likely: bool) -> None:
@@ -176,13 +186,7 @@ def test_collectives(
         rendezvous_protocol=rendezvous,
         semantics=semantics,
     )
-    try:
-        program = tried.lower().program
-    except AstraBridgeError:
-        event("refused")
-        return
-    asked = NetworkRequest(network=shape, semantics=semantics)
-    event("not folded" if compared(program, asked, model) else "folded")
+    event({"": "folded", "refused": "refused"}.get(tried_on(tried, model), "not folded"))
 
 
 @settings(max_examples=examples(300), deadline=None, suppress_health_check=CHECKS)
@@ -414,13 +418,7 @@ def test_lists_of_links(
         rendezvous_protocol=rendezvous,
         semantics=semantics,
     )
-    try:
-        program = tried.lower().program
-    except AstraBridgeError:
-        event("refused")
-        return
-    asked = NetworkRequest(network=fabric, options={"routing": routing}, semantics=semantics)
-    why = compared(program, asked, (model, engine))
+    why = tried_on(tried, (model, engine), routing=routing)
     event(why.partition("time(s)")[2] or why or "folded")
 
 

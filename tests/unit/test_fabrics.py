@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from astra_bridge import fabrics
 from astra_bridge.errors import InputError
+from astra_bridge.fabrics import build
 from astra_bridge.inputs.network import LinkColumns, NetworkLinks, network_text, read_network
 from tests.effort import examples
 
@@ -330,18 +331,27 @@ def test_odd_numbers_make_a_network_or_an_error(
     kind: Callable[..., NetworkLinks], gpus: int, odd: dict[str, Any]
 ) -> None:
     known = inspect.signature(kind).parameters
+    most = 1 << 17  # what is drawn may have any number of cables
     try:
-        network = kind(gpus, **{name: value for name, value in odd.items() if name in known})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "MAX_CABLES", most)
+            network = kind(gpus, **{name: value for name, value in odd.items() if name in known})
     except InputError as error:
         assert error.key in known  # noqa: PT017 - most are refused
     else:
         assert network.endpoints == gpus
+        assert len(network.links) <= 2 * most
 
 
 def test_what_takes_all_memory_is_refused() -> None:
     for message, make in [
         ("routers_per_group: makes", lambda: fabrics.dragonfly(8, gpus_per_router=1 << 15)),
         ("gpus: makes", lambda: fabrics.leaf_spine(1 << 20, oversubscription=0.01)),
+        # 4,096 cables in hosts, and 8,192 in each plane.
+        (
+            "planes: makes 67112960 cables or nodes; allowed: up to 33554432",
+            lambda: fabrics.rail(4096, planes=8192),
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             make()
