@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from astra_bridge import supervision
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(__file__).parent / "faults" / "foreign.c"
@@ -35,3 +39,16 @@ def foreign_library(folder: Path, *flags: str, name: str = "foreign.so") -> Path
     path = folder / name
     shutil.copy(_made(flags), path)
     return path
+
+
+def no_time_before_the_fault(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """No time passes for supervisors before a library has reached its fault.
+
+    So a child may take as long as it likes to start, and a limit is that of the call that hangs.
+    """
+    reached = folder / "fault-reached"
+    patch.setenv("ASTRA_BRIDGE_REACHED", str(reached))
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() if reached.exists() else 0.0, sleep=time.sleep
+    )
+    patch.setattr(supervision, "time", clock)

@@ -99,8 +99,8 @@ def counted(address: str) -> Iterator[tuple[str, Callable[[], int]]]:
 def between(address: str, seed: int) -> Iterator[str]:
     """An address that passes everything on, but changes some of it.
 
-    After the first change it ends what says nothing for a second: whoever waits for the rest of a
-    frame that was made longer would wait as long as a call may take.
+    After the first change it ends what says nothing for a quarter of a second: whoever waits for
+    the rest of a frame that was made longer would wait as long as a call may take.
     """
     rng = random.Random(seed)
 
@@ -141,7 +141,7 @@ def _between(
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not ended.is_set():
                 bent = 0 <= at < number
-                ready, _, _ = select.select([client, server], [], [], 1.0 if bent else 0.1)
+                ready, _, _ = select.select([client, server], [], [], 0.25 if bent else 0.1)
                 if not ready and bent:
                     return
                 for one in ready:

@@ -71,7 +71,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[str]:
         yield process.stdout.readline().split()[-1]
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANGS_S)
         assert process.stdout is not None
         process.stdout.close()
 

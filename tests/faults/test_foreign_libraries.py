@@ -6,21 +6,19 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from astra_bridge import simulate, supervision
+from astra_bridge import simulate
 from astra_bridge.conformance import run_supervised
 from astra_bridge.errors import BackendError, NetworkError
 from astra_bridge.network.native import Library
 from astra_bridge.results import Result
 from astra_bridge.workload import collective
 from tests.faults.test_signals import nothing_left
-from tests.foreign import foreign_library
+from tests.foreign import foreign_library, no_time_before_the_fault
 from tests.small import network, system
 
 pytestmark = pytest.mark.usefixtures("every_kind_of_child")
@@ -36,18 +34,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a library makes right before its fault.  Until then, no time passes for supervisors.
-
-    So a child may take as long as it likes to start, and a limit is that of the call that hangs.
-    """
-    file = tmp_path / "fault-reached"
-    monkeypatch.setenv("ASTRA_BRIDGE_REACHED", str(file))
-    clock = SimpleNamespace(
-        monotonic=lambda: time.monotonic() if file.exists() else 0.0, sleep=time.sleep
-    )
-    monkeypatch.setattr(supervision, "time", clock)
-    return file
+def limits_of_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_time_before_the_fault(tmp_path, monkeypatch)
 
 
 def run(library: Path, limit_s: float = 0, **options: str) -> Result:

@@ -25,6 +25,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.network.ns3.build import NS3
 from astra_bridge.trace import CommType
 from astra_bridge.workload import GeneratedWorkload, TraceBuilder, collective
+from tests.foreign import foreign_library, no_time_before_the_fault
 from tests.small import MIB, network, per_rank, system
 
 SMALL_MODEL = str(Path(__file__).parents[1] / "small_model.json")
@@ -65,7 +66,7 @@ def test_the_numbers_are_those_of_separate_runs() -> None:
         assert row["events"] == alone.events
         assert row["exposed_comm_ns"] == alone.exposed_comm_ns.max()
         # Of itself: neither the 100 MB of the tests nor nothing.
-        assert all(0 < row[name] < 60 for name in ("cpu_s", "run_cpu_s", "wall_s", "prepare_s"))
+        assert all(0 < row[name] < 300 for name in ("cpu_s", "run_cpu_s", "wall_s", "prepare_s"))
         assert row["run_cpu_s"] <= row["cpu_s"]
         assert 10 < row["peak_mb"] < 1000
     assert found.reference == UNAWARE
@@ -416,15 +417,12 @@ def test_a_missing_backend_is_a_row_with_its_error() -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [("abort", "SIGABRT"), ("segv", "SIGSEGV"), ("exit", "exit code"),
-     ("lie:time_ps-1", "(R6)"), ("hang", "no progress for 2 s")],
+     ("lie:time_ps-1", "(R6)")],
 )  # fmt: skip
 def test_a_backend_that_crashes_or_lies_is_a_row(fault: str, said: str, mock_library: Path) -> None:
     mock = str(mock_library)
     options = {"fault": fault, "fault.call": "exchange"}
-    found = ab.compare(
-        ring(), [mock, AWARE], reference=AWARE, options={mock: options},
-        no_progress_timeout_s=2,
-    )  # fmt: skip
+    found = ab.compare(ring(), [mock, AWARE], reference=AWARE, options={mock: options})
     broken, good = found.rows
     assert broken["finish_ns"] is None
     assert said in broken["failure"]
@@ -432,6 +430,20 @@ def test_a_backend_that_crashes_or_lies_is_a_row(fault: str, said: str, mock_lib
     assert found.failures[0].exit_code == 4
     well = ab.compare(ring(), [mock, AWARE], reference=AWARE)
     assert well.rows[0]["failure"] is None
+
+
+def test_a_backend_that_hangs_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_time_before_the_fault(tmp_path, monkeypatch)
+    hangs = str(foreign_library(tmp_path))
+    options = {hangs: {"fault": "hang_advance"}}
+    found = ab.compare(
+        ring(), [AWARE, hangs], reference=AWARE, options=options, no_progress_timeout_s=1
+    )
+    good, broken = found.rows
+    assert good["error"] == 0.0
+    assert broken["finish_ns"] is None
+    assert "no progress for 1 s" in broken["failure"]
+    assert found.failures[0].exit_code == 4
 
 
 # On the command line
