@@ -62,12 +62,14 @@ def _shot(file: Path) -> bytes:
     """The first screens of a page, as wide as a desk's."""
     picture = file.with_suffix(".png")
     assert CHROMIUM is not None
-    subprocess.run(
-        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--hide-scrollbars", "--window-size=1200,1500", "--virtual-time-budget=20000",
-         f"--user-data-dir={file.parent / 'browser'}", f"--screenshot={picture}", file.as_uri()],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+    # Its sockets need short paths, whatever TMPDIR is.
+    with tempfile.TemporaryDirectory(dir="/tmp") as own:
+        subprocess.run(
+            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--hide-scrollbars", "--window-size=1200,1500", "--virtual-time-budget=20000",
+             f"--user-data-dir={own}", f"--screenshot={picture}", file.as_uri()],
+            check=True, capture_output=True, timeout=600,
+        )  # fmt: skip
     return picture.read_bytes()
 
 

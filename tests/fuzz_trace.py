@@ -116,7 +116,7 @@ def build_sanitized(folder: Path) -> Path | None:
     if compiler is None:
         return None
     program = folder / "trace_fuzz"
-    flags = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined"]
+    flags = ["-std=c++17", "-O1", "-g1", "-fsanitize=address,undefined"]
     flags += ["-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror"]
     sources = [str(SOURCES / name) for name in ("decode.cpp", "fuzz.cpp")]
     probe = subprocess.run(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from astra_bridge.trace import CommType
 from astra_bridge.workload import TraceBuilder
 from tests.small import network, per_rank, run, same_on_all, system
 from tests.unit.test_report import NASTY, everything, result
+from tests.waiting import HANGS_S
 
 pytest.importorskip("plotly")
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -31,8 +33,11 @@ def browser() -> Iterator[Any]:
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(PROGRAMS[1]))
-    driver.set_script_timeout(200)  # axe takes long on a busy machine
+    # Its sockets need short paths, whatever TMPDIR is.
+    service = webdriver.ChromeService(PROGRAMS[1], env={**os.environ, "TMPDIR": "/tmp"})
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(HANGS_S)
+    driver.set_page_load_timeout(HANGS_S)
     yield driver
     driver.quit()
 
@@ -125,7 +130,7 @@ def reads_well(text: str, width: int, scheme: str, browser: Any, folder: Path) -
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.get(file.as_uri())
-    wait = wait_for.WebDriverWait(browser, 60)
+    wait = wait_for.WebDriverWait(browser, HANGS_S)
     wait.until(lambda one: one.execute_script("return document.documentElement.dataset.drawn"))
     assert browser.get_log("browser") == []
     asked = [entry["message"] for entry in browser.get_log("performance")]
