@@ -96,7 +96,7 @@ def _moved(rank: NDArray[Any], stride: int, size: int) -> NDArray[Any]:
     return moved
 
 
-_FEW = 256
+_FEW = 64
 """Pairs that are looked at before all: most networks of which no ranks are alike show it there."""
 
 

@@ -320,34 +320,32 @@ class LinkList(Routes):
         self.routing = choice_of(config, "routing", ROUTINGS)
         self.by_message = self.routing in ("spray", "adaptive")
         forward = self._forward = choice_of(config, "endpoints_forward", FLAGS) == "true"
-        self._links = [
-            LinkProperties(src, dst, rate / 1e9, float(latency_ps) / PS_PER_NS)
-            for src, dst, rate, latency_ps, _ in config.links.tolist()
-        ]
-        neighbours: list[set[int]] = [set() for _ in range(config.nodes)]
-        for index, link in enumerate(self._links):
-            nodes = f"but there are {config.nodes} nodes"
-            if not (0 <= link.src < config.nodes and 0 <= link.dst < config.nodes):
-                raise refuse(f"link {index}: {link.src} -> {link.dst}, {nodes}")
-            if link.src == link.dst:
-                raise refuse(f"link {index}: {link.src} -> {link.dst}, the same node")
+        self._links: list[LinkProperties] = []
+        nodes = config.nodes
+        neighbours: list[set[int]] = [set() for _ in range(nodes)]
+        for index, (src, dst, rate, latency_ps, _) in enumerate(config.links.tolist()):
+            if not (0 <= src < nodes and 0 <= dst < nodes):
+                raise refuse(f"link {index}: {src} -> {dst}, but there are {nodes} nodes")
+            if src == dst:
+                raise refuse(f"link {index}: {src} -> {dst}, the same node")
             # The rate as it was given: per ns it may vanish, and is then too slow for any time.
-            rate = float(config.links["bytes_per_second"][index])
-            if not (0 < rate < math.inf) or link.latency_ns < 0:
+            if not (0 < rate < math.inf) or latency_ps < 0:
                 raise refuse(f"link {index}: bandwidth must be positive, latency not negative")
-            neighbours[link.src].add(link.dst)
-            neighbours[link.dst].add(link.src)
+            self._links.append(LinkProperties(src, dst, rate / 1e9, latency_ps / PS_PER_NS))
+            neighbours[src].add(dst)
+            neighbours[dst].add(src)
         self._inner = [
             (forward or node >= config.endpoints) and len(others) > 1
             for node, others in enumerate(neighbours)
         ]
-        # Links into a node by where they come from; out of it those that lead to inner nodes.
+        # Links into a node by where they come from; out of it those that lead to inner nodes, and
+        # to which.
         self._in: list[dict[int, list[int]]] = [{} for _ in range(config.nodes)]
-        self._out: list[list[int]] = [[] for _ in range(config.nodes)]
-        for index, link in enumerate(self._links):
-            self._in[link.dst].setdefault(link.src, []).append(index)
-            if self._inner[link.dst]:
-                self._out[link.src].append(index)
+        self._out: list[list[tuple[int, int]]] = [[] for _ in range(config.nodes)]
+        for index, (src, dst, _, _) in enumerate(self._links):
+            self._in[dst].setdefault(src, []).append(index)
+            if self._inner[dst]:
+                self._out[src].append((index, dst))
         self._hops: dict[int, dict[int, int]] = {}  # the least recently used one first
         self._most = max(1, most_room // max(1, sum(self._inner)))
         self._height = self._heights() if self.routing == "static" else []
@@ -387,11 +385,11 @@ class LinkList(Routes):
         good: set[int] = set()
         for entry in entries:
             hops = self._hops_to(entry)
-            for index in self._out[node]:
-                far = hops.get(self._links[index].dst, math.inf)
+            for index, after in self._out[node]:
+                far = hops.get(after, math.inf)
                 if far < least:
-                    least, good = far, set()
-                if far == least < math.inf:
+                    least, good = far, {index}
+                elif far == least < math.inf:
                     good.add(index)
         return sorted(good)
 
@@ -408,7 +406,9 @@ class LinkList(Routes):
                     "what is for others"
                 )
                 raise SimulationError(f"no way from endpoint {src} to endpoint {dst}{remedy}")
-            if self.routing == "static":
+            if len(ways) == 1:
+                key = 0
+            elif self.routing == "static":
                 key = dst // len(ways) ** max(0, self._height[node] - 1)
             else:
                 key = _hash(src, dst, node, label)
@@ -422,7 +422,7 @@ class LinkList(Routes):
         ahead = deque(range(self.endpoints))
         while ahead:
             here = ahead.popleft()
-            for after in (self._links[index].dst for index in self._out[here]):
+            for _, after in self._out[here]:
                 if height[after] < 0:
                     height[after] = height[here] + 1
                     ahead.append(after)
