@@ -246,16 +246,19 @@ def mapping_of(key: Check, content: Check) -> Check:
 
 
 def check_fields(record: Any, checks: Mapping[str, Check]) -> None:
-    """Check fields of a frozen dataclass from its ``__post_init__``, and keep them in plain types.
+    """Check fields of an immutable record from its ``__post_init__``, and keep them in plain types.
 
     Raises
     ------
     InputError
         Names the class and the field.
     """
+    from astra_bridge.records import Record, put  # what has records has imported it
+
+    keep = put if isinstance(record, Record) else object.__setattr__
     kind = type(record).__name__
     for name, check in checks.items():
         given = getattr(record, name)
         value = check(given, f"{kind}.{name}")
         if value is not given:
-            object.__setattr__(record, name, value)
+            keep(record, name, value)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from astra_bridge.network.api import Capability, Network, NetworkConfig
 from astra_bridge.network.registry import backend as find_backend
 from astra_bridge.network.spec import BackendSpec
 from astra_bridge.program import DELIVERY, STAY, WAIT, Inside, Program
+from astra_bridge.records import replace
 from astra_bridge.supervision import (
     NO_PROGRESS_TIMEOUT_S,
     NONSENSE,

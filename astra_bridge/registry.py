@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from astra_bridge import process
 from astra_bridge.errors import AstraBridgeError, InputError, MissingDependency, PluginError
+from astra_bridge.records import Record, replace
 from astra_bridge.text import nearest, one_line, show
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["UNGUARDED", "Registry", "Spec"]
-
-UNGUARDED = {"guarded": False}
-"""Metadata of a field of a specification whose faults are told apart elsewhere."""
+__all__ = ["Registry", "Spec"]
 
 
 def own_version() -> str:
@@ -37,8 +34,13 @@ def own_version() -> str:
     return astra_bridge.__version__
 
 
-@dataclass(frozen=True, eq=False)
-class Spec:
+class _Told(Record, frozen=True, eq=False, kw_only=True):
+    unavailable: Callable[[], str | None] = lambda: None
+    note: Callable[[], str] = lambda: ""
+    version: Callable[[], str] = own_version
+
+
+class Spec(_Told, frozen=True, eq=False):
     """What can be chosen by name.
 
     Attributes
@@ -53,13 +55,14 @@ class Spec:
         What else ``astra-bridge doctor`` says of it where it can be used.
     version : function of nothing, giving str
         Of what decides the numbers; of a plug-in, its package's unless it says otherwise.
+    unguarded : tuple of str
+        Of the class: fields whose faults are told apart elsewhere.
     """
+
+    unguarded: ClassVar[tuple[str, ...]] = ()
 
     name: str
     summary: str
-    unavailable: Callable[[], str | None] = field(default=lambda: None, kw_only=True)
-    note: Callable[[], str] = field(default=lambda: "", kw_only=True)
-    version: Callable[[], str] = field(default=own_version, kw_only=True)
 
 
 S = TypeVar("S", bound=Spec)
@@ -212,9 +215,9 @@ class Registry(Generic[S]):
         if not isinstance(found, self.spec):
             raise PluginError(f"{who}: {entry.value} is not a {self.spec.__name__}")
         guarded: dict[str, Any] = {
-            part.name: _guarded(who, getattr(found, part.name))
-            for part in fields(found)
-            if callable(getattr(found, part.name)) and part.metadata.get("guarded", True)
+            name: _guarded(who, getattr(found, name))
+            for name in found.__struct_fields__
+            if callable(getattr(found, name)) and name not in found.unguarded
         }
         if found.version is own_version and entry.dist is not None:
             version = f"{entry.dist.name} {entry.dist.version}"

@@ -166,7 +166,7 @@ def _is_safe() -> bool:
     """
     if safe_path() not in (sys.path, sys.path[1:]):
         return False
-    unsafe = {str(folder) for folder in _unsafe()}
+    places = set()
     for name, module in list(sys.modules.items()):
         if (
             "." in name
@@ -177,10 +177,9 @@ def _is_safe() -> bool:
         file = vars(module).get("__file__")
         if isinstance(file, str):
             folder, base = os.path.split(file)
-            place = os.path.dirname(folder) if base.startswith("__init__.") else folder  # noqa: PTH120
-            if place in unsafe or os.path.realpath(place) in unsafe:
-                return False
-    return True
+            places.add(os.path.dirname(folder) if base.startswith("__init__.") else folder)  # noqa: PTH120
+    unsafe = {str(folder) for folder in _unsafe()}
+    return not any(place in unsafe or os.path.realpath(place) in unsafe for place in places)
 
 
 class Child:

@@ -26,6 +26,7 @@ LEVELS = {
     "plotting": 0,
     "sealed": 0,
     "semantics": 0,
+    "records": 0,
     "registry": 0,
     "process": 0,
     "inputs": 1,

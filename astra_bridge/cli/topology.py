@@ -8,7 +8,6 @@ import math
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -21,6 +20,7 @@ from astra_bridge.fabrics.infragraph import infragraph_text
 from astra_bridge.fabrics.summary import cables_of, tiers_of
 from astra_bridge.files import write_file
 from astra_bridge.inputs.network import ROUTINGS, NetworkLinks, network_text
+from astra_bridge.records import replace
 from astra_bridge.text import show
 
 __all__ = ["COMMAND"]

@@ -15,12 +15,12 @@ one small machine in each engine runs them all:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import PacketFlag, Peers, Variant
+from astra_bridge.records import Record
 from astra_bridge.registry import Spec
 
 NO_GATE = 2**31 - 1
@@ -65,8 +65,7 @@ class Packet(NamedTuple):
     delay_ps: int = 0  # an algorithm's own, beside what the system says of reductions
 
 
-@dataclass(frozen=True, eq=False)
-class Schedule:
+class Schedule(Record, frozen=True, eq=False):
     """The part of one position; see the module's text."""
 
     steps: Sequence[Step]
@@ -78,8 +77,7 @@ class Schedule:
     gate_received: int = 0
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Record, frozen=True):
     """What to build.
 
     Attributes
@@ -120,8 +118,7 @@ class Request:
     reduces: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Built:
+class Built(Record, frozen=True, eq=False):
     """What an algorithm makes of a request.
 
     Attributes
@@ -146,8 +143,7 @@ class Built:
     remark: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Algorithm(Spec):
+class Algorithm(Spec, frozen=True, eq=False):
     """A named algorithm.
 
     Attributes

@@ -8,7 +8,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from astra_bridge.comparison.differences import finish_ns
 from astra_bridge.comparison.runs import Step, compare, points_of
 from astra_bridge.errors import InputError, MissingDependency
 from astra_bridge.inputs.common import read_text
+from astra_bridge.records import defaults
 from astra_bridge.simulation import Experiment
 from astra_bridge.text import one_line, show
 
@@ -171,12 +172,10 @@ _OWN = ("used", "target_ns", "before_ns", "after_ns")
 def _content(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """An experiment with the keys of its file."""
     found: dict[str, Any] = {}
-    for one in fields(experiment):
-        value = getattr(experiment, one.name)
-        if one.name in ("workload", "system", "network", "backend") or (
-            value and value != one.default
-        ):
-            found[one.name] = _plain(one.name, value, folder)
+    for name, default in defaults(type(experiment)).items():
+        value = getattr(experiment, name)
+        if name in ("workload", "system", "network", "backend") or (value and value != default):
+            found[name] = _plain(name, value, folder)
     return found
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -49,8 +48,7 @@ class ComputeNodes(msgspec.Struct, frozen=True, eq=False):
         return self.trace.tensor_size[self.position]
 
 
-@dataclass(frozen=True, eq=False)
-class ComputeModel(Spec):
+class ComputeModel(Spec, frozen=True, eq=False):
     """How compute nodes of an accelerator are timed.
 
     Attributes

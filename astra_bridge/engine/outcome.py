@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.program import DELIVERY, STAY
+from astra_bridge.records import Record, field
 
 
 class Stop(IntEnum):
@@ -90,8 +90,7 @@ class Waved(NamedTuple):
     flows: tuple[NDArray[np.int64], ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(Record, frozen=True, eq=False):
     """The end of a simulation, or how far it is.
 
     Attributes

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,8 +66,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nccl_latency: _Above0 = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Hardware(Spec):
+class Hardware(Spec, frozen=True, eq=False):
     """An accelerator.
 
     Attributes

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -29,14 +28,14 @@ from astra_bridge.inputs.common import (
     path_or_name,
     whole,
 )
+from astra_bridge.records import Sourced
 
 __all__ = ["HostMemory", "RemoteMemoryConfig", "read_remote_memory"]
 
 HostMemory = Literal["pinned", "pageable"]
 
 
-@dataclass(frozen=True)
-class RemoteMemoryConfig:
+class RemoteMemoryConfig(Sourced, frozen=True, eq=False):
     """Where tensors live that a rank loads from or stores to remote memory.
 
     Attributes
@@ -64,8 +63,8 @@ class RemoteMemoryConfig:
     num_npus_per_node: int = 0
     hardware: str | None = None
     host_memory: HostMemory = "pinned"
-    source: Path | None = field(default=None, compare=False)
-    warnings: tuple[str, ...] = field(default=(), compare=False)
+    source: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, _FIELDS)

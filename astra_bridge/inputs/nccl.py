@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from astra_bridge.arguments import check_fields, integer, list_of, number, optional, text
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import check_keys, read_text, resolve
+from astra_bridge.records import Record, put, replace
 from astra_bridge.text import nearest, show
 
 __all__ = [
@@ -52,8 +52,7 @@ class TunerRow(NamedTuple):
     ranks: int
 
 
-@dataclass(frozen=True)
-class NcclSettings:
+class NcclSettings(Record, frozen=True):
     """What is forced.
 
     Attributes
@@ -85,7 +84,7 @@ class NcclSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, _FIELDS)
-        object.__setattr__(self, "tuner", tuple(TunerRow(*row) for row in self.tuner))
+        put(self, "tuner", tuple(TunerRow(*row) for row in self.tuner))
         for function in NCCL_FUNCTIONS:
             allowed_by(self.algo, function, NCCL_ALGORITHMS, "algo")
             allowed_by(self.proto, function, NCCL_PROTOCOLS, "proto")

@@ -16,15 +16,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from astra_bridge.arguments import (
     check_fields,
@@ -44,6 +43,7 @@ from astra_bridge.arguments import (
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import MAX_TIME_NS, check_keys, load_yaml, nearest, show
 from astra_bridge.inputs.reading import in_file
+from astra_bridge.records import Record, Sourced, put
 from astra_bridge.units import PS_PER_NS, parse_rate_Bps, parse_time_ps
 
 __all__ = [
@@ -70,8 +70,7 @@ MAX_RANKS = 1 << 24
 """Largest number of endpoints that is accepted: beyond it, memory ends before any answer."""
 
 
-@dataclass(frozen=True)
-class NetworkDims:
+class NetworkDims(Sourced, frozen=True, eq=False):
     """A network of one building block per dimension; dimension 0 varies fastest in rank ids.
 
     Attributes
@@ -92,7 +91,7 @@ class NetworkDims:
     npus_count: tuple[int, ...]
     bandwidth_GiBps: tuple[float, ...]
     latency_ns: tuple[float, ...]
-    source: Path | None = field(default=None, compare=False)
+    source: Path | None = None
     backends: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -110,8 +109,7 @@ class NetworkDims:
         return ()
 
 
-@dataclass(frozen=True)
-class NetworkLink:
+class NetworkLink(Record, frozen=True):
     """One directed link; ``loss`` is the probability that a packet is corrupted on it."""
 
     src: int
@@ -124,7 +122,6 @@ class NetworkLink:
         check_fields(self, _LINK_FIELDS)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class LinkColumns(Sequence[NetworkLink]):
     """Directed links as columns: a sequence of :class:`NetworkLink`, but for 10^6 of them, too.
 
@@ -150,10 +147,14 @@ class LinkColumns(Sequence[NetworkLink]):
     latency_ns: NDArray[np.float64]
     loss: NDArray[np.float64]
 
-    def __post_init__(self) -> None:
-        for name, (kind, check) in _LINK_COLUMNS.items():
+    def __init__(
+        self, src: ArrayLike, dst: ArrayLike, bandwidth_GiBps: ArrayLike, latency_ns: ArrayLike,
+        loss: ArrayLike,
+    ) -> None:  # fmt: skip
+        given = (src, dst, bandwidth_GiBps, latency_ns, loss)
+        for (name, (kind, check)), values in zip(_LINK_COLUMNS.items(), given, strict=True):
             try:
-                column = np.asarray(getattr(self, name))
+                column = np.asarray(values)
                 ordinary = column.ndim == 1 and column.dtype.kind in "iuf"
             except ValueError:  # lists in a list, of several lengths
                 ordinary = False
@@ -164,11 +165,14 @@ class LinkColumns(Sequence[NetworkLink]):
                 check(extreme, f"LinkColumns.{name}")
             column = column.astype(kind)
             column.flags.writeable = False
-            object.__setattr__(self, name, column)
+            vars(self)[name] = column
         if len({getattr(self, name).shape for name in _LINK_COLUMNS} | {(len(self),)}) > 1:
             raise InputError(
                 f"{', '.join(_LINK_COLUMNS)} need one entry per link each", key="LinkColumns"
             )
+
+    def __setattr__(self, name: str, _value: object) -> NoReturn:
+        raise AttributeError(f"{name!r} of links cannot be changed")
 
     @classmethod
     def of(cls, links: Sequence[NetworkLink]) -> LinkColumns:
@@ -208,8 +212,7 @@ class LinkColumns(Sequence[NetworkLink]):
         return f"<{len(self)} links>"
 
 
-@dataclass(frozen=True)
-class NodeRange:
+class NodeRange(Record, frozen=True):
     """Name and tier of nodes that follow one another.
 
     Attributes
@@ -230,11 +233,10 @@ class NodeRange:
     def __post_init__(self) -> None:
         check_fields(self, _RANGE_FIELDS)
         if not self.name:
-            object.__setattr__(self, "name", self.tier)
+            put(self, "name", self.tier)
 
 
-@dataclass(frozen=True)
-class NetworkLinks:
+class NetworkLinks(Sourced, frozen=True, eq=False):
     """A network of links between any nodes.
 
     Attributes
@@ -263,7 +265,7 @@ class NetworkLinks:
     nodes: int
     links: Sequence[NetworkLink]
     dims: tuple[int, ...]
-    source: Path | None = field(default=None, compare=False)
+    source: Path | None = None
     names: tuple[NodeRange, ...] = ()
     routing: str = "ecmp"
     endpoints_forward: bool = False
@@ -272,7 +274,7 @@ class NetworkLinks:
     def __post_init__(self) -> None:
         check_fields(self, _LINKS_FIELDS)
         links = LinkColumns.of(self.links)
-        object.__setattr__(self, "links", links)
+        put(self, "links", links)
         stray = np.flatnonzero(np.maximum(links.src, links.dst) >= self.nodes)
         if stray.size:
             link = links[int(stray[0])]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -43,6 +42,7 @@ from astra_bridge.inputs.common import (
 )
 from astra_bridge.inputs.custom import read_per_node_custom
 from astra_bridge.inputs.nccl import NcclSettings, read_nccl
+from astra_bridge.records import Record, Sourced, field, replace
 from astra_bridge.semantics import Semantics
 
 __all__ = [
@@ -87,8 +87,7 @@ _IGNORED = {
 }
 
 
-@dataclass(frozen=True)
-class SystolicArray:
+class SystolicArray(Record, frozen=True):
     """A systolic array of multiply-accumulate units, for ``compute_model`` systolic or scalesim.
 
     Attributes
@@ -110,8 +109,7 @@ class SystolicArray:
         check_fields(self, _SYSTOLIC_FIELDS)
 
 
-@dataclass(frozen=True)
-class SystemConfig:
+class SystemConfig(Sourced, frozen=True, eq=False):
     """The system configuration.
 
     Attributes
@@ -195,8 +193,8 @@ class SystemConfig:
     inter_dimension_scheduling: str = "baseline"
     nccl: NcclSettings = field(default_factory=NcclSettings)
     present: frozenset[str] | None = None
-    source: Path | None = field(default=None, compare=False)
-    warnings: tuple[str, ...] = field(default=(), compare=False)
+    source: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, _FIELDS)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from astra_bridge.collectives import Chosen, algorithm
 from astra_bridge.compute import COMPUTE_MODELS, ComputeModel
@@ -14,6 +13,7 @@ from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.lowering.orders import DIMENSION_ORDERS, DimensionOrder
 from astra_bridge.lowering.policies import QUEUE_POLICIES, QueuePolicy
 from astra_bridge.memory import MEMORY_MODELS, MemoryModel
+from astra_bridge.records import Record
 from astra_bridge.registry import Spec
 from astra_bridge.semantics import CORRECTED, Semantics
 from astra_bridge.text import show
@@ -28,8 +28,7 @@ _NEEDED = {
 """Keys that a memory model may need: field, and the unit."""
 
 
-@dataclass(frozen=True)
-class Choices:
+class Choices(Record, frozen=True):
     """The things that a system and a memory configuration name.
 
     Attributes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from astra_bridge.lowering.p2p import messages
 from astra_bridge.lowering.phases import ChosenAlgorithm
 from astra_bridge.lowering.view import FAST_DELAY_NS, Remarks, Setting, TraceView
 from astra_bridge.program import MESSAGE, NODE, BusModel, Op, Program, Unit, machine, one_job, tasks
+from astra_bridge.records import Record
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import TraceColumns, Workload
 from astra_bridge.units import PS_PER_NS, checked_int64
@@ -54,8 +54,7 @@ _UNIT = np.array(
 """What a node occupies, by its type, unless it runs on the CPU."""
 
 
-@dataclass(frozen=True, eq=False)
-class Lowered:
+class Lowered(Record, frozen=True, eq=False):
     """A Program and the way back from its nodes to the trace.
 
     Attributes

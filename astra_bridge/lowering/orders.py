@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -33,8 +32,7 @@ class OrderRequest(msgspec.Struct, frozen=True):
     chunk_bytes: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class DimensionOrder(Spec):
+class DimensionOrder(Spec, frozen=True, eq=False):
     """How the order of dimensions is chosen.
 
     Attributes

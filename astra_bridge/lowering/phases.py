@@ -7,7 +7,6 @@ This is where ASTRA-sim's rules for dimensions and queues live (docs/semantics.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from astra_bridge.collectives import IMPLEMENTED, Algorithm, Chosen, Kind, Request, default
@@ -17,6 +16,7 @@ from astra_bridge.lowering.groups import WORLD, Groups
 from astra_bridge.lowering.schedules import Schedules
 from astra_bridge.lowering.view import FAST_DELAY_NS, Setting
 from astra_bridge.program import Bus, QueuePick, Variant
+from astra_bridge.records import Record, replace
 
 __all__ = ["Change", "ChosenAlgorithm", "Dimension", "PhaseSpec", "Phases"]
 
@@ -49,8 +49,7 @@ class ChosenAlgorithm(NamedTuple):
     chosen: str
 
 
-@dataclass(frozen=True)
-class Dimension:
+class Dimension(Record, frozen=True):
     """One dimension of a logical topology: its algorithm and who takes part."""
 
     algorithm: Algorithm
@@ -63,8 +62,7 @@ class Dimension:
     asked: Chosen | None = None  # what the system names in its place
 
 
-@dataclass(frozen=True)
-class PhaseSpec:
+class PhaseSpec(Record, frozen=True):
     """What a phase does, in which dimension, and which of its queues it enters."""
 
     kind: Kind

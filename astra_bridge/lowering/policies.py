@@ -8,7 +8,6 @@ that gives each collective a priority when it is lowered.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -39,8 +38,7 @@ class Queued(msgspec.Struct, frozen=True):
     priority: int
 
 
-@dataclass(frozen=True, eq=False)
-class QueuePolicy(Spec):
+class QueuePolicy(Spec, frozen=True, eq=False):
     """Order of waiting collectives.
 
     Attributes

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import PacketFlag
 from astra_bridge.program.rules import check_schedules
+from astra_bridge.records import replace
 from astra_bridge.units import PS_PER_NS
 
 __all__ = ["Schedules"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,6 +16,7 @@ from astra_bridge.inputs.groups import GroupKey
 from astra_bridge.inputs.memory import RemoteMemoryConfig
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.lowering.choices import Choices
+from astra_bridge.records import Record
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.trace import MISSING, NodeType, TraceColumns
 
@@ -35,8 +35,7 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
+class Setting(Record, frozen=True, eq=False):
     """All inputs but the traces.
 
     Attributes

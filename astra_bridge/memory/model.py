@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from astra_bridge.registry import Registry, Spec
 __all__ = ["MEMORY_MODELS", "MemoryModel"]
 
 
-@dataclass(frozen=True)
-class MemoryModel(Spec):
+class MemoryModel(Spec, frozen=True, eq=True):
     """A remote memory, which loads and stores of traces go to.
 
     Attributes

@@ -7,13 +7,13 @@ The same calls as ``csrc/include/astra_net.h``; docs/contract.md explains the ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astra_bridge.records import Record, field
 from astra_bridge.units import TIME_NEVER
 
 __all__ = [
@@ -123,8 +123,7 @@ CAPABILITY_SENTENCES = {
 }
 
 
-@dataclass(frozen=True)
-class NetworkInfo:
+class NetworkInfo(Record, frozen=True):
     """What a backend declares; constant while it is loaded."""
 
     name: str
@@ -140,8 +139,7 @@ class NetworkInfo:
         return self.traffic_classes if Capability.LEVELS in self.capabilities else 1
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkConfig:
+class NetworkConfig(Record, frozen=True, eq=False):
     """What creating a simulation takes: the physical topology and the backend's own options.
 
     Attributes

@@ -15,18 +15,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from astra_bridge.errors import BackendUnavailable
 from astra_bridge.network import cached
 from astra_bridge.network.installed import Simulator
 from astra_bridge.network.native import source_root
+from astra_bridge.records import Record
 from astra_bridge.text import one_line
 
 __all__ = ["Adapter", "Simulator"]
 
 
-class Adapter(msgspec.Struct, frozen=True):
+class Adapter(Record, frozen=True):
     """What joins a simulator to the contract: sources of ours, compiled on first use.
 
     Parameters

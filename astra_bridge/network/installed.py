@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
+from astra_bridge.records import Record, field
 
 __all__ = ["Simulator"]
 
 
-class Simulator(msgspec.Struct, frozen=True):
+class Simulator(Record, frozen=True):
     """A simulator that is installed here.
 
     Parameters
@@ -35,7 +35,7 @@ class Simulator(msgspec.Struct, frozen=True):
     root: Path
     origin: str
     marks: tuple[Path, ...]
-    defines: Mapping[str, str] = msgspec.field(default_factory=dict)
+    defines: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()

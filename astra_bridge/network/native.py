@@ -11,7 +11,6 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +49,7 @@ from astra_bridge.network.boundary import Boundary, broken
 from astra_bridge.network.header import ffi, header_path, source_root
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.network.statistics import MOST_BYTES
+from astra_bridge.records import replace
 from astra_bridge.supervision import Parent, ask, contained, logger
 from astra_bridge.text import one_line
 from astra_bridge.topology import links_of_dims, topology_of

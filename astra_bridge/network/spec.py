@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astra_bridge.inputs.network import NodeRange
 from astra_bridge.network.api import Network, NetworkConfig
-from astra_bridge.registry import UNGUARDED, Spec
+from astra_bridge.records import Record, field, put, replace
+from astra_bridge.registry import Spec
 from astra_bridge.semantics import ASTRA_SIM, Semantics
 from astra_bridge.topology import (
     Ends,
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["BackendSpec", "Hops", "NetworkRequest", "Prepared", "Symmetry", "Ways"]
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkRequest:
+class NetworkRequest(Record, frozen=True, eq=False):
     """What the user said about the network; each backend reads what it understands.
 
     Attributes
@@ -53,11 +52,10 @@ class NetworkRequest:
     semantics: Semantics | str = ASTRA_SIM
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "semantics", Semantics.of(self.semantics))
+        put(self, "semantics", Semantics.of(self.semantics))
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
+class Prepared(Record, frozen=True, eq=False):
     """A request that a backend has understood.
 
     Attributes
@@ -186,8 +184,7 @@ def _kind(tier: str) -> str:
     return tier.removesuffix(" up").removesuffix(" down")
 
 
-@dataclass(frozen=True, eq=False)
-class Symmetry:
+class Symmetry(Record, frozen=True, eq=False):
     """In which ways the ranks of a network are alike, so that one may stand for many.
 
     Such a network takes the option ``fold`` and does what docs/contract.md says under "Folded
@@ -260,8 +257,7 @@ class Ways(Protocol):
         """What the network would say of so many of each, with its tables as ``tables``."""
 
 
-@dataclass(frozen=True, eq=False)
-class BackendSpec(Spec):
+class BackendSpec(Spec, frozen=True, eq=False):
     """One network simulator.
 
     Attributes
@@ -290,9 +286,11 @@ class BackendSpec(Spec):
         it takes long.
     """
 
-    prepare: Callable[[NetworkRequest], Prepared]
     # A fault of this or of what it makes is one of the network, and names the call.
-    open: Callable[[NetworkConfig], Network] = field(metadata=UNGUARDED)
+    unguarded: ClassVar[tuple[str, ...]] = ("open",)
+
+    prepare: Callable[[NetworkRequest], Prepared]
+    open: Callable[[NetworkConfig], Network]
     isolate: bool = True
     make_ready: Callable[[], object] = lambda: None
     library: Callable[[], Any] | None = None

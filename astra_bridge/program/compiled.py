@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from enum import EnumMeta
 from importlib import import_module
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from astra_bridge.errors import BackendUnavailable
 from astra_bridge.program import schema
 from astra_bridge.program.tables import Tables
+from astra_bridge.records import values
 
 __all__ = ["arrays", "check", "fingerprint", "layout", "module", "stale", "unavailable"]
 
@@ -66,7 +66,7 @@ def fingerprint() -> str:
         elif isinstance(value, EnumMeta) and value.__module__ == schema.__name__:
             members: Any = list(value)
             told.append(f"{name} {[(one.name, int(one)) for one in members]}")
-    told += [f"{field.name} {field.type}" for field in fields(Tables)]
+    told += [f"{name} {kind}" for name, kind in Tables.__annotations__.items()]
     return f"{crc32(repr(told).encode()):08x}"
 
 
@@ -113,4 +113,4 @@ def check(rule: str, tables: dict[str, Any], say: Callable[[], None]) -> None:
 
 def arrays(tables: Tables) -> dict[str, Any]:
     """The tables as the native engine takes them."""
-    return dict(vars(tables))
+    return values(tables)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from astra_bridge.program.program import Program
 from astra_bridge.program.schema import Op, Peers, QueuePick, Variant
 from astra_bridge.program.tables import distinct
+from astra_bridge.records import replace
 
 __all__ = ["Fold", "NotFolded", "Turn", "fold"]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from astra_bridge.errors import InputError
 from astra_bridge.program.program import Program
 from astra_bridge.program.schema import JOB, RANK_TABLES, Op
+from astra_bridge.records import replace
 
 __all__ = ["extended", "joined", "moved", "placed"]
 
 _GROWING = tuple(
-    field.name
-    for field in fields(Program)
-    if field.name not in (*RANK_TABLES, "levels", "queues_per_level", "alternate_slots",
+    name
+    for name in Program.__struct_fields__
+    if name not in (*RANK_TABLES, "levels", "queues_per_level", "alternate_slots",
                           "rendezvous_bytes", "receives_at_once")
 )  # fmt: skip
 _NO_MACHINE = -1

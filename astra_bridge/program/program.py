@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
@@ -12,11 +11,12 @@ import numpy as np
 from astra_bridge.errors import InputError
 from astra_bridge.program.rules import check_program
 from astra_bridge.program.tables import Tables
+from astra_bridge.records import values
 
 __all__ = ["Program"]
 
 
-class Program(Tables):
+class Program(Tables, frozen=True, eq=False):
     """What an engine runs, as arrays; `Tables` has them."""
 
     def save(self, file: str | Path | IO[bytes]) -> None:
@@ -38,7 +38,7 @@ class Program(Tables):
         >>> Program.load(io.BytesIO(file.getvalue())).ranks
         1
         """
-        np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        np.savez(file, **values(self))
 
     @classmethod
     def load(cls, file: str | Path | IO[bytes]) -> Program:

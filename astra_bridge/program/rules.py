@@ -33,6 +33,7 @@ from astra_bridge.program.schema import (
     Variant,
 )
 from astra_bridge.program.tables import Tables, distinct
+from astra_bridge.records import values
 from astra_bridge.units import checked_int64
 
 __all__ = ["MOST_CHUNKS", "check_program", "check_schedules"]
@@ -54,7 +55,7 @@ _MOST_KIND = 9
 
 _MODELS = {
     name: value
-    for name, value in vars(Tables(np.zeros(0, TASK))).items()
+    for name, value in values(Tables(np.zeros(0, TASK))).items()
     if isinstance(value, np.ndarray)
 }
 """An empty table of each kind."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from astra_bridge.program.schema import (
     PacketFlag,
     Policy,
 )
+from astra_bridge.records import Record, field
 
 __all__ = ["Tables", "distinct", "machine", "one_job", "tasks"]
 
@@ -107,8 +107,7 @@ def _no_rows(dtype: Any) -> Callable[[], Any]:
     return lambda: np.zeros(0, dtype)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Tables:
+class Tables(Record, frozen=True, eq=False):
     """Everything an engine needs.
 
     Attributes

@@ -9,12 +9,13 @@ the end of the last node that reads it; one that is read but never written is th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from astra_bridge.errors import InputError
+from astra_bridge.records import Record, field
 
 if TYPE_CHECKING:
     from astra_bridge.results.times import RankTimes
@@ -29,16 +30,14 @@ _HEAT_LABEL = "Tensor Lifetime Heap"
 _HEAT_ORDER = "Longest Lifetime → Shortest Lifetime"
 
 
-@dataclass(frozen=True)
-class _Access:
+class _Access(Record, frozen=True):
     start_ns: int
     end_ns: int
     node_name: str
     node_id: int
 
 
-@dataclass
-class LocalMemory:
+class LocalMemory(msgspec.Struct):
     """Tensors of one rank: name -> bytes, write access, read accesses in order of their end."""
 
     rank: int

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from astra_bridge.arguments import integer, list_of, path
 from astra_bridge.errors import InputError
 from astra_bridge.notebook import bar, card, escaped, table
+from astra_bridge.records import field, replace
 from astra_bridge.results.chunks import Chunks
 from astra_bridge.results.folding import FoldedLinks, Folding
 from astra_bridge.results.rates import rates
@@ -46,8 +46,7 @@ _MOST_WRITTEN_NODES = 50_000_000
 """Nodes of all ranks that tables in files have; those of folded ranks may be more."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Result(RankTimes):
+class Result(RankTimes, frozen=True, eq=False, dict=True):
     """The answer of one simulation; besides what `RankTimes` has:
 
     Attributes

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astra_bridge.compute import COMPUTE_MODELS
+from astra_bridge.records import replace
 from astra_bridge.semantics import Semantics
 from astra_bridge.trace import MISSING, NodeType
 

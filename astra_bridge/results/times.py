@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from astra_bridge.arguments import integer
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import DELIVERY, STAY
+from astra_bridge.records import Record, field
 from astra_bridge.semantics import Semantics
 from astra_bridge.units import PS_PER_NS
 
@@ -40,8 +40,7 @@ class NodeTimes(msgspec.Struct, frozen=True, eq=False):
     end_ps: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class NodeRecord:
+class NodeRecord(Record, frozen=True, eq=False, dict=True):
     """When the nodes of all rows ran, once for each kind of row.
 
     Attributes
@@ -125,8 +124,7 @@ class JobRows(msgspec.Struct, frozen=True, eq=False):
     system: SystemConfig
 
 
-@dataclass(frozen=True, eq=False, init=False, repr=False)
-class RankTimes:
+class RankTimes(Record, frozen=True, eq=False):
     """When ranks and nodes ran, and what was simulated.
 
     A row is a rank; with several jobs, a rank of a job, one job after the other.

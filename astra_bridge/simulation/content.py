@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from astra_bridge.records import Record
 from astra_bridge.trace import TraceColumns, Workload
 
 __all__ = ["content_hash"]
@@ -84,7 +84,7 @@ def _feed(state: Any, value: Any) -> None:
         each = [b"s%d;%s" % (len(one), one) for one in hashes]
         state.update(b"l%d;" % len(value.rank_to_columns))
         state.update(b"".join([each[index] for index in value.rank_to_columns]))
-    elif isinstance(value, msgspec.Struct) or is_dataclass(value):
+    elif isinstance(value, msgspec.Struct) or hasattr(type(value), "__dataclass_fields__"):
         _feed(state, type(value).__name__)
         for name in _compared(value):
             _feed(state, name)
@@ -107,6 +107,10 @@ def _compared(record: Any) -> Iterable[str]:
     """The fields that say what it is."""
     if isinstance(record, TraceColumns):
         return (name for name in record.__struct_fields__ if name not in ("file", "read_details"))
+    if isinstance(record, Record):
+        return (name for name in record.__struct_fields__ if name not in record.beside)
     if isinstance(record, msgspec.Struct):
         return record.__struct_fields__
+    from dataclasses import fields
+
     return (field.name for field in fields(record) if field.compare)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
@@ -52,6 +51,7 @@ from astra_bridge.network.registry import BACKENDS, backend_spec, is_network_cla
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
 from astra_bridge.notebook import card, table
 from astra_bridge.program import Inside, Program
+from astra_bridge.records import Record, defaults, field, put, replace
 from astra_bridge.results import Result, Table
 from astra_bridge.results.folding import Folding
 from astra_bridge.results.times import NodeRecord
@@ -92,8 +92,7 @@ _FIXED_LINKS = "the links of this network cannot be made faster kind by kind"
 _NO_MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Experiment:
+class Experiment(Record, frozen=True, eq=False, dict=True):
     """Everything that decides the numbers of a simulation.
 
     Two experiments are equal where their inputs say the same, whatever files or objects they come
@@ -182,7 +181,7 @@ class Experiment:
             given = getattr(self, name)
             value = check(given, name)
             if value is not given:
-                object.__setattr__(self, name, value)
+                put(self, name, value)
         if (self.workload is None) == (not self.jobs):
             raise InputError("one of workload and jobs is needed", key="workload")
         names = [job.name for job in self.jobs]
@@ -277,12 +276,12 @@ class Experiment:
     def _said(self) -> dict[str, str]:
         """What it says of itself, without reading a file: arguments that are not the default."""
         found = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name in ("workload", "system", "network") or value != one.default:
+        for name, default in defaults(Experiment).items():
+            value = getattr(self, name)
+            if name in ("workload", "system", "network") or value != default:
                 said = repr(str(value)) if isinstance(value, Path) else one_line(repr(value), 60)
-                if value or one.default:
-                    found[one.name] = said
+                if value or default:
+                    found[name] = said
         return found
 
     def __repr__(self) -> str:
@@ -291,9 +290,6 @@ class Experiment:
 
     def _repr_html_(self) -> str:
         return card("Experiment", table((), self._said().items()))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     # Others like it
 
@@ -326,7 +322,7 @@ class Experiment:
 
     def _with(self, dotted: str, value: Any) -> Experiment:
         first, *steps = parse_path(text(dotted, "path"))
-        known = [one.name for one in fields(self)]
+        known = list(defaults(Experiment))
         if first not in known:
             raise InputError(
                 f"an experiment has no {show(first)}{nearest(str(first), known)}", key=dotted
@@ -876,9 +872,9 @@ class Experiment:
             for name, content in read.items()
         }
         rest = {
-            one.name: getattr(self, one.name)
-            for one in fields(self)
-            if one.name not in read and one.name != "backend"
+            name: getattr(self, name)
+            for name in defaults(Experiment)
+            if name not in read and name != "backend"
         }
         return {
             "token": self.token,
@@ -938,7 +934,7 @@ def simulate(
 
 
 def _only_arguments(given: Iterable[str], of: str) -> None:
-    known = [one.name for one in fields(Experiment)]
+    known = list(defaults(Experiment))
     for name in given:
         if name not in known:
             raise InputError(f"no argument of {of}{nearest(name, known)}", key=name)
@@ -965,7 +961,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value]
     if isinstance(value, (Job, LinkFault, Slowdown)):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {name: _plain(getattr(value, name)) for name in defaults(type(value))}
     return _name(value)
 
 
@@ -1008,7 +1004,7 @@ def _network(value: Any, name: str) -> Any:
     """A network, its content, or its path; which of them it may be is up to the backend."""
     if isinstance(value, (Mapping, NetworkDims, NetworkLinks)):
         return value
-    if is_dataclass(value) and type(value).__module__.startswith("astra_bridge."):
+    if isinstance(value, Record) and type(value).__module__.startswith("astra_bridge."):
         return value
     return path(value, name)
 

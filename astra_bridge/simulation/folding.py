@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from astra_bridge.lowering import Lowered
 from astra_bridge.network.spec import BackendSpec, Symmetry
 from astra_bridge.program import Program
 from astra_bridge.program.folding import Fold, NotFolded, fold
+from astra_bridge.records import replace
 from astra_bridge.results import Table
 from astra_bridge.results.folding import FoldedLinks, Folding, NamesOfEnds, scaled
 

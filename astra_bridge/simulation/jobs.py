@@ -6,12 +6,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from astra_bridge.arguments import integer, number, optional, text
 from astra_bridge.errors import InputError
+from astra_bridge.records import Record, put
 from astra_bridge.text import nearest, show
 from astra_bridge.units import parse_time_ps
 
@@ -29,8 +29,7 @@ __all__ = [
 _MOST_PS = 2**62
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Record, frozen=True):
     """Work on some ranks of the network, from a time on.
 
     Parameters
@@ -63,14 +62,13 @@ class Job:
         integer(0, _MOST_PS)(self.start_ps, "start_ps")
         text(self.name, "name")
         if self.ranks is not None:
-            object.__setattr__(self, "ranks", read_ranks(self.ranks, "ranks"))
+            put(self, "ranks", read_ranks(self.ranks, "ranks"))
         if self.dims is not None:
             dims = tuple(integer(1, 2**24)(one, "dims") for one in self.dims)
-            object.__setattr__(self, "dims", dims)
+            put(self, "dims", dims)
 
 
-@dataclass(frozen=True)
-class LinkFault:
+class LinkFault(Record, frozen=True):
     """A link of the network that changes.
 
     Parameters
@@ -95,8 +93,7 @@ class LinkFault:
         number(0, 1e9)(self.bandwidth_scale, "bandwidth_scale")
 
 
-@dataclass(frozen=True)
-class Slowdown:
+class Slowdown(Record, frozen=True):
     """A rank whose compute nodes take longer.
 
     Parameters

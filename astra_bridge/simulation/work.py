@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from astra_bridge.inputs.system import SystemConfig, read_system
 from astra_bridge.lowering import Choices, Lowered, choices, lower
 from astra_bridge.network.spec import Prepared
 from astra_bridge.program import SLOWDOWN, Program
+from astra_bridge.records import replace
 from astra_bridge.results import JobRows
 from astra_bridge.semantics import Effects, Semantics
 from astra_bridge.simulation.jobs import Job, Slowdown

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astra_bridge.errors import InputError
+from astra_bridge.records import Record
 from astra_bridge.trace.about import About
 
 MISSING = -(2**63)
@@ -262,8 +262,7 @@ class TraceColumns(msgspec.Struct, frozen=True, eq=False):
             yield from map(self.read_details, range(len(self)))
 
 
-@dataclass(frozen=True, eq=False)
-class Workload:
+class Workload(Record, frozen=True, eq=False):
     """The traces of all ranks; ranks with byte-identical files share one `TraceColumns`.
 
     Attributes

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -52,8 +51,7 @@ class Conversion(msgspec.Struct, frozen=True, eq=False):
     made: Inferences = msgspec.field(default_factory=Inferences)
 
 
-@dataclass(frozen=True, eq=False)
-class TraceFormat(Spec):
+class TraceFormat(Spec, frozen=True, eq=False):
     """A format of traces.
 
     Attributes

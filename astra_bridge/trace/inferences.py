@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from astra_bridge.errors import InputError
+from astra_bridge.records import replace
 from astra_bridge.trace.columns import Workload
 
 __all__ = ["Inferences"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -38,8 +37,7 @@ class Option(NamedTuple):
     flag: str = ""
 
 
-@dataclass(frozen=True)
-class Generator(Spec):
+class Generator(Spec, frozen=True, eq=True):
     """A source of workloads.
 
     Attributes

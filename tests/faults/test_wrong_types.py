@@ -24,6 +24,7 @@ from astra_bridge.network.garnet.reader import read_garnet
 from astra_bridge.network.garnet.replay import read_messages
 from astra_bridge.network.ns3.config import read_ns3_config
 from astra_bridge.network.ns3.topologies import read_logical_topology, read_physical_topology
+from astra_bridge.records import values
 from astra_bridge.trace import read_workload
 from astra_bridge.trace.reader import parse_trace, read_bytes, read_trace
 from astra_bridge.trace.writer import TraceNode, write_trace
@@ -125,17 +126,17 @@ def test_readers(reader: Callable[[Any], object]) -> None:
 @pytest.mark.parametrize(
     ("kind", "good"),
     [
-        (SystemConfig, vars(SystemConfig())),
-        (SystolicArray, vars(SystolicArray())),
-        (RemoteMemoryConfig, vars(RemoteMemoryConfig())),
+        (SystemConfig, values(SystemConfig())),
+        (SystolicArray, values(SystolicArray())),
+        (RemoteMemoryConfig, values(RemoteMemoryConfig())),
         (Attention, vars(Attention(8, 4, 8))),
         (Layer, {"mixer": Attention(8, 4, 8), "mlp": Mlp(8), "norms": 2}),
         (Model, vars(MODEL)),
         (Parallelism, vars(Parallelism())),
         (TrainingStep, {one.name: getattr(STEP, one.name) for one in fields(STEP)}),
-        (NetworkDims, vars(NetworkDims(("Ring",), (3,), (50.0,), (500.0,)))),
-        (NetworkLink, vars(NetworkLink(0, 1, 50.0, 500.0))),
-        (NetworkLinks, vars(NetworkLinks(2, 2, (NetworkLink(0, 1, 50.0, 5.0),), (2,)))),
+        (NetworkDims, values(NetworkDims(("Ring",), (3,), (50.0,), (500.0,)))),
+        (NetworkLink, values(NetworkLink(0, 1, 50.0, 500.0))),
+        (NetworkLinks, values(NetworkLinks(2, 2, (NetworkLink(0, 1, 50.0, 5.0),), (2,)))),
         (micro.collective, {"kind": "all-reduce", "size_bytes": 8, "ranks": 4, "groups": None,
                             "root": None, "repeat": 1, "compute_us": 0, "overlap": False}),
     ],

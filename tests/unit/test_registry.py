@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ TEAL = Spec("teal", "Between green and blue.")
 SEVERAL = (Spec("red", "Warm."), Spec("blue", "Cold."))
 
 
-@dataclass(frozen=True)
-class Mixer(Spec):
+class Mixer(Spec, frozen=True, eq=False):
     mix: object = None
 
 

@@ -8,8 +8,6 @@ other traffic what it makes of them.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from astra_bridge.collectives.nccl.timing import Cost, nccl_cost
 from astra_bridge.collectives.nccl.tuning import NcclChoice, Where, nccl_choice
 from astra_bridge.collectives.schedule import (
@@ -27,6 +25,7 @@ from astra_bridge.hardware import Hardware, hardware
 from astra_bridge.inputs.nccl import NcclSettings
 from astra_bridge.inputs.system import SystemConfig
 from astra_bridge.program import PacketFlag, Peers
+from astra_bridge.records import replace
 
 __all__ = ["ALGORITHM"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.network import ROUTINGS, NetworkDims, read_network
 from astra_bridge.network.api import LINK, Network, NetworkConfig
 from astra_bridge.network.native import NativeNetwork, library_path
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry, Ways
+from astra_bridge.records import replace
 from astra_bridge.semantics import Semantics
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of

@@ -8,7 +8,6 @@ it would take there; one that carries links gets its own links.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -29,6 +28,7 @@ from astra_bridge.network.composite.tables import merged, part_of_links
 from astra_bridge.network.native import NativeNetwork, library_path, not_built
 from astra_bridge.network.registry import backend
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared, Symmetry
+from astra_bridge.records import replace
 from astra_bridge.text import nearest
 from astra_bridge.topology import Ends, links_of_dims, topology_of
 

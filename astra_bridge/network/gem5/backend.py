@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from astra_bridge.network.api import Network, NetworkConfig
 from astra_bridge.network.garnet.backend import prepare as prepare_garnet
 from astra_bridge.network.gem5.build import GEM5
 from astra_bridge.network.native import NativeNetwork
 from astra_bridge.network.spec import BackendSpec, NetworkRequest, Prepared
+from astra_bridge.records import replace
 
 __all__ = ["BACKENDS", "open_gem5", "prepare"]
 

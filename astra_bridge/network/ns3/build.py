@@ -93,7 +93,7 @@ def find_ns3() -> Simulator:
     found = _of_the_system()
     if found is not None:
         return found
-    wheel = _wheel()
+    wheel = _wheel(tuple(sys.path))
     if wheel is None:
         raise BackendUnavailable(f"ns-3 is not installed; {_INSTALL}, or set NS3_ROOT")
     found = _at(wheel, "wheel")
@@ -103,19 +103,21 @@ def find_ns3() -> Simulator:
 
 
 def _with_headers(prefix: str) -> Simulator | None:
-    found = _at(Path(prefix), "find_package")
-    return found if found is not None and (found.root / "include").is_dir() else None
+    # The headers first, for libraries may be in any of a hundred folders.
+    has_headers = any(Path(prefix).glob("include/ns3*"))
+    return _at(Path(prefix), "find_package") if has_headers else None
 
 
 @functools.cache
 def _of_the_system() -> Simulator | None:
-    """Looked for once: these have many folders."""
+    """Looked for once."""
     return _with_headers("/usr/local") or _with_headers("/usr")
 
 
-def _wheel() -> Path | None:
+@functools.lru_cache(maxsize=4)
+def _wheel(path: tuple[str, ...]) -> Path | None:
     """Where the package ``ns3`` is installed; importlib.metadata would take 15 ms to import."""
-    for entry in sys.path:
+    for entry in path:
         with contextlib.suppress(OSError):
             for name in os.listdir(entry or "."):  # noqa: PTH208 - hundreds of names
                 if name.startswith("ns3-") and name.endswith(".dist-info"):

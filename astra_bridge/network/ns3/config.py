@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import read_text, resolve
 from astra_bridge.network.ns3.words import number_word, rate_word, whole_word
+from astra_bridge.records import Sourced, field
 from astra_bridge.text import nearest
 
 __all__ = ["CC_MODES", "Ns3Config", "is_ns3_config", "read_ns3_config", "topology_path"]
@@ -29,8 +28,7 @@ CC_MODES = {
 """``CC_MODE``; ASTRA-sim's fork treats every other number like 12."""
 
 
-@dataclass(frozen=True)
-class Ns3Config:
+class Ns3Config(Sourced, frozen=True, eq=False):
     """Every key of ``config.txt``, with the fork's defaults; rates in bit/s.
 
     Attributes are the keys in lower case; units are those of the file.  The maps go from a link
@@ -90,7 +88,7 @@ class Ns3Config:
     pmax_map: Mapping[int, float] = field(default_factory=dict)
     buffer_size: int = 16
     given: frozenset[str] = frozenset()
-    source: Path | None = field(default=None, compare=False)
+    source: Path | None = None
 
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]+")
@@ -100,8 +98,8 @@ _SPELLING = 0.85
 _RATES = {"rate_ai", "rate_hai", "min_rate", "dctcp_rate_ai"}
 _MAPS = {"kmax_map", "kmin_map", "pmax_map"}
 _KINDS = {
-    name: kind.type
-    for name, kind in Ns3Config.__dataclass_fields__.items()
+    name: kind
+    for name, kind in Ns3Config.__annotations__.items()
     if name not in ("given", "source")
 }
 # Ranges beyond which a value has no meaning; inclusive.
@@ -161,6 +159,8 @@ def read_ns3_config(path: str | Path) -> tuple[Ns3Config, tuple[str, ...]]:
             hint = nearest(key, [known.upper() for known in _KINDS])
             raise InputError(f"unknown key{hint}", file=file, key=key)
         if name not in _KINDS:
+            from difflib import get_close_matches  # which few runs need
+
             near = get_close_matches(name, _KINDS, 1, _SPELLING)
             unknown.append(f"{key} (did you mean {near[0].upper()}?)" if near else key)
             following = list(words)

@@ -6,14 +6,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import ClassVar
 
 from astra_bridge import arguments
 from astra_bridge.errors import InputError
 from astra_bridge.inputs.common import load_json, read_text
 from astra_bridge.network.ns3.words import number_word, rate_word, whole_word
+from astra_bridge.records import Record, Sourced
 from astra_bridge.text import show
 from astra_bridge.units import parse_time_ps
 
@@ -28,8 +29,7 @@ __all__ = [
 MAX_NODES = 65535
 
 
-@dataclass(frozen=True)
-class PhysicalLink:
+class PhysicalLink(Record, frozen=True):
     """A cable (both directions): rate [bit/s], delay [ps], loss probability."""
 
     a: int
@@ -39,18 +39,19 @@ class PhysicalLink:
     loss: float
 
 
-@dataclass(frozen=True)
-class PhysicalTopology:
+class PhysicalTopology(Sourced, frozen=True, eq=False):
     """A physical topology file; ids as in the file, the ids that are no switches are endpoints.
 
     `nvswitches` are those of the switches that join the GPUs of a server, as far as it says so.
     """
 
+    beside: ClassVar[tuple[str, ...]] = ("source", "nvswitches")
+
     nodes: int
     switches: tuple[int, ...]
     links: tuple[PhysicalLink, ...]
-    source: Path | None = field(default=None, compare=False)
-    nvswitches: tuple[int, ...] = field(default=(), compare=False)
+    source: Path | None = None
+    nvswitches: tuple[int, ...] = ()
 
     @property
     def endpoints(self) -> tuple[int, ...]:
