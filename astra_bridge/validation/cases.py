@@ -118,7 +118,9 @@ def write_golden_case(case: Path | str | dict[str, Any], folder: Path | str) -> 
     folder
         Should be empty.
     """
-    data: dict[str, Any] = case if isinstance(case, dict) else json.loads(Path(case).read_text())
+    data: dict[str, Any] = (
+        case if isinstance(case, dict) else json.loads(Path(case).read_text(encoding="utf-8"))
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
