@@ -41,7 +41,8 @@ UNITS = {
 }
 
 
-def _star(hosts: int, flows: list[tuple[int, int, int]]) -> dict[str, Any]:
+def star(hosts: int, flows: list[tuple[int, int, int]]) -> dict[str, Any]:
+    """Messages (from, to, bytes) on ns-3, among hosts around one switch."""
     import numpy as np
 
     from astra_bridge.network.api import LINK, TRANSFER, NetworkConfig
@@ -75,12 +76,12 @@ def emptied_s(network: Any, items: Any) -> float:
 def all_to_all(hosts: int) -> dict[str, Any]:
     """Every host to every other one, all in the same order, so that each in turn is crowded."""
     flows = [(i, j, 16_000) for i in range(hosts) for j in range(hosts) if i != j]
-    return _star(hosts, flows)
+    return star(hosts, flows)
 
 
 def route_memory(hosts: int) -> dict[str, Any]:
     """One message."""
-    return _star(hosts, [(0, hosts - 1, 1000)])
+    return star(hosts, [(0, hosts - 1, 1000)])
 
 
 def _collective(kind: str, size: int, ranks: int, chunks: int, **options: Any) -> dict[str, Any]:
