@@ -43,6 +43,8 @@ class _Row:
     timeout = 600
 
     def setup(self, work: str) -> None:
+        if not ROWS[work].is_possible:
+            raise NotImplementedError(f"{ROWS[work].needs} is not installed")
         self.folder = Path(tempfile.mkdtemp())
         if ROWS[work].inputs:
             speed.make_inputs(ROWS[work].inputs, self.folder)
