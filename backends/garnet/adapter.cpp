@@ -12,7 +12,7 @@ class Garnet final : public garnet::Model {
   static astra_net_info info() {
     astra_net_info info{};
     info.name = "garnet";
-    info.version = "1.0";
+    info.version = "1.1";
     info.capabilities = ASTRA_NET_CAP_MULTI_INSTANCE | ASTRA_NET_CAP_PARALLEL |
                         ASTRA_NET_CAP_INTERRUPT | ASTRA_NET_CAP_SNAPSHOT |
                         ASTRA_NET_CAP_LINK_FAULTS | ASTRA_NET_CAP_CONGESTION | ASTRA_NET_CAP_SAVE |

@@ -66,6 +66,7 @@ struct Config {
   int64_t deadlock_threshold = 50'000;  // [cycles], Garnet's own default
   int64_t series_cycles = 0;  // length of a bin of the load over time; 0: not recorded
   bool record_packets = false;
+  bool fast_forward = false;  // jump over cycles that repeat others
   std::vector<int32_t> router_latency;  // one per router
   std::vector<Node> nodes;
   std::vector<Channel> channels;

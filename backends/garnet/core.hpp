@@ -46,6 +46,7 @@ class Core final : public Network {
   void change_link(const LinkChange& change) override;
   int64_t next_cycle() const override;
   void run(int64_t cycle) override;
+  void fast_forward(int64_t last) override;
   int64_t in_flight() const override { return in_flight_; }
   std::string find_deadlock(bool all) const override;
   std::vector<int32_t> links_waited_for() const override;
@@ -53,7 +54,11 @@ class Core final : public Network {
   std::vector<NodeLoad> node_loads() const override;
   std::vector<uint64_t> router_flits() const override;
   void save(astra::Writer& archive) override { visit(archive); }
-  void load(astra::Reader& archive) override { visit(archive); }
+  void load(astra::Reader& archive) override {
+    visit(archive);
+    beacon_ = kNone;  // what was seen was on another way to this state
+    look_at_ = 0;
+  }
 
  private:
   template <class A>
@@ -170,6 +175,11 @@ class Core final : public Network {
       archive(cycles_per_flit, held, crossed, extra_cycles);
     }
   };
+  struct Description {  // of the network between two cycles; see fast_forward.hpp
+    int64_t cycle = 0;
+    std::vector<uint64_t> words, counts;
+    std::vector<uint32_t> messages;  // those whose counts may grow
+  };
   struct Best {
     uint32_t distance = kNone, port = 0, vc = 0;
   };
@@ -220,6 +230,13 @@ class Core final : public Network {
   Output& output_of(uint32_t slot) { return outputs_[inputs_[slot >> shift_].output]; }
   const Output& output_of(uint32_t slot) const { return outputs_[inputs_[slot >> shift_].output]; }
   void check_progress();
+  bool may_repeat() const;
+  void describe(Description& seen) const;
+  template <class Self, class Function>
+  static void for_each_count(Self& self, const std::vector<uint32_t>& messages,
+                             Function&& function);
+  void find_beacon();
+  bool jump(int64_t last);
   std::vector<uint64_t> channel_flits() const override;
   std::string describe(uint32_t slot) const;
   double occupancy(uint32_t link) const;  // integral of the flits at its end, in flit-cycles
@@ -271,6 +288,10 @@ class Core final : public Network {
   std::vector<uint8_t> router_awake_, interface_awake_;
 
   std::vector<uint32_t> channel_output_;  // [channel]: output
+  Description seen_, looked_;  // that is compared with, and the latest
+  int64_t look_at_ = 0, beacon_message_ = 0, beacon_packets_ = 0;
+  uint32_t beacon_ = kNone, beacon_vc_ = 0;  // index into queues_
+  int64_t keep_ = 1, misses_ = 0, pause_ = 1;
   int64_t next_check_ = 0;
   std::vector<Progress> progress_;      // [slot], at the last check
 };

@@ -9,6 +9,7 @@
 #include "core.hpp"
 #include "deadlock.hpp"
 #include "events.hpp"
+#include "fast_forward.hpp"
 #include "interface.hpp"
 #include "links.hpp"
 #include "loads.hpp"

@@ -129,6 +129,8 @@ class Network {
   virtual int64_t next_cycle() const = 0;
   // Runs one cycle, not before next_cycle(); appends to deliveries().
   virtual void run(int64_t cycle) = 0;
+  // Moves on over cycles in which nothing happens but what happened before, not beyond `last`.
+  virtual void fast_forward(int64_t /*last*/) {}
   virtual int64_t in_flight() const = 0;  // messages enqueued and not delivered
   std::vector<Delivery>& deliveries() { return deliveries_; }
 
@@ -156,6 +158,8 @@ class Network {
   virtual void load(astra::Reader& archive) = 0;
 
   int64_t now() const { return now_; }
+  int64_t jumps() const { return jumps_; }
+  int64_t jumped_cycles() const { return jumped_cycles_; }
   const std::vector<PacketRecord>& packets() const { return packets_; }
 
  protected:
@@ -171,6 +175,7 @@ class Network {
   std::vector<PacketRecord> packets_;
   int64_t now_ = -1;  // the last cycle that was run
   bool suspicious_ = false;
+  int64_t jumps_ = 0, jumped_cycles_ = 0;  // by fast_forward()
 
   int64_t next_bin_ = kNever;
   std::vector<uint64_t> binned_flits_;  // [channel]: flits at the end of the last bin

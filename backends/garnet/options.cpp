@@ -235,6 +235,7 @@ Config read_config(astra_net::Config& given) {
   config.series_cycles = options.integer(
       "series_cycles",
       static_cast<int64_t>(std::ceil(interval_s * static_cast<double>(config.clock_hz))));
+  config.fast_forward = options.choice("fast_forward", "off", {"off", "exact"}) == "exact";
   config.record_packets = options.flag("record_packets", false);
   // Derived buffers keep a link busy only if packets do not take turns flit by flit, which an
   // ordered vnet prevents; see derive_topology.

@@ -11,7 +11,7 @@ namespace {
 template <int W>
 template <class A>
 void Core<W>::visit(A& archive) {
-  archive(now_, suspicious_, packets_);
+  archive(now_, suspicious_, jumps_, jumped_cycles_, packets_);
   archive(inputs_, outputs_, buffers_, credits_of_, routers_, occupied_ports_);
   archive(interfaces_, queues_, to_send_, filled_at_, interface_filled_at_);
   archive(messages_, free_messages_, packet_pool_, free_packets_, serial_, in_flight_, starts_);

@@ -89,6 +89,12 @@ std::string statistics_json(const Network& network, const std::vector<Flow>& flo
          json_text(ratio(utilization_sum, static_cast<double>(links.size()))));
   if (network.counts_waiting())
     scalar("average_buffered_flits", json_text(ratio(buffered, static_cast<double>(cycles))));
+  if (config.fast_forward) {
+    scalar("fast_forward_jumps", json_text(network.jumps()));
+    scalar("fast_forward_ns",
+           json_text(static_cast<int64_t>(
+               std::llround(static_cast<double>(network.jumped_cycles()) * period_ps / 1000))));
+  }
   if (config.series_cycles > 0)
     scalar("sample_interval_ps",
            json_text(std::llround(static_cast<double>(config.series_cycles) * period_ps)));

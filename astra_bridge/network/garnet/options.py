@@ -20,6 +20,7 @@ OPTIONS = (
     "deadlock_threshold",
     "series_cycles",
     "sample_interval_us",
+    "fast_forward",
     "record_packets",
     "record_transfers",
     "routing",
