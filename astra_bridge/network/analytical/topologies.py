@@ -321,6 +321,8 @@ class LinkList(Routes):
         self.by_message = self.routing in ("spray", "adaptive")
         forward = self._forward = choice_of(config, "endpoints_forward", FLAGS) == "true"
         self._links: list[LinkProperties] = []
+        # As they were given: per ns, those of two very slow links may become the same.
+        self._rates: list[float] = config.links["bytes_per_second"].tolist()
         nodes = config.nodes
         neighbours: list[set[int]] = [set() for _ in range(nodes)]
         for index, (src, dst, rate, latency_ps, _) in enumerate(config.links.tolist()):
@@ -331,7 +333,9 @@ class LinkList(Routes):
             # The rate as it was given: per ns it may vanish, and is then too slow for any time.
             if not (0 < rate < math.inf) or latency_ps < 0:
                 raise refuse(f"link {index}: bandwidth must be positive, latency not negative")
-            self._links.append(LinkProperties(src, dst, rate / 1e9, latency_ps / PS_PER_NS))
+            # Rounded twice, as in C++: an integer would be divided exactly.
+            latency_ns = float(latency_ps) / PS_PER_NS
+            self._links.append(LinkProperties(src, dst, rate / 1e9, latency_ns))
             neighbours[src].add(dst)
             neighbours[dst].add(src)
         self._inner = [
@@ -372,8 +376,8 @@ class LinkList(Routes):
         ways = self._shortest(dst, node)
         if node >= self.endpoints or self._forward:
             return ways
-        most = max((self._links[index].bytes_per_ns for index in ways), default=0.0)
-        return [index for index in ways if self._links[index].bytes_per_ns == most]
+        most = max((self._rates[index] for index in ways), default=0.0)
+        return [index for index in ways if self._rates[index] == most]
 
     def _shortest(self, dst: int, node: int) -> list[int]:
         """The links at ``node`` that lead one hop closer to ``dst``, in ascending order."""
