@@ -18,13 +18,14 @@ namespace garnet {
 namespace {
 
 constexpr int64_t kLongestPause = 1024;  // packets of the beacon between two looks
+constexpr size_t kOfMessage = 6;  // its counts in for_each_count: bytes left, packets, ...
 
 template <int W>
 bool Core<W>::may_repeat() const {
   // Not where every packet or bin is wanted, and where packets of one pair take different ways.
   const bool by_pair = !graph_ || graph_->routing() == astra_net::Routing::kEcmp ||
                        graph_->routing() == astra_net::Routing::kStatic;
-  return config_.fast_forward && !config_.record_packets && config_.series_cycles == 0 && by_pair;
+  return !config_.record_packets && config_.series_cycles == 0 && by_pair;
 }
 
 // Leaves out what nothing depends on any more: stale VCs, and links that have become free.
@@ -126,7 +127,11 @@ void Core<W>::for_each_count(Self& self, const std::vector<uint32_t>& messages,
 // After a cycle: whether it is worth to look, by the packets of one message, the beacon.
 template <int W>
 void Core<W>::fast_forward(int64_t last) {
-  if (!may_repeat() || now_ < look_at_) return;
+  if (now_ < look_at_) return;
+  if (!may_repeat()) {
+    look_at_ = kNever;
+    return;
+  }
   if (beacon_ == kNone || queues_[beacon_].head == kNone ||
       messages_[queues_[beacon_].head].message.id != beacon_message_) {
     find_beacon();
@@ -192,9 +197,9 @@ bool Core<W>::jump(int64_t last) {
   growth.reserve(looked_.counts.size());
   for (size_t i = 0; i < looked_.counts.size(); ++i)
     growth.push_back(looked_.counts[i] - seen_.counts[i]);
-  const size_t first = growth.size() - 6 * looked_.messages.size();
+  const size_t first = growth.size() - kOfMessage * looked_.messages.size();
   for (size_t m = 0; m < looked_.messages.size(); ++m) {
-    const auto taken = static_cast<int64_t>(-growth[first + 6 * m]);
+    const auto taken = static_cast<int64_t>(-growth[first + kOfMessage * m]);
     if (taken > 0)  // a byte is left, so that no packet is short and none the last
       periods = std::min(periods, (messages_[looked_.messages[m]].bytes_left - 1) / taken);
   }
@@ -210,20 +215,16 @@ bool Core<W>::jump(int64_t last) {
   });
   // Each packet of a later period has waited longer for its pick, by a period.
   for (size_t m = 0; m < looked_.messages.size(); ++m) {
-    const uint64_t rise = growth[first + 6 * m + 1] * static_cast<uint64_t>(period);
+    const uint64_t rise = growth[first + kOfMessage * m + 1] * static_cast<uint64_t>(period);
     int64_t& queueing = messages_[looked_.messages[m]].queueing;
     const uint64_t sum = times % 2 ? times * ((times + 1) / 2) : times / 2 * (times + 1);
     queueing = static_cast<int64_t>(static_cast<uint64_t>(queueing) + rise * sum);
   }
-  for (uint32_t slot = 0; slot < buffers_.size(); ++slot) {
-    if (any_ordered_) {
-      filled_at_[slot] += shift;
-      interface_filled_at_[slot] += shift;
-    }
-  }
-  for (Packet& packet : packet_pool_) {
-    for (int64_t* at : {&packet.pick, &packet.head_send, &packet.tail_send, &packet.head_recv})
-      *at += shift;
+  for (int64_t& at : filled_at_) at += shift;
+  for (int64_t& at : interface_filled_at_) at += shift;
+  for (Packet& packet :
+       packet_pool_) {  // the other times of one are for records, which are not kept
+    packet.pick += shift;
     packet.serial += serials;
   }
   for (Output& out : outputs_)

@@ -26,7 +26,6 @@ class Model : public astra_net::Model {
     const Config config = read_config(given);
     clock_.hz = config.clock_hz;
     vnet_per_dimension_ = given.options.flag("vnet_per_dimension", false);
-    fast_forward_ = config.fast_forward;
     record_transfers_ = given.options.flag("record_transfers", true);
     try {
       network_ = Network::make(config);
@@ -45,7 +44,6 @@ class Model : public astra_net::Model {
         network_(other.network_->clone()),
         vnet_per_dimension_(other.vnet_per_dimension_),
         record_transfers_(other.record_transfers_),
-        fast_forward_(other.fast_forward_),
         link_ends_(other.link_ends_),
         flows_(other.flows_) {}
 
@@ -103,7 +101,7 @@ class Model : public astra_net::Model {
         return {clock_.ps_of(cycle), false};
       }
       if (network_->take_suspicion()) deadlock(false);
-      if (fast_forward_) network_->fast_forward(last);
+      if (network_->config().fast_forward) network_->fast_forward(last);
       if (interrupted()) return {clock_.ps_of(cycle), false};
     }
   }
@@ -210,7 +208,7 @@ class Model : public astra_net::Model {
   astra_net::Log log_;
   Clock clock_;
   std::unique_ptr<Network> network_;
-  bool vnet_per_dimension_ = false, record_transfers_ = true, fast_forward_ = false;
+  bool vnet_per_dimension_ = false, record_transfers_ = true;
   std::vector<std::pair<int32_t, int32_t>> link_ends_;
   std::vector<Flow> flows_;
   std::string statistics_;  // empty where something happened since
